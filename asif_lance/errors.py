@@ -1,0 +1,158 @@
+"""Every error a user can meet, in one tree.
+
+    AsifError
+    ├── DatabaseError
+    │   ├── DatabaseNotFoundError      no database there yet
+    │   ├── DatabaseExistsError        a database is there already
+    │   ├── MigrationNeededError       made by an older release: `asif-lance migrate`
+    │   ├── NewerDatabaseError         made by a newer release: upgrade asif-lance
+    │   ├── DatabaseBusyError          another writer holds the lock
+    │   └── StorageError               the disk or object store refused (full, gone, denied)
+    ├── VersionNotFoundError           no model version of that name
+    ├── InvalidNameError               a tag or alias that cannot be used
+    ├── PredicateError                 SQL that does not fit the pairs table
+    ├── EncoderError
+    │   ├── EncoderUnavailableError    not installed, no hub, or a damaged file
+    │   └── EncoderMismatchError       the database was filled by other encoders
+    ├── SourceError                    a source that cannot be read at all
+    ├── ImageError                     one picture that cannot be used
+    └── InputError                     a wrong argument
+        ├── DimensionError             vectors of the wrong size
+        ├── InvalidVectorError         NaN, infinite or zero vectors
+        └── EmptyModelError            a model version without pairs
+
+Errors carry their data as attributes; the message is one line that says what to do. The command
+line turns each into that one line and exit status 1.
+"""
+
+from __future__ import annotations
+
+
+class AsifError(Exception):
+    """Base of all errors of this package; `str()` is one line for a person."""
+
+
+class DatabaseError(AsifError):
+    """The database as a whole cannot be used as asked."""
+
+
+class DatabaseNotFoundError(DatabaseError):
+    """There is no database at `uri`."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        super().__init__(f"no asif_lance database at {uri}: `asif-lance ingest` makes one")
+
+
+class DatabaseExistsError(DatabaseError):
+    """A database was to be created where one is already."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        super().__init__(f"there is a database at {uri} already")
+
+
+class MigrationNeededError(DatabaseError):
+    """The database was made by an older release."""
+
+    def __init__(self, uri: str, pending: tuple[str, ...]) -> None:
+        self.uri, self.pending = uri, pending
+        super().__init__(
+            f"{uri} was made by an older release ({len(pending)} migrations behind): "
+            f"run `asif-lance --db {uri} migrate`"
+        )
+
+
+class NewerDatabaseError(DatabaseError):
+    """The database has migrations that this release does not know."""
+
+    def __init__(self, uri: str, unknown: tuple[str, ...]) -> None:
+        self.uri, self.unknown = uri, unknown
+        super().__init__(
+            f"{uri} was made by a newer release (unknown migration {unknown[0]}): "
+            "upgrade asif-lance to open it"
+        )
+
+
+class DatabaseBusyError(DatabaseError):
+    """Another process holds the write lock."""
+
+
+class StorageError(DatabaseError):
+    """The file system or object store refused an operation; nothing was half-written."""
+
+
+class VersionNotFoundError(AsifError):
+    """No model version (or alias) has this name."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        self.name, self.known = name, known
+        newest = ", ".join(known[-5:]) or "none yet"
+        super().__init__(f"no model version {name!r}; there are: {newest}")
+
+
+class InvalidNameError(AsifError):
+    """A tag or alias that cannot be used."""
+
+
+class PredicateError(AsifError):
+    """A `--where` that is not a predicate over the pairs table."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"cannot use --where {where!r}: {reason}")
+
+
+class EncoderError(AsifError):
+    """An encoder cannot be used."""
+
+
+class EncoderUnavailableError(EncoderError):
+    """The encoder's code or weights are not to be had here."""
+
+
+class EncoderMismatchError(EncoderError):
+    """The database pins other encoders than those asked for."""
+
+    def __init__(self, side: str, pinned: str, given: str) -> None:
+        self.side, self.pinned, self.given = side, pinned, given
+        super().__init__(
+            f"this database's {side} vectors come from {pinned}, not {given}: "
+            "vectors of different encoders cannot be compared; use another --db for these"
+        )
+
+
+class SourceError(AsifError):
+    """A source that cannot be read at all (a single bad item is a rejection, not an error)."""
+
+
+class ImageError(AsifError):
+    """One picture that cannot be used; `reason` is a short phrase for the rejects list."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class InputError(AsifError):
+    """An argument that cannot be used."""
+
+
+class DimensionError(InputError):
+    """Vectors whose size does not fit."""
+
+    def __init__(self, what: str, expected: int, given: int) -> None:
+        self.expected, self.given = expected, given
+        super().__init__(f"{what}: expected {expected} dimensions, got {given}")
+
+
+class InvalidVectorError(InputError):
+    """NaN, infinite or all-zero vectors where a direction is needed."""
+
+
+class EmptyModelError(InputError):
+    """The model version has no pairs, so nothing can be compared."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        super().__init__(f"model version {version} has no pairs: ingest some first")

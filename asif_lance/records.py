@@ -1,0 +1,117 @@
+"""Frozen values that the rooms hand to each other. No behaviour beyond derived fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPin:
+    """What a database remembers of an encoder, so that vectors of two are never mixed.
+
+    Attributes:
+        name: `timm/NAME`, `sentence-transformers/NAME`, or `vectors` for embeddings that users bring.
+        revision: identifies the weights (a sha256 prefix or hub revision); empty when unknown.
+        dimension: length of the vectors.
+    """
+
+    name: str
+    revision: str
+    dimension: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One state of the pairs table that users can name.
+
+    Attributes:
+        name: `v1`, `v2`, …
+        number: the number in the name; grows by one per completed command.
+        lance_version: Lance's own version number, an inner detail that forgetting rewrites.
+        message: what the user or the command said of it.
+        command: `ingest`, `delete`, `rollback`, …
+        created_at: UTC.
+        pairs: live pairs in it.
+        added: pairs that the version before did not have.
+        removed: pairs that only the version before had.
+        aliases: further names (`prod`), never `latest`.
+    """
+
+    name: str
+    number: int
+    lance_version: int
+    message: str
+    command: str
+    created_at: datetime
+    pairs: int
+    added: int
+    removed: int
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbors:
+    """The k most similar anchors of each of m queries, best first.
+
+    Attributes:
+        indices: (m, k) int64, positions in the anchors that were searched.
+        similarities: (m, k) float32 cosines, descending; equal ones by the anchors' tie order.
+    """
+
+    indices: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeVectors:
+    """m sparse vectors over n anchors (paper, definition 2.1 with the recipe's k and p).
+
+    Attributes:
+        indices: (m, k) int64, the anchors that carry weight.
+        values: (m, k) float32, non-negative, each row of L2 norm 1 (or all zero).
+        n: number of anchor positions the indices refer to.
+    """
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """One pair's share of one prediction: image part times text part.
+
+    Attributes:
+        pair_id: the pair.
+        caption: its caption.
+        label: the label whose score it shares in.
+        image_similarity: cosine of the classified image and the pair's image.
+        text_similarity: cosine of the label's prompt and the pair's caption.
+        contribution: what it adds to the label's score; all contributions sum to the score.
+    """
+
+    pair_id: str
+    caption: str
+    label: str
+    image_similarity: float
+    text_similarity: float
+    contribution: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One item that an ingest refused.
+
+    Attributes:
+        source: the source it came from.
+        item: the item in that source: a file, or `row 17`.
+        reason: one short phrase.
+    """
+
+    source: str
+    item: str
+    reason: str

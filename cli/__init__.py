@@ -1,0 +1,1 @@
+"""The `asif-lance` command; installs as `asif_lance.cli`."""

@@ -1,0 +1,1 @@
+"""Append-only steps that bring a database to today's schema; installs as `asif_lance.migrations`."""
