@@ -1,1 +1,43 @@
-"""ASIF models on LanceDB: image-text pairs are the model, versions are rows, forgetting is exact."""
+"""ASIF models on LanceDB: image-text pairs are the model, versions are rows, forgetting is exact.
+
+    import asif_lance
+    model = asif_lance.open("pairs.lancedb", model="v3")
+    labels = model.labels(["cat", "dog"])
+    for p in model.classify(["photo.jpg"], labels):
+        print(p.label, p.score, p.attributions(10))
+
+Importing this package is cheap: torch and Lance load when something is opened.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asif_lance.errors import AsifError
+    from asif_lance.ingest import IngestReport, ingest_sources
+    from asif_lance.model import Model
+    from asif_lance.model import open_model as open
+    from asif_lance.store import PairStore
+
+__version__ = "0.1.0"
+
+__all__ = ["AsifError", "IngestReport", "Model", "PairStore", "ingest_sources", "open"]
+
+_HOMES = {
+    "AsifError": ("asif_lance.errors", "AsifError"),
+    "IngestReport": ("asif_lance.ingest", "IngestReport"),
+    "Model": ("asif_lance.model", "Model"),
+    "PairStore": ("asif_lance.store", "PairStore"),
+    "ingest_sources": ("asif_lance.ingest", "ingest_sources"),
+    "open": ("asif_lance.model", "open_model"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's module when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'asif_lance' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -10,6 +10,7 @@
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
     ├── InvalidNameError               a tag or alias that cannot be used
+    ├── AuditError                     SQL that is wrong or not allowed
     ├── PredicateError                 SQL that does not fit the pairs table
     ├── EncoderError
     │   ├── EncoderUnavailableError    not installed, no hub, or a damaged file
@@ -93,6 +94,10 @@ class VersionNotFoundError(AsifError):
 
 class InvalidNameError(AsifError):
     """A tag or alias that cannot be used."""
+
+
+class AuditError(AsifError):
+    """SQL that is wrong, that would change something, or that takes too long."""
 
 
 class PredicateError(AsifError):

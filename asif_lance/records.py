@@ -8,13 +8,16 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+#: The encoder name of embeddings that users bring without saying what made them.
+BROUGHT = "vectors"
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderPin:
     """What a database remembers of an encoder, so that vectors of two are never mixed.
 
     Attributes:
-        name: `timm/NAME`, `sentence-transformers/NAME`, or `vectors` for embeddings that users bring.
+        name: `timm/NAME`, `sentence-transformers/NAME`, or `vectors` for brought ones.
         revision: identifies the weights (a sha256 prefix or hub revision); empty when unknown.
         dimension: length of the vectors.
     """

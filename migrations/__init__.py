@@ -1,1 +1,1 @@
-"""Append-only steps that bring a database to today's schema; installs as `asif_lance.migrations`."""
+"""Append-only steps to today's schema; installs as `asif_lance.migrations`."""

@@ -1,0 +1,36 @@
+# Two commands on a fresh machine with Python 3.11, pip and apt: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+SHARED ?= ../shared
+
+.PHONY: demo test lint types unit shared-tests bench chaos clean
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: .venv/.installed  ## the whole story on real pictures, about three minutes
+	$(BIN)/asif-lance demo
+
+test: .venv/.installed lint types unit  ## everything that must hold before a change lands
+
+lint:
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+
+types:
+	$(BIN)/python -m mypy
+
+unit:
+	$(BIN)/python -m pytest
+
+shared-tests: .venv/.installed  ## only the tests on the development data beside the checkout
+	ASIF_SHARED=$(abspath $(SHARED)) $(BIN)/python -m pytest -m shared
+
+bench: .venv/.installed  ## the comparisons in benchmarks/, each a table of ratios
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,332 @@
+"""Sources × encoders → store: every item becomes a pair or a rejection with its reason.
+
+Batches flow through four steps, each of which may refuse items: read, identify (hash the picture,
+name the pair), encode what has no vector yet, store in chunks. The model version appears when all
+of it is done; an ingest that was killed is resumed by running it again, since pairs that are in
+the table already are passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from asif_lance.encoders import encode_images
+from asif_lance.errors import ImageError
+from asif_lance.images import Picture, sha256_of
+from asif_lance.records import ModelVersion, Reject
+from asif_lance.schema import pairs_schema
+from asif_lance.sources import read_source
+from asif_lance.target import Target
+from asif_lance.vectors import checked_vectors, unit_float16
+
+#: Rows per commit, and so per fragment: forgetting one pair rewrites one fragment.
+CHUNK_ROWS = 10_000
+
+#: Threads that hash pictures: reading dominates, and it releases the interpreter lock.
+HASHERS = 4
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How to ingest.
+
+    Attributes:
+        format: `folder`, `csv`, `tsv`, `jsonl` or `parquet`; told from the names when None.
+        image_encoder: `timm/NAME`; None is the database's own, or the packaged default.
+        text_encoder: `sentence-transformers/NAME`; None likewise.
+        license: for pairs that name none of their own.
+        source: for pairs that name none of their own; by default the source's name.
+        message: kept with the model version.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        batch_size: pictures encoded at once.
+    """
+
+    format: str | None = None
+    image_encoder: str | None = None
+    text_encoder: str | None = None
+    license: str | None = None
+    source: str | None = None
+    message: str = ""
+    device: str = "auto"
+    batch_size: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of the items of one ingest.
+
+    Attributes:
+        added: pairs that are new in the table.
+        already_there: items whose pair the table had before.
+        rejects: refused items with their reasons.
+        version: the model version that was made; None when nothing was added.
+    """
+
+    added: int
+    already_there: int
+    rejects: tuple[Reject, ...]
+    version: ModelVersion | None
+
+    def write_rejects(self, path: Path) -> None:
+        """Write the refused items as CSV: source, item, reason."""
+        columns = ("source", "item", "reason")
+        rows = {c: [getattr(r, c) for r in self.rejects] for c in columns}
+        pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).write_csv(path)
+
+
+def ingest_sources(
+    uri: str | Path,
+    sources: Sequence[str | Path],
+    options: IngestOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> IngestReport:
+    """Add every usable item of some sources to a database, which is made when missing.
+
+    Args:
+        uri: the database.
+        sources: folders or files, see `asif_lance.sources`.
+        options: how.
+        progress: called with the number of items done since the last call.
+
+    Raises:
+        SourceError: a source cannot be read at all.
+        EncoderMismatchError: the database was filled by other encoders.
+        EncoderUnavailableError: an encoder cannot be had.
+        StorageError: the disk refused; what was committed stays, running again resumes.
+    """
+    return _Ingest(str(uri), options or IngestOptions(), progress or (lambda _: None)).run(sources)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Pairs that only wait to be stored: metadata rows and both (n, d) float16 matrices."""
+
+    frame: pl.DataFrame
+    image: NDArray[np.float16]
+    text: NDArray[np.float16]
+
+
+class _Ingest:
+    """One run: the database with its encoders, and the counts."""
+
+    def __init__(self, uri: str, options: IngestOptions, progress: Progress) -> None:
+        self.options, self.progress = options, progress
+        self.target = Target(
+            uri, options.image_encoder, options.text_encoder, device=options.device
+        )
+        self.rejects: list[Reject] = []
+        self.seen: set[str] = set()
+        self.added = self.already_there = 0
+
+    def run(self, sources: Sequence[str | Path]) -> IngestReport:
+        waiting: list[_Ready] = []
+        for ready in self._ready(sources):
+            waiting.append(ready)
+            if sum(len(r.frame) for r in waiting) >= CHUNK_ROWS:
+                self._commit(waiting)
+                waiting = []
+        self._commit(waiting)
+        return self._finish(sources)
+
+    def _ready(self, sources: Sequence[str | Path]) -> Iterator[_Ready]:
+        for source in sources:
+            for batch in read_source(source, format=self.options.format):
+                self._refuse(batch.rejects)
+                frame = self._fresh(self._identified(self._checked(batch.frame)))
+                if len(frame):
+                    yield self._encoded(frame)
+
+    def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows whose brought vectors, if any, can be used."""
+        for side in ("image", "text"):
+            name = f"{side}_vector"
+            if name in frame.columns and len(frame):
+                faults = checked_vectors(frame[name], name, self.target.dimension(side))
+                frame = self._keep(frame, faults)
+        return frame
+
+    def _identified(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Hash the pictures that will be encoded, and name every pair that has no name."""
+        with ThreadPoolExecutor(HASHERS) as pool:
+            hashes = list(pool.map(_hash_or_fault, _pictures(frame)))
+        faults = [h.reason if isinstance(h, ImageError) else None for h in hashes]
+        digests = [None if isinstance(h, ImageError) else h for h in hashes]
+        frame = frame.with_columns(image_sha256=pl.Series(digests, dtype=pl.String))
+        frame = self._keep(frame, faults)
+        return frame.with_columns(
+            pair_id=pl.Series(_pair_ids(frame), dtype=pl.String),
+            license=pl.coalesce("license", pl.lit(self.options.license, pl.String)),
+            source=pl.lit(self.options.source) if self.options.source else pl.col("source"),
+        )
+
+    def _fresh(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows whose pair is new to this run and to the table."""
+        repeats: list[str | None] = []
+        for pair_id in frame["pair_id"]:
+            repeats.append("duplicate of an earlier item" if pair_id in self.seen else None)
+            self.seen.add(pair_id)
+        frame = self._keep(frame, repeats)
+        known = self.target.existing(frame["pair_id"].to_list())
+        fresh = frame.filter(~pl.col("pair_id").is_in(list(known)))
+        self._count_known(len(frame) - len(fresh))
+        return fresh
+
+    def _encoded(self, frame: pl.DataFrame) -> _Ready:
+        """Encode what came without a vector; pictures that cannot be decoded are refused."""
+        images, faults = self._image_vectors(frame)
+        usable = np.array([fault is None for fault in faults], dtype=bool)
+        frame = self._keep(frame, faults)
+        return _Ready(frame, unit_float16(images[usable]), unit_float16(self._text_vectors(frame)))
+
+    def _image_vectors(self, frame: pl.DataFrame) -> tuple[NDArray[np.float32], list[str | None]]:
+        vectors, missing = _brought(frame, "image_vector")
+        faults: list[str | None] = [None] * len(frame)
+        if not len(missing):
+            return vectors, faults
+        encoder = self.target.image_encoder
+        vectors = _sized(vectors, len(frame), encoder.pin.dimension)
+        pictures = [p for p in _pictures(frame) if p is not None]
+        for batch in encode_images(encoder, pictures, batch_size=self.options.batch_size):
+            vectors[missing[batch.positions]] = batch.vectors
+            for position, error in batch.failures:
+                faults[missing[position]] = error.reason
+            self.progress(len(batch.positions))
+        return vectors, faults
+
+    def _text_vectors(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+        vectors, missing = _brought(frame, "text_vector")
+        if len(missing):
+            encoder = self.target.text_encoder
+            vectors = _sized(vectors, len(frame), encoder.pin.dimension)
+            captions = frame["caption"].gather(missing).to_list()
+            vectors[missing] = encoder.encode(captions)
+        return vectors
+
+    def _commit(self, waiting: Sequence[_Ready]) -> None:
+        frames = [r.frame for r in waiting if len(r.frame)]
+        if not frames:
+            return
+        image = np.concatenate([r.image for r in waiting])
+        text = np.concatenate([r.text for r in waiting])
+        store = self.target.store_for(image.shape[1], text.shape[1])
+        rows = _pairs_table(pl.concat(frames, how="diagonal"), image, text)
+        added = store.add(rows)
+        self.added += added
+        self._count_known(len(rows) - added)  # another writer was faster
+
+    def _finish(self, sources: Sequence[str | Path]) -> IngestReport:
+        store, version = self.target.store, None
+        if store is not None:
+            message = self.options.message or ", ".join(Path(s).name for s in sources)
+            version = store.publish(command="ingest", message=message)
+            if self.rejects:
+                store.add_rejects(self.rejects)
+        return IngestReport(self.added, self.already_there, tuple(self.rejects), version)
+
+    def _keep(self, frame: pl.DataFrame, faults: Sequence[str | None]) -> pl.DataFrame:
+        """The rows without a fault; the others become rejects."""
+        refused = zip(frame["source"], frame["item"], faults, strict=True)
+        self._refuse([Reject(source, item, why) for source, item, why in refused if why])
+        return frame.filter(pl.Series([why is None for why in faults], dtype=pl.Boolean))
+
+    def _refuse(self, rejects: Sequence[Reject]) -> None:
+        self.rejects += rejects
+        self.progress(len(rejects))
+
+    def _count_known(self, count: int) -> None:
+        self.already_there += count
+        self.progress(count)
+
+
+def _pictures(frame: pl.DataFrame) -> list[Picture | None]:
+    """The picture of every row that has to be encoded: its bytes or its path."""
+    needed = [True] * len(frame)
+    if "image_vector" in frame.columns:
+        needed = frame["image_vector"].is_null().to_list()
+    return [
+        (data if data is not None else path) if need else None
+        for need, data, path in zip(needed, frame["image_bytes"], frame["image_path"], strict=True)
+    ]
+
+
+def _hash_or_fault(picture: Picture | None) -> str | ImageError | None:
+    if picture is None:
+        return None
+    try:
+        return sha256_of(picture)
+    except ImageError as error:
+        return error
+
+
+def _pair_ids(frame: pl.DataFrame) -> list[str]:
+    """The user's own id, or a hash of the picture (or its vectors) and the caption."""
+    has = [name for name in ("image_vector", "text_vector") if name in frame.columns]
+    columns = ["pair_id", "image_sha256", "caption", *has]
+    return [_pair_id(*row) for row in frame.select(columns).iter_rows()]
+
+
+def _pair_id(
+    own: str | None, image: str | None, caption: str | None, *vectors: list[float] | None
+) -> str:
+    if own is not None:
+        return own
+    digest = hashlib.sha256((image or "").encode())
+    for vector in vectors:
+        digest.update(np.array(vector or [], dtype=np.float32).tobytes())
+    digest.update(b"\0" + (caption or "").encode())
+    return digest.hexdigest()[:32]
+
+
+def _brought(frame: pl.DataFrame, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The (n, d) vectors that came along, and the rows that have none (zeros there)."""
+    if name not in frame.columns or frame[name].null_count() == len(frame):
+        return np.zeros((len(frame), 0), np.float32), np.arange(len(frame))
+    column = frame[name]
+    missing = np.flatnonzero(column.is_null().to_numpy())
+    present = np.flatnonzero(column.is_not_null().to_numpy())
+    flat = column.drop_nulls().explode().to_numpy()
+    vectors = np.zeros((len(frame), len(flat) // len(present)), np.float32)
+    vectors[present] = flat.reshape(len(present), -1)
+    return vectors, missing
+
+
+def _sized(vectors: NDArray[np.float32], rows: int, dimension: int) -> NDArray[np.float32]:
+    """Room for an encoder's vectors; brought ones were checked to have the same dimension."""
+    return vectors if vectors.shape[1] else np.zeros((rows, dimension), np.float32)
+
+
+def _pairs_table(
+    frame: pl.DataFrame, image: NDArray[np.float16], text: NDArray[np.float16]
+) -> pa.Table:
+    schema = pairs_schema(image.shape[1], text.shape[1])
+    now = datetime.now(UTC)
+    columns = []
+    for field in schema:
+        if field.name == "image_vector":
+            columns.append(_vectors_column(image))
+        elif field.name == "text_vector":
+            columns.append(_vectors_column(text))
+        elif field.name == "ingested_at":
+            columns.append(pa.array([now] * len(frame), field.type))
+        elif field.name in frame.columns:
+            columns.append(frame[field.name].to_arrow().cast(field.type))
+        else:
+            columns.append(pa.nulls(len(frame), field.type))
+    return pa.table(columns, schema=schema)
+
+
+def _vectors_column(matrix: NDArray[np.float16]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])

@@ -1,0 +1,149 @@
+"""Label sets: class names × prompt templates, compiled against one model version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.anchors import Anchors
+from asif_lance.errors import InputError
+from asif_lance.recipes import Recipe
+from asif_lance.records import RelativeVectors
+from asif_lance.relative import CompiledTexts, mean_of, relative_vectors
+from asif_lance.search import unit_queries
+
+Ensemble = Literal["max", "mean-embedding", "mean-relative"]
+ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What is asked, before it meets a model version.
+
+    Attributes:
+        names: the c class names, in the user's order.
+        owner: (t,) int64, the class each prompt belongs to; ascending.
+        vectors: (t, d) float32, the prompts' embeddings, unit length.
+        ensemble: how a class's prompts become one score.
+    """
+
+    names: tuple[str, ...]
+    owner: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    ensemble: Ensemble = "max"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Prompts compiled against one model version.
+
+    Attributes:
+        prompts: what was asked; for `mean-embedding` already one vector per class.
+        relative: (t, k) relative vectors of the prompts (one per class unless `max`).
+        owner: (t,) int64, the class of each relative vector.
+        compiled: the same, laid out for scoring many images.
+        version: the model version's name.
+    """
+
+    prompts: Prompts
+    relative: RelativeVectors
+    owner: NDArray[np.int64]
+    compiled: CompiledTexts
+    version: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names, in the user's order."""
+        return self.prompts.names
+
+    def query(self, row: int) -> NDArray[np.float32]:
+        """The (d,) embedding whose cosines `relative[row]` was made of.
+
+        For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine.
+        """
+        one_each = len(self.owner) == len(self.prompts.owner)
+        mine = np.arange(len(self.prompts.owner)) == row if one_each else self.prompts.owner == row
+        mean: NDArray[np.float32] = self.prompts.vectors[mine].mean(axis=0)
+        return mean
+
+
+def fill_templates(
+    names: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Every prompt text, class by class, and the class that each belongs to.
+
+    Raises:
+        InputError: no names, an empty or repeated name, no templates, or one without `{}`.
+    """
+    check_names(names)
+    if not templates:
+        raise InputError("no templates: give at least one with {} where the label goes")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"template {template!r} has no {{}} where the label goes")
+    texts = [template.replace("{}", name) for name in names for template in templates]
+    return texts, np.repeat(np.arange(len(names)), len(templates))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse label names that could not be told apart.
+
+    Raises:
+        InputError: no names, an empty or a repeated one.
+    """
+    if not names:
+        raise InputError("no labels: give at least one")
+    seen: set[str] = set()
+    for name in names:
+        if not name.strip():
+            raise InputError("a label is empty")
+        if name in seen:
+            raise InputError(f"label {name!r} is given twice")
+        seen.add(name)
+
+
+def from_vectors(vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble = "max") -> Prompts:
+    """Prompts that users bring as embeddings: label -> (d,) or (prompts, d) float32."""
+    check_names(list(vectors))
+    rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
+    owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+    return Prompts(tuple(vectors), owner, unit_queries(np.concatenate(rows)), ensemble)
+
+
+def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version: str) -> LabelSet:
+    """Search the caption side for every prompt and build the label set's relative vectors."""
+    prompts = _one_embedding_per_class(prompts)
+    neighbors = anchors.top_k("text", prompts.vectors, recipe.k[1])
+    relative = relative_vectors(neighbors, recipe.p[1], len(anchors))
+    owner = prompts.owner
+    if prompts.ensemble == "mean-relative":
+        relative = mean_of(relative, owner)
+        owner = np.arange(len(prompts.names))
+    return LabelSet(prompts, relative, owner, CompiledTexts(relative), version)
+
+
+def class_scores(prompt_scores: NDArray[np.float64], labels: LabelSet) -> NDArray[np.float64]:
+    """(m, t) scores of prompts to (m, c) scores of classes: the best prompt of each."""
+    starts = np.searchsorted(labels.owner, np.arange(len(labels.names)))
+    return np.maximum.reduceat(prompt_scores, starts, axis=1)
+
+
+def best_prompt(prompt_scores: NDArray[np.float64], labels: LabelSet, label: int) -> int:
+    """The row of `labels.relative` that gave class `label` its score for one image, (t,) scores."""
+    mine = np.flatnonzero(labels.owner == label)
+    return int(mine[np.argmax(prompt_scores[mine])])
+
+
+def _one_embedding_per_class(prompts: Prompts) -> Prompts:
+    if prompts.ensemble != "mean-embedding":
+        return prompts
+    sums = np.zeros((len(prompts.names), prompts.vectors.shape[1]), dtype=np.float64)
+    np.add.at(sums, prompts.owner, prompts.vectors)
+    owner = np.arange(len(prompts.names))
+    return Prompts(prompts.names, owner, unit_queries(sums), prompts.ensemble)

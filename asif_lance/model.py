@@ -1,0 +1,265 @@
+"""One model version, ready to answer: classify images, retrieve across modes, say why.
+
+model = asif_lance.open("pairs.lancedb", model="v3")
+labels = model.labels(["cat", "dog"], templates=["a photo of a {}."])
+for p in model.classify(["photo.jpg"], labels):
+print(p.label, p.score, p.attributions(10))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.anchors import Anchors
+from asif_lance.devices import pick_device
+from asif_lance.encoders import (
+    ImageEncoder,
+    TextEncoder,
+    encode_images,
+    image_encoder,
+    text_encoder,
+)
+from asif_lance.errors import DimensionError, EmptyModelError, ImageError, InputError
+from asif_lance.labels import (
+    DEFAULT_TEMPLATES,
+    Ensemble,
+    LabelSet,
+    Prompts,
+    class_scores,
+    compile_prompts,
+    fill_templates,
+    from_vectors,
+)
+from asif_lance.predictions import Evidence, Prediction
+from asif_lance.recipes import Recipe, recipe
+from asif_lance.records import BROUGHT, ModelVersion, Reject, RelativeVectors
+from asif_lance.relative import relative_vectors
+from asif_lance.retrieve import Match, retrieve
+from asif_lance.search import unit_queries
+from asif_lance.store import PairStore
+
+Image = str | Path | bytes
+
+
+class Model:
+    """The pairs of one version with the encoders that made their vectors.
+
+    Encoders and anchors are loaded at first use. Reading is safe from several threads.
+
+    Attributes:
+        store: the database.
+        version: the model version.
+        recipe: k and p.
+    """
+
+    def __init__(
+        self, store: PairStore, version: ModelVersion, recipe: Recipe, *, device: str = "auto"
+    ) -> None:
+        self.store, self.version, self.recipe = store, version, recipe
+        self._device = pick_device(device)
+
+    @cached_property
+    def anchors(self) -> Anchors:
+        """Both matrices of this version.
+
+        Raises:
+            EmptyModelError: the version has no pairs.
+        """
+        anchors = Anchors(self.store.dataset(self.version.name), device=self._device)
+        if not anchors.count:
+            raise EmptyModelError(self.version.name)
+        return anchors
+
+    @cached_property
+    def image_encoder(self) -> ImageEncoder:
+        """The encoder that made the image vectors."""
+        return image_encoder(_loadable(self.store.image.name, "--vectors"), device=self._device)
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The encoder that made the caption vectors."""
+        return text_encoder(_loadable(self.store.text.name, "--label-vectors"), device=self._device)
+
+    def labels(
+        self,
+        names: Sequence[str],
+        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        ensemble: Ensemble = "max",
+    ) -> LabelSet:
+        """Compile class names × templates against this version.
+
+        Raises:
+            InputError: unusable names or templates.
+        """
+        texts, owner = fill_templates(names, templates)
+        vectors = unit_queries(self.text_encoder.encode(texts))
+        return self.compile(Prompts(tuple(names), owner, vectors, ensemble))
+
+    def label_vectors(
+        self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble = "max"
+    ) -> LabelSet:
+        """Compile labels given as embeddings: label -> (d,) or (prompts, d) float32."""
+        return self.compile(from_vectors(vectors, ensemble))
+
+    def compile(self, prompts: Prompts) -> LabelSet:
+        """Compile prompts against this version."""
+        _check_dimension("label vectors", self.store.text.dimension, prompts.vectors)
+        return compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
+
+    def classify(
+        self,
+        images: Iterable[Image],
+        labels: LabelSet,
+        *,
+        rejects: list[Reject] | None = None,
+        batch_size: int = 32,
+    ) -> Iterator[Prediction]:
+        """Classify pictures, in order, in batches.
+
+        Args:
+            images: paths, or the files' bytes.
+            labels: from `labels` of this very model.
+            rejects: gathers the pictures that cannot be used; without it the first one raises.
+            batch_size: pictures encoded at once.
+
+        Raises:
+            ImageError: a picture cannot be used and `rejects` was not given.
+        """
+        names: list[str] = []
+        for batch in encode_images(
+            self.image_encoder, _named(images, names), batch_size=batch_size
+        ):
+            for position, error in batch.failures:
+                _refuse(names[position], error, rejects)
+            if batch.positions:
+                mine = [names[position] for position in batch.positions]
+                yield from self.classify_vectors(mine, batch.vectors, labels)
+
+    def classify_vectors(
+        self, ids: Sequence[str], vectors: NDArray[np.float32], labels: LabelSet
+    ) -> Iterator[Prediction]:
+        """Classify image embeddings: (m, d) float32, of any length but not zero.
+
+        Raises:
+            DimensionError, InvalidVectorError: vectors that cannot be compared.
+            InputError: the label set belongs to another version.
+        """
+        if labels.version != self.version.name:
+            raise InputError(
+                f"the label set is compiled for {labels.version}, this model is {self.version.name}"
+            )
+        queries, relative = self._relative_images(vectors)
+        prompt_scores = labels.compiled.scores(relative)
+        scores = class_scores(prompt_scores, labels)
+        for row, name in enumerate(ids):
+            one = RelativeVectors(
+                relative.indices[row : row + 1], relative.values[row : row + 1], relative.n
+            )
+            evidence = Evidence(self.anchors, labels, queries[row], one, prompt_scores[row])
+            yield self._prediction(name, scores[row], evidence)
+
+    def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
+        """The pictures of this version that fit a text best; see `retrieve`."""
+        if not text.strip():
+            raise InputError("the text to search for is empty")
+        vector = unit_queries(self.text_encoder.encode([text]))
+        return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
+
+    def search_image(self, image: Image, *, top: int = 10, candidates: int = 1000) -> list[Match]:
+        """The captions of this version that fit a picture best; see `retrieve`."""
+        batch = next(iter(encode_images(self.image_encoder, [image])))
+        for _, error in batch.failures:
+            _refuse(_name_of(image), error, None)
+        vector = unit_queries(batch.vectors)
+        return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
+
+    def _relative_images(
+        self, vectors: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], RelativeVectors]:
+        _check_dimension("image vectors", self.store.image.dimension, vectors)
+        queries = unit_queries(vectors)
+        neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
+        return queries, relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
+
+    def _prediction(
+        self,
+        name: str,
+        scores: NDArray[np.float64],
+        evidence: Evidence,
+    ) -> Prediction:
+        order = np.argsort(-scores, kind="stable")
+        ranking = tuple((evidence.labels.names[i], float(scores[i])) for i in order)
+        return Prediction(name, self.version.name, self.recipe, ranking, evidence)
+
+
+def open_model(
+    uri: str | Path,
+    model: str | None = None,
+    *,
+    as_of: datetime | None = None,
+    recipe_name: str = "paper",
+    k: int | tuple[int, int] | None = None,
+    p: float | tuple[float, float] | None = None,
+    device: str = "auto",
+) -> Model:
+    """Bind a database's model version: the newest, a named one, or the one of a point in time.
+
+    Args:
+        uri: the database.
+        model: `v3`, an alias, or nothing for `latest`.
+        as_of: the newest version made at or before this time; not together with `model`.
+        recipe_name: the recipe that k and p refine.
+        k: anchors kept, for both sides or (image, text).
+        p: power of similarities, for both sides or (image, text).
+        device: `auto`, `cpu`, `cuda` or `mps`.
+
+    Raises:
+        DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.
+        VersionNotFoundError: no such version.
+        InputError: both `model` and `as_of`, or an unusable recipe.
+    """
+    if model is not None and as_of is not None:
+        raise InputError("give a model version or a time, not both")
+    chosen = recipe(recipe_name, k=k, p=p)
+    store = PairStore.open(str(uri))
+    version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
+    return Model(store, version, chosen, device=device)
+
+
+def _loadable(encoder_name: str, option: str) -> str:
+    if encoder_name == BROUGHT:
+        raise InputError(
+            "this database holds vectors that were brought along, no encoder is known for them: "
+            f"use {option}"
+        )
+    return encoder_name
+
+
+def _check_dimension(what: str, expected: int, vectors: NDArray[np.float32]) -> None:
+    if vectors.ndim != 2:
+        raise InputError(f"{what}: expected a matrix, got {vectors.ndim} dimensions of array")
+    if vectors.shape[1] != expected:
+        raise DimensionError(what, expected, vectors.shape[1])
+
+
+def _named(images: Iterable[Image], names: list[str]) -> Iterator[Image]:
+    """The images as they come, their names noted down on the way."""
+    for image in images:
+        names.append(_name_of(image))
+        yield image
+
+
+def _name_of(item: Image) -> str:
+    return "<bytes>" if isinstance(item, bytes) else str(item)
+
+
+def _refuse(item: str, error: ImageError, rejects: list[Reject] | None) -> None:
+    if rejects is None:
+        raise ImageError(f"{item}: {error.reason}") from error
+    rejects.append(Reject("classify", item, error.reason))

@@ -1,0 +1,92 @@
+"""One prediction and the evidence behind it: every score can be taken apart into pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.anchors import Anchors
+from asif_lance.errors import InputError
+from asif_lance.labels import LabelSet, best_prompt
+from asif_lance.recipes import Recipe
+from asif_lance.records import Attribution, RelativeVectors
+from asif_lance.relative import attributions
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one prediction was made of, enough to attribute any label's score to pairs.
+
+    Attributes:
+        anchors: the model version's anchors.
+        labels: the label set that was scored.
+        vector: (d,) float32, the image's embedding.
+        relative: the image's relative vector, one row.
+        prompt_scores: (t,) score of each relative vector of the label set.
+    """
+
+    anchors: Anchors
+    labels: LabelSet
+    vector: NDArray[np.float32]
+    relative: RelativeVectors
+    prompt_scores: NDArray[np.float64]
+
+    def attributions(self, label: str, n: int) -> list[Attribution]:
+        """The n pairs that add most to a label's score, largest first.
+
+        Raises:
+            InputError: the label is not in the label set, or n is below 1.
+        """
+        if label not in self.labels.names:
+            raise InputError(f"label {label!r} is not in the label set")
+        if n < 1:
+            raise InputError(f"attributions: n must be at least 1, got {n}")
+        row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
+        positions, shares = attributions(self.relative, 0, self.labels.relative, row)
+        return self._describe(label, row, positions[:n], shares[:n])
+
+    def _describe(
+        self, label: str, row: int, positions: NDArray[np.int64], shares: NDArray[np.float64]
+    ) -> list[Attribution]:
+        images = self.anchors.vectors("image", positions) @ self.vector
+        texts = self.anchors.vectors("text", positions) @ self.labels.query(row)
+        pairs = self.anchors.rows(positions, ["pair_id", "caption"])
+        return [
+            Attribution(pair["pair_id"], pair["caption"], label, float(i), float(t), float(c))
+            for pair, i, t, c in zip(pairs, images, texts, shares, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one model version says of one image.
+
+    Attributes:
+        image: the file or id as given.
+        model: name of the model version.
+        recipe: the recipe with the k and p that were used.
+        ranking: every label with its score, best first; equal scores in the label set's order.
+        evidence: what the scores were made of.
+    """
+
+    image: str
+    model: str
+    recipe: Recipe
+    ranking: tuple[tuple[str, float], ...]
+    evidence: Evidence = field(repr=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.ranking[0][0]
+
+    @property
+    def score(self) -> float:
+        """The best label's score, in [0, 1]; 0 when no pair supports any label."""
+        return self.ranking[0][1]
+
+    def attributions(self, n: int = 10, label: str | None = None) -> list[Attribution]:
+        """The n pairs that add most to the score of `label`, by default the best label."""
+        return self.evidence.attributions(self.label if label is None else label, n)

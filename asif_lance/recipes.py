@@ -1,0 +1,56 @@
+"""Recipes: how raw cosines become relative vectors. `paper` is the published one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from asif_lance.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The parameters of the relative vectors of each side.
+
+    Attributes:
+        name: what users call it.
+        k: anchors kept, (image side, text side).
+        p: the power that similarities are raised to, (image side, text side).
+    """
+
+    name: str
+    k: tuple[int, int]
+    p: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if min(self.k) < 1:
+            raise InputError(f"k must be at least 1, got {min(self.k)}")
+        if not min(self.p) > 0:
+            raise InputError(f"p must be above 0, got {min(self.p):g}")
+
+
+#: Section 2 of the paper: "Choose k and p to taste, in our experiments k = 800 and p = 8".
+PAPER = Recipe("paper", k=(800, 800), p=(8.0, 8.0))
+
+RECIPES = {PAPER.name: PAPER}
+
+
+def recipe(
+    name: str = PAPER.name,
+    *,
+    k: int | tuple[int, int] | None = None,
+    p: float | tuple[float, float] | None = None,
+) -> Recipe:
+    """The named recipe, with `k` or `p` replaced: one number for both sides, or (image, text).
+
+    Raises:
+        InputError: an unknown name, k below 1, or p not above 0.
+    """
+    if name not in RECIPES:
+        raise InputError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    chosen = RECIPES[name]
+    if k is not None:
+        chosen = replace(chosen, k=k if isinstance(k, tuple) else (k, k))
+    if p is not None:
+        chosen = replace(chosen, p=p if isinstance(p, tuple) else (p, p))
+    return chosen

@@ -1,0 +1,172 @@
+"""ingest and delete: pairs in, pairs out of the newest model."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import (
+    Context,
+    device_option,
+    format_option,
+    message_option,
+    need_ids_or_where,
+    pairs_arguments,
+)
+from .output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asif_lance.ingest import IngestReport
+
+#: Rejected items listed on the terminal; the rejects table and file have them all.
+SHOWN_REJECTS = 10
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--source-format",
+    type=click.Choice(["folder", "csv", "tsv", "jsonl", "parquet"]),
+    help="What the sources are; by default told from their names.",
+)
+@click.option("--image-encoder", metavar="N", help="timm/NAME; by default the database's own.")
+@click.option(
+    "--text-encoder", metavar="N", help="sentence-transformers/NAME; by default the database's own."
+)
+@click.option("--license", help="Recorded with every pair that names no license of its own.")
+@click.option("--source-name", metavar="S", help="Recorded as the pairs' source.")
+@click.option(
+    "--rejects",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Also write refused items to this CSV file.",
+)
+@message_option
+@device_option
+@format_option
+@click.pass_obj
+def ingest(
+    context: Context,
+    sources: tuple[str, ...],
+    source_format: str | None,
+    image_encoder: str | None,
+    text_encoder: str | None,
+    license: str | None,
+    source_name: str | None,
+    rejects: Path | None,
+    message: str,
+    device: str,
+    output: str,
+) -> None:
+    """Add image-text pairs; the result is a new model version.
+
+    A SOURCE is a folder of pictures with captions in .txt files beside them, a CSV, TSV, JSONL or
+    Parquet file with image and caption columns, or one with image_vector and text_vector columns,
+    which needs no encoder. Ingesting a source again adds only what is new in it.
+
+    \b
+      asif-lance ingest photos/ --license CC-BY --message "first pictures"
+      asif-lance ingest embeddings.parquet
+    """
+    from asif_lance.ingest import IngestOptions, ingest_sources
+
+    options = IngestOptions(
+        format=source_format,
+        image_encoder=image_encoder,
+        text_encoder=text_encoder,
+        license=license,
+        source=source_name,
+        message=message,
+        device=device,
+    )
+    with progress_bar("pairs") as advance:
+        report = ingest_sources(context.db, sources, options, progress=advance)
+    if rejects is not None:
+        report.write_rejects(rejects)
+    _print_report(report, output)
+
+
+@click.command()
+@pairs_arguments
+@message_option
+@format_option
+@click.pass_obj
+def delete(
+    context: Context, ids: tuple[str, ...], where: str | None, message: str, output: str
+) -> None:
+    """Take pairs out of the newest model, by ID or by a predicate.
+
+    Older versions still have them, so `rollback` brings them back. To take pairs out of every
+    version and off the disk, see `forget`.
+
+    \b
+      asif-lance delete 8c4b…  f01d…
+      asif-lance delete --where "license = 'CC-BY-NC'"
+    """
+    from asif_lance.store import PairStore
+
+    need_ids_or_where(ids, where)
+    store = PairStore.open(context.db)
+    chosen = list(ids) if where is None else store.matching(where)
+    deleted = store.delete(chosen)
+    version = store.publish(command="delete", message=message)
+    name = version.name if version else store.version().name
+    if output == "json":
+        print_json({"deleted": deleted, "not_found": len(chosen) - deleted, "version": name})
+        return
+    if deleted < len(chosen):
+        note(f"{len(chosen) - deleted:,} of the ids are not in the newest model")
+    note(f"deleted {deleted:,} pairs; the newest model is {name}")
+
+
+@contextmanager
+def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that is gone when the work is done; silent when stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda step: bar.advance(task, step)
+
+
+def _print_report(report: IngestReport, output: str) -> None:
+    version = report.version.name if report.version else None
+    if output == "json":
+        print_json(
+            {
+                "added": report.added,
+                "already_there": report.already_there,
+                "rejected": len(report.rejects),
+                "version": version,
+            }
+        )
+    else:
+        made = f"the newest model is {version}" if version else "no new version"
+        note(
+            f"added {report.added:,}, already there {report.already_there:,}, "
+            f"rejected {len(report.rejects):,}; {made}"
+        )
+    if report.rejects and output == "table":
+        shown = report.rejects[:SHOWN_REJECTS]
+        print_table(["rejected", "reason"], [(r.item, r.reason) for r in shown])
+        if len(report.rejects) > SHOWN_REJECTS:
+            note(f"… and {len(report.rejects) - SHOWN_REJECTS:,} more, all in the rejects table")

@@ -1,0 +1,106 @@
+"""Options and argument types that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every command knows."""
+
+    db: str
+
+
+class PairOf(click.ParamType[tuple[float, float]]):
+    """`800` for both sides or `800,200` for image and text."""
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self.number = number
+        self.name = "N[,N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a tuple (image, text)."""
+        parts = str(value).split(",")
+        if len(parts) > 2:
+            self.fail(f"{value!r}: give one number, or two for image,text", param, ctx)
+        try:
+            numbers = [self.number(part) for part in parts]
+        except ValueError:
+            self.fail(f"{value!r} is not {'a whole number' if self.number is int else 'a number'}")
+        return (numbers[0], numbers[-1])
+
+
+class Moment(click.ParamType[datetime]):
+    """A date or time; without a zone it is local time."""
+
+    name = "TIMESTAMP"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Text to an aware datetime in UTC."""
+        try:
+            return datetime.fromisoformat(str(value)).astimezone(UTC)
+        except ValueError:
+            self.fail(
+                f"{value!r} is not a time like 2026-01-31 or 2026-01-31T18:00:00Z", param, ctx
+            )
+
+
+def _several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+format_option = click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or JSON lines.",
+)
+
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="Where encoders and search run.",
+)
+
+message_option = click.option(
+    "--message", "-m", default="", help="What the new version is for; kept with it."
+)
+
+model_options = _several(
+    click.option("--model", metavar="V", help="A version (v3) or alias; by default the newest."),
+    click.option("--as-of", type=Moment(), help="The newest version made at or before this time."),
+    click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME"),
+    click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text."),
+    click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text."),
+    device_option,
+)
+
+pairs_arguments = _several(
+    click.argument("ids", nargs=-1, metavar="[ID]..."),
+    click.option("--where", metavar="SQL", help="A predicate, such as \"license = 'nc'\"."),
+)
+
+
+def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:
+    """Exactly one of the two ways to name pairs."""
+    if bool(ids) == (where is not None):
+        raise click.UsageError("name the pairs by ID or by --where, one of the two")

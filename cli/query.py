@@ -1,0 +1,250 @@
+"""classify and search: what the model says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import Context, format_option, model_options
+from .output import note, print_json, print_table
+
+if TYPE_CHECKING:
+    from asif_lance.labels import LabelSet
+    from asif_lance.model import Model
+    from asif_lance.predictions import Prediction
+    from asif_lance.records import Reject
+
+FileArgument = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
+@click.option("--labels", help="Class names, separated by commas.")
+@click.option("--labels-file", type=FileArgument, help="Class names, one per line.")
+@click.option("--label-vectors", type=FileArgument, help="Parquet with label and vector.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="T",
+    help="A prompt with {} for the label; repeat it for several. [default: a photo of a {}.]",
+)
+@click.option(
+    "--ensemble",
+    type=click.Choice(["max", "mean-embedding", "mean-relative"]),
+    default="max",
+    show_default=True,
+    help="How a class's prompts become one score.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
+@click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Show N deciding pairs.")
+@model_options
+@format_option
+@click.pass_obj
+def classify(
+    context: Context,
+    /,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    labels: str | None,
+    labels_file: Path | None,
+    label_vectors: Path | None,
+    templates: tuple[str, ...],
+    ensemble: str,
+    top: int,
+    explain: int | None,
+    output: str,
+    **model_arguments: Any,
+) -> None:
+    """Say which label fits each picture best, and on request which pairs decided.
+
+    \b
+      asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3
+      asif-lance classify *.jpg --labels-file classes.txt --model v3 --format json
+    """
+    if bool(images) == (vectors is not None):
+        raise click.UsageError("give images, or --vectors, one of the two")
+    model = open_model(context, **model_arguments)
+    label_set = _labels(model, labels, labels_file, label_vectors, templates, ensemble)
+    rejects: list[Reject] = []
+    for prediction in _predict(model, images, vectors, label_set, rejects):
+        if output == "json":
+            print_json(prediction_json(prediction, top, explain))
+        else:
+            _print_prediction(prediction, top, explain)
+    for reject in rejects:
+        note(f"asif-lance: {reject.item}: {reject.reason}")
+    if rejects:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("text", required=False)
+@click.option("--image", type=click.Path(dir_okay=False), help="Find captions for this picture.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Pairs that are scored exactly; at the number of pairs the ranking is exact.",
+)
+@model_options
+@format_option
+@click.pass_obj
+def search(
+    context: Context,
+    /,
+    text: str | None,
+    image: str | None,
+    top: int,
+    candidates: int,
+    output: str,
+    **model_arguments: Any,
+) -> None:
+    """Find pictures for a TEXT, or captions for an --image, among the model's pairs.
+
+    \b
+      asif-lance search "a dog on the beach"
+      asif-lance search --image dog.jpg
+    """
+    if (text is None) == (image is None):
+        raise click.UsageError("give a TEXT or --image, one of the two")
+    model = open_model(context, **model_arguments)
+    if text is not None:
+        matches = model.search_text(text, top=top, candidates=candidates)
+    else:
+        matches = model.search_image(str(image), top=top, candidates=candidates)
+    if output == "json":
+        for m in matches:
+            print_json(
+                {
+                    "pair_id": m.pair_id,
+                    "score": m.score,
+                    "caption": m.caption,
+                    "image_uri": m.image_uri,
+                }
+            )
+    else:
+        rows = [(m.score, m.caption, m.image_uri, m.pair_id) for m in matches]
+        print_table(["score", "caption", "image", "pair_id"], rows)
+
+
+def open_model(
+    context: Context,
+    *,
+    model: str | None,
+    as_of: datetime | None,
+    recipe_name: str,
+    k: tuple[int, int] | None,
+    p: tuple[float, float] | None,
+    device: str,
+) -> Model:
+    """The model that `model_options` describe."""
+    from asif_lance import model as library
+
+    return library.open_model(
+        context.db, model, as_of=as_of, recipe_name=recipe_name, k=k, p=p, device=device
+    )
+
+
+def prediction_json(prediction: Prediction, top: int, explain: int | None) -> dict[str, Any]:
+    """One prediction as the contract has it; `k` and `p` are one number when both sides agree."""
+    value: dict[str, Any] = {
+        "image": prediction.image,
+        "model": prediction.model,
+        "k": _one_or_both(prediction.recipe.k),
+        "p": _one_or_both(prediction.recipe.p),
+        "predictions": [{"label": n, "score": s} for n, s in prediction.ranking[:top]],
+    }
+    if explain is not None:
+        value["pairs"] = [
+            {
+                "pair_id": a.pair_id,
+                "caption": a.caption,
+                "label": a.label,
+                "image_similarity": a.image_similarity,
+                "text_similarity": a.text_similarity,
+                "contribution": a.contribution,
+            }
+            for a in prediction.attributions(explain)
+        ]
+    return value
+
+
+def _one_or_both(sides: tuple[float, float]) -> float | list[float]:
+    return sides[0] if sides[0] == sides[1] else list(sides)
+
+
+def _labels(
+    model: Model,
+    labels: str | None,
+    labels_file: Path | None,
+    label_vectors: Path | None,
+    templates: tuple[str, ...],
+    ensemble: Any,
+) -> LabelSet:
+    given = [x for x in (labels, labels_file, label_vectors) if x is not None]
+    if len(given) != 1:
+        raise click.UsageError("give --labels, --labels-file or --label-vectors, one of them")
+    if label_vectors is not None:
+        if templates:
+            raise click.UsageError("--template needs label names, not --label-vectors")
+        from asif_lance.vectors import read_label_vectors
+
+        return model.label_vectors(read_label_vectors(label_vectors), ensemble)
+    from asif_lance.labels import DEFAULT_TEMPLATES
+
+    names = _names(labels) if labels is not None else _lines(labels_file)
+    return model.labels(names, templates or DEFAULT_TEMPLATES, ensemble)
+
+
+def _names(labels: str) -> list[str]:
+    return [name.strip() for name in labels.split(",")]
+
+
+def _lines(path: Path | None) -> list[str]:
+    from asif_lance.errors import InputError
+
+    try:
+        text = Path(path or "").read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8 text") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _predict(
+    model: Model,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    label_set: LabelSet,
+    rejects: list[Reject],
+) -> Iterable[Prediction]:
+    if vectors is None:
+        return model.classify(images, label_set, rejects=rejects)
+    from asif_lance.vectors import read_vectors
+
+    ids, matrix = read_vectors(vectors)
+    return model.classify_vectors(ids, matrix, label_set)
+
+
+def _print_prediction(prediction: Prediction, top: int, explain: int | None) -> None:
+    print_table(
+        [prediction.image, prediction.model],
+        [(label, score) for label, score in prediction.ranking[:top]],
+    )
+    if explain is not None:
+        print_table(
+            ["contribution", "image", "text", "caption", "pair_id"],
+            [
+                (a.contribution, a.image_similarity, a.text_similarity, a.caption, a.pair_id)
+                for a in prediction.attributions(explain)
+            ],
+        )
+    click.echo()

@@ -1,0 +1,98 @@
+"""Fixtures shared by all tests: real tables, real files, the command as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+#: Never try the network from a test.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+IMAGE_DIM, TEXT_DIM = 16, 12
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One finished command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """Run `asif-lance` through its entry point, in a folder of its own."""
+    (entry,) = entry_points(group="console_scripts", name="asif-lance")
+    main = entry.load()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ASIF_LANCE_DB", raising=False)
+
+    def run(*arguments: object) -> Ran:
+        done = CliRunner().invoke(main, [str(a) for a in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Ran(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20221004)
+
+
+def pairs_frame(n: int, rng: np.random.Generator, *, start: int = 0) -> pl.DataFrame:
+    """n pairs with random vectors of both sides, ids p0, p1, …"""
+    return pl.DataFrame(
+        {
+            "pair_id": [f"p{i}" for i in range(start, start + n)],
+            "caption": [f"caption {i}" for i in range(start, start + n)],
+            "license": ["CC-BY" if i % 2 else "CC-BY-NC" for i in range(start, start + n)],
+            "image_vector": rng.standard_normal((n, IMAGE_DIM)).astype(np.float32),
+            "text_vector": rng.standard_normal((n, TEXT_DIM)).astype(np.float32),
+        }
+    )
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """200 pairs with vectors, as users bring them."""
+    path = tmp_path / "pairs.parquet"
+    pairs_frame(200, rng).write_parquet(path)
+    return path
+
+
+@pytest.fixture
+def query_file(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """20 image vectors with ids."""
+    path = tmp_path / "queries.parquet"
+    vectors = rng.standard_normal((20, IMAGE_DIM)).astype(np.float32)
+    pl.DataFrame({"id": [f"q{i}" for i in range(20)], "vector": vectors}).write_parquet(path)
+    return path
+
+
+@pytest.fixture
+def label_file(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """Five label vectors."""
+    path = tmp_path / "labels.parquet"
+    vectors = rng.standard_normal((5, TEXT_DIM)).astype(np.float32)
+    pl.DataFrame({"label": list("abcde"), "vector": vectors}).write_parquet(path)
+    return path

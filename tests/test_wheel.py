@@ -1,0 +1,74 @@
+"""What users install: the wheel has every package and works outside the checkout."""
+
+from __future__ import annotations
+
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_package_with_its_commands_and_migrations(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    expected = {
+        *(f"asif_lance/{p.name}" for p in (ROOT / "asif_lance").glob("*.py")),
+        *(f"asif_lance/cli/{p.name}" for p in (ROOT / "cli").glob("*.py")),
+        *(f"asif_lance/migrations/{p.name}" for p in (ROOT / "migrations").glob("*.py")),
+        "asif_lance/py.typed",
+    }
+    assert {n for n in names if ".dist-info/" not in n} == expected
+
+
+def test_the_installed_wheel_helps_and_migrates_outside_the_checkout(
+    wheel: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "bare"
+    venv.create(home, with_pip=False)
+    own = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(own),
+            str(wheel),
+        ],
+        check=True,
+    )
+    # The dependencies of the environment that runs the tests, but not its editable install.
+    (own / "dependencies.pth").write_text("\n".join(_dependency_folders()))
+    python = home / "bin" / "python"
+    run = [str(python), "-c", "from asif_lance.cli import main; main(prog_name='asif-lance')"]
+    helped = subprocess.run([*run, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert "Usage: asif-lance" in helped.stdout, helped.stderr
+    migrated = subprocess.run(
+        [*run, "--db", "nowhere.lancedb", "migrate"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert migrated.returncode == 1
+    assert migrated.stderr == (
+        "asif-lance: no asif_lance database at nowhere.lancedb: `asif-lance ingest` makes one\n"
+    )
+
+
+def _dependency_folders() -> list[str]:
+    return [p for p in sys.path if p.endswith("site-packages")] or site.getsitepackages()
