@@ -1,0 +1,80 @@
+"""ASIF by naive float64 loops, straight from the paper: what every fast path is compared with.
+
+Slow on purpose, and shares no code with the package. Dot products are correctly rounded
+(`math.fsum`), so they do not depend on the order of summation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.floating]
+
+
+def dot(left: Sequence[float], right: Sequence[float]) -> float:
+    return math.fsum(x * y for x, y in zip(left, right, strict=True))
+
+
+def top_k(
+    queries: Vectors,
+    anchors: Vectors,
+    k: int,
+    *,
+    offset: Sequence[float] | None = None,
+    scale: Sequence[float] | None = None,
+    live: Sequence[bool] | None = None,
+    tie_order: Sequence[int] | None = None,
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Each query's best anchors and similarities, best first, ties by `tie_order`, then index."""
+    rows = [[float(x) for x in anchor] for anchor in anchors]
+    indices, similarities = [], []
+    for i, query in enumerate(queries):
+        found = []
+        for j, anchor in enumerate(rows):
+            if live is not None and not live[j]:
+                continue
+            similarity = dot([float(x) for x in query], anchor)
+            similarity += 0.0 if offset is None else float(offset[i])
+            similarity *= 1.0 if scale is None else float(scale[j])
+            found.append((-similarity, j if tie_order is None else int(tie_order[j]), j))
+        best = sorted(found)[:k]
+        indices.append([j for _, _, j in best])
+        similarities.append([-negative for negative, _, _ in best])
+    return indices, similarities
+
+
+def relative_vector(indices: Sequence[int], similarities: Sequence[float], p: float, n: int):
+    """The dense (n,) relative vector of one item."""
+    vector = [0.0] * n
+    for index, similarity in zip(indices, similarities, strict=True):
+        vector[index] = max(similarity, 0.0) ** p
+    norm = math.sqrt(math.fsum(x * x for x in vector))
+    return [x / norm for x in vector] if norm > 0 else vector
+
+
+def asif_scores(
+    image_queries: Vectors,
+    text_queries: Vectors,
+    image_anchors: Vectors,
+    text_anchors: Vectors,
+    k: tuple[int, int],
+    p: tuple[float, float],
+    *,
+    live: Sequence[bool] | None = None,
+    tie_order: Sequence[int] | None = None,
+) -> list[list[float]]:
+    """Score every image (row) with every text (column); `k` and `p` are (image side, text side)."""
+    sides = []
+    for queries, anchors, side in (
+        (image_queries, image_anchors, 0),
+        (text_queries, text_anchors, 1),
+    ):
+        found = top_k(queries, anchors, k[side], live=live, tie_order=tie_order)
+        sides.append(
+            [relative_vector(i, s, p[side], len(anchors)) for i, s in zip(*found, strict=True)]
+        )
+    return [[dot(image, text) for text in sides[1]] for image in sides[0]]
