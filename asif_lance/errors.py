@@ -152,7 +152,11 @@ class DimensionError(InputError):
 
 
 class InvalidVectorError(InputError):
-    """NaN, infinite or all-zero vectors where a direction is needed."""
+    """NaN, infinite or all-zero vectors where a direction is needed; `row` is the first such."""
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        self.row = row
+        super().__init__(message)
 
 
 class EmptyModelError(InputError):

@@ -1,102 +1,222 @@
-"""Exact top-k search, whatever the order, batch, block size, thread count or device.
+"""Exact top-k search: for each query its most similar anchors, whatever computes them.
 
-Stored vectors are float16, so every component is a multiple of 2^-24. Queries are rounded to
-multiples of 2^-28, which changes only components below 2^-5, and those by at most 2^-29. Then
-every product is a multiple of 2^-52, and since both vectors have unit length every partial sum
-stays below 2 (Cauchy-Schwarz): a float64 holds it without rounding. So a dot product in float64 is
-exact in any order of summation, and equal vectors tie exactly.
+The answer is a function of the stored numbers alone. It does not depend on block size, batch
+mates, thread count, device or the order of the anchors: `proposals` keeps every anchor that could
+be among the k best, `products` computes their similarities without rounding, and ties are cut by
+the caller's order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from asif_lance.errors import DimensionError, InputError, InvalidVectorError
-from asif_lance.records import Neighbors
+from .errors import DimensionError, InputError, InvalidVectorError
+from .products import Blocks, Matrix, exact_products, on_grid
+from .proposals import Doubles, FastProduct, Longs, Proposals, Sheet, Table, propose
+from .records import Neighbors
 
-_GRID = 2.0**28
-_ROWS = 8192
+_T = TypeVar("_T", bound=np.generic)
+_BATCH = 256  # queries that share one pass over the anchors
 
 
-def unit_queries(vectors: ArrayLike) -> NDArray[np.float32]:
-    """L2-normalise (m, d) vectors in float64 and round them to the grid, as float32.
+def unit_queries(vectors: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
+    """L2-normalise vectors (in float64) and round them to the grid that makes products exact.
+
+    Args:
+        vectors: (m, d) finite numbers, no row all zero.
+
+    Returns:
+        (m, d) float32, multiples of 2^-28.
 
     Raises:
         InvalidVectorError: a row is NaN, infinite or all zero.
     """
-    wide = np.asarray(vectors, dtype=np.float64)
-    peak = np.abs(wide).max(axis=1, keepdims=True, initial=0.0)
+    wide = _matrix(vectors).astype(np.float64)
+    peak = np.abs(wide).max(axis=1, initial=0.0)
     for row in np.flatnonzero(~(np.isfinite(peak) & (peak > 0)))[:1]:
-        what = "is all zero" if peak[row, 0] == 0 else "has NaN or infinite values"
-        raise InvalidVectorError(f"vector {row} {what}")
-    wide = wide / peak  # so that no square overflows
-    wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
-    return _on_grid(wide)
+        what = "is all zero" if peak[row] == 0 else "holds NaN or infinity"
+        raise InvalidVectorError(f"vector {row} {what}", int(row))
+    wide /= peak[:, None]  # so that no square over- or underflows
+    wide /= np.sqrt(np.square(wide).sum(axis=1))[:, None]
+    return on_grid(wide)[0]
 
 
 def exact_top_k(
-    queries: NDArray[np.float32],
-    anchors: Sequence[torch.Tensor],
+    queries: Matrix,
+    anchors: Matrix | Sequence[Matrix],
     k: int,
     *,
-    live: NDArray[np.bool_] | None = None,
-    tie_order: NDArray[np.int64] | None = None,
+    offset: ArrayLike | None = None,
+    scale: ArrayLike | None = None,
+    live: ArrayLike | Sequence[ArrayLike] | None = None,
+    tie_order: ArrayLike | None = None,
 ) -> Neighbors:
-    """Each query's k most similar live anchors.
+    """Find each query's k most similar live anchors; similarity = (q·a + offset) * scale.
+
+    Queries are rounded to a grid of 2^-28 of their size (`products` says why); what `unit_queries`
+    gives is on it. Similarities are those of the stored numbers, computed in float64 without
+    rounding and compared as such. Work is done on the accelerator that holds either side, else on
+    the CPU; anchors in main memory are streamed to the queries' device.
 
     Args:
-        queries: (m, d) float32 from `unit_queries`.
-        anchors: blocks of (rows, d) float16; positions count all their rows in order.
-        k: anchors wanted; min(k, live anchors) come back.
-        live: (n,) False for rows that must not be found.
-        tie_order: (n,) among equal similarities the smaller goes first; by default the position.
+        queries: (m, d) finite numbers of any norm.
+        anchors: (n, d) float16 or float32, finite, of L2 norm at most 1.25; or a sequence of such
+            blocks, whose rows count through.
+        k: how many to find.
+        offset: (m,) per query, or None for zeros.
+        scale: (n,) per anchor, or None for ones.
+        live: (n,) bool, or one such array per block: which anchors may be found; None for all.
+        tie_order: (n,) distinct integers; the smaller goes first among equal similarities. None
+            for the smaller index.
+
+    Returns:
+        min(k, live anchors) neighbors per query, best first.
 
     Raises:
-        DimensionError: queries and anchors differ in dimension.
-        InputError: k below 1.
+        DimensionError: queries and anchors differ in d.
+        InvalidVectorError: a query or an anchor is not finite.
+        InputError: k is below 1, or an argument has the wrong shape.
     """
+    blocks = Blocks(anchors)
+    host = _checked_queries(queries, blocks, k)
+    table = _table(blocks, scale, live)
+    ties = None if tie_order is None else _per_item("tie_order", tie_order, len(blocks), np.int64)
+    shift = None if offset is None else _per_item("offset", offset, len(host), np.float64)
+    k = min(k, table.count)
+    values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
+    grid, size = on_grid(host)
+    shift = None if shift is None else shift / size
+    for start in range(0, len(host) if k else 0, _BATCH):
+        at = slice(start, start + _BATCH)
+        batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
+        values[at], indices[at] = _search(batch, _device(queries, blocks), guess=True)
+    return Neighbors(indices, (values * size[:, None]).astype(np.float32))
+
+
+def _search(batch: _Batch, device: torch.device, *, guess: bool) -> tuple[Doubles, Longs]:
+    """Search one batch; queries whose guessed floor was too high once more without a guess."""
+    product = FastProduct(torch.from_numpy(batch.queries).to(device), batch.table, batch.offset)
+    found, short = propose(product, batch.table, batch.k, batch.settle, guess=guess)
+    values, indices = batch.best(found)
+    if short.any() and guess:
+        values[short], indices[short] = _search(batch.where(short), device, guess=False)
+    if (indices < 0).any():
+        raise InvalidVectorError("some anchors hold NaN: their similarities cannot be compared")
+    return values, indices
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Queries that are searched together, and how their proposals are judged.
+
+    Attributes:
+        queries: (m, d) on the grid.
+        offset: (m,) or None.
+        table: the anchors.
+        ties: (n,) or None.
+        k: at most the number of live anchors.
+    """
+
+    queries: NDArray[np.float32]
+    offset: Doubles | None
+    table: Table
+    ties: Longs | None
+    k: int
+
+    def where(self, chosen: NDArray[np.bool_]) -> _Batch:
+        """Keep the chosen queries."""
+        offset = None if self.offset is None else self.offset[chosen]
+        return _Batch(self.queries[chosen], offset, self.table, self.ties, self.k)
+
+    def similarities(self, found: Proposals) -> Doubles:
+        """Compute exact products, then offset and scale with one rounding each."""
+        values = exact_products(self.queries, self.table.anchors, found.rows, found.indices)
+        if self.offset is not None:
+            values += self.offset[found.rows]
+        if self.table.scale is not None:
+            values *= self.table.scale[found.indices]
+        return values
+
+    def best(self, found: Proposals) -> tuple[Doubles, Longs]:
+        """Cut proposals to the k best of each query: (m, k) each, padded with -inf and -1."""
+        values = self.similarities(found)
+        ties = found.indices if self.ties is None else self.ties[found.indices]
+        last = np.iinfo(np.int64).max
+        sheet = Sheet(found.rows, len(self.queries))
+        similarity = torch.from_numpy(sheet.lay(values, -np.inf))
+        index = torch.from_numpy(sheet.lay(found.indices, -1))
+        first = torch.from_numpy(sheet.lay(ties, last)).argsort(dim=1, stable=True)
+        order = similarity.gather(1, first).argsort(dim=1, descending=True, stable=True)
+        order = first.gather(1, order)[:, : self.k]
+        width = (0, self.k - order.shape[1])
+        return (
+            torch.nn.functional.pad(similarity.gather(1, order), width, value=-np.inf).numpy(),
+            torch.nn.functional.pad(index.gather(1, order), width, value=-1).numpy(),
+        )
+
+    def settle(self, found: Proposals) -> Proposals:
+        """Cut proposals to the k best of each query that has any."""
+        values, indices = self.best(found)
+        rows, columns = np.nonzero(indices >= 0)
+        kept = values[rows, columns].astype(np.float32)
+        return Proposals(rows, indices[rows, columns], kept)
+
+
+def _device(queries: Matrix, blocks: Blocks) -> torch.device:
+    """Choose where to compute: on the accelerator that holds either side."""
+    home = blocks.blocks[0].device
+    if home.type == "cpu" and isinstance(queries, torch.Tensor):
+        return queries.device
+    return home
+
+
+def _matrix(vectors: ArrayLike | torch.Tensor) -> NDArray[np.generic]:
+    if isinstance(vectors, torch.Tensor):
+        vectors = vectors.detach().cpu().numpy()
+    matrix = np.asarray(vectors)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+        raise InputError(f"vectors: expected 2-d numbers, got {matrix.ndim}-d {matrix.dtype}")
+    return matrix
+
+
+def _checked_queries(queries: Matrix, blocks: Blocks, k: int) -> NDArray[np.generic]:
+    host = _matrix(queries)
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
-    n = sum(len(block) for block in anchors)
-    live = np.ones(n, dtype=bool) if live is None else live
-    tie_order = np.arange(n) if tie_order is None else tie_order
-    best = np.zeros((len(queries), 0), np.int64), np.zeros((len(queries), 0))
-    start = 0
-    for block in anchors:
-        if block.shape[1] != queries.shape[1]:
-            raise DimensionError("queries", block.shape[1], queries.shape[1])
-        for rows in torch.split(block, _ROWS):
-            here = start + np.flatnonzero(live[start : start + len(rows)])
-            best = _merged(best, here, _exact(queries, rows)[:, here - start], k, tie_order)
-            start += len(rows)
-    return Neighbors(best[0], best[1].astype(np.float32))
+    if blocks.dimension is not None and blocks.dimension != host.shape[1]:
+        raise DimensionError("queries", blocks.dimension, host.shape[1])
+    for row in np.flatnonzero(~np.isfinite(host).all(axis=1))[:1]:
+        raise InvalidVectorError(f"query {row} holds NaN or infinity", int(row))
+    return host
 
 
-def _exact(queries: NDArray[np.float32], rows: torch.Tensor) -> NDArray[np.float64]:
-    wide = torch.from_numpy(_on_grid(queries)).double()
-    products: NDArray[np.float64] = (wide @ rows.cpu().double().T).numpy()
-    return products
+def _table(
+    blocks: Blocks, scale: ArrayLike | None, live: ArrayLike | Sequence[ArrayLike] | None
+) -> Table:
+    n = len(blocks)
+    scales = None if scale is None else _per_item("scale", scale, n, np.float64)
+    if live is None:
+        return Table(blocks, scales, None, n)
+    mask = _per_item("live", _one_mask(live), n, np.bool_)
+    return Table(blocks, scales, mask, int(mask.sum()))
 
 
-def _merged(
-    best: tuple[NDArray[np.int64], NDArray[np.float64]],
-    here: NDArray[np.int64],
-    values: NDArray[np.float64],
-    k: int,
-    tie_order: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    indices = np.hstack([best[0], np.broadcast_to(here, values.shape)])
-    values = np.hstack([best[1], values])
-    order = np.lexsort((tie_order[indices], -values), axis=1)[:, :k]
-    return np.take_along_axis(indices, order, 1), np.take_along_axis(values, order, 1)
+def _one_mask(live: ArrayLike | Sequence[ArrayLike]) -> ArrayLike:
+    if isinstance(live, Sequence) and live:
+        return np.concatenate([np.atleast_1d(np.asarray(part)) for part in live])
+    return np.asarray(live)
 
 
-def _on_grid(vectors: ArrayLike) -> NDArray[np.float32]:
-    grid: NDArray[np.float32] = (np.rint(np.asarray(vectors, np.float64) * _GRID) / _GRID).astype(
-        np.float32
-    )
-    return grid
+def _per_item(name: str, values: ArrayLike, count: int, dtype: type[_T]) -> NDArray[_T]:
+    given = np.asarray(values)
+    if given.shape != (count,):
+        raise InputError(f"{name}: expected shape ({count},), got {given.shape}")
+    if dtype is np.float64 and not np.isfinite(given).all():
+        raise InputError(f"{name} holds NaN or infinity")
+    return given.astype(dtype, copy=False)

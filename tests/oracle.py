@@ -1,45 +1,80 @@
-"""ASIF in float64 by naive loops: the definition that everything else is held against."""
+"""ASIF by naive float64 loops, straight from the paper: what every fast path is compared with.
+
+Slow on purpose, and shares no code with the package. Dot products are correctly rounded
+(`math.fsum`), so they do not depend on the order of summation.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.floating]
 
 
-def relative(
-    query: ArrayLike, anchors: ArrayLike, ids: Sequence[str], k: int, p: float
-) -> dict[str, float]:
-    """One item's relative vector: pair id -> value, for the anchors among its top k."""
-    q = np.asarray(query, dtype=np.float64)
-    q = q / np.sqrt(sum(x * x for x in q.tolist()))
-    cosines = [
-        (sum(x * y for x, y in zip(q.tolist(), row, strict=True)), pair_id)
-        for row, pair_id in zip(np.asarray(anchors, np.float64).tolist(), ids, strict=True)
-    ]
-    kept = sorted(cosines, key=lambda both: (-both[0], both[1]))[:k]
-    raised = {pair_id: max(cosine, 0.0) ** p for cosine, pair_id in kept}
-    norm = np.sqrt(sum(v * v for v in raised.values()))
-    return {i: (v / norm if norm else 0.0) for i, v in raised.items()}
+def dot(left: Sequence[float], right: Sequence[float]) -> float:
+    return math.fsum(x * y for x, y in zip(left, right, strict=True))
 
 
-def score(image: dict[str, float], text: dict[str, float]) -> float:
-    """Dot product of two relative vectors."""
-    return sum(value * text.get(pair_id, 0.0) for pair_id, value in image.items())
-
-
-def classify(
-    images: ArrayLike,
-    texts: ArrayLike,
-    image_anchors: ArrayLike,
-    text_anchors: ArrayLike,
-    ids: Sequence[str],
-    *,
+def top_k(
+    queries: Vectors,
+    anchors: Vectors,
     k: int,
-    p: float,
+    *,
+    offset: Sequence[float] | None = None,
+    scale: Sequence[float] | None = None,
+    live: Sequence[bool] | None = None,
+    tie_order: Sequence[int] | None = None,
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Each query's best anchors and similarities, best first, ties by `tie_order`, then index."""
+    rows = [[float(x) for x in anchor] for anchor in anchors]
+    indices, similarities = [], []
+    for i, query in enumerate(queries):
+        found = []
+        for j, anchor in enumerate(rows):
+            if live is not None and not live[j]:
+                continue
+            similarity = dot([float(x) for x in query], anchor)
+            similarity += 0.0 if offset is None else float(offset[i])
+            similarity *= 1.0 if scale is None else float(scale[j])
+            found.append((-similarity, j if tie_order is None else int(tie_order[j]), j))
+        best = sorted(found)[:k]
+        indices.append([j for _, _, j in best])
+        similarities.append([-negative for negative, _, _ in best])
+    return indices, similarities
+
+
+def relative_vector(indices: Sequence[int], similarities: Sequence[float], p: float, n: int):
+    """The dense (n,) relative vector of one item."""
+    vector = [0.0] * n
+    for index, similarity in zip(indices, similarities, strict=True):
+        vector[index] = max(similarity, 0.0) ** p
+    norm = math.sqrt(math.fsum(x * x for x in vector))
+    return [x / norm for x in vector] if norm > 0 else vector
+
+
+def asif_scores(
+    image_queries: Vectors,
+    text_queries: Vectors,
+    image_anchors: Vectors,
+    text_anchors: Vectors,
+    k: tuple[int, int],
+    p: tuple[float, float],
+    *,
+    live: Sequence[bool] | None = None,
+    tie_order: Sequence[int] | None = None,
 ) -> list[list[float]]:
-    """Scores of every image for every text."""
-    compiled = [relative(t, text_anchors, ids, k, p) for t in np.asarray(texts)]
-    relatives = [relative(i, image_anchors, ids, k, p) for i in np.asarray(images)]
-    return [[score(i, t) for t in compiled] for i in relatives]
+    """Score every image (row) with every text (column); `k` and `p` are (image side, text side)."""
+    sides = []
+    for queries, anchors, side in (
+        (image_queries, image_anchors, 0),
+        (text_queries, text_anchors, 1),
+    ):
+        found = top_k(queries, anchors, k[side], live=live, tie_order=tie_order)
+        sides.append(
+            [relative_vector(i, s, p[side], len(anchors)) for i, s in zip(*found, strict=True)]
+        )
+    return [[dot(image, text) for text in sides[1]] for image in sides[0]]
