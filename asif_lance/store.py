@@ -1,0 +1,362 @@
+"""PairStore: the pairs of one database and the model versions made of them.
+
+Writers change Lance's head; `publish` gives head a name. Readers go by name and never see head.
+An ingest that is killed leaves chunks at head that no name has: running it again skips what is
+there, and whatever is at head is part of the next version that any command publishes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asif_lance import rows as pair_rows
+from asif_lance.diff import changes
+from asif_lance.errors import (
+    DatabaseExistsError,
+    DimensionError,
+    EncoderMismatchError,
+    StorageError,
+    VersionNotFoundError,
+)
+from asif_lance.locks import WriteLock
+from asif_lance.predicates import matching, predicate_errors, wrapped
+from asif_lance.records import EncoderPin, ModelVersion, Reject
+from asif_lance.schema import (
+    REJECTS_SCHEMA,
+    TIMESTAMP,
+    apply_migrations,
+    check_migrated,
+    pairs_schema,
+    read_pins,
+)
+from asif_lance.tables import (
+    find_table,
+    local_path,
+    location,
+    open_table,
+    storage_errors,
+    tidy,
+)
+from asif_lance.versions import LATEST, Ledger, to_record
+
+# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
+ROWS_PER_FRAGMENT = 10_000
+
+_LOOKS = 5
+_LOOK_SECONDS = 0.05
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class PairStore:
+    """One open database.
+
+    Any number of processes may read and write one database at once: changes are serialised by a
+    lock file (see `locks`), each change is atomic, and what a reader has under a version's name
+    stays as it is. Objects are immutable and may be shared between threads.
+
+    Attributes:
+        uri: directory or object-store address.
+        image: the encoder whose vectors `image_vector` holds.
+        text: the encoder whose vectors `text_vector` holds.
+        lock_timeout: seconds to wait for another writer before `DatabaseBusyError`.
+    """
+
+    uri: str
+    image: EncoderPin
+    text: EncoderPin
+    lock_timeout: float = 60.0
+
+    @classmethod
+    def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
+        """Makes a new database for the vectors of these two encoders.
+
+        Raises:
+            DatabaseExistsError: there is one, or a `pairs` table that somebody else made.
+            StorageError: the place cannot be written to.
+        """
+        uri = location(uri)
+        _make_directory(uri)
+        with WriteLock(uri).hold("create"):
+            if find_table(uri, "migrations") is not None or _is_foreign(uri):
+                raise DatabaseExistsError(uri)
+            apply_migrations(uri, {"image": image, "text": text})
+        return cls(uri, image, text)
+
+    @classmethod
+    def open(cls, uri: str) -> PairStore:
+        """Opens a database.
+
+        Raises:
+            DatabaseNotFoundError: there is none.
+            MigrationNeededError: it was made by an older release.
+            NewerDatabaseError: it was made by a newer release.
+        """
+        uri = location(uri)
+        check_migrated(uri)
+        pins = read_pins(open_table(uri, "pairs"))
+        return cls(uri, pins["image"], pins["text"])
+
+    def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
+        """Passes when these encoders made the vectors of this database.
+
+        An empty revision, on either side, is unknown and fits any.
+
+        Raises:
+            EncoderMismatchError: another encoder or another revision of it.
+            DimensionError: the same encoder with vectors of another size.
+        """
+        _check_encoder("image", self.image, image)
+        _check_encoder("text", self.text, text)
+
+    # Pairs at head
+
+    def existing(self, pair_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are at head already."""
+        wanted = pa.array(pair_ids, pa.string())
+        with storage_errors(self.uri):
+            found = pair_rows.present(self._head(), wanted)
+            return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
+
+    def add(self, pairs: pa.Table) -> int:
+        """Adds pairs that are not there yet; one commit per 10,000 of them, none for none.
+
+        Args:
+            pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
+                may `ingested_at`. Of several rows with one id the first counts.
+
+        Returns:
+            How many rows went in.
+
+        Raises:
+            DimensionError: vectors of another size.
+            InputError: columns that do not fit.
+        """
+        schema = pairs_schema(self.image.dimension, self.text.dimension)
+        rows = pair_rows.first_of_each(pair_rows.conform(_dated(pairs), schema), "pair_id")
+        added = 0
+        with self._writing("add"):
+            known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
+            rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
+            for start in range(0, len(rows), ROWS_PER_FRAGMENT):
+                # Where no lock file is possible, the key keeps another writer's rows apart.
+                merge = self._head().merge_insert("pair_id").when_not_matched_insert_all()
+                done = merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))
+                added += int(done["num_inserted_rows"])
+        return added
+
+    def delete(self, pair_ids: Sequence[str]) -> int:
+        """Takes pairs out of head in one commit; returns how many were there.
+
+        Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
+        """
+        with self._writing("delete"):
+            return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
+
+    def matching(self, where: str, *, version: str | None = None) -> list[str]:
+        """Ids of the pairs at head, or in a version, that an SQL predicate holds for, sorted.
+
+        Raises:
+            PredicateError: it is not a predicate over the pairs table.
+        """
+        state = self._head() if version is None else self.dataset(version)
+        with storage_errors(self.uri):
+            return matching(state, where)
+
+    # Model versions
+
+    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
+        """Names what is at head as the next version; None when `latest` holds the same pairs."""
+        with self._writing("publish"):
+            return self._publish(command, message)
+
+    def versions(self) -> list[ModelVersion]:
+        """All model versions, oldest first."""
+        ledger = Ledger(self.uri)
+        rows = ledger.rows()
+        tags = ledger.lance_versions()
+        return [to_record(row, tags[row["name"]]) for row in rows if row["name"] in tags]
+
+    def version(self, name: str = LATEST) -> ModelVersion:
+        """The version of this name or alias.
+
+        Raises:
+            VersionNotFoundError: there is none.
+        """
+        ledger = Ledger(self.uri)
+        row = ledger.find(name)
+        return to_record(row, ledger.lance_version(row["name"]))
+
+    def version_as_of(self, when: datetime) -> ModelVersion:
+        """The newest version made at or before this time; a time without a zone is UTC.
+
+        Raises:
+            VersionNotFoundError: the oldest version is younger.
+        """
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        rows = Ledger(self.uri).rows()
+        names = [row["name"] for row in rows if row["created_at"] <= when]
+        if not names:
+            known = tuple(f"{row['name']} ({row['created_at']:%Y-%m-%d %H:%M:%S}Z)" for row in rows)
+            raise VersionNotFoundError(f"as of {when.isoformat()}", known)
+        return self.version(names[-1])
+
+    def tag(self, alias: str, version: str) -> None:
+        """Gives a version a further name, taking it from the one that had it.
+
+        Raises:
+            InvalidNameError: the alias is reserved or has characters that cannot be used.
+            VersionNotFoundError: there is no such version.
+        """
+        with self._writing("tag"):
+            Ledger(self.uri).tag(alias, version)
+
+    def untag(self, alias: str) -> None:
+        """Takes an alias away.
+
+        Raises:
+            InvalidNameError: it is a version's own name.
+            VersionNotFoundError: no version has it.
+        """
+        with self._writing("untag"):
+            Ledger(self.uri).untag(alias)
+
+    def rollback(self, version: str, *, message: str = "") -> ModelVersion:
+        """Makes a new version with the content of an old one, and returns it.
+
+        Unpublished rows at head go. When `latest` has that content already, it is returned.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+        """
+        with self._writing("rollback"):
+            old = self.version(version)
+            with storage_errors(self.uri):
+                open_table(self.uri, "pairs", old.lance_version).restore()
+            message = message or f"back to {old.name}"
+            return self._publish("rollback", message) or self.version()
+
+    def dataset(self, version: str = LATEST) -> lance.LanceDataset:
+        """A version's rows, to be scanned; read-only.
+
+        A version that is forgotten from or pruned meanwhile may raise "Not found" while it is
+        read: `read` opens it anew and tries again.
+        """
+        return self._looking(version, lambda dataset: dataset)
+
+    def read(
+        self, version: str = LATEST, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.Table:
+        """Rows of a version, read again when they were rewritten under the reader's hands.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+            PredicateError: `where` is not a predicate.
+        """
+        names = None if columns is None else list(columns)
+        if where is None:
+            return self._looking(version, lambda state: state.to_table(columns=names))
+        condition = wrapped(where)
+        with predicate_errors(where):
+            return self._looking(version, lambda s: s.to_table(columns=names, filter=condition))
+
+    # Rejects
+
+    def add_rejects(self, ingest_id: str, rejects: Iterable[Reject]) -> None:
+        """Keeps what an ingest refused, in one commit."""
+        now = datetime.now(UTC)
+        common = {"ingest_id": ingest_id, "created_at": now}
+        rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
+        if not rows:
+            return
+        with self._writing("add_rejects"), storage_errors(self.uri):
+            table = open_table(self.uri, "rejects")
+            data = pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
+            tidy(lance.write_dataset(data, table, mode="append"))
+
+    def rejects(self, ingest_id: str | None = None) -> pa.Table:
+        """Rejected items (`ingest_id, source, item, reason, created_at`), of one ingest or all."""
+        with storage_errors(self.uri):
+            rows = open_table(self.uri, "rejects").to_table()
+            return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
+
+    # Inside
+
+    def _head(self) -> lance.LanceDataset:
+        return open_table(self.uri, "pairs")
+
+    @contextmanager
+    def _writing(self, command: str) -> Iterator[None]:
+        with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
+            yield
+
+    def _publish(self, command: str, message: str) -> ModelVersion | None:
+        ledger, head = Ledger(self.uri), self._head()
+        rows = ledger.rows()
+        change = changes(self.dataset(rows[-1]["name"]) if rows else None, head)
+        if not change:
+            return None
+        counts = {
+            "pairs": head.count_rows(),
+            "added": len(change.added) + len(change.changed),
+            "removed": len(change.removed) + len(change.changed),
+        }
+        row = ledger.publish(head, {"command": command, "message": message, **counts})
+        return to_record(row, head.version)
+
+    def _looking(self, name: str, look: Callable[[lance.LanceDataset], Result]) -> Result:
+        """Applies `look` to a version, again when its files moved in between."""
+        ledger = Ledger(self.uri)
+        row = ledger.find(name)
+        for attempt in range(_LOOKS):
+            try:
+                with storage_errors(self.uri):
+                    version = ledger.lance_version(row["name"])
+                    return look(open_table(self.uri, "pairs", version))
+            except StorageError as error:
+                if attempt == _LOOKS - 1 or "not found" not in str(error).lower():
+                    raise
+                time.sleep(_LOOK_SECONDS * 2**attempt)
+        raise AssertionError  # the last attempt returned or raised
+
+
+def _make_directory(uri: str) -> None:
+    directory = local_path(uri)
+    if directory is not None:
+        with storage_errors(uri):
+            directory.mkdir(parents=True, exist_ok=True)
+
+
+def _dated(pairs: pa.Table) -> pa.Table:
+    if "ingested_at" in pairs.schema.names:
+        return pairs
+    now = pa.scalar(datetime.now(UTC), TIMESTAMP)
+    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
+
+
+def _is_foreign(uri: str) -> bool:
+    """Whether there is a `pairs` table that is in use, though no database of ours is there."""
+    pairs = find_table(uri, "pairs")
+    return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
+
+
+def _check_encoder(side: str, pinned: EncoderPin, given: EncoderPin) -> None:
+    revisions = {pinned.revision, given.revision} - {""}
+    if pinned.name != given.name or len(revisions) > 1:
+        raise EncoderMismatchError(side, _spelled(pinned), _spelled(given))
+    if pinned.dimension != given.dimension:
+        raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
+
+
+def _spelled(pin: EncoderPin) -> str:
+    return f"{pin.name}@{pin.revision}" if pin.revision else pin.name
