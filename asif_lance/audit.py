@@ -62,6 +62,7 @@ class Audit:
         self._versions: set[str] = set()
         self._sql.register("pairs", _Readable(store.dataset(version)))
         self._sql.register("versions", _versions_table(store))
+        self._sql.register("rejects", store.rejects())
         for name, table in (extra or {}).items():
             self._sql.register(name, table)
         self._sql.execute(

@@ -9,10 +9,10 @@ the table already are passed over.
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from asif_lance.encoders import encode_images
 from asif_lance.errors import ImageError
 from asif_lance.images import Picture, sha256_of
 from asif_lance.records import ModelVersion, Reject
-from asif_lance.schema import pairs_schema
 from asif_lance.sources import read_source
 from asif_lance.target import Target
 from asif_lance.vectors import checked_vectors, unit_float16
@@ -34,6 +33,9 @@ CHUNK_ROWS = 10_000
 
 #: Threads that hash pictures: reading dominates, and it releases the interpreter lock.
 HASHERS = 4
+
+#: What is kept of an item besides its caption and vectors.
+STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes")
 
 Progress = Callable[[int], None]
 
@@ -233,7 +235,7 @@ class _Ingest:
             message = self.options.message or ", ".join(Path(s).name for s in sources)
             version = store.publish(command="ingest", message=message)
             if self.rejects:
-                store.add_rejects(self.rejects)
+                store.add_rejects(uuid.uuid4().hex[:12], self.rejects)
         return IngestReport(self.added, self.already_there, tuple(self.rejects), version)
 
     def _keep(self, frame: pl.DataFrame, faults: Sequence[str | None]) -> pl.DataFrame:
@@ -311,21 +313,10 @@ def _sized(vectors: NDArray[np.float32], rows: int, dimension: int) -> NDArray[n
 def _pairs_table(
     frame: pl.DataFrame, image: NDArray[np.float16], text: NDArray[np.float16]
 ) -> pa.Table:
-    schema = pairs_schema(image.shape[1], text.shape[1])
-    now = datetime.now(UTC)
-    columns = []
-    for field in schema:
-        if field.name == "image_vector":
-            columns.append(_vectors_column(image))
-        elif field.name == "text_vector":
-            columns.append(_vectors_column(text))
-        elif field.name == "ingested_at":
-            columns.append(pa.array([now] * len(frame), field.type))
-        elif field.name in frame.columns:
-            columns.append(frame[field.name].to_arrow().cast(field.type))
-        else:
-            columns.append(pa.nulls(len(frame), field.type))
-    return pa.table(columns, schema=schema)
+    """Rows as the store takes them; it fills in what it knows better (types, time)."""
+    rows = frame.select(pl.col("caption").fill_null(""), *STORED).to_arrow()
+    rows = rows.append_column("image_vector", _vectors_column(image))
+    return rows.append_column("text_vector", _vectors_column(text))
 
 
 def _vectors_column(matrix: NDArray[np.float16]) -> pa.FixedSizeListArray:

@@ -13,7 +13,7 @@ from asif_lance.anchors import Anchors
 from asif_lance.errors import InputError
 from asif_lance.recipes import Recipe
 from asif_lance.records import RelativeVectors
-from asif_lance.relative import CompiledTexts, mean_of, relative_vectors
+from asif_lance.relative import CompiledTexts, compile_texts, mean_vectors, relative_vectors
 from asif_lance.search import unit_queries
 
 Ensemble = Literal["max", "mean-embedding", "mean-relative"]
@@ -123,15 +123,9 @@ def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version:
     relative = relative_vectors(neighbors, recipe.p[1], len(anchors))
     owner = prompts.owner
     if prompts.ensemble == "mean-relative":
-        relative = mean_of(relative, owner)
+        relative = mean_vectors(relative, owner)
         owner = np.arange(len(prompts.names))
-    return LabelSet(prompts, relative, owner, CompiledTexts(relative), version)
-
-
-def class_scores(prompt_scores: NDArray[np.float64], labels: LabelSet) -> NDArray[np.float64]:
-    """(m, t) scores of prompts to (m, c) scores of classes: the best prompt of each."""
-    starts = np.searchsorted(labels.owner, np.arange(len(labels.names)))
-    return np.maximum.reduceat(prompt_scores, starts, axis=1)
+    return LabelSet(prompts, relative, owner, compile_texts(relative), version)
 
 
 def best_prompt(prompt_scores: NDArray[np.float64], labels: LabelSet, label: int) -> int:

@@ -31,18 +31,21 @@ from asif_lance.labels import (
     Ensemble,
     LabelSet,
     Prompts,
-    class_scores,
     compile_prompts,
     fill_templates,
     from_vectors,
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import Recipe, recipe
-from asif_lance.records import BROUGHT, ModelVersion, Reject, RelativeVectors
-from asif_lance.relative import relative_vectors
+from asif_lance.records import BROUGHT, ModelVersion, Reject
+from asif_lance.relative import best_scores, one, relative_vectors
+from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
+
+#: Vectors classified at once: bounds what a long list of them holds in memory.
+BATCH = 1024
 
 Image = str | Path | bytes
 
@@ -154,15 +157,10 @@ class Model:
             raise InputError(
                 f"the label set is compiled for {labels.version}, this model is {self.version.name}"
             )
-        queries, relative = self._relative_images(vectors)
-        prompt_scores = labels.compiled.scores(relative)
-        scores = class_scores(prompt_scores, labels)
-        for row, name in enumerate(ids):
-            one = RelativeVectors(
-                relative.indices[row : row + 1], relative.values[row : row + 1], relative.n
-            )
-            evidence = Evidence(self.anchors, labels, queries[row], one, prompt_scores[row])
-            yield self._prediction(name, scores[row], evidence)
+        _check_dimension("image vectors", self.store.image.dimension, vectors)
+        for start in range(0, len(ids), BATCH):
+            batch = slice(start, start + BATCH)
+            yield from self._classified(ids[batch], unit_queries(vectors[batch]), labels)
 
     def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
         """The pictures of this version that fit a text best; see `retrieve`."""
@@ -179,13 +177,16 @@ class Model:
         vector = unit_queries(batch.vectors)
         return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 
-    def _relative_images(
-        self, vectors: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], RelativeVectors]:
-        _check_dimension("image vectors", self.store.image.dimension, vectors)
-        queries = unit_queries(vectors)
+    def _classified(
+        self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
+    ) -> Iterator[Prediction]:
         neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
-        return queries, relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
+        relative = relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
+        prompt_scores = relative_scores(relative, labels.compiled)
+        scores = best_scores(prompt_scores, labels.owner)
+        for i, name in enumerate(ids):
+            made_of = Evidence(self.anchors, labels, queries[i], one(relative, i), prompt_scores[i])
+            yield self._prediction(name, scores[i], made_of)
 
     def _prediction(
         self,

@@ -12,7 +12,7 @@ from asif_lance.errors import InputError
 from asif_lance.labels import LabelSet, best_prompt
 from asif_lance.recipes import Recipe
 from asif_lance.records import Attribution, RelativeVectors
-from asif_lance.relative import attributions
+from asif_lance.relative import attributions, one
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Evidence:
         if n < 1:
             raise InputError(f"attributions: n must be at least 1, got {n}")
         row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
-        positions, shares = attributions(self.relative, 0, self.labels.relative, row)
+        positions, shares = attributions(self.relative, one(self.labels.relative, row))
         return self._describe(label, row, positions[:n], shares[:n])
 
     def _describe(

@@ -18,7 +18,7 @@ from asif_lance.anchors import Anchors, Side
 from asif_lance.errors import InputError
 from asif_lance.recipes import Recipe
 from asif_lance.records import RelativeVectors
-from asif_lance.relative import CompiledTexts, relative_vectors
+from asif_lance.relative import relative_vectors, scores
 from asif_lance.search import unit_queries
 
 _OTHER: dict[Side, Side] = {"image": "text", "text": "image"}
@@ -64,9 +64,9 @@ def retrieve(
     items = _relative(
         anchors, recipe, _OTHER[side], unit_queries(anchors.vectors(_OTHER[side], found))
     )
-    scores = CompiledTexts(relative).scores(items)[:, 0]
-    order = np.lexsort((anchors.tie_order[found], -scores))
-    return _distinct(anchors, _OTHER[side], found[order], scores[order], top)
+    found_scores = scores(items, relative)[:, 0]
+    order = np.lexsort((anchors.tie_order[found], -found_scores))
+    return _distinct(anchors, _OTHER[side], found[order], found_scores[order], top)
 
 
 def _relative(

@@ -1,18 +1,23 @@
-"""Today's Arrow schemas, and the migrations that bring a database to them."""
+"""Arrow schemas of today's tables; finds, verifies and runs the migrations that lead to them.
+
+Migrations are the modules `mNNNN_name` of `asif_lance.migrations`, each with `up(uri, pins)`.
+The table `migrations` records each one that is done, with the hash of its source; that record is
+written last, so a step cut short is simply run again: `up` must cope with its own leftovers.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from pathlib import Path
-from pkgutil import iter_modules
-from types import ModuleType
-from typing import Any
 
-import lancedb
+import lance
 import pyarrow as pa
 
 from asif_lance.errors import (
@@ -21,155 +26,174 @@ from asif_lance.errors import (
     MigrationNeededError,
     NewerDatabaseError,
 )
+from asif_lance.locks import WriteLock
 from asif_lance.records import EncoderPin
+from asif_lance.tables import find_table, location, open_table, storage_errors, table_uri
 
-PAIRS = "pairs"
-REJECTS = "rejects"
-MIGRATIONS = "migrations"
+TIMESTAMP = pa.timestamp("us", "UTC")
+SIDES = ("image", "text")
+_KEY = {"lance-schema:unenforced-primary-key": "true"}
 
-MIGRATIONS_SCHEMA = pa.schema(
+VERSIONS_SCHEMA = pa.schema(
     [
-        pa.field("migration_id", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("applied_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("name", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("command", pa.string(), nullable=False),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+        pa.field("pairs", pa.int64(), nullable=False),
+        pa.field("added", pa.int64(), nullable=False),
+        pa.field("removed", pa.int64(), nullable=False),
+        pa.field("aliases", pa.list_(pa.string()), nullable=False),
     ]
 )
 
+REJECTS_SCHEMA = pa.schema(
+    [
+        pa.field("ingest_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("item", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+    ]
+)
 
-def pairs_schema(image_dimension: int, text_dimension: int) -> pa.Schema:
-    """The pairs table: one row per image-text pair, vectors of unit length in float16."""
+MIGRATIONS_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("hash", pa.string(), nullable=False),
+        pa.field("applied_at", TIMESTAMP, nullable=False),
+    ]
+)
+
+Pins = Mapping[str, EncoderPin]
+
+
+def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
+    """The pairs table, without the pins that its metadata holds.
+
+    `pair_id` is the primary key (Lance keeps concurrent inserts apart by it); `attributes` is a
+    JSON object as text, which DuckDB queries as `attributes->>'key'`; vectors are L2-normalised.
+    """
     return pa.schema(
         [
-            pa.field("pair_id", pa.string(), nullable=False),
-            ("caption", pa.string()),
-            ("image_uri", pa.string()),
-            ("image_sha256", pa.string()),
-            ("source", pa.string()),
-            ("license", pa.string()),
-            ("attributes", pa.string()),
-            ("thumbnail", pa.binary()),
-            pa.field("image_vector", pa.list_(pa.float16(), image_dimension), nullable=False),
-            pa.field("text_vector", pa.list_(pa.float16(), text_dimension), nullable=False),
-            pa.field("ingested_at", pa.timestamp("us", tz="UTC"), nullable=False),
+            pa.field("pair_id", pa.string(), nullable=False, metadata=_KEY),
+            pa.field("caption", pa.string(), nullable=False),
+            pa.field("image_uri", pa.string()),
+            pa.field("image_sha256", pa.string()),
+            pa.field("source", pa.string()),
+            pa.field("license", pa.string()),
+            pa.field("attributes", pa.string()),
+            pa.field("thumbnail", pa.binary()),
+            pa.field("image_vector", pa.list_(pa.float16(), image_dim), nullable=False),
+            pa.field("text_vector", pa.list_(pa.float16(), text_dim), nullable=False),
+            pa.field("ingested_at", TIMESTAMP, nullable=False),
         ]
     )
 
 
+def read_pins(pairs: lance.LanceDataset) -> dict[str, EncoderPin]:
+    """The encoders that a pairs table's metadata names, by side; empty if it is not ours."""
+    metadata = pairs.schema.metadata or {}
+    keys = {side: f"asif.{side}_encoder".encode() for side in SIDES}
+    return {
+        side: EncoderPin(**json.loads(metadata[k])) for side, k in keys.items() if k in metadata
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step: a module `mNNNN_name` with `up(connection, image, text)`."""
+    """One step: its module's name, the sha256 of its source, and what it does."""
 
-    name: str
-    sha256: str
-    module: ModuleType
-
-    @property
-    def up(self) -> Callable[[Any, EncoderPin, EncoderPin], None]:
-        """Apply the step; safe to run again after an interruption."""
-        step: Callable[[Any, EncoderPin, EncoderPin], None] = self.module.up
-        return step
+    id: str
+    hash: str
+    up: Callable[[str, Mapping[str, Mapping[str, object]]], None]
 
 
 def known_migrations() -> list[Migration]:
-    """All steps of this release, in order."""
+    """The steps that this release brings along, in order."""
     package = import_module("asif_lance.migrations")
-    names = sorted(m.name for m in iter_modules(package.__path__) if m.name.startswith("m"))
-    return [_migration(name) for name in names]
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return [_load(name) for name in names if re.fullmatch(r"m\d{4}_\w+", name)]
 
 
-def applied_migrations(connection: Any) -> dict[str, str]:
-    """Steps that a database records: id -> sha256 of the step's source."""
-    if MIGRATIONS not in connection.list_tables().tables:
-        return {}
-    rows = connection.open_table(MIGRATIONS).to_arrow().to_pylist()
-    return {row["migration_id"]: row["sha256"] for row in rows}
+def _load(name: str) -> Migration:
+    module = import_module(f"asif_lance.migrations.{name}")
+    digest = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    return Migration(name, digest, module.up)
 
 
-def check(uri: str, connection: Any) -> None:
-    """Refuse a database that this release cannot use as it is.
+def check_migrated(uri: str) -> None:
+    """Passes when the database has exactly the steps that this release knows.
 
     Raises:
-        DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: as they say.
-        DatabaseError: a recorded step is not the one that this release knows.
+        DatabaseNotFoundError: nothing is there, or its creation was cut short.
+        MigrationNeededError: it lacks steps.
+        NewerDatabaseError: it has steps unknown to this release.
+        DatabaseError: a step that it went through has been changed since.
     """
-    applied = applied_migrations(connection)
-    if not applied:
-        raise DatabaseNotFoundError(uri)
-    known = {m.name: m.sha256 for m in known_migrations()}
-    if unknown := tuple(sorted(applied.keys() - known.keys())):
-        raise NewerDatabaseError(uri, unknown)
-    changed = sorted(name for name, sha in applied.items() if sha != known[name])
-    if changed:
-        raise DatabaseError(f"{uri}: migration {changed[0]} differs from the one that was applied")
-    if pending := tuple(sorted(known.keys() - applied.keys())):
-        raise MigrationNeededError(uri, pending)
-
-
-def apply(connection: Any, image: EncoderPin, text: EncoderPin) -> list[str]:
-    """Run the steps that are missing, recording each after it is done.
-
-    A step that was interrupted before its record is run again, so every step must bear that.
-    """
-    applied = applied_migrations(connection)
-    done = []
-    for migration in known_migrations():
-        if migration.name not in applied:
-            migration.up(connection, image, text)
-            _record(connection, migration)
-            done.append(migration.name)
-    return done
+    pending = _pending(uri, known_migrations())
+    if pending:
+        raise MigrationNeededError(uri, tuple(step.id for step in pending))
 
 
 def migrate(uri: str) -> list[str]:
-    """Bring an existing database to this release; returns the steps that were applied.
+    """Brings an older database up to date; returns the ids of the steps taken.
 
     Raises:
-        DatabaseNotFoundError, NewerDatabaseError, DatabaseError: as `check`.
+        DatabaseNotFoundError: there is none.
+        NewerDatabaseError: it is newer than this release.
     """
-    if not exists(uri):
+    uri = location(uri)
+    if not _applied(uri):
         raise DatabaseNotFoundError(uri)
-    connection = lancedb.connect(uri)
-    try:
-        check(uri, connection)
-    except MigrationNeededError:
-        table = connection.open_table(PAIRS)
-        return apply(connection, *pins(table.schema.metadata))
-    return []
+    with WriteLock(uri).hold("migrate"):
+        return apply_migrations(uri, read_pins(open_table(uri, "pairs")))
 
 
-def exists(uri: str) -> bool:
-    """Whether something is at a local path; an object store is asked by opening it."""
-    return "://" in uri or Path(uri).is_dir()
+def apply_migrations(uri: str, pins: Pins) -> list[str]:
+    """Takes the pending steps under the caller's lock; a new database has all of them pending."""
+    known = known_migrations()
+    pending = _pending(uri, known) if _applied(uri) else known
+    values = {side: asdict(pin) for side, pin in pins.items()}
+    for step in pending:
+        with storage_errors(uri):
+            step.up(uri, values)
+            _record(uri, step)
+    return [step.id for step in pending]
 
 
-def pins(metadata: dict[bytes, bytes] | None) -> tuple[EncoderPin, EncoderPin]:
-    """The encoders that a pairs table's metadata pins: (image, text)."""
-    image, text = (_pin(metadata or {}, side) for side in ("image", "text"))
-    return image, text
+def _pending(uri: str, known: list[Migration]) -> list[Migration]:
+    applied = _applied(uri)
+    if not applied:
+        raise DatabaseNotFoundError(uri)
+    hashes = {step.id: step.hash for step in known}
+    unknown = sorted(applied.keys() - hashes.keys())
+    if unknown:
+        raise NewerDatabaseError(uri, tuple(unknown))
+    for name, digest in applied.items():
+        if digest != hashes[name]:
+            raise DatabaseError(
+                f"{uri}: migration {name} is not the one that this database went through; "
+                "install an unmodified asif-lance"
+            )
+    return [step for step in known if step.id not in applied]
 
 
-def _pin(metadata: dict[bytes, bytes], side: str) -> EncoderPin:
-    def value(what: str) -> str:
-        return metadata[f"asif_lance.{side}.{what}".encode()].decode()
-
-    return EncoderPin(value("name"), value("revision"), int(value("dimension")))
-
-
-def _migration(name: str) -> Migration:
-    module = import_module(f"asif_lance.migrations.{name}")
-    source = Path(module.__file__ or "").read_bytes()
-    return Migration(name, hashlib.sha256(source).hexdigest(), module)
+def _applied(uri: str) -> dict[str, str]:
+    """The hashes of the steps that the database went through, by id."""
+    table = find_table(uri, "migrations")
+    if table is None:
+        return {}
+    with storage_errors(uri):
+        return {row["id"]: row["hash"] for row in table.to_table().to_pylist()}
 
 
-def _record(connection: Any, migration: Migration) -> None:
-    row = pa.Table.from_pylist(
-        [
-            {
-                "migration_id": migration.name,
-                "sha256": migration.sha256,
-                "applied_at": datetime.now(UTC),
-            }
-        ],
-        schema=MIGRATIONS_SCHEMA,
-    )
-    connection.create_table(MIGRATIONS, schema=MIGRATIONS_SCHEMA, exist_ok=True).add(row)
+def _record(uri: str, step: Migration) -> None:
+    row = {"id": step.id, "hash": step.hash, "applied_at": datetime.now(UTC)}
+    rows = pa.Table.from_pylist([row], schema=MIGRATIONS_SCHEMA)
+    table = find_table(uri, "migrations")
+    if table is None:
+        lance.write_dataset(rows, table_uri(uri, "migrations"), data_storage_version="2.2")
+    else:
+        lance.write_dataset(rows, table, mode="append")

@@ -1,321 +1,362 @@
-"""PairStore: the pairs table, its model versions, and nothing that knows what vectors mean.
+"""PairStore: the pairs of one database and the model versions made of them.
 
-The law of the table:
-- A model version `vN` is a Lance tag on a Lance dataset version, with its message, command, time
-  and counts as the tag's metadata. It exists from the moment that metadata is written, at once.
-- Readers go by tag, never by Lance's head: head may hold the chunks of an ingest that is still
-  running, or that was killed. They join the next version that is published.
-- Rows are named by `pair_id` alone; Lance's row ids change when fragments are rewritten.
-- A write that would change nothing is not made, since Lance makes a version of every write.
+Writers change Lance's head; `publish` gives head a name. Readers go by name and never see head.
+An ingest that is killed leaves chunks at head that no name has: running it again skips what is
+there, and whatever is at head is part of the next version that any command publishes.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypeVar
 
 import lance
-import lancedb
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from asif_lance import schema
+from asif_lance import rows as pair_rows
+from asif_lance.diff import changes
 from asif_lance.errors import (
     DatabaseExistsError,
-    DatabaseNotFoundError,
     DimensionError,
     EncoderMismatchError,
-    PredicateError,
     StorageError,
     VersionNotFoundError,
 )
-from asif_lance.locks import write_lock
+from asif_lance.locks import WriteLock
+from asif_lance.predicates import matching, predicate_errors, wrapped
 from asif_lance.records import EncoderPin, ModelVersion, Reject
-from asif_lance.tags import Tags
+from asif_lance.schema import (
+    REJECTS_SCHEMA,
+    TIMESTAMP,
+    apply_migrations,
+    check_migrated,
+    pairs_schema,
+    read_pins,
+)
+from asif_lance.tables import (
+    find_table,
+    local_path,
+    location,
+    open_table,
+    storage_errors,
+    tidy,
+)
+from asif_lance.versions import LATEST, Ledger, to_record
 
-#: Ids per delete: one commit each, and Lance parses the predicate.
-DELETE_BATCH = 1000
+# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
+ROWS_PER_FRAGMENT = 10_000
+
+_LOOKS = 5
+_LOOK_SECONDS = 0.05
+
+Result = TypeVar("Result")
 
 
+@dataclass(frozen=True)
 class PairStore:
-    """One database. Cheap to open; safe to use from several threads and processes.
+    """One open database.
+
+    Any number of processes may read and write one database at once: changes are serialised by a
+    lock file (see `locks`), each change is atomic, and what a reader has under a version's name
+    stays as it is. Objects are immutable and may be shared between threads.
 
     Attributes:
-        uri: the database.
-        image: the pinned image encoder.
-        text: the pinned text encoder.
+        uri: directory or object-store address.
+        image: the encoder whose vectors `image_vector` holds.
+        text: the encoder whose vectors `text_vector` holds.
+        lock_timeout: seconds to wait for another writer before `DatabaseBusyError`.
     """
 
-    def __init__(self, uri: str, image: EncoderPin, text: EncoderPin) -> None:
-        self.uri, self.image, self.text = uri, image, text
-        self._table_uri = f"{uri.rstrip('/')}/{schema.PAIRS}.lance"
-        self._tags = Tags(self._table_uri)
+    uri: str
+    image: EncoderPin
+    text: EncoderPin
+    lock_timeout: float = 60.0
 
     @classmethod
     def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
-        """Make a database for vectors of two encoders.
+        """Makes a new database for the vectors of these two encoders.
 
         Raises:
-            DatabaseExistsError: there is one already.
-            StorageError: the place cannot be written.
+            DatabaseExistsError: there is one, or a `pairs` table that somebody else made.
+            StorageError: the place cannot be written to.
         """
-        with storage_errors(uri):
-            connection = lancedb.connect(uri)
-            if schema.applied_migrations(connection):
+        uri = location(uri)
+        _make_directory(uri)
+        with WriteLock(uri).hold("create"):
+            if find_table(uri, "migrations") is not None or _is_foreign(uri):
                 raise DatabaseExistsError(uri)
-            with write_lock(uri, "create"):
-                schema.apply(connection, image, text)
-        return cls.open(uri)
+            apply_migrations(uri, {"image": image, "text": text})
+        return cls(uri, image, text)
 
     @classmethod
     def open(cls, uri: str) -> PairStore:
-        """Open a database.
+        """Opens a database.
 
         Raises:
-            DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: it cannot be used.
-            StorageError: the place cannot be read.
+            DatabaseNotFoundError: there is none.
+            MigrationNeededError: it was made by an older release.
+            NewerDatabaseError: it was made by a newer release.
         """
-        if not schema.exists(uri):
-            raise DatabaseNotFoundError(uri)
-        with storage_errors(uri):
-            connection = lancedb.connect(uri)
-            schema.check(uri, connection)
-            image, text = schema.pins(connection.open_table(schema.PAIRS).schema.metadata)
-        return cls(uri, image, text)
+        uri = location(uri)
+        check_migrated(uri)
+        pins = read_pins(open_table(uri, "pairs"))
+        return cls(uri, pins["image"], pins["text"])
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
-        """Refuse vectors of other encoders than the pinned ones.
+        """Passes when these encoders made the vectors of this database.
+
+        An empty revision, on either side, is unknown and fits any.
 
         Raises:
-            EncoderMismatchError: another name, or other weights of the same name.
-            DimensionError: the same name with vectors of another length.
+            EncoderMismatchError: another encoder or another revision of it.
+            DimensionError: the same encoder with vectors of another size.
         """
-        for side, pinned, given in (("image", self.image, image), ("text", self.text, text)):
-            if pinned.name != given.name:
-                raise EncoderMismatchError(side, pinned.name, given.name)
-            if pinned.dimension != given.dimension:
-                raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
-            if pinned.revision and given.revision and pinned.revision != given.revision:
-                raise EncoderMismatchError(
-                    side, f"{pinned.name}@{pinned.revision}", f"{given.name}@{given.revision}"
-                )
+        _check_encoder("image", self.image, image)
+        _check_encoder("text", self.text, text)
+
+    # Pairs at head
 
     def existing(self, pair_ids: Sequence[str]) -> set[str]:
-        """Which of some pairs are in the table now, published or not."""
-        head = lance.dataset(self._table_uri)
-        found: set[str] = set()
-        for predicate in _id_predicates(pair_ids):
-            ids = head.scanner(columns=["pair_id"], filter=predicate).to_table()["pair_id"]
-            found.update(ids.to_pylist())
-        return found
+        """Those of the ids that are at head already."""
+        wanted = pa.array(pair_ids, pa.string())
+        with storage_errors(self.uri):
+            found = pair_rows.present(self._head(), wanted)
+            return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
     def add(self, pairs: pa.Table) -> int:
-        """Add the pairs whose ids are new; returns how many. One commit, or none.
+        """Adds pairs that are not there yet; one commit per 10,000 of them, none for none.
 
         Args:
-            pairs: rows of `schema.pairs_schema`; about 10,000 make a good fragment.
-
-        Raises:
-            StorageError: the disk refused; the table is as it was.
-        """
-        frame = pl.DataFrame(pairs.select(["pair_id"])).with_row_index("row")
-        first = frame.unique("pair_id", keep="first", maintain_order=True)
-        with storage_errors(self.uri), write_lock(self.uri, "add"):
-            known = self.existing(first["pair_id"].to_list())
-            fresh = first.filter(~pl.col("pair_id").is_in(list(known)))
-            if not len(fresh):
-                return 0
-            head = lance.dataset(self._table_uri)
-            insert = head.merge_insert("pair_id").when_not_matched_insert_all()
-            done = insert.execute(pairs.take(fresh["row"].to_arrow()))
-        return int(done["num_inserted_rows"])
-
-    def delete(self, pair_ids: Sequence[str]) -> int:
-        """Take pairs out of the table's head; returns how many were there.
-
-        Older versions keep them. Lance logs the predicates, so they name ids and nothing else.
-        """
-        with storage_errors(self.uri), write_lock(self.uri, "delete"):
-            there = sorted(self.existing(pair_ids))
-            head = lance.dataset(self._table_uri)
-            for predicate in _id_predicates(there):
-                head.delete(predicate)
-        return len(there)
-
-    def matching(self, where: str) -> list[str]:
-        """The ids of the table's pairs that a SQL predicate selects, in order.
-
-        Raises:
-            PredicateError: it is no predicate over the pairs table.
-        """
-        head = lance.dataset(self._table_uri)
-        try:
-            found = head.scanner(columns=["pair_id"], filter=where).to_table()
-        except (ValueError, OSError, RuntimeError) as error:  # what Lance's SQL parser raises
-            raise PredicateError(where, _predicate_reason(error)) from None
-        return sorted(found["pair_id"].to_pylist())
-
-    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
-        """Name the table's head as the next model version and make it the newest.
+            pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
+                may `ingested_at`. Of several rows with one id the first counts.
 
         Returns:
-            The version, or None when head holds the same pairs as the newest one.
+            How many rows went in.
+
+        Raises:
+            DimensionError: vectors of another size.
+            InputError: columns that do not fit.
         """
-        with storage_errors(self.uri), write_lock(self.uri, command):
+        schema = pairs_schema(self.image.dimension, self.text.dimension)
+        rows = pair_rows.first_of_each(pair_rows.conform(_dated(pairs), schema), "pair_id")
+        added = 0
+        with self._writing("add"):
+            known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
+            rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
+            for start in range(0, len(rows), ROWS_PER_FRAGMENT):
+                # Where no lock file is possible, the key keeps another writer's rows apart.
+                merge = self._head().merge_insert("pair_id").when_not_matched_insert_all()
+                done = merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))
+                added += int(done["num_inserted_rows"])
+        return added
+
+    def delete(self, pair_ids: Sequence[str]) -> int:
+        """Takes pairs out of head in one commit; returns how many were there.
+
+        Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
+        """
+        with self._writing("delete"):
+            return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
+
+    def matching(self, where: str, *, version: str | None = None) -> list[str]:
+        """Ids of the pairs at head, or in a version, that an SQL predicate holds for, sorted.
+
+        Raises:
+            PredicateError: it is not a predicate over the pairs table.
+        """
+        state = self._head() if version is None else self.dataset(version)
+        with storage_errors(self.uri):
+            return matching(state, where)
+
+    # Model versions
+
+    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
+        """Names what is at head as the next version; None when `latest` holds the same pairs."""
+        with self._writing("publish"):
             return self._publish(command, message)
 
     def versions(self) -> list[ModelVersion]:
         """All model versions, oldest first."""
-        return self._tags.versions()
+        ledger = Ledger(self.uri)
+        rows = ledger.rows()
+        tags = ledger.lance_versions()
+        return [to_record(row, tags[row["name"]]) for row in rows if row["name"] in tags]
 
-    def version(self, name: str = "latest") -> ModelVersion:
-        """One model version by `vN`, alias or `latest`.
+    def version(self, name: str = LATEST) -> ModelVersion:
+        """The version of this name or alias.
 
         Raises:
             VersionNotFoundError: there is none.
         """
-        return self._tags.version(name)
+        ledger = Ledger(self.uri)
+        row = ledger.find(name)
+        return to_record(row, ledger.lance_version(row["name"]))
 
     def version_as_of(self, when: datetime) -> ModelVersion:
-        """The newest model version made at or before a time.
+        """The newest version made at or before this time; a time without a zone is UTC.
 
         Raises:
-            VersionNotFoundError: none is that old.
+            VersionNotFoundError: the oldest version is younger.
         """
-        versions = self.versions()
-        old = [v for v in versions if v.created_at <= when]
-        if not old:
-            name = f"as of {when:%Y-%m-%d %H:%M:%S}"
-            raise VersionNotFoundError(name, tuple(v.name for v in versions))
-        return old[-1]
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        rows = Ledger(self.uri).rows()
+        names = [row["name"] for row in rows if row["created_at"] <= when]
+        if not names:
+            known = tuple(f"{row['name']} ({row['created_at']:%Y-%m-%d %H:%M:%S}Z)" for row in rows)
+            raise VersionNotFoundError(f"as of {when.isoformat()}", known)
+        return self.version(names[-1])
 
     def tag(self, alias: str, version: str) -> None:
-        """Give a model version a further name, or move that name.
+        """Gives a version a further name, taking it from the one that had it.
 
         Raises:
-            InvalidNameError: a name that versions have, or with characters that tags lack.
+            InvalidNameError: the alias is reserved or has characters that cannot be used.
             VersionNotFoundError: there is no such version.
         """
-        with storage_errors(self.uri), write_lock(self.uri, "tag"):
-            self._tags.set_alias(alias, version)
+        with self._writing("tag"):
+            Ledger(self.uri).tag(alias, version)
 
     def untag(self, alias: str) -> None:
-        """Take an alias away; the version stays.
+        """Takes an alias away.
 
         Raises:
-            InvalidNameError: it is no alias.
+            InvalidNameError: it is a version's own name.
+            VersionNotFoundError: no version has it.
         """
-        with storage_errors(self.uri), write_lock(self.uri, "tag"):
-            self._tags.remove_alias(alias)
+        with self._writing("untag"):
+            Ledger(self.uri).untag(alias)
 
     def rollback(self, version: str, *, message: str = "") -> ModelVersion:
-        """Make a new version with an old one's pairs; the newest itself when it has just those.
+        """Makes a new version with the content of an old one, and returns it.
+
+        Unpublished rows at head go. When `latest` has that content already, it is returned.
 
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        old = self.version(version)
-        with storage_errors(self.uri), write_lock(self.uri, "rollback"):
-            if _changes(self.dataset(version), lance.dataset(self._table_uri)) == (0, 0):
-                return self._publish("rollback", message) or self.version()
-            self.dataset(version).restore()
-            made = self._publish("rollback", message or f"back to {old.name}")
-        return made or self.version()
+        with self._writing("rollback"):
+            old = self.version(version)
+            with storage_errors(self.uri):
+                open_table(self.uri, "pairs", old.lance_version).restore()
+            message = message or f"back to {old.name}"
+            return self._publish("rollback", message) or self.version()
 
-    def dataset(self, version: str = "latest") -> lance.LanceDataset:
-        """The pairs of a model version as a read-only Lance dataset."""
-        return lance.dataset(self._table_uri, version=self.version(version).name)
+    def dataset(self, version: str = LATEST) -> lance.LanceDataset:
+        """A version's rows, to be scanned; read-only.
 
-    def add_rejects(self, rejects: Sequence[Reject]) -> str:
-        """Keep the refused items of one ingest; returns the ingest's id."""
-        ingest_id, now = uuid.uuid4().hex[:12], datetime.now(UTC)
-        rows = [
-            {
-                "ingest_id": ingest_id,
-                "source": r.source,
-                "item": r.item,
-                "reason": r.reason,
-                "rejected_at": now,
-            }
-            for r in rejects
-        ]
+        A version that is forgotten from or pruned meanwhile may raise "Not found" while it is
+        read: `read` opens it anew and tries again.
+        """
+        return self._looking(version, lambda dataset: dataset)
+
+    def read(
+        self, version: str = LATEST, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.Table:
+        """Rows of a version, read again when they were rewritten under the reader's hands.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+            PredicateError: `where` is not a predicate.
+        """
+        names = None if columns is None else list(columns)
+        if where is None:
+            return self._looking(version, lambda state: state.to_table(columns=names))
+        condition = wrapped(where)
+        with predicate_errors(where):
+            return self._looking(version, lambda s: s.to_table(columns=names, filter=condition))
+
+    # Rejects
+
+    def add_rejects(self, ingest_id: str, rejects: Iterable[Reject]) -> None:
+        """Keeps what an ingest refused, in one commit."""
+        now = datetime.now(UTC)
+        common = {"ingest_id": ingest_id, "created_at": now}
+        rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
+        if not rows:
+            return
+        with self._writing("add_rejects"), storage_errors(self.uri):
+            table = open_table(self.uri, "rejects")
+            data = pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
+            tidy(lance.write_dataset(data, table, mode="append"))
+
+    def rejects(self, ingest_id: str | None = None) -> pa.Table:
+        """Rejected items (`ingest_id, source, item, reason, created_at`), of one ingest or all."""
         with storage_errors(self.uri):
-            table = lancedb.connect(self.uri).open_table(schema.REJECTS)
-            table.add(pa.Table.from_pylist(rows, schema=table.schema))
-        return ingest_id
+            rows = open_table(self.uri, "rejects").to_table()
+            return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
+
+    # Inside
+
+    def _head(self) -> lance.LanceDataset:
+        return open_table(self.uri, "pairs")
+
+    @contextmanager
+    def _writing(self, command: str) -> Iterator[None]:
+        with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
+            yield
 
     def _publish(self, command: str, message: str) -> ModelVersion | None:
-        head = lance.dataset(self._table_uri)
-        self._tags.remove_unfinished()
-        before = self._tags.newest()
-        if before is not None:
-            added, removed = _changes(self.dataset(before.name), head)
-            if (added, removed) == (0, 0):
-                return None
-        else:
-            added, removed = head.count_rows(), 0
-        version = ModelVersion(
-            name=f"v{before.number + 1 if before else 1}",
-            number=before.number + 1 if before else 1,
-            lance_version=head.version,
-            message=message,
-            command=command,
-            created_at=datetime.now(UTC),
-            pairs=head.count_rows(),
-            added=added,
-            removed=removed,
-        )
-        self._tags.publish(version)
-        return version
+        ledger, head = Ledger(self.uri), self._head()
+        rows = ledger.rows()
+        change = changes(self.dataset(rows[-1]["name"]) if rows else None, head)
+        if not change:
+            return None
+        counts = {
+            "pairs": head.count_rows(),
+            "added": len(change.added) + len(change.changed),
+            "removed": len(change.removed) + len(change.changed),
+        }
+        row = ledger.publish(head, {"command": command, "message": message, **counts})
+        return to_record(row, head.version)
+
+    def _looking(self, name: str, look: Callable[[lance.LanceDataset], Result]) -> Result:
+        """Applies `look` to a version, again when its files moved in between."""
+        ledger = Ledger(self.uri)
+        row = ledger.find(name)
+        for attempt in range(_LOOKS):
+            try:
+                with storage_errors(self.uri):
+                    version = ledger.lance_version(row["name"])
+                    return look(open_table(self.uri, "pairs", version))
+            except StorageError as error:
+                if attempt == _LOOKS - 1 or "not found" not in str(error).lower():
+                    raise
+                time.sleep(_LOOK_SECONDS * 2**attempt)
+        raise AssertionError  # the last attempt returned or raised
 
 
-@contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
-    """What file systems and object stores refuse becomes one line."""
-    try:
-        yield
-    except OSError as error:
-        text = str(error)
-        if "No space left" in text or error.errno == 28:
-            raise StorageError(f"no space left for {uri}; nothing was half-written") from error
-        if "ermission denied" in text:
-            raise StorageError(f"permission denied at {uri}") from error
-        raise StorageError(f"{uri}: {text.splitlines()[0][:300]}") from error
+def _make_directory(uri: str) -> None:
+    directory = local_path(uri)
+    if directory is not None:
+        with storage_errors(uri):
+            directory.mkdir(parents=True, exist_ok=True)
 
 
-def _id_predicates(pair_ids: Sequence[str]) -> Iterator[str]:
-    ids = list(dict.fromkeys(pair_ids))
-    for start in range(0, len(ids), DELETE_BATCH):
-        quoted = ("'" + i.replace("'", "''") + "'" for i in ids[start : start + DELETE_BATCH])
-        yield f"pair_id IN ({', '.join(quoted)})"
+def _dated(pairs: pa.Table) -> pa.Table:
+    if "ingested_at" in pairs.schema.names:
+        return pairs
+    now = pa.scalar(datetime.now(UTC), TIMESTAMP)
+    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
 
 
-def _changes(old: Any, new: Any) -> tuple[int, int]:
-    """How many pairs only `new` has and only `old` has; unchanged fragments are not read."""
-    before, after = _fragments(old), _fragments(new)
-    gone = _ids(before[key] for key in before.keys() - after.keys())
-    come = _ids(after[key] for key in after.keys() - before.keys())
-    return len(come - gone), len(gone - come)
+def _is_foreign(uri: str) -> bool:
+    """Whether there is a `pairs` table that is in use, though no database of ours is there."""
+    pairs = find_table(uri, "pairs")
+    return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
 
 
-def _fragments(dataset: Any) -> dict[str, Any]:
-    """Fragments by what they hold: their files and the rows deleted from them."""
-    return {
-        f"{[f.path for f in x.data_files()]}{x.num_deletions}{x.metadata.deletion_file}": x
-        for x in dataset.get_fragments()
-    }
+def _check_encoder(side: str, pinned: EncoderPin, given: EncoderPin) -> None:
+    revisions = {pinned.revision, given.revision} - {""}
+    if pinned.name != given.name or len(revisions) > 1:
+        raise EncoderMismatchError(side, _spelled(pinned), _spelled(given))
+    if pinned.dimension != given.dimension:
+        raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
 
 
-def _ids(fragments: Iterator[Any]) -> set[str]:
-    return {i for f in fragments for i in f.to_table(columns=["pair_id"])["pair_id"].to_pylist()}
-
-
-def _predicate_reason(error: BaseException) -> str:
-    """Lance's reason without the place in its source that it names."""
-    line = str(error).splitlines()[0]
-    for ending in (", /", "; ", ". Valid fields"):
-        line = line.split(ending)[0]
-    return line[:200]
+def _spelled(pin: EncoderPin) -> str:
+    return f"{pin.name}@{pin.revision}" if pin.revision else pin.name

@@ -24,15 +24,21 @@ ROOMS = [
     "vectors",
     "anchors",
     "store",
-    "tags",
+    "versions",
+    "predicates",
+    "rows",
+    "diff",
+    "schema",
     "locks",
+    "tables",
     "sources",
     "encoders",
     "images",
     "devices",
     "search",
+    "proposals",
+    "products",
     "relative",
-    "schema",
     "records",
     "errors",
 ]
@@ -43,6 +49,8 @@ def imports_of(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("asif_lance."):
             found.add((node.module or "").split(".")[1])
+        if isinstance(node, ast.ImportFrom) and node.level and node.module:
+            found.add(node.module)
         if isinstance(node, ast.ImportFrom) and node.module == "asif_lance":
             found |= {alias.name for alias in node.names}
         if isinstance(node, ast.Import):

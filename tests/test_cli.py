@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
-from oracle import classify as oracle_classify
+from oracle import asif_scores
 
 DB = ("--db", "t.lancedb")
 
@@ -61,16 +61,16 @@ def test_classify_prints_the_contract(filled: Cli, query_file: Path, label_file:
 def test_scores_and_labels_are_the_oracles(
     filled: Cli, pairs_file: Path, query_file: Path, label_file: Path, k: int
 ) -> None:
-    pairs = pl.read_parquet(pairs_file)
-    labels = pl.read_parquet(label_file)
-    expected = oracle_classify(
-        pl.read_parquet(query_file)["vector"].to_numpy(),
-        labels["vector"].to_numpy(),
-        _stored(pairs["image_vector"].to_numpy()),
-        _stored(pairs["text_vector"].to_numpy()),
-        pairs["pair_id"].to_list(),
-        k=k,
-        p=8,
+    pairs, labels = pl.read_parquet(pairs_file), pl.read_parquet(label_file)
+    ids = pairs["pair_id"].to_list()
+    expected = asif_scores(
+        _unit(pl.read_parquet(query_file)["vector"].to_numpy()),
+        _unit(labels["vector"].to_numpy()),
+        _unit(pairs["image_vector"].to_numpy()).astype(np.float16),
+        _unit(pairs["text_vector"].to_numpy()).astype(np.float16),
+        (k, k),
+        (8, 8),
+        tie_order=[sorted(ids).index(i) for i in ids],
     )
     for found, scores in zip(
         answers(filled, query_file, label_file, "--k", k, "--top", 5), expected, strict=True
@@ -116,8 +116,9 @@ def test_deleting_ids_that_are_not_there_makes_no_version(filled: Cli) -> None:
 def test_a_folder_without_a_database_is_told_in_one_line(cli: Cli) -> None:
     done = cli(*DB, "versions")
     assert done.status == 1
+    where = Path("t.lancedb").absolute()
     assert done.err == (
-        "asif-lance: no asif_lance database at t.lancedb: `asif-lance ingest` makes one\n"
+        f"asif-lance: no asif_lance database at {where}: `asif-lance ingest` makes one\n"
     )
 
 
@@ -198,7 +199,6 @@ def test_a_predicate_that_is_no_sql_is_told_in_one_line(filled: Cli) -> None:
     assert done.err.count("\n") == 1
 
 
-def _stored(vectors: np.ndarray) -> np.ndarray:
-    """Vectors as the table holds them: unit length in float32, rounded to float16."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True).astype(np.float32)
-    return (vectors / norms).astype(np.float16)
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    wide = vectors.astype(np.float64)
+    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)

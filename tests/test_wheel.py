@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import site
 import subprocess
 import sys
@@ -17,9 +18,13 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("asif_lance", "cli", "migrations"):  # a copy: old builds leave files behind
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     return built
 
@@ -66,7 +71,8 @@ def test_the_installed_wheel_helps_and_migrates_outside_the_checkout(
     )
     assert migrated.returncode == 1
     assert migrated.stderr == (
-        "asif-lance: no asif_lance database at nowhere.lancedb: `asif-lance ingest` makes one\n"
+        f"asif-lance: no asif_lance database at {tmp_path}/nowhere.lancedb: "
+        "`asif-lance ingest` makes one\n"
     )
 
 

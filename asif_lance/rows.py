@@ -1,0 +1,94 @@
+"""Rows of the pairs table by id: finding, deleting, and bringing them into the table's form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance import LanceOperation
+
+from asif_lance.errors import DimensionError, InputError
+
+# A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
+_PLACE_BITS = 32
+
+
+def present(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    """Batches of `pair_id` and `_rowaddr` of the live rows that have one of the ids.
+
+    Ids are compared here rather than in a filter for Lance: thousands of them make slow SQL.
+    """
+    scanner = dataset.scanner(columns=["pair_id"], with_row_address=True)
+    for batch in scanner.to_batches():
+        found = batch.filter(pc.is_in(batch["pair_id"], ids))
+        if len(found):
+            yield found
+
+
+def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
+    """Soft-deletes rows in one commit; returns how many.
+
+    Rows are named by their addresses, so that no id and no predicate gets into Lance's log.
+    """
+    addresses = [batch["_rowaddr"].to_numpy() for batch in present(dataset, ids)]
+    if not addresses:
+        return 0
+    rows = np.concatenate(addresses)
+    updated, removed = [], []
+    for fragment_id in np.unique(rows >> _PLACE_BITS).tolist():
+        places = rows[rows >> _PLACE_BITS == fragment_id] & (2**_PLACE_BITS - 1)
+        left = dataset.get_fragment(fragment_id).delete_rows(places.tolist())
+        if left is None:
+            removed.append(fragment_id)
+        else:
+            updated.append(left)
+    operation = LanceOperation.Delete(updated, removed, "false")
+    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    return len(rows)
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with exactly the schema's columns and types; nullable columns may be missing.
+
+    Raises:
+        InputError: a column is unknown, missing or of a type that cannot be converted.
+        DimensionError: vectors of another size.
+    """
+    unknown = sorted(set(rows.schema.names) - set(schema.names))
+    if unknown:
+        raise InputError(
+            f"pairs have no column {unknown[0]!r}; there are: {', '.join(schema.names)}"
+        )
+    return pa.table([_column(rows, field) for field in schema], schema=schema)
+
+
+def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    if field.name not in rows.schema.names:
+        if not field.nullable:
+            raise InputError(f"pairs need a column {field.name!r}")
+        return pa.chunked_array([pa.nulls(len(rows), field.type)])
+    column = rows[field.name]
+    _check_width(column, field)
+    if column.null_count and not field.nullable:
+        raise InputError(f"the column {field.name!r} of pairs has empty values")
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"the column {field.name!r} of pairs must be {field.type}") from error
+
+
+def _check_width(column: pa.ChunkedArray, field: pa.Field) -> None:
+    if pa.types.is_fixed_size_list(field.type) and pa.types.is_fixed_size_list(column.type):
+        expected, given = field.type.list_size, column.type.list_size
+        if expected != given:
+            raise DimensionError(field.name, expected, given)
+
+
+def first_of_each(rows: pa.Table, key: str) -> pa.Table:
+    """The rows without those whose key came up before."""
+    keys = rows[key].to_pylist()
+    first = {value: place for place, value in reversed(list(enumerate(keys)))}
+    return rows if len(first) == len(keys) else rows.take(sorted(first.values()))

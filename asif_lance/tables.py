@@ -1,0 +1,102 @@
+"""Lance tables of one database: where they lie, how they are opened, what their errors mean.
+
+A database is a directory (or object-store prefix) that LanceDB also reads: `URI/pairs.lance` is
+what `lancedb.connect(URI).open_table("pairs")` opens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+
+from asif_lance.errors import StorageError
+
+# Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
+_TIDY_FRAGMENTS = 16
+# How long a reader of a bookkeeping table may hold a handle that upkeep leaves readable.
+_TIDY_GRACE = timedelta(minutes=10)
+
+_RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+")
+_STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
+
+
+def location(uri: str | Path) -> str:
+    """The one spelling of a database's address: absolute for local paths, as given otherwise."""
+    text = str(uri).removeprefix("file://")
+    if "://" in text:
+        return text.rstrip("/")
+    return str(Path(text).expanduser().absolute())
+
+
+def local_path(uri: str) -> Path | None:
+    """The database's directory, or None when it is in an object store."""
+    return None if "://" in uri else Path(uri)
+
+
+def table_uri(uri: str, table: str) -> str:
+    """Where LanceDB keeps the table of this name."""
+    return f"{uri}/{table}.lance"
+
+
+def open_table(uri: str, table: str, version: int | str | None = None) -> lance.LanceDataset:
+    """Opens a table at its head, or at a Lance version or tag.
+
+    Raises:
+        StorageError: it is not there or cannot be read.
+    """
+    with storage_errors(uri):
+        return lance.dataset(table_uri(uri, table), version=version)
+
+
+def find_table(uri: str, table: str) -> lance.LanceDataset | None:
+    """Opens a table, or returns None when there is none of this name."""
+    with storage_errors(uri):
+        try:
+            return lance.dataset(table_uri(uri, table))
+        except ValueError as error:
+            if "was not found" in str(error):
+                return None
+            raise
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turns what Lance and the operating system raise into a one-line `StorageError`.
+
+    Lance raises OSError for failed writes, and ValueError (or its child ArrowInvalid) with a
+    telling text for failed reads; ValueErrors without such a text are somebody's mistake and pass.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{uri}: {one_line(error)}") from error
+    except ValueError as error:
+        if not any(sign in str(error) for sign in _STORAGE_SIGNS):
+            raise
+        raise StorageError(f"{uri}: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks and without places in Lance's source code."""
+    text = _RUST_PLACE.sub("", str(error))
+    return " ".join(text.removeprefix("LanceError(IO): ").split())
+
+
+def upsert(table: lance.LanceDataset, rows: pa.Table, key: str) -> None:
+    """Inserts rows, or replaces those with the same key, in one commit."""
+    merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+    merge.execute(rows)
+    tidy(table)
+
+
+def tidy(table: lance.LanceDataset) -> None:
+    """Keeps a bookkeeping table small: few fragments, no old versions (it has no tags)."""
+    if len(table.get_fragments()) > _TIDY_FRAGMENTS:
+        table.optimize.compact_files()
+        table.cleanup_old_versions(older_than=_TIDY_GRACE)

@@ -1,0 +1,164 @@
+"""Model versions: names that users give to states of the pairs table.
+
+The table `versions` says which names exist; a Lance tag per name says which Lance version it is
+and keeps that version from being cleaned up. Publishing sets the tag first and then adds the row,
+one atomic commit: killed in between, a tag is left that no row names and the next version takes.
+A table rather than metadata on the tags: creating a tag and describing it are two steps in Lance,
+and listing hundreds of tags reads hundreds of files where the table is one. The tags of aliases
+and of `latest` repeat what the table says for those who open the table with plain LanceDB.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from asif_lance.errors import InvalidNameError, StorageError, VersionNotFoundError
+from asif_lance.records import ModelVersion
+from asif_lance.schema import VERSIONS_SCHEMA
+from asif_lance.tables import open_table, storage_errors, upsert
+
+LATEST = "latest"
+# ASCII only: Lance accepts a tag named é and can then list no tags any more.
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_ALIAS_LENGTH = 100
+_NUMBERED = re.compile(r"v\d+", re.IGNORECASE)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The named versions of one database. Those who write hold the write lock."""
+
+    uri: str
+
+    def rows(self) -> list[Row]:
+        """What the table says, oldest first."""
+        with storage_errors(self.uri):
+            rows: list[Row] = open_table(self.uri, "versions").to_table().to_pylist()
+        return sorted(rows, key=lambda row: int(row["number"]))
+
+    def find(self, name: str) -> Row:
+        """The version of this name or alias.
+
+        Raises:
+            VersionNotFoundError: none has it.
+        """
+        rows = self.rows()
+        if name == LATEST and rows:
+            return rows[-1]
+        for row in rows:
+            if name == row["name"] or name in row["aliases"]:
+                return row
+        raise VersionNotFoundError(name, tuple(row["name"] for row in rows))
+
+    def lance_version(self, name: str) -> int:
+        """Which Lance version the tag of `vN` names now; forgetting changes it."""
+        tags = open_table(self.uri, "pairs").tags
+        try:
+            return int(tags.get_version(name))
+        except ValueError as error:
+            raise StorageError(f"{self.uri}: the tag of model version {name} is gone") from error
+
+    def lance_versions(self) -> dict[str, int]:
+        """All Lance tags, those of aliases too, and the Lance versions that they name."""
+        pairs = open_table(self.uri, "pairs")
+        with storage_errors(self.uri):
+            return {name: int(tag["version"]) for name, tag in pairs.tags.list().items()}
+
+    def publish(self, head: lance.LanceDataset, row: Row) -> Row:
+        """Names the state `head` with the next number; returns the completed row."""
+        rows = self.rows()
+        number = int(rows[-1]["number"]) + 1 if rows else 1
+        row = {**row, "name": f"v{number}", "number": number, "created_at": datetime.now(UTC)}
+        self.point(row["name"], head.version)
+        self.write([{**row, "aliases": []}])
+        self.point(LATEST, head.version)
+        return {**row, "aliases": []}
+
+    def tag(self, alias: str, version: str) -> None:
+        """Gives a version a further name, taking it from the version that had it.
+
+        Raises:
+            InvalidNameError: the alias cannot be used.
+            VersionNotFoundError: there is no such version.
+        """
+        check_alias(alias)
+        row = self.find(version)
+        moved = [row, *(other for other in self.rows() if alias in other["aliases"])]
+        self.write(_with_alias(moved, alias, row["name"]))
+        self.point(alias, self.lance_version(row["name"]))
+
+    def untag(self, alias: str) -> None:
+        """Takes an alias away.
+
+        Raises:
+            InvalidNameError: it is a version's own name.
+            VersionNotFoundError: no version has it.
+        """
+        check_alias(alias)
+        self.write(_with_alias([self.find(alias)], alias, None))
+        self.unpoint(alias)
+
+    def write(self, rows: list[Row]) -> None:
+        """Adds or replaces rows, all in one commit."""
+        with storage_errors(self.uri):
+            table = pa.Table.from_pylist(rows, schema=VERSIONS_SCHEMA)
+            upsert(open_table(self.uri, "versions"), table, "name")
+
+    def point(self, tag: str, lance_version: int) -> None:
+        """Makes the Lance tag name this Lance version."""
+        pairs = open_table(self.uri, "pairs")
+        with storage_errors(self.uri):
+            try:
+                pairs.tags.create(tag, lance_version)
+            except ValueError as error:
+                if "already exists" not in str(error):
+                    raise
+                pairs.tags.update(tag, lance_version)
+
+    def unpoint(self, tag: str) -> None:
+        """Drops a Lance tag, if it is there."""
+        pairs = open_table(self.uri, "pairs")
+        with storage_errors(self.uri):
+            try:
+                pairs.tags.delete(tag)
+            except ValueError as error:
+                if "does not exist" not in str(error):
+                    raise
+
+
+def check_alias(alias: str) -> None:
+    """Passes names that can be aliases.
+
+    Raises:
+        InvalidNameError: says why not.
+    """
+    if _NUMBERED.fullmatch(alias) or alias.lower() == LATEST:
+        raise InvalidNameError(f"{alias!r} is reserved for the versions themselves")
+    if not _ALIAS.fullmatch(alias) or len(alias) > _ALIAS_LENGTH or alias.endswith(".lock"):
+        raise InvalidNameError(
+            f"{alias[:_ALIAS_LENGTH]!r} cannot be an alias: use letters, digits, '-', '_' and "
+            f"single dots, {_ALIAS_LENGTH} at most"
+        )
+
+
+def to_record(row: Row, lance_version: int) -> ModelVersion:
+    """The frozen value that other rooms see."""
+    aliases = tuple(sorted(row["aliases"]))
+    return ModelVersion(**{**row, "aliases": aliases}, lance_version=lance_version)
+
+
+def _with_alias(rows: list[Row], alias: str, owner: str | None) -> list[Row]:
+    """The rows with the alias on the owner alone, each row once."""
+    unique = {row["name"]: row for row in rows}
+    return [
+        {**row, "aliases": [a for a in row["aliases"] if a != alias] + [alias] * (name == owner)}
+        for name, row in unique.items()
+    ]

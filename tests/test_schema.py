@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+import pytest
+from pairs_at_hand import IMAGE, TEXT, names, new_store, pairs
+
+from asif_lance import schema
+from asif_lance.errors import (
+    DatabaseError,
+    DatabaseNotFoundError,
+    MigrationNeededError,
+    NewerDatabaseError,
+)
+from asif_lance.store import PairStore
+
+
+def test_migrations_lead_to_the_schemas_that_the_code_uses(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    made = {
+        name: lance.dataset(f"{store.uri}/{name}.lance")
+        for name in ("pairs", "versions", "rejects")
+    }
+    assert made["pairs"].schema.remove_metadata().equals(schema.pairs_schema(8, 4))
+    assert made["versions"].schema.equals(schema.VERSIONS_SCHEMA)
+    assert made["rejects"].schema.equals(schema.REJECTS_SCHEMA)
+    assert made["pairs"].schema.field("pair_id").metadata == {
+        b"lance-schema:unenforced-primary-key": b"true"
+    }
+
+
+def test_the_pins_live_in_the_metadata_of_pairs(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    assert schema.read_pins(lance.dataset(f"{store.uri}/pairs.lance")) == {
+        "image": IMAGE,
+        "text": TEXT,
+    }
+
+
+def test_each_step_is_recorded_with_its_hash_and_time(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    rows = lance.dataset(f"{store.uri}/migrations.lance").to_table().to_pylist()
+    assert [(row["id"], row["hash"]) for row in rows] == [
+        (step.id, step.hash) for step in schema.known_migrations()
+    ]
+    assert all(row["applied_at"] <= datetime.now(UTC) for row in rows)
+
+
+def test_migrating_a_database_of_today_does_nothing(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    assert schema.migrate(store.uri) == []
+
+
+def test_migrating_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseNotFoundError, match="no asif_lance database at"):
+        schema.migrate(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    future = {"id": "m9999_future", "hash": "0", "applied_at": datetime.now(UTC)}
+    table = pa.Table.from_pylist([future], schema=schema.MIGRATIONS_SCHEMA)
+    lance.write_dataset(table, f"{store.uri}/migrations.lance", mode="append")
+    with pytest.raises(
+        NewerDatabaseError, match=r"unknown migration m9999_future.*upgrade asif-lance"
+    ):
+        PairStore.open(store.uri)
+    with pytest.raises(NewerDatabaseError):
+        schema.migrate(store.uri)
+
+
+def test_a_changed_migration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = new_store(tmp_path)
+    changed = [schema.Migration(s.id, "0" * 64, s.up) for s in schema.known_migrations()]
+    monkeypatch.setattr(schema, "known_migrations", lambda: changed)
+    with pytest.raises(DatabaseError, match="m0001_create_pairs is not the one"):
+        PairStore.open(store.uri)
+
+
+def test_an_older_database_names_the_command_and_migrate_brings_it_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    store.add(pairs(names(0, 3)))
+    seen = []
+    step = schema.Migration("m9001_test", "1" * 64, lambda uri, pins: seen.append((uri, pins)))
+    known = [*schema.known_migrations(), step]
+    monkeypatch.setattr(schema, "known_migrations", lambda: known)
+    with pytest.raises(MigrationNeededError, match=f"run `asif-lance --db {store.uri} migrate`"):
+        PairStore.open(store.uri)
+    assert schema.migrate(store.uri) == ["m9001_test"]
+    assert seen == [(store.uri, {"image": _plain(IMAGE), "text": _plain(TEXT)})]
+    assert len(PairStore.open(store.uri).existing(names(0, 3))) == 3
+
+
+def test_a_step_that_fails_is_not_recorded_and_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = new_store(tmp_path)
+    tries = []
+
+    def up(uri: str, pins: object) -> None:
+        tries.append(uri)
+        if len(tries) == 1:
+            raise KeyboardInterrupt
+
+    known = [*schema.known_migrations(), schema.Migration("m9001_test", "1" * 64, up)]
+    monkeypatch.setattr(schema, "known_migrations", lambda: known)
+    with pytest.raises(KeyboardInterrupt):
+        schema.migrate(store.uri)
+    assert schema.migrate(store.uri) == ["m9001_test"]
+    assert len(tries) == 2
+
+
+def test_a_creation_cut_short_is_no_database_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = str(tmp_path / "db")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_record", killed)
+        with pytest.raises(KeyboardInterrupt):
+            PairStore.create(uri, image=TEXT, text=IMAGE)
+    with pytest.raises(DatabaseNotFoundError):
+        PairStore.open(uri)
+    PairStore.create(uri, image=IMAGE, text=TEXT)
+    assert PairStore.open(uri).image == IMAGE
+
+
+def _plain(pin: object) -> dict[str, object]:
+    return {name: getattr(pin, name) for name in ("name", "revision", "dimension")}
