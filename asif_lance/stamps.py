@@ -144,6 +144,15 @@ def write_manifest(pictures: Sequence[Picture], path: Path, license: str) -> Non
         rows.writerows([str(p.path.resolve()), p.caption, p.folder, license] for p in pictures)
 
 
+def copy_held_out(pictures: Sequence[Picture], folder: Path) -> None:
+    """The held-out pictures as `folder/CLASS/NAME`, to classify and evaluate by hand."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for picture in pictures:
+        target = folder / picture.label
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture.path, target / picture.path.name)
+
+
 def _labels(pictures: Sequence[Picture]) -> tuple[str, ...]:
     """All classes; those of the stamps that have no picture are answers that can be wrong."""
     present = {p.label for p in pictures if p.label}

@@ -76,7 +76,10 @@ class _Story:
         self.ask(first)
         click.echo()
         note("The database is yours to go on with:")
-        note(f"  asif-lance --db {self.database} versions")
+        note(f"  export ASIF_LANCE_DB={self.database}")
+        note("  asif-lance versions")
+        picture = Path("held-out", split.held_out[0].label, split.held_out[0].path.name)
+        note(f"  asif-lance classify {self.folder / picture} --labels bird,fruit --explain 3")
 
     def gather(self, pictures: Path | None, salt: str) -> Split:
         from asif_lance import stamps
@@ -85,6 +88,7 @@ class _Story:
             root = pictures or stamps.fetch(self.folder / "stamps")
             found = stamps.pictures_of_folder(root) if pictures else stamps.pictures_of_stamps(root)
             split = stamps.split(found, root, salt=salt)
+            stamps.copy_held_out(split.held_out, self.folder / "held-out")
         note(f"  {len(split.anchors)} pairs for the model, {len(split.held_out)} pictures held out")
         return split
 

@@ -37,11 +37,16 @@ class Ran:
 Cli = Callable[..., Ran]
 
 
+def entry_point() -> Any:
+    """The command as users run it."""
+    (entry,) = entry_points(group="console_scripts", name="asif-lance")
+    return entry.load()
+
+
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     """Run `asif-lance` through its entry point, in a folder of its own."""
-    (entry,) = entry_points(group="console_scripts", name="asif-lance")
-    main = entry.load()
+    main = entry_point()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ASIF_LANCE_DB", raising=False)
 
