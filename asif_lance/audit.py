@@ -10,7 +10,6 @@ setting can be reached from it.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -21,6 +20,7 @@ import lance
 import pyarrow as pa
 
 from asif_lance.errors import AuditError
+from asif_lance.sandbox import Sandbox
 from asif_lance.store import PairStore
 
 #: DuckDB cannot read Arrow's half floats, and nobody reads 384 numbers in a table.
@@ -34,7 +34,9 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
 }
 
-_VERSION = re.compile(r"pairs_at\s*\(\s*'([^']*)'\s*\)", re.IGNORECASE)
+#: A result is held in memory and shown to a person: more than this is a mistake or an attack.
+RESULT_BYTES = 2**30
+_BATCH = 100_000  # rows fetched at a time
 
 
 class Audit:
@@ -60,39 +62,46 @@ class Audit:
         self._store, self._seconds = store, seconds
         self._sql = duckdb.connect(":memory:", config=_SANDBOX | {"memory_limit": memory})
         self._versions: set[str] = set()
-        self._sql.register("pairs", _Readable(store.dataset(version)))
-        self._sql.register("versions", _versions_table(store))
-        self._sql.register("rejects", store.rejects())
-        for name, table in (extra or {}).items():
+        tables = {
+            "pairs": Readable(store.dataset(version)),
+            "versions": _versions_table(store),
+            "rejects": store.rejects(),
+            **(extra or {}),
+        }
+        for name, table in tables.items():
             self._sql.register(name, table)
         self._sql.execute(
             "CREATE MACRO pairs_at(version) AS TABLE "
             "SELECT * FROM query_table('pairs of ' || version)"
         )
+        self._sandbox = Sandbox(self._sql, tables)
         self._sql.execute("SET enable_external_access = false")
         self._sql.execute("SET lock_configuration = true")
 
     def query(self, sql: str) -> pa.Table:
-        """The result of one SELECT.
+        """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES).
 
         Raises:
-            AuditError: the SQL is wrong, is no single SELECT, reaches outside, or takes too long.
+            AuditError: the SQL is wrong, is no single SELECT, reaches outside, takes too long or
+                answers with more than `RESULT_BYTES`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
-        self._check(sql)
-        for version in set(_VERSION.findall(sql)) - self._versions:
-            self._sql.register(f"pairs of {version}", _Readable(self._store.dataset(version)))
+        for version in self._sandbox.check(sql) - self._versions:
+            self._sql.register(f"pairs of {version}", Readable(self._store.dataset(version)))
             self._versions.add(version)
         watchdog = threading.Timer(self._seconds, self._sql.interrupt)
         watchdog.start()
         try:
-            return self._sql.execute(sql).to_arrow_table()
-        except duckdb.InterruptException:
-            raise AuditError(f"the query was stopped after {self._seconds:g} seconds") from None
-        except duckdb.Error as error:
-            raise AuditError(_one_line(error)) from None
+            return _gathered(self._sql.sql(sql).to_arrow_reader(_BATCH))
+        except (duckdb.Error, OSError, pa.ArrowException) as error:  # a stream fails with OSError
+            raise AuditError(self._told(error)) from None
         finally:
             watchdog.cancel()
+
+    def _told(self, error: Exception) -> str:
+        if "INTERRUPT" in str(error):
+            return f"the query was stopped after {self._seconds:g} seconds"
+        return _one_line(error)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -111,17 +120,8 @@ class Audit:
         """Close."""
         self.close()
 
-    def _check(self, sql: str) -> None:
-        try:
-            statements = self._sql.extract_statements(sql)
-        except duckdb.Error as error:
-            raise AuditError(_one_line(error)) from None
-        allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-        if len(statements) != 1 or statements[0].type not in allowed:
-            raise AuditError("only a single SELECT can run here: the audit changes nothing")
 
-
-class _Readable(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
+class Readable(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
     """A Lance dataset without the columns that DuckDB cannot read; scans stay Lance's own."""
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
@@ -136,6 +136,18 @@ class _Readable(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
     def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
         """A scan with DuckDB's projection and filter pushed into it."""
         return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
+
+
+def _gathered(reader: pa.RecordBatchReader) -> pa.Table:
+    batches, size = [], 0
+    for batch in reader:
+        size += batch.nbytes
+        if size > RESULT_BYTES:
+            raise AuditError(
+                f"the answer is larger than {RESULT_BYTES >> 20} MiB: aggregate it or add a LIMIT"
+            )
+        batches.append(batch)
+    return pa.Table.from_batches(batches, schema=reader.schema)
 
 
 def _versions_table(store: PairStore) -> pa.Table:

@@ -15,6 +15,7 @@ import click
 from asif_lance.errors import AsifError
 
 from .admin import info, migrate
+from .audit import audit
 from .data import delete, ingest
 from .demo import demo
 from .history import rollback, tag, versions
@@ -67,4 +68,4 @@ def _register(commands: Sequence[click.Command]) -> None:
         main.add_command(command)
 
 
-_register([demo, ingest, classify, search, delete, versions, tag, rollback, info, migrate])
+_register([demo, ingest, classify, search, delete, versions, tag, rollback, audit, info, migrate])

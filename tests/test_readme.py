@@ -1,4 +1,4 @@
-"""The README is true: its transcript and its Python run, on the demo's real pictures."""
+"""The README is true: its transcripts and its Python run, on the demo's real pictures."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def test_the_transcript_is_what_happens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (transcript,) = blocks("console")
-    for command, expected in steps(transcript):
+def test_the_transcripts_are_what_happens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command, expected in steps("".join(blocks("console"))):
         name, *arguments = shlex.split(command)
         if name == "export":
             monkeypatch.setenv(*arguments[0].split("="))
