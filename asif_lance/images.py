@@ -82,12 +82,20 @@ def decode_image(data: bytes | Path, *, min_side: int | None = None) -> Image.Im
             `truncated image`, `damaged image`, `image too large (… pixels)`, …
     """
     image = _open(read_bytes(data))
-    _check_size(*image.size)
+    if min_side is not None:
+        image.draft("RGB", (2 * min_side, 2 * min_side))
+    return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as `decode_image` would give it.
+
+    Raises:
+        ImageError: as for `decode_image`.
+    """
     try:
-        if min_side is not None:
-            image.draft("RGB", (2 * min_side, 2 * min_side))
         image.load()
-        return _to_rgb(_upright(image))
+        return _to_rgb(_turned(image))
     except _DAMAGE as error:
         cut = isinstance(error, EOFError) or "truncated" in str(error)
         raise ImageError("truncated image" if cut else "damaged image") from error
@@ -110,13 +118,15 @@ def _read_file(path: Path) -> bytes:
 
 def _open(content: bytes) -> ImageFile.ImageFile:
     try:
-        return Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(*_header_size(content)) from error
     except UnidentifiedImageError as error:
         raise ImageError("not an image") from error
     except _DAMAGE as error:
         raise ImageError("damaged image") from error
+    _check_size(*image.size)
+    return image
 
 
 def _header_size(content: bytes) -> tuple[int, int]:
@@ -138,7 +148,7 @@ def _too_large(width: int, height: int) -> ImageError:
     return ImageError(f"image too large ({width}×{height} pixels)")  # noqa: RUF001
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turned(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except _DAMAGE:  # broken EXIF data beside good pixels: viewers ignore it too
