@@ -137,10 +137,9 @@ def _hub_name(name: str) -> str:
     """The hub repository: `owner/name` as given, else where timm keeps the model's weights."""
     if "/" in name:
         return name
-    try:
-        known = timm.models.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        raise EncoderUnavailableError(f"timm has no model {name!r}") from error
+    if not timm.is_model(name):
+        raise EncoderUnavailableError(f"timm has no model {name!r}")
+    known = timm.models.get_pretrained_cfg(name)
     if known is None or not known.hf_hub_id:
         raise EncoderUnavailableError(f"timm has no weights for {name!r}")
     return str(known.hf_hub_id)

@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # of whichever HTTP library
+
+# HTTPError is that of whichever HTTP library the installed release uses, hence not "exported".
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HTTPError,
     RepositoryNotFoundError,
 )
@@ -17,7 +19,7 @@ from asif_lance.errors import EncoderUnavailableError
 # Configuration, vocabularies and tensors; every other kind of weights file may hold code.
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _UNWANTED = ["onnx/*", "openvino/*"]
-_HUB_SECONDS = 10.0
+HUB_SECONDS = 10.0
 
 
 def package_folder(module: str, distribution: str) -> Path:
@@ -47,7 +49,7 @@ def hub_folder(repository: str) -> Path:
     """
     try:
         # Asked first and with a limit: the download itself would wait for a dead hub for minutes.
-        revision = HfApi().model_info(repository, timeout=_HUB_SECONDS).sha
+        revision = HfApi().model_info(repository, timeout=HUB_SECONDS).sha
         return _snapshot(repository, revision)
     except RepositoryNotFoundError as error:
         raise EncoderUnavailableError(f"there is no model {repository!r} on the hub") from error
