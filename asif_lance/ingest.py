@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from asif_lance.encoders import encode_images
 from asif_lance.errors import ImageError
-from asif_lance.images import Picture, sha256_of
+from asif_lance.images import sha256_of
 from asif_lance.records import ModelVersion, Reject
 from asif_lance.sources import read_source
 from asif_lance.target import Target
@@ -37,6 +37,7 @@ HASHERS = 4
 #: What is kept of an item besides its caption and vectors.
 STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes")
 
+Picture = Path | bytes
 Progress = Callable[[int], None]
 
 
@@ -162,8 +163,7 @@ class _Ingest:
 
     def _identified(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Hash the pictures that will be encoded, and name every pair that has no name."""
-        with ThreadPoolExecutor(HASHERS) as pool:
-            hashes = list(pool.map(_hash_or_fault, _pictures(frame)))
+        hashes = _hashes(_pictures(frame))
         faults = [h.reason if isinstance(h, ImageError) else None for h in hashes]
         digests = [None if isinstance(h, ImageError) else h for h in hashes]
         frame = frame.with_columns(image_sha256=pl.Series(digests, dtype=pl.String))
@@ -201,11 +201,14 @@ class _Ingest:
         encoder = self.target.image_encoder
         vectors = _sized(vectors, len(frame), encoder.pin.dimension)
         pictures = [p for p in _pictures(frame) if p is not None]
+        at = iter(missing)
         for batch in encode_images(encoder, pictures, batch_size=self.options.batch_size):
-            vectors[missing[batch.positions]] = batch.vectors
-            for position, error in batch.failures:
-                faults[missing[position]] = error.reason
-            self.progress(len(batch.positions))
+            for row, i in zip(batch.rows, at, strict=False):
+                if isinstance(row, ImageError):
+                    faults[i] = row.reason
+                else:
+                    vectors[i] = batch.vectors[row]
+            self.progress(len(batch.vectors))
         return vectors, faults
 
     def _text_vectors(self, frame: pl.DataFrame) -> NDArray[np.float32]:
@@ -259,14 +262,19 @@ def _pictures(frame: pl.DataFrame) -> list[Picture | None]:
     if "image_vector" in frame.columns:
         needed = frame["image_vector"].is_null().to_list()
     return [
-        (data if data is not None else path) if need else None
+        (data if data is not None else Path(path)) if need else None
         for need, data, path in zip(needed, frame["image_bytes"], frame["image_path"], strict=True)
     ]
 
 
-def _hash_or_fault(picture: Picture | None) -> str | ImageError | None:
-    if picture is None:
-        return None
+def _hashes(pictures: Sequence[Picture | None]) -> list[str | ImageError | None]:
+    """Each picture's sha256, or what is wrong with its file; None where there is no picture."""
+    with ThreadPoolExecutor(HASHERS) as pool:
+        found = pool.map(_hash_or_fault, (p for p in pictures if p is not None))
+        return [None if p is None else next(found) for p in pictures]
+
+
+def _hash_or_fault(picture: Picture) -> str | ImageError:
     try:
         return sha256_of(picture)
     except ImageError as error:
@@ -275,16 +283,16 @@ def _hash_or_fault(picture: Picture | None) -> str | ImageError | None:
 
 def _pair_ids(frame: pl.DataFrame) -> list[str]:
     """The user's own id, or a hash of the picture (or its vectors) and the caption."""
+    ids: list[str | None] = frame["pair_id"].to_list()
+    unnamed = [i for i, own in enumerate(ids) if own is None]
     has = [name for name in ("image_vector", "text_vector") if name in frame.columns]
-    columns = ["pair_id", "image_sha256", "caption", *has]
-    return [_pair_id(*row) for row in frame.select(columns).iter_rows()]
+    columns = frame.select("image_sha256", "caption", *has)[unnamed]
+    for i, row in zip(unnamed, columns.iter_rows(), strict=True):
+        ids[i] = _hashed_id(*row)
+    return [i for i in ids if i is not None]
 
 
-def _pair_id(
-    own: str | None, image: str | None, caption: str | None, *vectors: list[float] | None
-) -> str:
-    if own is not None:
-        return own
+def _hashed_id(image: str | None, caption: str | None, *vectors: list[float] | None) -> str:
     digest = hashlib.sha256((image or "").encode())
     for vector in vectors:
         digest.update(np.array(vector or [], dtype=np.float32).tobytes())

@@ -8,6 +8,7 @@ print(p.label, p.score, p.attributions(10))
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -74,7 +75,7 @@ class Model:
         Raises:
             EmptyModelError: the version has no pairs.
         """
-        anchors = Anchors(self.store.dataset(self.version.name), device=self._device)
+        anchors = Anchors(self.store.dataset(self.version.name), device=str(self._device))
         if not anchors.count:
             raise EmptyModelError(self.version.name)
         return anchors
@@ -82,12 +83,15 @@ class Model:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """The encoder that made the image vectors."""
-        return image_encoder(_loadable(self.store.image.name, "--vectors"), device=self._device)
+        return image_encoder(
+            _loadable(self.store.image.name, "--vectors"), device=str(self._device)
+        )
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The encoder that made the caption vectors."""
-        return text_encoder(_loadable(self.store.text.name, "--label-vectors"), device=self._device)
+        name = _loadable(self.store.text.name, "--label-vectors")
+        return text_encoder(name, device=str(self._device))
 
     def labels(
         self,
@@ -134,15 +138,17 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
-        names: list[str] = []
-        for batch in encode_images(
-            self.image_encoder, _named(images, names), batch_size=batch_size
-        ):
-            for position, error in batch.failures:
-                _refuse(names[position], error, rejects)
-            if batch.positions:
-                mine = [names[position] for position in batch.positions]
-                yield from self.classify_vectors(mine, batch.vectors, labels)
+        names: deque[str] = deque()
+        items = _named(images, names)
+        for batch in encode_images(self.image_encoder, items, batch_size=batch_size):
+            usable = []
+            for row in batch.rows:
+                name = names.popleft()
+                if isinstance(row, ImageError):
+                    _refuse(name, row, rejects)
+                else:
+                    usable.append(name)
+            yield from self.classify_vectors(usable, batch.vectors, labels)
 
     def classify_vectors(
         self, ids: Sequence[str], vectors: NDArray[np.float32], labels: LabelSet
@@ -171,9 +177,9 @@ class Model:
 
     def search_image(self, image: Image, *, top: int = 10, candidates: int = 1000) -> list[Match]:
         """The captions of this version that fit a picture best; see `retrieve`."""
-        batch = next(iter(encode_images(self.image_encoder, [image])))
-        for _, error in batch.failures:
-            _refuse(_name_of(image), error, None)
+        (batch,) = encode_images(self.image_encoder, _named([image], deque()))
+        if isinstance(batch.rows[0], ImageError):
+            _refuse(_name_of(image), batch.rows[0], None)
         vector = unit_queries(batch.vectors)
         return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 
@@ -249,11 +255,11 @@ def _check_dimension(what: str, expected: int, vectors: NDArray[np.float32]) -> 
         raise DimensionError(what, expected, vectors.shape[1])
 
 
-def _named(images: Iterable[Image], names: list[str]) -> Iterator[Image]:
+def _named(images: Iterable[Image], names: deque[str]) -> Iterator[Path | bytes]:
     """The images as they come, their names noted down on the way."""
     for image in images:
         names.append(_name_of(image))
-        yield image
+        yield image if isinstance(image, bytes) else Path(image)
 
 
 def _name_of(item: Image) -> str:

@@ -1,11 +1,11 @@
-"""Anchors in blocks, and products with them that no order of summation can change.
+"""Products of queries with anchors: exact ones, and fast ones with an error bound.
 
-A float16 number is a multiple of 2^-24. Queries are scaled by a power of two to a norm
-in [0.75, 1.5) and each component is rounded to a multiple of 2^-28, which float32 can hold and
-which moves a component by at most 2^-29. Every product is then a multiple of 2^-52, and by
-Cauchy-Schwarz every partial sum, in whatever order, stays below 1.5 * `ANCHOR_NORM` < 2 in size:
-53 bits hold it. So float64 makes no rounding error at all, and the result cannot depend on the
-order of summation, on the BLAS, on fused multiply-adds, threads, blocks or the device.
+Exact ones do not depend on the order of summation, because no sum is rounded. A float16 number is
+a multiple of 2^-24. Queries are scaled by a power of two to a norm in [0.75, 1.5) and each
+component is rounded to a multiple of 2^-28, which float32 can hold and which moves a component by
+at most 2^-29. Every product is then a multiple of 2^-52, and by Cauchy-Schwarz every partial sum,
+in whatever order, stays below 1.5 * `ANCHOR_NORM` < 2 in size: 53 bits hold it. So float64 makes
+no error at all, whatever the BLAS, fused multiply-adds, threads, blocks or the device.
 
 A float32 anchor is cut into a part on the grid 2^-24 and a rest on the grid 2^-43 (at most
 2^-44 of a component is lost). The rest is below 2^-25 * sqrt(d) in norm, so its products, multiples
@@ -14,8 +14,9 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,9 +27,18 @@ from .errors import DimensionError, InputError
 ANCHOR_NORM = 1.25
 """Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
 
+GROUP = 16
+"""Runs and batches are padded to multiples of this; narrower matrix products are slow."""
+
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-_TAKEN = 2**23  # elements of anchors gathered at a time for exact products
+_TAKEN = 2**20  # elements of anchors gathered at a time for exact products
+_WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
+_RUN = 2**22  # similarities held at a time: 16 MB
+_BIGGER = 16  # times as much of both on an accelerator
+_LONGEST = 2**17  # anchors in a run, however few the queries
+_UNIT = 2.0**-24
+_COARSER = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}  # what torch may round inputs by
 _DENSE = 8  # one exact product on its own costs about as much as this many in a matrix product
 
 
@@ -73,15 +83,24 @@ class Blocks:
             part = block[max(start - int(begin), 0) : stop - int(begin)]
             yield from torch.split(part, rows)
 
-    def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        """Gather anchors by ascending indices: (len(indices), d)."""
-        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
-        cuts = np.searchsorted(indices, self.starts)
+    def take(self, indices: NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Gather single anchors, in any order: (len(indices), d), in `out` if it is given."""
+        if out is None:
+            out = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
+        taken = out[: len(indices)]
+        if len(self.blocks) == 1:
+            return torch.index_select(self.blocks[0], 0, self._here(indices), out=taken)
+        owner = (np.searchsorted(self.starts, indices, side="right") - 1).astype(np.int32)
+        order = np.argsort(owner, kind="stable")
+        cuts = np.searchsorted(owner[order], np.arange(len(self.blocks) + 1))
         for i in np.flatnonzero(np.diff(cuts)):
-            lo, hi = int(cuts[i]), int(cuts[i + 1])
-            local = torch.from_numpy(indices[lo:hi] - self.starts[i]).to(taken.device)
-            torch.index_select(self.blocks[i], 0, local, out=taken[lo:hi])
+            at = order[cuts[i] : cuts[i + 1]]
+            local = self._here(indices[at] - self.starts[i])
+            taken.index_copy_(0, self._here(at), self.blocks[i].index_select(0, local))
         return taken
+
+    def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(indices).to(self.blocks[0].device)
 
 
 def _tensor(block: Matrix) -> torch.Tensor:
@@ -137,44 +156,188 @@ def exact_products(
     Returns:
         (p,) float64.
     """
-    taken, position = np.unique(indices, return_inverse=True)
-    products = np.empty(len(indices), dtype=np.float64)
     step = max(_TAKEN // max(queries.shape[1], 1), 1)
-    for start in range(0, len(taken), step):
-        here = np.flatnonzero((position >= start) & (position < start + step))
-        part = _with_float64(anchors.take(taken[start : start + step]))
-        products[here] = _products_with(queries, part, rows[here], position[here] - start)
+    wide = torch.from_numpy(queries).double()
+    distinct, position = _distinct(indices, len(anchors))
+    device = anchors.blocks[0].device.type
+    products = np.empty(len(indices), dtype=np.float64)
+    if device != "cpu" or len(indices) * _DENSE >= len(distinct) * len(queries):
+        for start in range(0, len(distinct), step):
+            matrix = _exactly(anchors.take(distinct[start : start + step]), wide.T)
+            here = np.flatnonzero((position >= start) & (position < start + step))
+            products[here] = matrix.cpu().numpy()[position[here] - start, rows[here]]
+        return products
+    taken = torch.empty((min(step, len(indices)), wide.shape[1]), dtype=anchors.dtype)
+    buffer = torch.empty_like(taken, dtype=torch.float64)  # new memory each time costs as much
+    for start in range(0, len(indices), step):
+        at = slice(start, start + step)
+        products[at] = _row_by_row(wide, anchors.take(indices[at], taken), rows[at], buffer)
     return products
 
 
-def _with_float64(rows: torch.Tensor) -> torch.Tensor:
-    return rows.cpu() if rows.device.type == "mps" else rows  # MPS has no float64
+def _distinct(indices: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give what `np.unique` does with its inverse, by marking instead of sorting."""
+    seen = np.zeros(n, dtype=np.bool_)
+    seen[indices] = True
+    place = np.cumsum(seen) - 1
+    return np.flatnonzero(seen), place[indices]
 
 
-def _products_with(
-    queries: NDArray[np.float32],
-    taken: torch.Tensor,
-    rows: NDArray[np.int64],
-    position: NDArray[np.int64],
+def _row_by_row(
+    wide: torch.Tensor, taken: torch.Tensor, rows: NDArray[np.int64], buffer: torch.Tensor
 ) -> Doubles:
-    """Choose between one matrix product and a product per query: exact, hence equal, both."""
-    wide = torch.from_numpy(queries).to(taken.device, torch.float64)
-    place, row = (torch.from_numpy(array).to(taken.device) for array in (position, rows))
-    if taken.device.type != "cpu" or len(rows) * _DENSE >= len(taken) * len(queries):
-        every: Doubles = _exactly(taken, wide.T)[place, row].cpu().numpy()
-        return every
+    """Multiply each query with its own run of anchors."""
     products = np.empty(len(rows), dtype=np.float64)
-    cuts = np.searchsorted(rows, np.arange(len(queries) + 1))
-    for query, lo, hi in zip(wide, cuts, cuts[1:], strict=False):
-        products[lo:hi] = _exactly(taken[place[lo:hi]], query).numpy()
+    cuts = np.flatnonzero(np.diff(rows, prepend=-1, append=len(wide)))
+    for lo, hi in itertools.pairwise(cuts):
+        products[lo:hi] = _exactly(taken[lo:hi], wide[rows[lo]], buffer).numpy()
     return products
 
 
-def _exactly(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+def _exactly(
+    rows: torch.Tensor, queries: torch.Tensor, buffer: torch.Tensor | None = None
+) -> torch.Tensor:
     """Multiply anchors, written as a sum of matrices with exact products, and round once."""
-    wide = rows.double()
+    if rows.device.type == "mps":  # has no float64
+        rows = rows.cpu()
+    wide = rows.double() if buffer is None else buffer[: rows.shape[0]].copy_(rows)
+    queries = queries.to(rows.device)
     if rows.dtype == torch.float16:
         return wide @ queries
     coarse, fine = _ANCHOR_GRIDS
     high = torch.round(wide / coarse) * coarse
     return high @ queries + torch.round((wide - high) / fine) * fine @ queries
+
+
+class FastProduct:
+    """float32 similarities of one batch of queries with runs of anchors, in one reused buffer.
+
+    float16 anchors are widened a few at a time into a buffer that stays in the cache. A single
+    query on the CPU is instead multiplied with the anchors as they are, at the speed of memory.
+
+    A float32 product of d terms is off by at most gamma_d |q| |a| with gamma_d = d u / (1 - d u),
+    in any order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1).
+
+    Attributes:
+        run: most anchors of one call, a multiple of `GROUP`.
+        slack: (m,) float64, how far a similarity may be from the exact one.
+    """
+
+    def __init__(
+        self,
+        queries: torch.Tensor,
+        anchors: Blocks,
+        offset: Doubles | None = None,
+        scale: Doubles | None = None,
+    ) -> None:
+        """Allocate the buffers.
+
+        Args:
+            queries: (m, d) float32 on the grid, on the device that is to compute.
+            anchors: n anchors on that device or in main memory.
+            offset: (m,) added to each query's products.
+            scale: (n,) multiplies each anchor's sums.
+        """
+        count, d = queries.shape
+        self._anchors, self._count = anchors, count
+        bigger = 1 if queries.device.type == "cpu" else _BIGGER
+        self._single = count == 1 and queries.device.type == "cpu"
+        width = 1 if self._single else _rounded_up(count)
+        longest = min(max(bigger * _RUN // width, GROUP), _LONGEST)
+        self.run = min(longest // GROUP * GROUP, _rounded_up(len(anchors)))
+        self._step = self.run if self._single else max(bigger * _WIDE // max(d, 1), 1)
+        padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
+        self._weights = padded.to(anchors.dtype if self._single else queries.dtype).T.contiguous()
+        self._wide = queries.new_empty((0 if self._single else min(self._step, self.run), d))
+        self._scores = queries.new_zeros((self.run, width))
+        self._load = _Loader(queries.device)
+        self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
+        self._scale = None if scale is None else torch.from_numpy(scale).to(queries)
+        self.slack = self._bound(queries.cpu().double(), offset, scale)
+
+    def between(self, start: int, stop: int) -> torch.Tensor:
+        """Give the similarities with anchors [start, stop); the next call overwrites them.
+
+        Returns:
+            (r, w) float32, contiguous: the (stop - start, m) similarities, padded to multiples of
+            `GROUP` by rows of -inf and by columns that mean nothing.
+        """
+        scale = None if self._scale is None else self._scale[start:stop]
+        return self._fill(self._anchors.slices(start, stop, self._step), stop - start, scale)
+
+    def sample(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Give the (len(indices), m) similarities with single anchors."""
+        at = torch.from_numpy(indices)
+        scale = None if self._scale is None else self._scale[at.to(self._scale.device)]
+        parts = torch.split(self._anchors.take(indices), self._step)
+        return self._fill(parts, len(indices), scale)[: len(indices), : self._count]
+
+    def _fill(
+        self, parts: Iterable[torch.Tensor], size: int, scale: torch.Tensor | None
+    ) -> torch.Tensor:
+        done = 0
+        for part in parts:
+            end = done + part.shape[0]
+            self._multiply(part, self._scores[done:end])
+            done = end
+        scores = self._scores[: _rounded_up(size)]
+        if self._offset is not None:
+            scores[:, : self._count] += self._offset
+        if scale is not None:
+            scores[:size] *= scale[:, None]
+        scores[size:] = -torch.inf
+        return scores
+
+    def _multiply(self, part: torch.Tensor, out: torch.Tensor) -> None:
+        if self._single:
+            out[:, 0] = torch.mv(part, self._weights[:, 0])
+            return
+        part = self._load(part)
+        if part.dtype != torch.float32:
+            part = self._wide[: part.shape[0]].copy_(part)
+        torch.mm(part, self._weights, out=out)
+
+    def _bound(
+        self, queries: torch.Tensor, offset: Doubles | None, scale: Doubles | None
+    ) -> Doubles:
+        """Bound the errors of the inputs, the sum, the output, the offset and the scale."""
+        d = queries.shape[1]
+        norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
+        share = d * _UNIT / (1 - d * _UNIT) + _COARSER[torch.get_float32_matmul_precision()]
+        error = norm * share + 4 * _UNIT
+        if self._weights.dtype == torch.float16:  # both the query and the product are rounded
+            lost = (queries - self._weights.T.double()).norm(dim=1).numpy()
+            error += ANCHOR_NORM * lost + norm * 2.0**-10
+        size = norm if offset is None else norm + np.abs(offset)
+        widest = 1.0 if scale is None else np.abs(scale).max(initial=0.0)
+        bound: Doubles = (error + 4 * _UNIT * size) * widest
+        return bound
+
+
+def _rounded_up(size: int) -> int:
+    return -(-size // GROUP) * GROUP
+
+
+class _Loader:
+    """Brings runs of anchors to the device; to CUDA through two pinned buffers, taken in turns."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._turns: list[tuple[torch.Tensor, torch.cuda.Event]] = []
+
+    def __call__(self, part: torch.Tensor) -> torch.Tensor:
+        if part.device.type == self._device.type:
+            return part
+        if self._device.type != "cuda":
+            return part.to(self._device)
+        if len(self._turns) < 2:
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self._turns.append((torch.empty_like(part, pin_memory=True), event))
+        pinned, copied = self._turns.pop(0)
+        copied.synchronize()
+        if pinned.shape[0] < part.shape[0]:
+            pinned = torch.empty_like(part, pin_memory=True)
+        moved = pinned[: part.shape[0]].copy_(part).to(self._device, non_blocking=True)
+        copied.record()
+        self._turns.append((pinned, copied))
+        return moved

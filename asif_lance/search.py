@@ -17,12 +17,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import DimensionError, InputError, InvalidVectorError
-from .products import Blocks, Matrix, exact_products, on_grid
-from .proposals import Doubles, FastProduct, Longs, Proposals, Sheet, Table, propose
+from .products import Blocks, Doubles, FastProduct, Matrix, exact_products, on_grid
+from .proposals import Longs, Proposals, Sheet, Table, propose
 from .records import Neighbors
 
 _T = TypeVar("_T", bound=np.generic)
 _BATCH = 256  # queries that share one pass over the anchors
+_FEW = 3  # so many queries take less time one by one, each at the speed of memory
 
 
 def unit_queries(vectors: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
@@ -92,8 +93,9 @@ def exact_top_k(
     values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
     grid, size = on_grid(host)
     shift = None if shift is None else shift / size
-    for start in range(0, len(host) if k else 0, _BATCH):
-        at = slice(start, start + _BATCH)
+    size_of_batch = 1 if len(host) <= _FEW else _BATCH
+    for start in range(0, len(host) if k else 0, size_of_batch):
+        at = slice(start, start + size_of_batch)
         batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
         values[at], indices[at] = _search(batch, _device(queries, blocks), guess=True)
     return Neighbors(indices, (values * size[:, None]).astype(np.float32))
@@ -101,7 +103,8 @@ def exact_top_k(
 
 def _search(batch: _Batch, device: torch.device, *, guess: bool) -> tuple[Doubles, Longs]:
     """Search one batch; queries whose guessed floor was too high once more without a guess."""
-    product = FastProduct(torch.from_numpy(batch.queries).to(device), batch.table, batch.offset)
+    queries = torch.from_numpy(batch.queries).to(device)
+    product = FastProduct(queries, batch.table.anchors, batch.offset, batch.table.scale)
     found, short = propose(product, batch.table, batch.k, batch.settle, guess=guess)
     values, indices = batch.best(found)
     if short.any() and guess:
@@ -151,7 +154,7 @@ class _Batch:
         sheet = Sheet(found.rows, len(self.queries))
         similarity = torch.from_numpy(sheet.lay(values, -np.inf))
         index = torch.from_numpy(sheet.lay(found.indices, -1))
-        first = torch.from_numpy(sheet.lay(ties, last)).argsort(dim=1, stable=True)
+        first = torch.from_numpy(sheet.lay(ties, last).argsort(axis=1))
         order = similarity.gather(1, first).argsort(dim=1, descending=True, stable=True)
         order = first.gather(1, order)[:, : self.k]
         width = (0, self.k - order.shape[1])

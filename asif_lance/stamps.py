@@ -74,6 +74,7 @@ def fetch(target: Path) -> Path:
     Raises:
         SourceError: apt cannot bring the package here.
     """
+    target = target.absolute()  # the programs below run in it
     stamps = target / "usr/share/tuxpaint/stamps"
     if stamps.is_dir():
         return stamps
@@ -180,8 +181,8 @@ def _download(target: Path) -> Path:
         state = target / "apt"
         for folder in ("lists/partial", "cache/archives/partial"):
             (state / folder).mkdir(parents=True, exist_ok=True)
-        own = ["-o", f"Dir::State::lists={state.resolve()}/lists"]
-        own += ["-o", f"Dir::Cache={state.resolve()}/cache"]
+        own = ["-o", f"Dir::State::lists={state}/lists"]
+        own += ["-o", f"Dir::Cache={state}/cache"]
         _run(["apt-get", *own, "update"], target)
         _run(["apt-get", *own, "download", PACKAGE], target)
         shutil.rmtree(state)

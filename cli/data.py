@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +67,9 @@ def ingest(
 
     A SOURCE is a folder of pictures with captions in .txt files beside them, a CSV, TSV, JSONL or
     Parquet file with image and caption columns, or one with image_vector and text_vector columns,
-    which needs no encoder. Ingesting a source again adds only what is new in it.
+    which needs no encoder. Ingesting a source again adds only what is new in it. Items that cannot
+    be pairs are refused with a reason, and the rest goes in; the exit status is 1 only if nothing
+    of the sources is in the model.
 
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
@@ -88,6 +91,8 @@ def ingest(
     if rejects is not None:
         report.write_rejects(rejects)
     _print_report(report, output)
+    if report.rejects and not report.added + report.already_there:
+        sys.exit(1)
 
 
 @click.command()
@@ -143,7 +148,10 @@ def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int]
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(what, total=total)
         yield lambda step: bar.advance(task, step)
 
@@ -169,4 +177,4 @@ def _print_report(report: IngestReport, output: str) -> None:
         shown = report.rejects[:SHOWN_REJECTS]
         print_table(["rejected", "reason"], [(r.item, r.reason) for r in shown])
         if len(report.rejects) > SHOWN_REJECTS:
-            note(f"… and {len(report.rejects) - SHOWN_REJECTS:,} more, all in the rejects table")
+            note(f"… and {len(report.rejects) - SHOWN_REJECTS:,} more: --rejects FILE lists all")

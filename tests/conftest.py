@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,9 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
-
-#: Never try the network from a test.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 IMAGE_DIM, TEXT_DIM = 16, 12
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import top_k
 
-from asif_lance import proposals
+from asif_lance import products, proposals
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
 from asif_lance.products import Blocks, exact_products, on_grid
 from asif_lance.search import exact_top_k, unit_queries
@@ -53,8 +53,8 @@ def rng():
 @pytest.fixture
 def small_runs(monkeypatch):
     """Runs of a few hundred anchors, so that small tables take the path of large ones."""
-    monkeypatch.setattr(proposals, "_LONGEST", 320)
-    monkeypatch.setattr(proposals, "_WIDE", 2**11)
+    monkeypatch.setattr(products, "_LONGEST", 320)
+    monkeypatch.setattr(products, "_WIDE", 2**11)
 
 
 @settings(max_examples=60, deadline=None)
@@ -162,8 +162,8 @@ def test_block_size_batch_size_and_threads_do_not_change_an_answer(rng, monkeypa
     anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
     expected = exact_top_k(queries, anchors, 100)
     for run, wide, batch, count in ((64, 600, 20, 1), (1024, 2**20, 7, 2), (4096, 5000, 2, 1)):
-        monkeypatch.setattr(proposals, "_LONGEST", run)
-        monkeypatch.setattr(proposals, "_WIDE", wide)
+        monkeypatch.setattr(products, "_LONGEST", run)
+        monkeypatch.setattr(products, "_WIDE", wide)
         monkeypatch.setattr("asif_lance.search._BATCH", batch)
         torch.set_num_threads(count)
         assert_same(exact_top_k(queries, anchors, 100), expected)

