@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,30 @@ def test_a_predicate_that_is_no_sql_is_told_in_one_line(filled: Cli) -> None:
     assert done.status == 1
     assert done.err.startswith("asif-lance: cannot use --where 'license = = 3': ")
     assert done.err.count("\n") == 1
+
+
+def test_ten_thousand_brought_pairs_need_no_encoder_library(
+    tmp_path: Path, rng: np.random.Generator, query_file: Path, label_file: Path
+) -> None:
+    pairs_frame(10_000, rng).write_parquet(tmp_path / "pairs.parquet")
+    commands = [
+        ["ingest", "pairs.parquet"],
+        ["classify", "--vectors", str(query_file), "--label-vectors", str(label_file)],
+        ["delete", "--where", "license = 'CC-BY'"],
+        ["rollback", "v1"],
+    ]
+    code = f"""if True:
+        import sys
+        from asif_lance.cli import main
+        for command in {commands!r}:
+            main(["--db", "t.lancedb", *command], standalone_mode=False)
+        print([m for m in ("timm", "sentence_transformers", "transformers") if m in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stderr.splitlines()[-1] == "v3 has the 10,000 pairs of v1"
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
