@@ -1,34 +1,53 @@
-"""info, migrate: the database itself."""
+"""info, optimize, migrate: the database itself."""
 
 from __future__ import annotations
 
 import click
 
-from .options import Context, format_option
-from .output import note, print_json, print_table
+from .options import Context, format_option, open_store
+from .output import megabytes, note, print_json, print_table
 
 
 @click.command()
 @format_option
 @click.pass_obj
 def info(context: Context, output: str) -> None:
-    """Show what is in the database: encoders, versions, pairs."""
-    from asif_lance.store import PairStore
+    """Show what is in the database: encoders, versions, pairs, size."""
+    from asif_lance import retention
 
-    store = PairStore.open(context.db)
-    versions = store.versions()
+    found = retention.info(open_store(context))
     facts = {
-        "database": store.uri,
-        "image encoder": f"{store.image.name} ({store.image.dimension}-d)",
-        "text encoder": f"{store.text.name} ({store.text.dimension}-d)",
-        "versions": len(versions),
-        "newest": versions[-1].name if versions else "none yet",
-        "pairs": versions[-1].pairs if versions else 0,
+        "database": found.uri,
+        "image encoder": f"{found.image.name} ({found.image.dimension}-d)",
+        "text encoder": f"{found.text.name} ({found.text.dimension}-d)",
+        "versions": found.versions,
+        "newest": found.latest.name if found.latest else "none yet",
+        "pairs": found.latest.pairs if found.latest else 0,
+        "unpublished changes": found.unpublished,
+        "fragments": found.fragments,
+        "size": megabytes(found.bytes),
+        "reclaimable by optimize": megabytes(found.bytes_reclaimable),
+        "indices": ", ".join(found.indices) or "none",
+        "rejected items": found.rejects,
+        "receipts": found.receipts,
     }
     if output == "json":
         print_json(facts)
     else:
         print_table(["", ""], [(k, str(v)) for k, v in facts.items()])
+
+
+@click.command()
+@click.pass_obj
+def optimize(context: Context) -> None:
+    """Compact small fragments, bring indices up to date, free what no version needs."""
+    from asif_lance import retention
+
+    done = retention.optimize(open_store(context))
+    note(
+        f"{done.fragments_before} fragments are {done.fragments_after} now; "
+        f"{megabytes(done.bytes_before)} are {megabytes(done.bytes_after)}"
+    )
 
 
 @click.command()

@@ -15,6 +15,7 @@ from .options import (
     format_option,
     message_option,
     need_ids_or_where,
+    open_store,
     pairs_arguments,
 )
 from .output import note, print_json, print_table
@@ -112,10 +113,8 @@ def delete(
       asif-lance delete 8c4b…  f01d…
       asif-lance delete --where "license = 'CC-BY-NC'"
     """
-    from asif_lance.store import PairStore
-
     need_ids_or_where(ids, where)
-    store = PairStore.open(context.db)
+    store = open_store(context)
     chosen = list(ids) if where is None else store.matching(where)
     deleted = store.delete(chosen)
     version = store.publish(command="delete", message=message)

@@ -1,17 +1,21 @@
-"""versions, tag, rollback: the life of a model."""
+"""versions, diff, tag, rollback: the life of a model."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, format_option, message_option
-from .output import note, print_json, print_table
+from .options import Age, Context, format_option, message_option, open_store
+from .output import megabytes, note, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asif_lance.records import ModelVersion
+    from asif_lance.store import PairStore
 
 
 def as_json(version: ModelVersion) -> dict[str, Any]:
@@ -21,14 +25,15 @@ def as_json(version: ModelVersion) -> dict[str, Any]:
     return value | {"created_at": version.created_at.isoformat()}
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @format_option
-@click.pass_obj
-def versions(context: Context, output: str) -> None:
-    """List the model versions, oldest first."""
-    from asif_lance.store import PairStore
-
-    found = PairStore.open(context.db).versions()
+@click.pass_context
+def versions(ctx: click.Context, output: str) -> None:
+    """List the model versions, oldest first; `versions prune` drops old ones."""
+    if ctx.invoked_subcommand is not None:
+        return
+    context: Context = ctx.obj
+    found = open_store(context).versions()
     if output == "json":
         for version in found:
             print_json(as_json(version))
@@ -51,6 +56,90 @@ def versions(context: Context, output: str) -> None:
     )
 
 
+@versions.command()
+@click.option("--keep-last", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option(
+    "--keep-tagged/--drop-tagged",
+    default=True,
+    show_default=True,
+    help="Whether versions with an alias stay.",
+)
+@click.option("--older-than", type=Age(), help="Drop only versions older than this: 90d, 12h.")
+@click.option("--dry-run", is_flag=True, help="Name the versions and drop none.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def prune(
+    context: Context,
+    keep_last: int,
+    keep_tagged: bool,
+    older_than: timedelta | None,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Drop old versions and the bytes that only they needed.
+
+    \b
+      asif-lance versions prune --keep-last 5 --older-than 90d
+    """
+    from asif_lance import retention
+
+    store = open_store(context)
+    rules: Any = {"keep_last": keep_last, "keep_tagged": keep_tagged, "older_than": older_than}
+    names = retention.prunable(store, **rules)
+    if not names:
+        note("nothing to drop")
+        return
+    note(f"{len(names)} versions to drop: {', '.join(names)}")
+    if dry_run:
+        return
+    if not yes:
+        click.confirm("They cannot be brought back. Drop them?", abort=True, err=True)
+    done = retention.prune(store, **rules)
+    note(f"dropped {len(done.dropped)} versions, freed {megabytes(done.bytes_freed)}")
+
+
+@click.command()
+@click.argument("old")
+@click.argument("new", required=False, default="latest")
+@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Show N pairs of each kind.")
+@format_option
+@click.pass_obj
+def diff(context: Context, old: str, new: str, rows: int | None, output: str) -> None:
+    """Compare two versions: pairs added, removed and changed, by source and license.
+
+    \b
+      asif-lance diff v3 v7
+      asif-lance diff prod --rows 20
+    """
+    store = open_store(context)
+    found = store.diff(old, new)
+    kinds = {k: getattr(found.changes, k) for k in ("added", "removed", "changed")}
+    if output == "json":
+        counts = {kind: len(ids) for kind, ids in kinds.items()}
+        names = {"old": store.version(old).name, "new": store.version(new).name}
+        by = {"by_source": found.by_source, "by_license": found.by_license}
+        shown = {f"{kind}_ids": list(ids[:rows]) for kind, ids in kinds.items()} if rows else {}
+        print_json(names | counts | by | shown)
+        return
+    note(", ".join(f"{len(ids):,} {kind}" for kind, ids in kinds.items()))
+    for what, counts_by in (("source", found.by_source), ("license", found.by_license)):
+        if counts_by:
+            table = [(name or "none", *c.values()) for name, c in counts_by.items()]
+            print_table([what, *kinds], table)
+    for kind, ids in kinds.items():
+        if rows and ids:
+            _print_pairs(store, old if kind == "removed" else new, kind, ids[:rows])
+
+
+def _print_pairs(store: PairStore, version: str, kind: str, ids: Sequence[str]) -> None:
+    from asif_lance.diff import rows_of
+
+    pairs = rows_of(store.dataset(version), ids).to_pylist()
+    columns = ("pair_id", "caption", "image_uri", "source", "license")
+    table = [[p[c] or "" for c in columns] for p in pairs]
+    print_table([kind, *columns[1:]], table)
+
+
 @click.command()
 @click.argument("alias")
 @click.argument("version", required=False, default="latest")
@@ -63,9 +152,7 @@ def tag(context: Context, alias: str, version: str, remove: bool) -> None:
       asif-lance tag prod v3
       asif-lance classify cat.jpg --labels cat,dog --model prod
     """
-    from asif_lance.store import PairStore
-
-    store = PairStore.open(context.db)
+    store = open_store(context)
     if remove:
         store.untag(alias)
         note(f"{alias} is no alias any more")
@@ -80,7 +167,5 @@ def tag(context: Context, alias: str, version: str, remove: bool) -> None:
 @click.pass_obj
 def rollback(context: Context, version: str, message: str) -> None:
     """Make an old version the newest one: a new version with the old one's pairs."""
-    from asif_lance.store import PairStore
-
-    made = PairStore.open(context.db).rollback(version, message=message)
+    made = open_store(context).rollback(version, message=message)
     note(f"{made.name} has the {made.pairs:,} pairs of {version}")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from .output import note
+
+if TYPE_CHECKING:
+    from asif_lance.store import PairStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,6 +60,22 @@ class Moment(click.ParamType[datetime]):
             )
 
 
+class Age(click.ParamType[timedelta]):
+    """`90d`, `12h` or `30m`."""
+
+    name = "AGE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Text to a length of time."""
+        units = {"d": "days", "h": "hours", "m": "minutes"}
+        text = str(value)
+        if not (text[:-1].isdigit() and text[-1:] in units):
+            self.fail(f"{value!r} is not an age like 90d, 12h or 30m", param, ctx)
+        return timedelta(**{units[text[-1]]: int(text[:-1])})
+
+
 def _several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
@@ -98,6 +119,16 @@ pairs_arguments = _several(
     click.argument("ids", nargs=-1, metavar="[ID]..."),
     click.option("--where", metavar="SQL", help="A predicate, such as \"license = 'nc'\"."),
 )
+
+
+def open_store(context: Context) -> PairStore:
+    """The database, with a note when opening it finished what a killed command had begun."""
+    from asif_lance.store import PairStore
+
+    store = PairStore.open(context.db)
+    if store.notice:
+        note(store.notice)
+    return store
 
 
 def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:

@@ -1,0 +1,121 @@
+"""forget: pairs out of every version, with a receipt; and receipts checked again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import Context, format_option, need_ids_or_where, open_store, pairs_arguments
+from .output import megabytes, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from asif_lance.forget import ForgetPlan, VerifyReport
+    from asif_lance.receipts import Receipt
+
+#: Part of a receipt's JSON only: long lists of fingerprints.
+_FINGERPRINTS = ("ids", "values", "vectors")
+
+
+@click.command()
+@pairs_arguments
+@click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
+@click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt again.")
+@format_option
+@click.pass_obj
+def forget(
+    context: Context,
+    ids: tuple[str, ...],
+    where: str | None,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    receipt_id: str | None,
+    output: str,
+) -> None:
+    """Take pairs out of every model version, physically, and prove it with a receipt.
+
+    Vectors, captions, addresses and metadata of the pairs disappear from all versions, indices,
+    logs and records; every version keeps its name, message and time and answers as if the pairs
+    had never been in it. This cannot be undone. Afterwards every file that is left is decoded and
+    searched; the receipt says what was found clean, and what no software here can reach.
+
+    \b
+      asif-lance forget 8c4b… --reason "the photographer withdrew it"
+      asif-lance forget --where "license = 'CC-BY-NC'" --dry-run
+      asif-lance forget --verify f20260131-120000-1a2b3c4d
+    """
+    from asif_lance import forget as library
+
+    store = open_store(context)
+    if receipt_id is not None:
+        if ids or where is not None:
+            raise click.UsageError("--verify takes a receipt, and no pairs")
+        _print_verification(library.verify_receipt(store, receipt_id), output)
+        return
+    need_ids_or_where(ids, where)
+    chosen = list(ids) if where is None else library.matching(store, where)
+    plan = library.plan(store, chosen)
+    _print_plan(plan, output, last=dry_run or not plan.pairs)
+    if dry_run or not plan.pairs:
+        return
+    if not yes:
+        click.confirm("This cannot be undone. Forget them?", abort=True, err=True)
+    receipt = library.forget(store, plan.pairs, reason=reason)
+    _print_receipt(receipt, output)
+    if not receipt.clean:
+        sys.exit(1)
+
+
+def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
+    if output == "json":
+        if last:
+            print_json(asdict(plan))
+        return
+    if plan.unknown:
+        note(f"{len(plan.unknown):,} of the ids are in no version")
+    if not plan.pairs:
+        note("nothing to forget")
+        return
+    versions = ", ".join(plan.versions) or "none"
+    note(
+        f"{len(plan.pairs):,} pairs in {len(plan.versions)} versions ({versions}); "
+        f"{plan.fragments} fragments to rewrite, {megabytes(plan.bytes)}"
+    )
+    if plan.indices:
+        note(f"indices that will be built anew: {', '.join(plan.indices)}")
+
+
+def _print_receipt(receipt: Receipt, output: str) -> None:
+    if output == "json":
+        print_json(asdict(receipt))
+        return
+    facts: dict[str, Any] = {
+        "receipt": receipt.receipt_id,
+        "forgotten": f"{receipt.pairs:,} pairs",
+        "reason": receipt.reason or "none given",
+        "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
+        "searched afterwards": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
+        "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
+        "not covered": "; ".join(receipt.not_covered),
+    }
+    print_table(["", ""], list(facts.items()))
+    columns = ("name", "pairs_before", "pairs_after")
+    rows = [(v.name, v.pairs_before, v.pairs_after) for v in receipt.versions]
+    print_table([c.replace("_", " ") for c in columns], rows)
+    note(f"check again with: asif-lance forget --verify {receipt.receipt_id}")
+
+
+def _print_verification(report: VerifyReport, output: str) -> None:
+    if output == "json":
+        print_json(asdict(report))
+    else:
+        scanned = f"{report.files:,} files, {megabytes(report.bytes)} searched"
+        found = "nothing of it is left" if report.clean else "FOUND: " + "; ".join(report.findings)
+        note(f"{report.receipt_id}: {found} ({scanned})")
+    if not report.clean:
+        sys.exit(1)
