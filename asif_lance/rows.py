@@ -12,6 +12,9 @@ from lance import LanceOperation
 
 from asif_lance.errors import DimensionError, InputError
 
+# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
+ROWS_PER_FRAGMENT = 10_000
+
 # A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
 _PLACE_BITS = 32
 
@@ -26,6 +29,23 @@ def present(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.RecordBat
         found = batch.filter(pc.is_in(batch["pair_id"], ids))
         if len(found):
             yield found
+
+
+def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
+    """Adds rows that are not there, in fragments of ten thousand; returns how many.
+
+    Without a lock another writer may be adding the same ids: then Lance has to compare keys. It
+    does so by a filter over the ids that it writes into its log, 65 kB per commit; with a lock
+    that filter would only be one more thing that remembers forgotten ids.
+    """
+    if locked:
+        lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
+        return len(rows)
+    added = 0
+    for start in range(0, len(rows), ROWS_PER_FRAGMENT):
+        merge = dataset.merge_insert("pair_id").when_not_matched_insert_all()
+        added += int(merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))["num_inserted_rows"])
+    return added
 
 
 def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:

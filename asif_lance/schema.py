@@ -36,7 +36,7 @@ _KEY = {"lance-schema:unenforced-primary-key": "true"}
 
 VERSIONS_SCHEMA = pa.schema(
     [
-        pa.field("name", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("name", pa.string(), nullable=False),
         pa.field("number", pa.int64(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("command", pa.string(), nullable=False),
@@ -60,7 +60,7 @@ REJECTS_SCHEMA = pa.schema(
 
 MIGRATIONS_SCHEMA = pa.schema(
     [
-        pa.field("id", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("id", pa.string(), nullable=False),
         pa.field("hash", pa.string(), nullable=False),
         pa.field("applied_at", TIMESTAMP, nullable=False),
     ]

@@ -48,9 +48,6 @@ from asif_lance.tables import (
 )
 from asif_lance.versions import LATEST, Ledger, to_record
 
-# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
-ROWS_PER_FRAGMENT = 10_000
-
 _LOOKS = 5
 _LOOK_SECONDS = 0.05
 
@@ -129,7 +126,7 @@ class PairStore:
             return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
     def add(self, pairs: pa.Table) -> int:
-        """Adds pairs that are not there yet; one commit per 10,000 of them, none for none.
+        """Adds pairs that are not there yet; in one commit, or none for none.
 
         Args:
             pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
@@ -144,16 +141,12 @@ class PairStore:
         """
         schema = pairs_schema(self.image.dimension, self.text.dimension)
         rows = pair_rows.first_of_each(pair_rows.conform(_dated(pairs), schema), "pair_id")
-        added = 0
         with self._writing("add"):
             known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
             rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
-            for start in range(0, len(rows), ROWS_PER_FRAGMENT):
-                # Where no lock file is possible, the key keeps another writer's rows apart.
-                merge = self._head().merge_insert("pair_id").when_not_matched_insert_all()
-                done = merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))
-                added += int(done["num_inserted_rows"])
-        return added
+            if len(rows) == 0:
+                return 0
+            return pair_rows.append(self._head(), rows, locked=local_path(self.uri) is not None)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.
