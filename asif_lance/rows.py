@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceOperation
+from numpy.typing import NDArray
 
 from asif_lance.errors import DimensionError, InputError
 
@@ -54,9 +55,11 @@ def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
     Rows are named by their addresses, so that no id and no predicate gets into Lance's log.
     """
     addresses = [batch["_rowaddr"].to_numpy() for batch in present(dataset, ids)]
-    if not addresses:
-        return 0
-    rows = np.concatenate(addresses)
+    return delete_at(dataset, np.concatenate(addresses)) if addresses else 0
+
+
+def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
+    """Soft-deletes the rows with these addresses in one commit; returns how many."""
     updated, removed = [], []
     for fragment_id in np.unique(rows >> _PLACE_BITS).tolist():
         places = rows[rows >> _PLACE_BITS == fragment_id] & (2**_PLACE_BITS - 1)

@@ -58,6 +58,17 @@ REJECTS_SCHEMA = pa.schema(
     ]
 )
 
+RECEIPTS_SCHEMA = pa.schema(
+    [
+        pa.field("receipt_id", pa.string(), nullable=False),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("pairs", pa.int64(), nullable=False),
+        pa.field("clean", pa.bool_(), nullable=False),
+        pa.field("body", pa.string(), nullable=False),
+    ]
+)
+
 MIGRATIONS_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

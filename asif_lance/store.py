@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TypeVar
 
 import lance
@@ -21,12 +22,14 @@ import pyarrow.compute as pc
 from asif_lance import rows as pair_rows
 from asif_lance.diff import changes
 from asif_lance.errors import (
+    DatabaseError,
     DatabaseExistsError,
     DimensionError,
     EncoderMismatchError,
     StorageError,
     VersionNotFoundError,
 )
+from asif_lance.journal import interrupted
 from asif_lance.locks import WriteLock
 from asif_lance.predicates import matching, predicate_errors, wrapped
 from asif_lance.records import EncoderPin, ModelVersion, Reject
@@ -67,12 +70,14 @@ class PairStore:
         image: the encoder whose vectors `image_vector` holds.
         text: the encoder whose vectors `text_vector` holds.
         lock_timeout: seconds to wait for another writer before `DatabaseBusyError`.
+        notice: what opening had to repair, for the user to know.
     """
 
     uri: str
     image: EncoderPin
     text: EncoderPin
     lock_timeout: float = 60.0
+    notice: str | None = field(default=None, compare=False)
 
     @classmethod
     def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
@@ -101,8 +106,9 @@ class PairStore:
         """
         uri = location(uri)
         check_migrated(uri)
+        notice = _recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(open_table(uri, "pairs"))
-        return cls(uri, pins["image"], pins["text"])
+        return cls(uri, pins["image"], pins["text"], notice=notice)
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
         """Passes when these encoders made the vectors of this database.
@@ -141,7 +147,7 @@ class PairStore:
         """
         schema = pairs_schema(self.image.dimension, self.text.dimension)
         rows = pair_rows.first_of_each(pair_rows.conform(_dated(pairs), schema), "pair_id")
-        with self._writing("add"):
+        with self.writing("add"):
             known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
             rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
             if len(rows) == 0:
@@ -153,7 +159,7 @@ class PairStore:
 
         Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
         """
-        with self._writing("delete"):
+        with self.writing("delete"):
             return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
 
     def matching(self, where: str, *, version: str | None = None) -> list[str]:
@@ -170,7 +176,7 @@ class PairStore:
 
     def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
         """Names what is at head as the next version; None when `latest` holds the same pairs."""
-        with self._writing("publish"):
+        with self.writing("publish"):
             return self._publish(command, message)
 
     def versions(self) -> list[ModelVersion]:
@@ -211,7 +217,7 @@ class PairStore:
             InvalidNameError: the alias is reserved or has characters that cannot be used.
             VersionNotFoundError: there is no such version.
         """
-        with self._writing("tag"):
+        with self.writing("tag"):
             Ledger(self.uri).tag(alias, version)
 
     def untag(self, alias: str) -> None:
@@ -221,7 +227,7 @@ class PairStore:
             InvalidNameError: it is a version's own name.
             VersionNotFoundError: no version has it.
         """
-        with self._writing("untag"):
+        with self.writing("untag"):
             Ledger(self.uri).untag(alias)
 
     def rollback(self, version: str, *, message: str = "") -> ModelVersion:
@@ -232,7 +238,7 @@ class PairStore:
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        with self._writing("rollback"):
+        with self.writing("rollback"):
             old = self.version(version)
             with storage_errors(self.uri):
                 open_table(self.uri, "pairs", old.lance_version).restore()
@@ -272,7 +278,7 @@ class PairStore:
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
         if not rows:
             return
-        with self._writing("add_rejects"), storage_errors(self.uri):
+        with self.writing("add_rejects"), storage_errors(self.uri):
             table = open_table(self.uri, "rejects")
             data = pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
             tidy(lance.write_dataset(data, table, mode="append"))
@@ -289,9 +295,18 @@ class PairStore:
         return open_table(self.uri, "pairs")
 
     @contextmanager
-    def _writing(self, command: str) -> Iterator[None]:
-        with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
-            yield
+    def writing(self, command: str) -> Iterator[None]:
+        """Holds the write lock around a change, after finishing a forget that was killed.
+
+        Raises:
+            DatabaseBusyError: another writer kept the lock for too long.
+        """
+        while True:
+            with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
+                if not interrupted(self.uri):
+                    yield
+                    return
+            _recover(self.uri)
 
     def _publish(self, command: str, message: str) -> ModelVersion | None:
         ledger, head = Ledger(self.uri), self._head()
@@ -321,6 +336,21 @@ class PairStore:
                     raise
                 time.sleep(_LOOK_SECONDS * 2**attempt)
         raise AssertionError  # the last attempt returned or raised
+
+
+def _recover(uri: str) -> str | None:
+    # Forgetting stands above the store, and the store must not import it; yet whoever opens a
+    # database or writes to it has to finish a forgetting that was killed.
+    note: str | None = import_module("asif_lance.forget").recover(uri)
+    return note
+
+
+def _recover_if_possible(uri: str) -> str | None:
+    """Readers can go on without: every version's name means a whole state at any time."""
+    try:
+        return _recover(uri)
+    except DatabaseError as error:
+        return f"an interrupted forget could not be finished yet: {error}"
 
 
 def _make_directory(uri: str) -> None:
