@@ -27,9 +27,10 @@ from asif_lance.locks import WriteLock
 from asif_lance.needles import Content
 from asif_lance.purge import Purge
 from asif_lance.receipts import Receipt, RewrittenVersion
+from asif_lance.reindex import build, recipes
 from asif_lance.store import PairStore
 from asif_lance.survey import Survey, live_places, physical_rows, survey
-from asif_lance.tables import local_path, open_table, storage_errors
+from asif_lance.tables import local_path, open_table, storage_errors, table_uri
 from asif_lance.verify import ScanReport, scan
 from asif_lance.versions import Ledger
 
@@ -186,6 +187,7 @@ def _intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> dict[st
         "head": open_table(uri, "pairs").version,
         "versions": _counts(uri, found),
         "indices": list(_indices(uri)),
+        "recipes": recipes(open_table(uri, "pairs")),
     }
 
 
@@ -204,6 +206,8 @@ def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
         done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=resumed)]
         receipts.save(uri, done[0])
     journal.close()
+    if build(table_uri(uri, "pairs"), intent["recipes"]):
+        Ledger(uri).adopt(open_table(uri, "pairs"))
     return done[0]
 
 

@@ -36,7 +36,7 @@ _VECTOR_BLOCK = 1 << 14
 _RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{3,}")
 _QUOTED = re.compile(rb"'((?:[^']|'')*)'|\"([^\"]*)\"")
 # Bytes of a length or a tag that may look like a part of the text beside them.
-_LEAD, _TRAIL = 4, 2
+_LEAD, _TRAIL = 4, 3
 
 
 def key_of(salt: bytes, value: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import lance
 import numpy as np
@@ -71,6 +72,14 @@ def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
     operation = LanceOperation.Delete(updated, removed, "false")
     lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
     return len(rows)
+
+
+def dated(pairs: pa.Table) -> pa.Table:
+    """The rows with the time of now where they have no `ingested_at`."""
+    if "ingested_at" in pairs.schema.names:
+        return pairs
+    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

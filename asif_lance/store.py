@@ -20,12 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance import rows as pair_rows
-from asif_lance.diff import changes
+from asif_lance.diff import Changes, Diff, changes, compared
 from asif_lance.errors import (
     DatabaseError,
     DatabaseExistsError,
-    DimensionError,
-    EncoderMismatchError,
     StorageError,
     VersionNotFoundError,
 )
@@ -35,9 +33,9 @@ from asif_lance.predicates import matching, predicate_errors, wrapped
 from asif_lance.records import EncoderPin, ModelVersion, Reject
 from asif_lance.schema import (
     REJECTS_SCHEMA,
-    TIMESTAMP,
     apply_migrations,
     check_migrated,
+    check_pin,
     pairs_schema,
     read_pins,
 )
@@ -119,8 +117,8 @@ class PairStore:
             EncoderMismatchError: another encoder or another revision of it.
             DimensionError: the same encoder with vectors of another size.
         """
-        _check_encoder("image", self.image, image)
-        _check_encoder("text", self.text, text)
+        check_pin("image", self.image, image)
+        check_pin("text", self.text, text)
 
     # Pairs at head
 
@@ -146,7 +144,7 @@ class PairStore:
             InputError: columns that do not fit.
         """
         schema = pairs_schema(self.image.dimension, self.text.dimension)
-        rows = pair_rows.first_of_each(pair_rows.conform(_dated(pairs), schema), "pair_id")
+        rows = pair_rows.first_of_each(pair_rows.conform(pair_rows.dated(pairs), schema), "pair_id")
         with self.writing("add"):
             known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
             rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
@@ -289,6 +287,31 @@ class PairStore:
             rows = open_table(self.uri, "rejects").to_table()
             return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
 
+    # What changed
+
+    def diff(self, old: str, new: str = LATEST) -> Diff:
+        """Pairs that one version has and the other has not, or has with other content.
+
+        Raises:
+            VersionNotFoundError: one of them is not there.
+        """
+        return self._looking(old, lambda a: self._looking(new, lambda b: compared(a, b)))
+
+    def unpublished(self) -> Changes:
+        """What head has changed since the newest version."""
+        rows, head = Ledger(self.uri).rows(), self._head()
+        if not rows:
+            return changes(None, head)
+        return self._looking(rows[-1]["name"], lambda latest: changes(latest, head))
+
+    def adopt_head(self) -> bool:
+        """Lets `latest` mean head when both hold the same pairs; says whether that changed it.
+
+        Whoever builds an index does so at head, and calls this for readers of `latest` to get it.
+        """
+        with self.writing("adopt"):
+            return Ledger(self.uri).adopt(self._head())
+
     # Inside
 
     def _head(self) -> lance.LanceDataset:
@@ -310,8 +333,7 @@ class PairStore:
 
     def _publish(self, command: str, message: str) -> ModelVersion | None:
         ledger, head = Ledger(self.uri), self._head()
-        rows = ledger.rows()
-        change = changes(self.dataset(rows[-1]["name"]) if rows else None, head)
+        change = self.unpublished()
         if not change:
             return None
         counts = {
@@ -360,26 +382,7 @@ def _make_directory(uri: str) -> None:
             directory.mkdir(parents=True, exist_ok=True)
 
 
-def _dated(pairs: pa.Table) -> pa.Table:
-    if "ingested_at" in pairs.schema.names:
-        return pairs
-    now = pa.scalar(datetime.now(UTC), TIMESTAMP)
-    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
-
-
 def _is_foreign(uri: str) -> bool:
     """Whether there is a `pairs` table that is in use, though no database of ours is there."""
     pairs = find_table(uri, "pairs")
     return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
-
-
-def _check_encoder(side: str, pinned: EncoderPin, given: EncoderPin) -> None:
-    revisions = {pinned.revision, given.revision} - {""}
-    if pinned.name != given.name or len(revisions) > 1:
-        raise EncoderMismatchError(side, _spelled(pinned), _spelled(given))
-    if pinned.dimension != given.dimension:
-        raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
-
-
-def _spelled(pin: EncoderPin) -> str:
-    return f"{pin.name}@{pin.revision}" if pin.revision else pin.name
