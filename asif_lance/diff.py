@@ -6,7 +6,7 @@ States share most of their fragments, so only the fragments that one of them has
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import lance
@@ -32,8 +32,8 @@ class Changes:
     removed: tuple[str, ...]
     changed: tuple[str, ...]
 
-    def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
+    def __len__(self) -> int:
+        return len(self.added) + len(self.removed) + len(self.changed)
 
 
 def changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> Changes:
@@ -51,6 +51,57 @@ def changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> Changes:
         removed=_sorted(old_ids.filter(pc.invert(pc.is_in(old_ids, new_ids)))),
         changed=_changed(old, before, new, after, common),
     )
+
+
+Counts = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Changes, and where the pairs came from.
+
+    Attributes:
+        changes: the ids.
+        by_source: source -> how many were `added`, `removed`, `changed`; "" for none given.
+        by_license: the same for licences.
+    """
+
+    changes: Changes
+    by_source: Counts
+    by_license: Counts
+
+
+def compared(old: lance.LanceDataset, new: lance.LanceDataset) -> Diff:
+    """Compares two states and counts the differences by source and licence."""
+    found = changes(old, new)
+    groups = {
+        "added": rows_of(new, found.added),
+        "removed": rows_of(old, found.removed),
+        "changed": rows_of(new, found.changed),
+    }
+    return Diff(found, _counted(groups, "source"), _counted(groups, "license"))
+
+
+def rows_of(
+    state: lance.LanceDataset,
+    ids: Sequence[str],
+    columns: Sequence[str] = ("pair_id", "caption", "image_uri", "source", "license"),
+) -> pa.Table:
+    """Rows of a state by id, in the order of the ids."""
+    wanted = pa.array(ids, pa.string())
+    scanner = state.scanner(columns=list(columns))
+    found = [b.filter(pc.is_in(b["pair_id"], wanted)) for b in scanner.to_batches()] if ids else []
+    rows = pa.Table.from_batches(found, scanner.projected_schema)
+    return rows.take(pc.drop_null(pc.index_in(wanted, rows["pair_id"].combine_chunks())))
+
+
+def _counted(groups: dict[str, pa.Table], column: str) -> Counts:
+    counts: Counts = {}
+    for kind, rows in groups.items():
+        for value in rows[column].to_pylist():
+            of_value = counts.setdefault(value or "", dict.fromkeys(groups, 0))
+            of_value[kind] += 1
+    return dict(sorted(counts.items()))
 
 
 Fragments = list[lance.LanceFragment]

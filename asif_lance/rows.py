@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceOperation
+from numpy.typing import NDArray
 
 from asif_lance.errors import DimensionError, InputError
+
+# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
+ROWS_PER_FRAGMENT = 10_000
 
 # A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
 _PLACE_BITS = 32
@@ -28,15 +33,34 @@ def present(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.RecordBat
             yield found
 
 
+def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
+    """Adds rows that are not there, in fragments of ten thousand; returns how many.
+
+    Without a lock another writer may be adding the same ids: then Lance has to compare keys. It
+    does so by a filter over the ids that it writes into its log, 65 kB per commit; with a lock
+    that filter would only be one more thing that remembers forgotten ids.
+    """
+    if locked:
+        lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
+        return len(rows)
+    added = 0
+    for start in range(0, len(rows), ROWS_PER_FRAGMENT):
+        merge = dataset.merge_insert("pair_id").when_not_matched_insert_all()
+        added += int(merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))["num_inserted_rows"])
+    return added
+
+
 def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
     """Soft-deletes rows in one commit; returns how many.
 
     Rows are named by their addresses, so that no id and no predicate gets into Lance's log.
     """
     addresses = [batch["_rowaddr"].to_numpy() for batch in present(dataset, ids)]
-    if not addresses:
-        return 0
-    rows = np.concatenate(addresses)
+    return delete_at(dataset, np.concatenate(addresses)) if addresses else 0
+
+
+def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
+    """Soft-deletes the rows with these addresses in one commit; returns how many."""
     updated, removed = [], []
     for fragment_id in np.unique(rows >> _PLACE_BITS).tolist():
         places = rows[rows >> _PLACE_BITS == fragment_id] & (2**_PLACE_BITS - 1)
@@ -48,6 +72,14 @@ def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
     operation = LanceOperation.Delete(updated, removed, "false")
     lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
     return len(rows)
+
+
+def dated(pairs: pa.Table) -> pa.Table:
+    """The rows with the time of now where they have no `ingested_at`."""
+    if "ingested_at" in pairs.schema.names:
+        return pairs
+    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -23,6 +23,8 @@ import pyarrow as pa
 from asif_lance.errors import (
     DatabaseError,
     DatabaseNotFoundError,
+    DimensionError,
+    EncoderMismatchError,
     MigrationNeededError,
     NewerDatabaseError,
 )
@@ -36,7 +38,7 @@ _KEY = {"lance-schema:unenforced-primary-key": "true"}
 
 VERSIONS_SCHEMA = pa.schema(
     [
-        pa.field("name", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("name", pa.string(), nullable=False),
         pa.field("number", pa.int64(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("command", pa.string(), nullable=False),
@@ -58,9 +60,20 @@ REJECTS_SCHEMA = pa.schema(
     ]
 )
 
+RECEIPTS_SCHEMA = pa.schema(
+    [
+        pa.field("receipt_id", pa.string(), nullable=False),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("pairs", pa.int64(), nullable=False),
+        pa.field("clean", pa.bool_(), nullable=False),
+        pa.field("body", pa.string(), nullable=False),
+    ]
+)
+
 MIGRATIONS_SCHEMA = pa.schema(
     [
-        pa.field("id", pa.string(), nullable=False, metadata=_KEY),
+        pa.field("id", pa.string(), nullable=False),
         pa.field("hash", pa.string(), nullable=False),
         pa.field("applied_at", TIMESTAMP, nullable=False),
     ]
@@ -99,6 +112,26 @@ def read_pins(pairs: lance.LanceDataset) -> dict[str, EncoderPin]:
     return {
         side: EncoderPin(**json.loads(metadata[k])) for side, k in keys.items() if k in metadata
     }
+
+
+def check_pin(side: str, pinned: EncoderPin, given: EncoderPin) -> None:
+    """Passes when the given encoder made the vectors that are there.
+
+    An empty revision, on either side, is unknown and fits any.
+
+    Raises:
+        EncoderMismatchError: another encoder or another revision of it.
+        DimensionError: the same encoder with vectors of another size.
+    """
+    revisions = {pinned.revision, given.revision} - {""}
+    if pinned.name != given.name or len(revisions) > 1:
+        raise EncoderMismatchError(side, _spelled(pinned), _spelled(given))
+    if pinned.dimension != given.dimension:
+        raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
+
+
+def _spelled(pin: EncoderPin) -> str:
+    return f"{pin.name}@{pin.revision}" if pin.revision else pin.name
 
 
 @dataclass(frozen=True, slots=True)

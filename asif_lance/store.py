@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from typing import TypeVar
 
 import lance
@@ -19,22 +20,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance import rows as pair_rows
-from asif_lance.diff import changes
+from asif_lance.diff import Changes, Diff, changes, compared
 from asif_lance.errors import (
+    DatabaseError,
     DatabaseExistsError,
-    DimensionError,
-    EncoderMismatchError,
     StorageError,
     VersionNotFoundError,
 )
+from asif_lance.journal import interrupted
 from asif_lance.locks import WriteLock
 from asif_lance.predicates import matching, predicate_errors, wrapped
 from asif_lance.records import EncoderPin, ModelVersion, Reject
 from asif_lance.schema import (
     REJECTS_SCHEMA,
-    TIMESTAMP,
     apply_migrations,
     check_migrated,
+    check_pin,
     pairs_schema,
     read_pins,
 )
@@ -47,9 +48,6 @@ from asif_lance.tables import (
     tidy,
 )
 from asif_lance.versions import LATEST, Ledger, to_record
-
-# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
-ROWS_PER_FRAGMENT = 10_000
 
 _LOOKS = 5
 _LOOK_SECONDS = 0.05
@@ -70,12 +68,14 @@ class PairStore:
         image: the encoder whose vectors `image_vector` holds.
         text: the encoder whose vectors `text_vector` holds.
         lock_timeout: seconds to wait for another writer before `DatabaseBusyError`.
+        notice: what opening had to repair, for the user to know.
     """
 
     uri: str
     image: EncoderPin
     text: EncoderPin
     lock_timeout: float = 60.0
+    notice: str | None = field(default=None, compare=False)
 
     @classmethod
     def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
@@ -104,8 +104,9 @@ class PairStore:
         """
         uri = location(uri)
         check_migrated(uri)
+        notice = _recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(open_table(uri, "pairs"))
-        return cls(uri, pins["image"], pins["text"])
+        return cls(uri, pins["image"], pins["text"], notice=notice)
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
         """Passes when these encoders made the vectors of this database.
@@ -116,8 +117,8 @@ class PairStore:
             EncoderMismatchError: another encoder or another revision of it.
             DimensionError: the same encoder with vectors of another size.
         """
-        _check_encoder("image", self.image, image)
-        _check_encoder("text", self.text, text)
+        check_pin("image", self.image, image)
+        check_pin("text", self.text, text)
 
     # Pairs at head
 
@@ -129,7 +130,7 @@ class PairStore:
             return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
     def add(self, pairs: pa.Table) -> int:
-        """Adds pairs that are not there yet; one commit per 10,000 of them, none for none.
+        """Adds pairs that are not there yet; in one commit, or none for none.
 
         Args:
             pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
@@ -143,24 +144,20 @@ class PairStore:
             InputError: columns that do not fit.
         """
         schema = pairs_schema(self.image.dimension, self.text.dimension)
-        rows = pair_rows.first_of_each(pair_rows.conform(_dated(pairs), schema), "pair_id")
-        added = 0
-        with self._writing("add"):
+        rows = pair_rows.first_of_each(pair_rows.conform(pair_rows.dated(pairs), schema), "pair_id")
+        with self.writing("add"):
             known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
             rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
-            for start in range(0, len(rows), ROWS_PER_FRAGMENT):
-                # Where no lock file is possible, the key keeps another writer's rows apart.
-                merge = self._head().merge_insert("pair_id").when_not_matched_insert_all()
-                done = merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))
-                added += int(done["num_inserted_rows"])
-        return added
+            if len(rows) == 0:
+                return 0
+            return pair_rows.append(self._head(), rows, locked=local_path(self.uri) is not None)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.
 
         Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
         """
-        with self._writing("delete"):
+        with self.writing("delete"):
             return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
 
     def matching(self, where: str, *, version: str | None = None) -> list[str]:
@@ -177,7 +174,7 @@ class PairStore:
 
     def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
         """Names what is at head as the next version; None when `latest` holds the same pairs."""
-        with self._writing("publish"):
+        with self.writing("publish"):
             return self._publish(command, message)
 
     def versions(self) -> list[ModelVersion]:
@@ -218,7 +215,7 @@ class PairStore:
             InvalidNameError: the alias is reserved or has characters that cannot be used.
             VersionNotFoundError: there is no such version.
         """
-        with self._writing("tag"):
+        with self.writing("tag"):
             Ledger(self.uri).tag(alias, version)
 
     def untag(self, alias: str) -> None:
@@ -228,7 +225,7 @@ class PairStore:
             InvalidNameError: it is a version's own name.
             VersionNotFoundError: no version has it.
         """
-        with self._writing("untag"):
+        with self.writing("untag"):
             Ledger(self.uri).untag(alias)
 
     def rollback(self, version: str, *, message: str = "") -> ModelVersion:
@@ -239,7 +236,7 @@ class PairStore:
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        with self._writing("rollback"):
+        with self.writing("rollback"):
             old = self.version(version)
             with storage_errors(self.uri):
                 open_table(self.uri, "pairs", old.lance_version).restore()
@@ -279,7 +276,7 @@ class PairStore:
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
         if not rows:
             return
-        with self._writing("add_rejects"), storage_errors(self.uri):
+        with self.writing("add_rejects"), storage_errors(self.uri):
             table = open_table(self.uri, "rejects")
             data = pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
             tidy(lance.write_dataset(data, table, mode="append"))
@@ -290,20 +287,53 @@ class PairStore:
             rows = open_table(self.uri, "rejects").to_table()
             return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
 
+    # What changed
+
+    def diff(self, old: str, new: str = LATEST) -> Diff:
+        """Pairs that one version has and the other has not, or has with other content.
+
+        Raises:
+            VersionNotFoundError: one of them is not there.
+        """
+        return self._looking(old, lambda a: self._looking(new, lambda b: compared(a, b)))
+
+    def unpublished(self) -> Changes:
+        """What head has changed since the newest version."""
+        rows, head = Ledger(self.uri).rows(), self._head()
+        if not rows:
+            return changes(None, head)
+        return self._looking(rows[-1]["name"], lambda latest: changes(latest, head))
+
+    def adopt_head(self) -> bool:
+        """Lets `latest` mean head when both hold the same pairs; says whether that changed it.
+
+        Whoever builds an index does so at head, and calls this for readers of `latest` to get it.
+        """
+        with self.writing("adopt"):
+            return Ledger(self.uri).adopt(self._head())
+
     # Inside
 
     def _head(self) -> lance.LanceDataset:
         return open_table(self.uri, "pairs")
 
     @contextmanager
-    def _writing(self, command: str) -> Iterator[None]:
-        with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
-            yield
+    def writing(self, command: str) -> Iterator[None]:
+        """Holds the write lock around a change, after finishing a forget that was killed.
+
+        Raises:
+            DatabaseBusyError: another writer kept the lock for too long.
+        """
+        while True:
+            with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
+                if not interrupted(self.uri):
+                    yield
+                    return
+            _recover(self.uri)
 
     def _publish(self, command: str, message: str) -> ModelVersion | None:
         ledger, head = Ledger(self.uri), self._head()
-        rows = ledger.rows()
-        change = changes(self.dataset(rows[-1]["name"]) if rows else None, head)
+        change = self.unpublished()
         if not change:
             return None
         counts = {
@@ -330,6 +360,21 @@ class PairStore:
         raise AssertionError  # the last attempt returned or raised
 
 
+def _recover(uri: str) -> str | None:
+    # Forgetting stands above the store, and the store must not import it; yet whoever opens a
+    # database or writes to it has to finish a forgetting that was killed.
+    note: str | None = import_module("asif_lance.forget").recover(uri)
+    return note
+
+
+def _recover_if_possible(uri: str) -> str | None:
+    """Readers can go on without: every version's name means a whole state at any time."""
+    try:
+        return _recover(uri)
+    except DatabaseError as error:
+        return f"an interrupted forget could not be finished yet: {error}"
+
+
 def _make_directory(uri: str) -> None:
     directory = local_path(uri)
     if directory is not None:
@@ -337,26 +382,7 @@ def _make_directory(uri: str) -> None:
             directory.mkdir(parents=True, exist_ok=True)
 
 
-def _dated(pairs: pa.Table) -> pa.Table:
-    if "ingested_at" in pairs.schema.names:
-        return pairs
-    now = pa.scalar(datetime.now(UTC), TIMESTAMP)
-    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
-
-
 def _is_foreign(uri: str) -> bool:
     """Whether there is a `pairs` table that is in use, though no database of ours is there."""
     pairs = find_table(uri, "pairs")
     return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
-
-
-def _check_encoder(side: str, pinned: EncoderPin, given: EncoderPin) -> None:
-    revisions = {pinned.revision, given.revision} - {""}
-    if pinned.name != given.name or len(revisions) > 1:
-        raise EncoderMismatchError(side, _spelled(pinned), _spelled(given))
-    if pinned.dimension != given.dimension:
-        raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
-
-
-def _spelled(pin: EncoderPin) -> str:
-    return f"{pin.name}@{pin.revision}" if pin.revision else pin.name

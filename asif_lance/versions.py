@@ -17,9 +17,12 @@ from typing import Any
 
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from asif_lance.diff import changes
 from asif_lance.errors import InvalidNameError, StorageError, VersionNotFoundError
 from asif_lance.records import ModelVersion
+from asif_lance.rows import delete_at
 from asif_lance.schema import VERSIONS_SCHEMA
 from asif_lance.tables import open_table, storage_errors, upsert
 
@@ -103,8 +106,53 @@ class Ledger:
             VersionNotFoundError: no version has it.
         """
         check_alias(alias)
-        self.write(_with_alias([self.find(alias)], alias, None))
+        row = self.find(alias)
         self.unpoint(alias)
+        self.write(_with_alias([row], alias, None))
+
+    def remove(self, names: list[str]) -> None:
+        """Takes versions off the list in one commit; `mend` then drops their tags.
+
+        Their aliases' tags go first: `mend` would set them again, but could not tell one that has
+        no row any more from a tag of somebody else.
+        """
+        for alias in (a for row in self.rows() if row["name"] in names for a in row["aliases"]):
+            self.unpoint(alias)
+        with storage_errors(self.uri):
+            table = open_table(self.uri, "versions")
+            scanner = table.scanner(columns=["name"], with_row_address=True)
+            rows = scanner.to_table()
+            gone = rows.filter(pc.is_in(rows["name"], pa.array(names, pa.string())))
+            if len(gone):
+                delete_at(table, gone["_rowaddr"].to_numpy())
+
+    def adopt(self, head: lance.LanceDataset) -> bool:
+        """Lets the newest version's name mean head, if head holds the same pairs.
+
+        For maintenance that changes only the form: compaction, a new index. Says whether it did.
+        """
+        rows = self.rows()
+        if not rows:
+            return False
+        old = self.lance_version(rows[-1]["name"])
+        if old == head.version or changes(open_table(self.uri, "pairs", old), head):
+            return False
+        self.point(rows[-1]["name"], head.version)
+        self.mend()
+        return True
+
+    def mend(self) -> None:
+        """Makes Lance's tags agree with the table, after a kill in between or for good order."""
+        tags, rows = self.lance_versions(), self.rows()
+        for row in (row for row in rows if row["name"] in tags):
+            further = [*row["aliases"], *([LATEST] if row is rows[-1] else [])]
+            for name in further:
+                if tags.get(name) != tags[row["name"]]:
+                    self.point(name, tags[row["name"]])
+        known = {row["name"] for row in rows}
+        for name in tags:
+            if _NUMBERED.fullmatch(name) and name not in known:
+                self.unpoint(name)
 
     def write(self, rows: list[Row]) -> None:
         """Adds or replaces rows, all in one commit."""

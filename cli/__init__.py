@@ -14,11 +14,12 @@ import click
 
 from asif_lance.errors import AsifError
 
-from .admin import info, migrate
+from .admin import info, migrate, optimize
 from .audit import audit
 from .data import delete, ingest
 from .demo import demo
-from .history import rollback, tag, versions
+from .forget import forget
+from .history import diff, rollback, tag, versions
 from .options import Context
 from .query import classify, search
 
@@ -68,4 +69,6 @@ def _register(commands: Sequence[click.Command]) -> None:
         main.add_command(command)
 
 
-_register([demo, ingest, classify, search, delete, versions, tag, rollback, audit, info, migrate])
+_register([demo, ingest, classify, search])
+_register([delete, forget, versions, diff, tag, rollback])
+_register([audit, info, optimize, migrate])

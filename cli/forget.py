@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from asif_lance.forget import ForgetPlan, VerifyReport
     from asif_lance.receipts import Receipt
 
-#: Part of a receipt's JSON only: long lists of fingerprints.
-_FINGERPRINTS = ("ids", "values", "vectors")
-
 
 @click.command()
 @pairs_arguments
@@ -99,11 +96,10 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
         "forgotten": f"{receipt.pairs:,} pairs",
         "reason": receipt.reason or "none given",
         "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
-        "searched afterwards": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
+        "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
-        "not covered": "; ".join(receipt.not_covered),
     }
-    print_table(["", ""], list(facts.items()))
+    print_table(["", ""], [*facts.items(), *(("not covered", n) for n in receipt.not_covered)])
     columns = ("name", "pairs_before", "pairs_after")
     rows = [(v.name, v.pairs_before, v.pairs_after) for v in receipt.versions]
     print_table([c.replace("_", " ") for c in columns], rows)

@@ -149,9 +149,12 @@ def open_model(
     """The model that `model_options` describe."""
     from asif_lance import model as library
 
-    return library.open_model(
+    opened = library.open_model(
         context.db, model, as_of=as_of, recipe_name=recipe_name, k=k, p=p, device=device
     )
+    if opened.store.notice:
+        note(opened.store.notice)
+    return opened
 
 
 def prediction_json(prediction: Prediction, top: int, explain: int | None) -> dict[str, Any]:

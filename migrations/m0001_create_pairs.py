@@ -13,7 +13,7 @@ UTC = pa.timestamp("us", "UTC")
 
 VERSIONS = pa.schema(
     [
-        pa.field("name", pa.string(), nullable=False, metadata=KEY),
+        pa.field("name", pa.string(), nullable=False),
         pa.field("number", pa.int64(), nullable=False),
         pa.field("message", pa.string(), nullable=False),
         pa.field("command", pa.string(), nullable=False),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,14 +10,17 @@ import pyarrow as pa
 import pytest
 from pairs_at_hand import IMAGE, TEXT, names, new_store, pairs
 
-from asif_lance import schema
+from asif_lance import receipts, schema
 from asif_lance.errors import (
     DatabaseError,
     DatabaseNotFoundError,
     MigrationNeededError,
     NewerDatabaseError,
 )
+from asif_lance.forget import forget
 from asif_lance.store import PairStore
+
+ASSETS = Path(__file__).parent / "assets"
 
 
 def test_migrations_lead_to_the_schemas_that_the_code_uses(tmp_path: Path) -> None:
@@ -132,6 +137,57 @@ def test_a_creation_cut_short_is_no_database_and_can_be_repeated(
         PairStore.open(uri)
     PairStore.create(uri, image=IMAGE, text=TEXT)
     assert PairStore.open(uri).image == IMAGE
+
+
+@pytest.mark.parametrize("asset", sorted(ASSETS.glob("database-*.tar.gz")), ids=lambda p: p.name)
+def test_databases_of_earlier_releases_are_upgraded_and_used(asset: Path, tmp_path: Path) -> None:
+    with tarfile.open(asset) as archive:
+        archive.extractall(tmp_path, filter="data")
+    uri = str(tmp_path / "db")
+    with pytest.raises(MigrationNeededError):
+        PairStore.open(uri)
+    assert schema.migrate(uri)[-1] == schema.known_migrations()[-1].id
+    store = PairStore.open(uri)
+    assert (store.image, store.text) == (IMAGE, TEXT)
+    assert [(v.name, v.pairs, v.aliases) for v in store.versions()] == [
+        ("v1", 20, ()),
+        ("v2", 30, ("prod",)),
+        ("v3", 25, ()),
+    ]
+    assert store.rejects().num_rows == 1
+    assert store.add(pairs(names(0, 40))) == 15
+    version = store.publish(command="ingest")
+    assert version is not None
+    assert (version.name, version.pairs) == ("v4", 40)
+    assert forget(store, names(7, 8), reason="asked to").clean
+    assert [v.pairs for v in store.versions()] == [19, 29, 24, 39]
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+def test_an_upgrade_killed_anywhere_is_completed_by_the_next(step: int, tmp_path: Path) -> None:
+    with tarfile.open(ASSETS / "database-m0001.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    uri = str(tmp_path / "db")
+    calls = []
+
+    def armed(*args: object, **kwargs: object) -> object:
+        result = write(*args, **kwargs)
+        calls.append(args)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        return result
+
+    write = lance.write_dataset
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lance, "write_dataset", armed)
+        with contextlib.suppress(KeyboardInterrupt):
+            schema.migrate(uri)
+    schema.migrate(uri)
+    store = PairStore.open(uri)
+    assert receipts.load_all(uri) == []
+    assert [v.pairs for v in store.versions()] == [20, 30, 25]
+    recorded = lance.dataset(f"{uri}/migrations.lance").to_table()["id"].to_pylist()
+    assert recorded == [step.id for step in schema.known_migrations()]
 
 
 def _plain(pin: object) -> dict[str, object]:

@@ -33,7 +33,8 @@ from asif_lance.errors import (
 )
 from asif_lance.locks import WriteLock
 from asif_lance.records import Reject
-from asif_lance.store import ROWS_PER_FRAGMENT, PairStore
+from asif_lance.rows import ROWS_PER_FRAGMENT
+from asif_lance.store import PairStore
 from asif_lance.versions import Ledger
 
 
@@ -441,7 +442,8 @@ def test_processes_that_ingest_overlapping_pairs_lose_and_double_none(store: Pai
 def test_without_a_lock_the_primary_key_keeps_rows_single(
     store: PairStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asif_lance.locks.local_path", lambda uri: None)
+    for room in ("locks", "store"):
+        monkeypatch.setattr(f"asif_lance.{room}.local_path", lambda uri: None)
     in_threads(6, lambda: store.add(pairs(names(0, 50))))
     assert head(store).count_rows() == 50
 

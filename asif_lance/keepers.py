@@ -1,0 +1,104 @@
+"""Who else keeps something of pairs: each lets go of what was forgotten, and says of how much.
+
+A keeper is a function of the database's address and the forgotten content. It removes the content
+physically (`purge_rows` does that for tables), and doing it twice does no harm: a keeper may have
+been killed half-way before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from asif_lance.needles import Content
+from asif_lance.purge import clean_up
+from asif_lance.rows import delete_at
+from asif_lance.tables import find_table, open_table
+from asif_lance.versions import Ledger
+
+Keeper = Callable[[str, Content], int]
+
+_REDACTED = "[forgotten]"
+# Shorter texts turn up in others by chance.
+_QUOTABLE = 8
+
+
+def forget_rejects(uri: str, content: Content) -> int:
+    """Rejected items that are a forgotten pair's picture, or are said to double the pair."""
+    names = content.column("image_uri") | content.column("pair_id")
+
+    def doomed(rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        items, reasons = rows["item"].to_pylist(), rows["reason"].to_pylist()
+        told = zip(items, reasons, strict=True)
+        return np.array([item in names or not names.isdisjoint(r.split()) for item, r in told])
+
+    return purge_rows(uri, "rejects", ["item", "reason"], doomed)
+
+
+def redact_messages(uri: str, content: Content) -> int:
+    """Messages of model versions that quote a forgotten pair; the versions keep all else."""
+    columns = ("pair_id", "caption", "image_uri", "image_sha256", "attributes")
+    texts = {text for name in columns for text in content.column(name) if len(text) >= _QUOTABLE}
+    quoted = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
+    ledger = Ledger(uri)
+    old = ledger.rows()
+    new = [{**row, "message": quoted.sub(_REDACTED, row["message"])} for row in old]
+    changed = [after for after, before in zip(new, old, strict=True) if after != before]
+    if changed:
+        ledger.write(changed)
+    settle(uri, "versions")
+    return len(changed)
+
+
+def purge_rows(
+    uri: str,
+    table: str,
+    columns: Sequence[str],
+    doomed: Callable[[pa.RecordBatch], NDArray[np.bool_]],
+) -> int:
+    """Removes rows of a bookkeeping table, so that no file of it holds them; returns how many.
+
+    Args:
+        uri: the database.
+        table: one without tags; nothing happens when it is not there.
+        columns: what `doomed` gets to see.
+        doomed: says of each row of a batch whether it has to go.
+    """
+    dataset = find_table(uri, table)
+    if dataset is None:
+        return 0
+    scanner = dataset.scanner(columns=list(columns), with_row_address=True)
+    found = [b["_rowaddr"].to_numpy()[doomed(b)] for b in scanner.to_batches() if len(b)]
+    addresses = np.concatenate(found) if found else np.empty(0, np.uint64)
+    if len(addresses):
+        delete_at(dataset, addresses)
+    settle(uri, table)
+    return len(addresses)
+
+
+def settle(uri: str, table: str) -> None:
+    """Makes soft deletes of a bookkeeping table final and drops its old versions."""
+    dataset = open_table(uri, table)
+    if any(fragment.metadata.deletion_file for fragment in dataset.get_fragments()):
+        dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
+    clean_up(uri, table)
+
+
+def rows_of(content: Content, column: str) -> Callable[[pa.RecordBatch], NDArray[np.bool_]]:
+    """For tables that name pairs in a column: which rows are about forgotten ones."""
+    ids = pa.array(sorted(content.column("pair_id")), pa.string())
+
+    def doomed(rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = pc.is_in(rows[column], ids).to_numpy(zero_copy_only=False)
+        return found
+
+    return doomed
+
+
+KEEPERS: dict[str, Keeper] = {"rejects": forget_rejects, "messages": redact_messages}
+"""Each keeper by the name that receipts give it. A room that keeps pairs' content adds its own."""
