@@ -22,7 +22,8 @@ from .products import Blocks, Doubles, FastProduct
 
 _GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
 _PENDING = 2**17  # groups that wait to be looked into
-_STRIDE = 61  # one anchor in so many is sampled; prime, so that repeated captions do not resonate
+_STRIDES = 61, 251  # one anchor in so many is sampled for a batch, for a single query, to which
+# proposals cost less; primes, so that repeated captions do not resonate
 _NO_FLOOR = float(np.finfo(np.float32).min)
 _FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
 
@@ -217,7 +218,7 @@ def _guess(product: FastProduct, table: Table, k: int) -> Floats | None:
     guess that is too high rare, and with twice the errors it is low enough even if all are equal.
     """
     n = len(table.anchors)
-    stride = max(_STRIDE, -(-n // product.run))
+    stride = max(_STRIDES[product.count == 1], -(-n // product.run))
     picked = np.arange(stride // 2, n, stride, dtype=np.int64)
     picked = picked if table.live is None else picked[table.live[picked]]
     expected = k * len(picked) / table.count
