@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from .errors import DimensionError, InputError
 
-ANCHOR_NORM = 1.25
+ANCHOR_NORM = 1.01
 """Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
 
 GROUP = 16
@@ -34,10 +34,11 @@ _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
 _TAKEN = 2**20  # elements of anchors gathered at a time for exact products
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
-_RUN = 2**22  # similarities held at a time: 16 MB
-_BIGGER = 16  # times as much of both on an accelerator
+_RUN = 2**19  # similarities held at a time
+_BIGGER = 128  # times as much of both on an accelerator
 _LONGEST = 2**17  # anchors in a run, however few the queries
 _UNIT = 2.0**-24
+_ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11}
 _COARSER = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}  # what torch may round inputs by
 _DENSE = 8  # one exact product on its own costs about as much as this many in a matrix product
 
@@ -156,22 +157,50 @@ def exact_products(
     Returns:
         (p,) float64.
     """
-    step = max(_TAKEN // max(queries.shape[1], 1), 1)
+    rows_at_a_time = max(_TAKEN // max(queries.shape[1], 1), 1)
+    widen = _Widener(anchors, max(min(rows_at_a_time, len(indices)), 1))
     wide = torch.from_numpy(queries).double()
     distinct, position = _distinct(indices, len(anchors))
-    device = anchors.blocks[0].device.type
-    products = np.empty(len(indices), dtype=np.float64)
-    if device != "cpu" or len(indices) * _DENSE >= len(distinct) * len(queries):
-        for start in range(0, len(distinct), step):
-            matrix = _exactly(anchors.take(distinct[start : start + step]), wide.T)
-            here = np.flatnonzero((position >= start) & (position < start + step))
-            products[here] = matrix.cpu().numpy()[position[here] - start, rows[here]]
-        return products
-    taken = torch.empty((min(step, len(indices)), wide.shape[1]), dtype=anchors.dtype)
-    buffer = torch.empty_like(taken, dtype=torch.float64)  # new memory each time costs as much
-    for start in range(0, len(indices), step):
-        at = slice(start, start + step)
-        products[at] = _row_by_row(wide, anchors.take(indices[at], taken), rows[at], buffer)
+    if widen.on_accelerator or len(indices) * _DENSE >= len(distinct) * len(queries):
+        return _by_matrix(wide, anchors, distinct, rows, position, widen)
+    return _by_query(wide, anchors, rows, indices, widen)
+
+
+def _by_matrix(
+    wide: torch.Tensor,
+    anchors: Blocks,
+    distinct: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    position: NDArray[np.int64],
+    widen: _Widener,
+) -> Doubles:
+    """Multiply every query with every distinct anchor, and pick."""
+    products = np.empty(len(rows), dtype=np.float64)
+    for start in range(0, len(distinct), widen.rows):
+        stop = start + widen.rows
+        matrix = widen.multiply(widen(anchors.take(distinct[start:stop])), wide.T).cpu().numpy()
+        here = np.flatnonzero((position >= start) & (position < stop))
+        products[here] = matrix[position[here] - start, rows[here]]
+    return products
+
+
+def _by_query(
+    wide: torch.Tensor,
+    anchors: Blocks,
+    rows: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    widen: _Widener,
+) -> Doubles:
+    """Multiply each query with its own anchors only."""
+    products = np.empty(len(rows), dtype=np.float64)
+    taken = torch.empty((widen.rows, wide.shape[1]), dtype=anchors.dtype)
+    for start in range(0, len(rows), widen.rows):
+        at = slice(start, start + widen.rows)
+        mine = widen(anchors.take(indices[at], taken))
+        cuts = np.flatnonzero(np.diff(rows[at], prepend=-1, append=len(wide)))
+        for lo, hi in itertools.pairwise(cuts):
+            product = widen.multiply(mine[lo:hi], wide[rows[start + lo]])
+            products[start + lo : start + hi] = product.numpy()
     return products
 
 
@@ -183,30 +212,39 @@ def _distinct(indices: NDArray[np.int64], n: int) -> tuple[NDArray[np.int64], ND
     return np.flatnonzero(seen), place[indices]
 
 
-def _row_by_row(
-    wide: torch.Tensor, taken: torch.Tensor, rows: NDArray[np.int64], buffer: torch.Tensor
-) -> Doubles:
-    """Multiply each query with its own run of anchors."""
-    products = np.empty(len(rows), dtype=np.float64)
-    cuts = np.flatnonzero(np.diff(rows, prepend=-1, append=len(wide)))
-    for lo, hi in itertools.pairwise(cuts):
-        products[lo:hi] = _exactly(taken[lo:hi], wide[rows[lo]], buffer).numpy()
-    return products
+class _Widener:
+    """Makes anchors float64 and multiplies them without rounding.
 
+    Attributes:
+        rows: most anchors at a time.
+        on_accelerator: whether it works there: MPS has no float64, so its anchors come to the CPU.
+    """
 
-def _exactly(
-    rows: torch.Tensor, queries: torch.Tensor, buffer: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Multiply anchors, written as a sum of matrices with exact products, and round once."""
-    if rows.device.type == "mps":  # has no float64
-        rows = rows.cpu()
-    wide = rows.double() if buffer is None else buffer[: rows.shape[0]].copy_(rows)
-    queries = queries.to(rows.device)
-    if rows.dtype == torch.float16:
-        return wide @ queries
-    coarse, fine = _ANCHOR_GRIDS
-    high = torch.round(wide / coarse) * coarse
-    return high @ queries + torch.round((wide - high) / fine) * fine @ queries
+    def __init__(self, anchors: Blocks, rows: int) -> None:
+        """Prepare for at most `rows` anchors at a time."""
+        self.rows, device = rows, anchors.blocks[0].device
+        self.on_accelerator = device.type not in ("cpu", "mps")
+        self._exact = anchors.dtype == torch.float16
+        # By way of float32 is faster than at one go, and new memory costs as much as converting.
+        steps = [torch.float32, torch.float64] if self._exact else [torch.float64]
+        home = device if self.on_accelerator else torch.device("cpu")
+        shape = rows, anchors.blocks[0].shape[1]
+        self._buffers = [torch.empty(shape, dtype=step, device=home) for step in steps]
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Copy anchors to float64; the next call overwrites them."""
+        for buffer in self._buffers:
+            rows = buffer[: rows.shape[0]].copy_(rows)
+        return rows
+
+    def multiply(self, rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+        """Write anchors as a sum of matrices with exact products, and round once."""
+        queries = queries.to(rows.device)
+        if self._exact:
+            return rows @ queries
+        coarse, fine = _ANCHOR_GRIDS
+        high = torch.round(rows / coarse) * coarse
+        return high @ queries + torch.round((rows - high) / fine) * fine @ queries
 
 
 class FastProduct:
@@ -215,12 +253,13 @@ class FastProduct:
     float16 anchors are widened a few at a time into a buffer that stays in the cache. A single
     query on the CPU is instead multiplied with the anchors as they are, at the speed of memory.
 
-    A float32 product of d terms is off by at most gamma_d |q| |a| with gamma_d = d u / (1 - d u),
+    A float32 sum of d products is off by at most gamma_d |q| |a| with gamma_d = d u / (1 - d u),
     in any order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1).
+    A single query is rounded to the anchors' type, and so are its products.
 
     Attributes:
+        count: m.
         run: most anchors of one call, a multiple of `GROUP`.
-        slack: (m,) float64, how far a similarity may be from the exact one.
     """
 
     def __init__(
@@ -239,21 +278,32 @@ class FastProduct:
             scale: (n,) multiplies each anchor's sums.
         """
         count, d = queries.shape
-        self._anchors, self._count = anchors, count
+        self._anchors, self.count = anchors, count
         bigger = 1 if queries.device.type == "cpu" else _BIGGER
         self._single = count == 1 and queries.device.type == "cpu"
         width = 1 if self._single else _rounded_up(count)
         longest = min(max(bigger * _RUN // width, GROUP), _LONGEST)
         self.run = min(longest // GROUP * GROUP, _rounded_up(len(anchors)))
         self._step = self.run if self._single else max(bigger * _WIDE // max(d, 1), 1)
+        kind = anchors.dtype if self._single else torch.float32
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
-        self._weights = padded.to(anchors.dtype if self._single else queries.dtype).T.contiguous()
+        self._weights = padded.to(kind).T.contiguous()
         self._wide = queries.new_empty((0 if self._single else min(self._step, self.run), d))
         self._scores = queries.new_zeros((self.run, width))
         self._load = _Loader(queries.device)
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
         self._scale = None if scale is None else torch.from_numpy(scale).to(queries)
-        self.slack = self._bound(queries.cpu().double(), offset, scale)
+        self._rounding = _ROUNDING[kind]
+        self._slack = self._bound(queries.cpu().double(), offset, scale)
+
+    def below(self, values: Doubles) -> NDArray[np.float32]:
+        """Go down from (m,) similarities by twice what they may be wrong.
+
+        An anchor that is truly as similar as one of computed similarity v has a computed
+        similarity of at least `below(v)`.
+        """
+        lowered = values - 4 * self._rounding * np.abs(values) - 2 * self._slack
+        return lowered.astype(np.float32)
 
     def between(self, start: int, stop: int) -> torch.Tensor:
         """Give the similarities with anchors [start, stop); the next call overwrites them.
@@ -270,7 +320,7 @@ class FastProduct:
         at = torch.from_numpy(indices)
         scale = None if self._scale is None else self._scale[at.to(self._scale.device)]
         parts = torch.split(self._anchors.take(indices), self._step)
-        return self._fill(parts, len(indices), scale)[: len(indices), : self._count]
+        return self._fill(parts, len(indices), scale)[: len(indices), : self.count]
 
     def _fill(
         self, parts: Iterable[torch.Tensor], size: int, scale: torch.Tensor | None
@@ -282,7 +332,7 @@ class FastProduct:
             done = end
         scores = self._scores[: _rounded_up(size)]
         if self._offset is not None:
-            scores[:, : self._count] += self._offset
+            scores[:, : self.count] += self._offset
         if scale is not None:
             scores[:size] *= scale[:, None]
         scores[size:] = -torch.inf
@@ -300,18 +350,17 @@ class FastProduct:
     def _bound(
         self, queries: torch.Tensor, offset: Doubles | None, scale: Doubles | None
     ) -> Doubles:
-        """Bound the errors of the inputs, the sum, the output, the offset and the scale."""
-        d = queries.shape[1]
+        """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
+        unit = 2 * queries.shape[1] * _UNIT  # twice, for processors that add products in pairs
         norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
-        share = d * _UNIT / (1 - d * _UNIT) + _COARSER[torch.get_float32_matmul_precision()]
-        error = norm * share + 4 * _UNIT
-        if self._weights.dtype == torch.float16:  # both the query and the product are rounded
-            lost = (queries - self._weights.T.double()).norm(dim=1).numpy()
-            error += ANCHOR_NORM * lost + norm * 2.0**-10
+        used = self._weights.T[: self.count].cpu().double()
+        error: Doubles = (queries - used).norm(dim=1).numpy() * ANCHOR_NORM
+        error += norm * (unit / (1 - unit) + _COARSER[torch.get_float32_matmul_precision()])
         size = norm if offset is None else norm + np.abs(offset)
-        widest = 1.0 if scale is None else np.abs(scale).max(initial=0.0)
-        bound: Doubles = (error + 4 * _UNIT * size) * widest
-        return bound
+        if offset is not None or scale is not None:  # the product was rounded before them
+            error += norm * self._rounding
+        error += 4 * _UNIT * (size + 1)
+        return error if scale is None else error * float(np.abs(scale).max(initial=0.0))
 
 
 def _rounded_up(size: int) -> int:

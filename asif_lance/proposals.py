@@ -2,8 +2,8 @@
 
 float32 products of anchors, run by run, are compared with a floor per query; what reaches the
 floor is kept. The floor is guessed from a sample and rises as good anchors are found; it is safe
-as long as it lies two error bounds below the k-th best similarity found, which is checked at the
-end. A query whose guess was too high is scanned again from no floor at all. Runs are visited in
+if it lies twice the error bound below the k-th best similarity found, which is checked at the end.
+ A query whose guess was too high is scanned again from no floor at all. Runs are visited in
 scattered order, so that sorted anchors (each better than the last) cost no more than others.
 """
 
@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from .products import Blocks, Doubles, FastProduct
 
 _GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
-_STRIDE = 61  # one anchor in so many is sampled; prime, so that repeated captions do not resonate
+_PENDING = 2**17  # groups that wait to be looked into
+_STRIDES = 61, 251  # one anchor in so many is sampled for a batch, for a single query, to which
+# proposals cost less; primes, so that repeated captions do not resonate
 _NO_FLOOR = float(np.finfo(np.float32).min)
+_FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
 
 _T = TypeVar("_T", bound=np.generic)
 Floats = NDArray[np.float32]
@@ -96,29 +99,30 @@ class Sheet:
 
 
 class Pool:
-    """The proposals of one batch, trimmed whenever a query has too many."""
+    """The proposals of one batch, trimmed whenever a query has too many.
+
+    Attributes:
+        floors: (m,) what the next proposals must reach.
+        safe: (m,) the highest floors known to keep all of the k best.
+    """
 
     def __init__(
-        self,
-        k: int,
-        slack: Doubles,
-        floors: Floats,
-        settle: Settle,
+        self, k: int, below: Callable[[Doubles], Floats], floors: Floats, settle: Settle
     ) -> None:
         """Start empty.
 
         Args:
             k: proposals that each query needs.
-            slack: (m,) the error bound of values.
+            below: see `FastProduct.below`.
             floors: (m,) values below are of no interest; they only rise.
             settle: cuts proposals to the exact k best of each query, for when so many are within
                 the error bound (equal anchors, for instance) that trimming cannot.
         """
-        self._k, self._slack, self._settle = k, slack, settle
+        self._k, self._below, self._settle = k, below, settle
         self.floors = floors
-        self.kth = np.full(len(slack), -np.inf)
+        self.safe = np.full(len(floors), _NO_FLOOR, dtype=np.float32)
         self._room = 4 * k + 4096
-        self._sizes = np.zeros(len(slack), dtype=np.int64)
+        self._sizes = np.zeros(len(floors), dtype=np.int64)
         self._parts: list[Proposals] = []
 
     def add(self, found: Proposals) -> None:
@@ -129,7 +133,7 @@ class Pool:
             self.trim()
 
     def trim(self) -> Proposals:
-        """Raise the floors to two error bounds below the k-th best, and drop what is below."""
+        """Raise the floors to what is safe below the k-th best, and drop what is lower."""
         kept = self._above(joined(self._parts))
         self._sizes = np.bincount(kept.rows, minlength=len(self._sizes))
         crowded = self._sizes > self._room // 2
@@ -139,24 +143,27 @@ class Pool:
         return kept
 
     def _above(self, found: Proposals) -> Proposals:
-        sheet = Sheet(found.rows, len(self._slack))
+        sheet = Sheet(found.rows, len(self.floors))
         values, indices = sheet.lay(found.values, -np.inf), sheet.lay(found.indices, -1)
         if values.shape[1] >= self._k:
-            self.kth = np.partition(values, -self._k, axis=1)[:, -self._k].astype(np.float64)
-            self.floors = np.maximum(self.floors, (self.kth - 2 * self._slack).astype(np.float32))
+            kth = np.partition(values, -self._k, axis=1)[:, -self._k].astype(np.float64)
+            self._rise(np.maximum(kth, _FEWER_THAN_K))
         rows, columns = np.nonzero((values >= self.floors[:, None]) & (indices >= 0))
         return Proposals(rows, indices[rows, columns], values[rows, columns])
 
     def _settled(self, found: Proposals, crowded: NDArray[np.bool_]) -> Proposals:
         busy = crowded[found.rows]
         settled = self._settle(found.where(busy))
-        worst = np.full(len(crowded), np.inf)
+        worst = np.full(len(crowded), -_FEWER_THAN_K)
         np.minimum.at(worst, settled.rows, settled.values)
-        rise = (worst - self._slack).astype(np.float32)
-        self.floors = np.where(crowded, np.maximum(self.floors, rise), self.floors)
+        self._rise(np.where(crowded, worst, _FEWER_THAN_K))
         self._sizes = np.where(crowded, self._k, self._sizes)
         kept = joined([found.where(~busy), settled])
         return kept.where(np.argsort(kept.rows, kind="stable"))
+
+    def _rise(self, kth: Doubles) -> None:
+        self.safe = np.maximum(self.safe, self._below(kth))
+        self.floors = np.maximum(self.floors, self.safe)
 
 
 def propose(
@@ -174,15 +181,23 @@ def propose(
     Returns:
         The proposals, and which queries they may not be enough for (their guess was too high).
     """
-    start = np.full(len(product.slack), _NO_FLOOR, dtype=np.float32)
-    floors = _guess(product, table, k) if guess else None
-    start = start if floors is None else floors
-    pool = Pool(k, product.slack, start, settle)
-    for begin, end in _runs(len(table.anchors), product.run):
-        found = _hits(product.between(begin, end), pool.floors, begin)
-        pool.add(found if table.live is None else found.where(table.live[found.indices]))
+    start = _guess(product, table, k) if guess else None
+    if start is None:
+        start = np.full(product.count, _NO_FLOOR, dtype=np.float32)
+    pool = Pool(k, product.below, start, settle)
+    _scan(product, table, pool)
     kept = pool.trim()
-    return kept, pool.kth - 2 * product.slack < start
+    return kept, pool.safe < start
+
+
+def _scan(product: FastProduct, table: Table, pool: Pool) -> None:
+    """Put into the pool what reaches its floors."""
+    groups, runs = _Groups(), list(_runs(len(table.anchors), product.run))
+    for begin, end in runs:
+        groups.add(product.between(begin, end), pool.floors, begin)
+        if groups.size > _PENDING or (begin, end) == runs[-1]:
+            found = groups.open(pool.floors)
+            pool.add(found if table.live is None else found.where(table.live[found.indices]))
 
 
 def _runs(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -200,42 +215,65 @@ def _guess(product: FastProduct, table: Table, k: int) -> Floats | None:
     """Guess floors that about twice k anchors reach, from a sample; None if it would be too small.
 
     The k best of all are about `expected` of the sample; four standard deviations more make a
-    guess that is too high rare. Four error bounds below, it is low enough even if all are equal.
+    guess that is too high rare, and with twice the errors it is low enough even if all are equal.
     """
     n = len(table.anchors)
-    stride = max(_STRIDE, -(-n // product.run))
+    stride = max(_STRIDES[product.count == 1], -(-n // product.run))
     picked = np.arange(stride // 2, n, stride, dtype=np.int64)
     picked = picked if table.live is None else picked[table.live[picked]]
     expected = k * len(picked) / table.count
     rank = math.ceil(expected + 4 * math.sqrt(expected)) + 3
     if rank > len(picked):
         return None
-    floors = product.sample(picked).topk(rank, dim=0).values[-1].cpu().numpy()
-    lowered: Floats = (floors - 4 * product.slack).astype(np.float32)
-    return lowered
+    seen = product.sample(picked).topk(rank, dim=0).values[-1].cpu().double().numpy()
+    return product.below(product.below(seen).astype(np.float64))
 
 
-def _hits(scores: torch.Tensor, floors: Floats, begin: int) -> Proposals:
-    """Find the similarities that reach their query's floor.
+class _Groups:
+    """Groups of similarities with one that reaches its query's floor, until they are looked into.
 
-    Comparing the maxima of groups first costs an eighth of comparing all. Positions are flat
-    and columns are gathered whole, because that is several times faster than indexing by pairs.
-
-    Args:
-        scores: (r, w) as `FastProduct.between` gives them.
-        floors: (m,).
-        begin: index of the first anchor.
+    Comparing the maxima of groups first costs an eighth of comparing all, and looking into many
+    groups at once costs less than run by run. Positions are flat and columns are gathered whole,
+    because that is several times faster than indexing by pairs.
     """
-    width = scores.shape[1]
-    bar = np.full(width, np.inf, dtype=np.float32)
-    bar[: len(floors)] = floors
-    grouped = scores.view(_GROUP, -1)
-    reaches = grouped.amax(dim=0).view(-1, width) >= torch.from_numpy(bar).to(scores.device)
-    group = reaches.view(-1).nonzero().view(-1)
-    members = grouped.index_select(1, group)
-    cell = group.cpu().numpy()  # numpy divides and looks up faster
-    row = cell % width
-    hit = (members >= torch.from_numpy(bar[row]).to(scores.device)).view(-1).nonzero().view(-1)
-    place, at = np.divmod(hit.cpu().numpy(), max(len(cell), 1))
-    anchor = place * len(reaches) + (cell // width)[at] + begin
-    return Proposals(row[at], anchor, members.view(-1)[hit].cpu().numpy())
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.size, self._width = 0, 1
+        self._found: list[tuple[Longs, torch.Tensor, int, int]] = []
+
+    def add(self, scores: torch.Tensor, floors: Floats, begin: int) -> None:
+        """Keep the groups of which some similarity reaches its floor.
+
+        Args:
+            scores: (r, w) as `FastProduct.between` gives them.
+            floors: (m,).
+            begin: index of the first anchor.
+        """
+        self._width = scores.shape[1]
+        grouped = scores.view(_GROUP, -1)
+        peaks = grouped.amax(dim=0).view(-1, self._width)
+        bar = torch.from_numpy(self._bar(floors)).to(scores.device)
+        cells = (peaks >= bar).view(-1).nonzero().view(-1)
+        members = grouped.index_select(1, cells).cpu()
+        self._found.append((cells.cpu().numpy(), members, begin, peaks.shape[0]))
+        self.size += cells.shape[0]
+
+    def open(self, floors: Floats) -> Proposals:
+        """Give all similarities that reach the floors, and start anew."""
+        cells = np.concatenate([found[0] for found in self._found])
+        members = torch.cat([found[1] for found in self._found], dim=1)
+        sizes = [len(found[0]) for found in self._found]
+        begin = np.repeat([found[2] for found in self._found], sizes)
+        apart = np.repeat([found[3] for found in self._found], sizes)
+        self._found, self.size = [], 0
+        group, row = np.divmod(cells, self._width)
+        bar = torch.from_numpy(self._bar(floors)[row])
+        hits = (members >= bar).view(-1).nonzero().view(-1)
+        place, at = np.divmod(hits.numpy(), max(len(cells), 1))
+        anchor = begin[at] + place * apart[at] + group[at]
+        return Proposals(row[at], anchor, members.view(-1)[hits].numpy())
+
+    def _bar(self, floors: Floats) -> Floats:
+        """Pad floors so that the columns that mean nothing reach none."""
+        return np.pad(floors, (0, self._width - len(floors)), constant_values=np.inf)

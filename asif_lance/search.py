@@ -67,7 +67,7 @@ def exact_top_k(
 
     Args:
         queries: (m, d) finite numbers of any norm.
-        anchors: (n, d) float16 or float32, finite, of L2 norm at most 1.25; or a sequence of such
+        anchors: (n, d) float16 or float32, finite, of L2 norm at most 1.01; or a sequence of such
             blocks, whose rows count through.
         k: how many to find.
         offset: (m,) per query, or None for zeros.

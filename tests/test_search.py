@@ -53,6 +53,7 @@ def rng():
 @pytest.fixture
 def small_runs(monkeypatch):
     """Runs of a few hundred anchors, so that small tables take the path of large ones."""
+    monkeypatch.setattr(proposals, "_PENDING", 3000)
     monkeypatch.setattr(products, "_LONGEST", 320)
     monkeypatch.setattr(products, "_WIDE", 2**11)
 

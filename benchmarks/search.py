@@ -1,0 +1,173 @@
+"""What does exact search cost beside the bare product, and beside what people use instead?
+
+    python benchmarks/search.py [--anchors 400000] [--dimension 384] [--data isotropic] …
+
+Every contender runs once per round, in turn, so that a busy machine slows all of them; the table
+shows medians over the rounds and ratios to `exact_top_k`'s floor: for a batch the fastest blocked
+product found (float16 anchors widened into a small float32 buffer), for one query reading the
+float16 anchors once. FAISS is optional (`pip install faiss-cpu`). On a busy machine
+`--threads 1 --cpu` counts processor time instead of waiting for the clock on the wall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from asif_lance.search import exact_top_k, unit_queries
+
+try:
+    import faiss
+except ImportError:
+    faiss = None  # type: ignore[assignment]  # optional
+
+DATA = ("isotropic", "clustered", "sorted", "fivefold", "equal")
+Task = Callable[[], object]
+
+
+def make_anchors(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray[np.float16]:
+    """Make (n, d) unit anchors, a slice at a time to spare memory."""
+    anchors = np.empty((n, d), dtype=np.float16)
+    centres = rng.standard_normal((200, d), dtype=np.float32)
+    for start in range(0, n, 50_000):
+        part = rng.standard_normal((min(50_000, n - start), d), dtype=np.float32)
+        if kind == "clustered":  # 200 narrow clusters, each a run of rows
+            part = centres[np.arange(start, start + len(part)) * 200 // n] + 0.7 * part
+        if kind == "fivefold":  # photos with five captions
+            part = part[np.arange(len(part)) // 5]
+        if kind == "equal":
+            part[:] = centres[0]
+        anchors[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return anchors
+
+
+def make_queries(
+    kind: str, m: int, anchors: NDArray[np.float16], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Make (m, d) unit queries; those over clusters lie near anchors, as real ones do."""
+    noise = rng.standard_normal((m, anchors.shape[1]), dtype=np.float32)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    near = anchors[rng.integers(len(anchors), size=m)].astype(np.float32)
+    return unit_queries(noise if kind in ("isotropic", "sorted") else near + 0.5 * noise)
+
+
+def bare_product(anchors: torch.Tensor, queries: torch.Tensor, rows: int) -> Task:
+    """Multiply block by block and keep nothing."""
+    weights = queries.T.contiguous()
+    wide, scores = torch.empty(rows, anchors.shape[1]), torch.empty(rows, len(queries))
+
+    def run() -> None:
+        for part in torch.split(anchors, rows):
+            size = part.shape[0]
+            torch.mm(wide[:size].copy_(part), weights, out=scores[:size])
+
+    return run
+
+
+def fastest_product(anchors: torch.Tensor, queries: torch.Tensor) -> Task:
+    """Pick the best block size for this machine on an eighth of the anchors."""
+    some = anchors[: max(len(anchors) // 8, 8192)]
+    sizes = (512, 1024, 2048, 4096, 8192)
+    times = [min(clock(bare_product(some, queries, size)) for _ in range(3)) for size in sizes]
+    return bare_product(anchors, queries, sizes[int(np.argmin(times))])
+
+
+def lance_search(
+    anchors: NDArray[np.float16], queries: NDArray[np.float32], k: int, at: str
+) -> Task:
+    """Search a LanceDB table without an index."""
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(anchors.ravel()), anchors.shape[1])
+    table = lancedb.connect(at).create_table("anchors", pa.table({"vector": vectors}))
+    given = queries.astype(np.float16) if len(queries) > 1 else queries[0].astype(np.float16)
+
+    def run() -> object:
+        search = table.search(given, vector_column_name="vector").distance_type("dot")
+        return search.limit(k).select(["_distance"]).with_row_id(True).to_arrow()
+
+    return run
+
+
+def clock(task: Task, now: Callable[[], float] = time.perf_counter) -> float:
+    """Give the seconds that a task takes."""
+    start = now()
+    task()
+    return now() - start
+
+
+def contenders(
+    anchors: NDArray[np.float16], queries: NDArray[np.float32], options: argparse.Namespace, at: str
+) -> dict[str, Task]:
+    """Name what is compared; the first is the floor, the second ours."""
+    narrow, given, k = torch.from_numpy(anchors), torch.from_numpy(queries), options.k
+    words = narrow.view(-1).view(torch.int64)
+    tasks: dict[str, Task] = {
+        "bare product": fastest_product(narrow, given),
+        "exact_top_k": lambda: exact_top_k(queries, anchors, k),
+    }
+    if len(queries) == 1:
+        tasks = {"reading the bytes": lambda: words.sum(), "exact_top_k": tasks["exact_top_k"]}
+    if not options.lean:
+        wide = narrow.float()
+        tasks["torch.topk(q @ a.T)"] = lambda: torch.topk(given @ wide.T, k)
+        if faiss is not None:
+            index = faiss.IndexFlatIP(anchors.shape[1])
+            index.add(wide.numpy())
+            tasks["FAISS IndexFlatIP"] = lambda: index.search(queries, k)
+        tasks["LanceDB flat"] = lance_search(anchors, queries, k, at)
+    return tasks
+
+
+def compare(tasks: dict[str, Task], options: argparse.Namespace, m: int) -> None:
+    """Time the tasks in turn and print the table."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(options.rounds):
+        for name, task in tasks.items():
+            times[name].append(clock(task, time.process_time if options.cpu else time.perf_counter))
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    floor, ours = list(medians.values())[:2]
+    print(f"{'':22}{'ms/query':>10}{'best':>10}{'to floor':>10}{'exact_top_k to it':>19}")
+    for name, median in medians.items():
+        best = min(times[name]) / m * 1e3
+        ratios = f"{median / floor:10.2f}{ours / median:19.2f}"
+        print(f"{name:22}{median / m * 1e3:10.2f}{best:10.2f}{ratios}")
+
+
+def main() -> None:
+    """Parse options and compare batch by batch."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--anchors", type=int, default=400_000)
+    parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("--batch", type=int, nargs="+", default=[64, 1])
+    parser.add_argument("--k", type=int, default=800)
+    parser.add_argument("--data", choices=DATA, default="isotropic")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--lean", action="store_true", help="only the floor and exact_top_k")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--cpu", action="store_true", help="processor time, of all threads")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if faiss is not None:
+        faiss.omp_set_num_threads(options.threads)
+    rng = np.random.default_rng(0)
+    anchors = make_anchors(options.data, options.anchors, options.dimension, rng)
+    for m in options.batch:
+        queries = make_queries(options.data, m, anchors, rng)
+        if options.data == "sorted":  # every anchor better than the last, for the first query
+            anchors = anchors[np.argsort(anchors.astype(np.float32) @ queries[0])]
+        shape = f"n = {options.anchors:,}, d = {options.dimension}, k = {options.k}"
+        print(f"\n{m} queries, {shape}, {options.data}, {options.threads} threads")
+        with tempfile.TemporaryDirectory() as at:
+            compare(contenders(anchors, queries, options, str(Path(at))), options, m)
+
+
+if __name__ == "__main__":
+    main()
