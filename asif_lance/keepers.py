@@ -44,9 +44,11 @@ def redact_messages(uri: str, content: Content) -> int:
     """Messages of model versions that quote a forgotten pair; the versions keep all else."""
     columns = ("pair_id", "caption", "image_uri", "image_sha256", "attributes")
     texts = {text for name in columns for text in content.column(name) if len(text) >= _QUOTABLE}
-    quoted = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
     ledger = Ledger(uri)
     old = ledger.rows()
+    everything = "\n".join(row["message"] for row in old)
+    found = sorted((text for text in texts if text in everything), key=len, reverse=True)
+    quoted = re.compile("|".join(map(re.escape, found)) or "(?!)")
     new = [{**row, "message": quoted.sub(_REDACTED, row["message"])} for row in old]
     changed = [after for after, before in zip(new, old, strict=True) if after != before]
     if changed:

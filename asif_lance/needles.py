@@ -30,7 +30,8 @@ _COMMON = ("source", "license")
 # Shorter texts turn up by chance everywhere; rows are known by their ids, however short.
 _SHORTEST = 4
 _WINDOW = 8
-_VECTOR_BLOCK = 1 << 14
+_VECTOR_BLOCK = 1 << 10
+_FEW = 32
 
 # Texts in binary files: runs of printable bytes, and what is quoted within them.
 _RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{3,}")
@@ -133,9 +134,8 @@ class Content:
             return
         exact, unit = sought
         for start in range(0, len(vectors), _VECTOR_BLOCK):
-            block = _unit(vectors[start : start + _VECTOR_BLOCK])
-            for row, which in np.argwhere(block @ unit.T >= SAME_COSINE):
-                yield start + int(row), key_of(self.salt, exact[which].tobytes())
+            for row, which in _same_direction(_unit(vectors[start : start + _VECTOR_BLOCK]), unit):
+                yield start + row, key_of(self.salt, exact[which].tobytes())
 
     def in_bytes(self, data: bytes) -> Iterator[str]:
         """See `Needles`."""
@@ -253,6 +253,25 @@ def _unit(vectors: Matrix) -> Matrix:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Matrix = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
+
+
+def _same_direction(block: Matrix, sought: Matrix) -> Iterator[tuple[int, int]]:
+    """Pairs of rows of two matrices of unit vectors whose cosine is near 1.
+
+    Such vectors are near in any few of their coordinates, too: a short product finds those that
+    may be, and only their cosines are computed. The products are of `(a, |a|^2, 1)` and
+    `(2 b, -1, -|b|^2)`, which is minus the squared distance.
+    """
+    few = min(_FEW, block.shape[1])
+    a, b = block[:, :few], sought[:, :few]
+    ones = np.ones((len(a), 1), np.float32)
+    left = np.hstack([a, (a * a).sum(1, keepdims=True), ones])
+    right = np.hstack([2 * b, -np.ones((len(b), 1), np.float32), -(b * b).sum(1, keepdims=True)])
+    # |a - b|^2 = 2 (1 - cosine) for whole unit vectors; doubled, so that rounding loses none.
+    rows, which = np.nonzero(left @ right.T >= -4 * (1 - SAME_COSINE))
+    cosines = np.einsum("ij,ij->i", block[rows], sought[which])
+    same = cosines >= SAME_COSINE
+    yield from zip(rows[same].tolist(), which[same].tolist(), strict=True)
 
 
 def _places(data: bytes, windows: NDArray[np.uint64]) -> Iterator[int]:

@@ -7,13 +7,11 @@ there, and whatever is at head is part of the next version that any command publ
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import TypeVar
 
 import lance
 import pyarrow as pa
@@ -24,7 +22,6 @@ from asif_lance.diff import Changes, Diff, changes, compared
 from asif_lance.errors import (
     DatabaseError,
     DatabaseExistsError,
-    StorageError,
     VersionNotFoundError,
 )
 from asif_lance.journal import interrupted
@@ -40,19 +37,16 @@ from asif_lance.schema import (
     read_pins,
 )
 from asif_lance.tables import (
+    Result,
     find_table,
     local_path,
     location,
     open_table,
+    retried,
     storage_errors,
     tidy,
 )
 from asif_lance.versions import LATEST, Ledger, to_record
-
-_LOOKS = 5
-_LOOK_SECONDS = 0.05
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -191,8 +185,12 @@ class PairStore:
             VersionNotFoundError: there is none.
         """
         ledger = Ledger(self.uri)
-        row = ledger.find(name)
-        return to_record(row, ledger.lance_version(row["name"]))
+
+        def once() -> ModelVersion:
+            row = ledger.find(name)
+            return to_record(row, ledger.lance_version(row["name"]))
+
+        return retried(once)
 
     def version_as_of(self, when: datetime) -> ModelVersion:
         """The newest version made at or before this time; a time without a zone is UTC.
@@ -283,9 +281,13 @@ class PairStore:
 
     def rejects(self, ingest_id: str | None = None) -> pa.Table:
         """Rejected items (`ingest_id, source, item, reason, created_at`), of one ingest or all."""
-        with storage_errors(self.uri):
-            rows = open_table(self.uri, "rejects").to_table()
-            return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
+
+        def once() -> pa.Table:
+            with storage_errors(self.uri):
+                return open_table(self.uri, "rejects").to_table()
+
+        rows = retried(once)
+        return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
 
     # What changed
 
@@ -347,17 +349,13 @@ class PairStore:
     def _looking(self, name: str, look: Callable[[lance.LanceDataset], Result]) -> Result:
         """Applies `look` to a version, again when its files moved in between."""
         ledger = Ledger(self.uri)
-        row = ledger.find(name)
-        for attempt in range(_LOOKS):
-            try:
-                with storage_errors(self.uri):
-                    version = ledger.lance_version(row["name"])
-                    return look(open_table(self.uri, "pairs", version))
-            except StorageError as error:
-                if attempt == _LOOKS - 1 or "not found" not in str(error).lower():
-                    raise
-                time.sleep(_LOOK_SECONDS * 2**attempt)
-        raise AssertionError  # the last attempt returned or raised
+
+        def once() -> Result:
+            with storage_errors(self.uri):
+                version = ledger.lance_version(ledger.find(name)["name"])
+                return look(open_table(self.uri, "pairs", version))
+
+        return retried(once)
 
 
 def _recover(uri: str) -> str | None:

@@ -7,10 +7,12 @@ what `lancedb.connect(URI).open_table("pairs")` opens.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import lance
 import pyarrow as pa
@@ -22,8 +24,13 @@ _TIDY_FRAGMENTS = 16
 # How long a reader of a bookkeeping table may hold a handle that upkeep leaves readable.
 _TIDY_GRACE = timedelta(minutes=10)
 
+_LOOKS = 6
+_LOOK_SECONDS = 0.02
+
 _RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+")
 _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
+
+Result = TypeVar("Result")
 
 
 def location(uri: str | Path) -> str:
@@ -80,6 +87,21 @@ def storage_errors(uri: str) -> Iterator[None]:
         if not any(sign in str(error) for sign in _STORAGE_SIGNS):
             raise
         raise StorageError(f"{uri}: {one_line(error)}") from error
+
+
+def retried(look: Callable[[], Result]) -> Result:
+    """Reads again when the files moved in between: readers take no lock, upkeep removes files.
+
+    `look` has to open what it reads anew each time.
+    """
+    for attempt in range(_LOOKS - 1):
+        try:
+            return look()
+        except StorageError as error:
+            if "not found" not in str(error).lower():
+                raise
+            time.sleep(_LOOK_SECONDS * 2**attempt)
+    return look()
 
 
 def one_line(error: Exception) -> str:

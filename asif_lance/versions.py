@@ -24,7 +24,7 @@ from asif_lance.errors import InvalidNameError, StorageError, VersionNotFoundErr
 from asif_lance.records import ModelVersion
 from asif_lance.rows import delete_at
 from asif_lance.schema import VERSIONS_SCHEMA
-from asif_lance.tables import open_table, storage_errors, upsert
+from asif_lance.tables import open_table, retried, storage_errors, upsert
 
 LATEST = "latest"
 # ASCII only: Lance accepts a tag named é and can then list no tags any more.
@@ -43,9 +43,12 @@ class Ledger:
 
     def rows(self) -> list[Row]:
         """What the table says, oldest first."""
+        return sorted(retried(self._rows), key=lambda row: int(row["number"]))
+
+    def _rows(self) -> list[Row]:
         with storage_errors(self.uri):
             rows: list[Row] = open_table(self.uri, "versions").to_table().to_pylist()
-        return sorted(rows, key=lambda row: int(row["number"]))
+            return rows
 
     def find(self, name: str) -> Row:
         """The version of this name or alias.
@@ -67,7 +70,9 @@ class Ledger:
         try:
             return int(tags.get_version(name))
         except ValueError as error:
-            raise StorageError(f"{self.uri}: the tag of model version {name} is gone") from error
+            raise StorageError(
+                f"{self.uri}: the tag of model version {name} was not found"
+            ) from error
 
     def lance_versions(self) -> dict[str, int]:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""

@@ -1,0 +1,371 @@
+"""Kills at random moments, and what is left of a database afterwards.
+
+    python benchmarks/chaos.py [--rounds 200] [--seed N]
+
+Each round starts one command (ingest, delete, forget, migrate, prune, optimize, rollback) in a
+process of its own and kills it with SIGKILL at a random moment, while two writers ingest and two
+readers read. Then the database is opened, which has to make good what the kill left, and must hold:
+every pair there exactly once, every version answering as recorded less what was forgotten, no
+forgotten content in any file, no leftover file after upkeep. Prints rounds, kills by command, and
+losses; exit status 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import multiprocessing
+import random
+import shutil
+import signal
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asif_lance import retention, schema
+from asif_lance.errors import AsifError
+from asif_lance.forget import forget
+from asif_lance.needles import Content
+from asif_lance.receipts import load_all
+from asif_lance.records import EncoderPin
+from asif_lance.store import PairStore
+from asif_lance.verify import scan
+
+SPAWN = multiprocessing.get_context("spawn")
+DIMENSION = 48
+PINS = EncoderPin("vectors", "", DIMENSION), EncoderPin("vectors", "", DIMENSION)
+LONGEST = 1.2
+MANY, MANY_VERSIONS = 2_000, 12
+OLD = Path(__file__).parents[1] / "tests" / "assets" / "database-m0001.tar.gz"
+
+
+def pairs(ids: list[str]) -> pa.Table:
+    """Pairs whose content follows from their ids."""
+    return pa.table(
+        {
+            "pair_id": pa.array(ids, pa.string()),
+            "caption": [f"caption of {i}" for i in ids],
+            "image_uri": [f"photos/{i}.jpg" for i in ids],
+            "image_vector": vectors(ids, 1),
+            "text_vector": vectors(ids, 2),
+        }
+    )
+
+
+def vectors(ids: list[str], side: int) -> pa.FixedSizeListArray:
+    """Unit vectors that follow from ids."""
+    rows = [np.random.default_rng([side, *i.encode()]).normal(size=DIMENSION) for i in ids]
+    unit = np.array([row / np.linalg.norm(row) for row in rows] or np.empty((0, DIMENSION)))
+    return pa.FixedSizeListArray.from_arrays(pa.array(unit.astype(np.float16).ravel()), DIMENSION)
+
+
+# What the killed processes do. Each begins with `ready`, so that kills hit the work itself.
+
+Ready = Callable[[], None]
+
+
+def do_ingest(uri: str, ready: Ready, seed: int) -> None:
+    """Adds chunks and publishes, over and over."""
+    store = PairStore.open(uri)
+    ready()
+    for number in range(1000):
+        ids = [f"seed{seed}-number{number}-chunk{c}-row{r}" for c in range(3) for r in range(20)]
+        for start in range(0, len(ids), 20):
+            store.add(pairs(ids[start : start + 20]))
+        store.publish(command="ingest")
+
+
+def do_delete(uri: str, ready: Ready, seed: int) -> None:
+    """Deletes a few pairs and publishes, over and over."""
+    store, dice = PairStore.open(uri), random.Random(seed)
+    ready()
+    while True:
+        known = store.read(columns=["pair_id"])["pair_id"].to_pylist()
+        store.delete(dice.sample(known, min(5, len(known))))
+        store.publish(command="delete")
+
+
+def do_forget(uri: str, ready: Ready, seed: int) -> None:
+    """Forgets a few pairs, over and over; each lot is written down before it is begun."""
+    store, dice = PairStore.open(uri), random.Random(seed)
+    ready()
+    while True:
+        known = sorted(store.read(columns=["pair_id"])["pair_id"].to_pylist())
+        # The intent is in the journal or nothing has happened: either is right.
+        forget(store, dice.sample(known, min(4, len(known))), reason="chaos")
+
+
+def do_prune(uri: str, ready: Ready, seed: int) -> None:
+    """Drops all but a few versions, and gives it something to drop."""
+    store = PairStore.open(uri)
+    ready()
+    for number in range(1000):
+        store.add(pairs([f"prune{seed}-number{number}"]))
+        store.publish(command="ingest")
+        retention.prune(store, keep_last=3)
+
+
+def do_optimize(uri: str, ready: Ready, seed: int) -> None:
+    """Compacts what it scatters."""
+    store = PairStore.open(uri)
+    ready()
+    for number in range(1000):
+        store.add(pairs([f"optimize{seed}-number{number}"]))
+        retention.optimize(store)
+
+
+def do_rollback(uri: str, ready: Ready, seed: int) -> None:
+    """Goes back to an old version, over and over."""
+    store, dice = PairStore.open(uri), random.Random(seed)
+    ready()
+    while True:
+        store.rollback(dice.choice(store.versions()).name)
+
+
+def do_migrate(uri: str, ready: Ready, seed: int) -> None:
+    """Upgrades a database of the first release."""
+    ready()
+    time.sleep(random.Random(seed).random() * 0.02)
+    schema.migrate(uri)
+
+
+COMMANDS: dict[str, Callable[[str, Ready, int], None]] = {
+    "ingest": do_ingest,
+    "delete": do_delete,
+    "forget": do_forget,
+    "prune": do_prune,
+    "optimize": do_optimize,
+    "rollback": do_rollback,
+    "migrate": do_migrate,
+}
+
+
+def work(command: str, uri: str, pipe: object, seed: int) -> None:
+    """The body of a process."""
+    COMMANDS[command](uri, lambda: pipe.send(True), seed)  # type: ignore[attr-defined]
+
+
+def read_on(uri: str, stop: object, faults: object) -> None:
+    """A reader: versions change only by whole forgets, and reading them never fails."""
+    store = PairStore.open(uri)
+    while not stop.is_set():  # type: ignore[attr-defined]
+        for version in store.versions()[-4:]:
+            try:
+                rows = store.read(version.name, ["pair_id", "caption"])
+            except AsifError as error:
+                if "no model version" not in str(error):  # pruned meanwhile
+                    faults.put(f"reader: {error}")  # type: ignore[attr-defined]
+                continue
+            ids = rows["pair_id"].to_pylist()
+            if len(set(ids)) != len(ids):
+                faults.put(f"reader: {version.name} has a pair twice")  # type: ignore[attr-defined]
+
+
+@dataclass
+class Chaos:
+    """One database under attack, and what it has to hold.
+
+    Attributes:
+        root: a directory of its own.
+        seed: makes the choice of commands and moments repeatable.
+        kills: how often each command was killed.
+        losses: what was found wrong.
+        sound: version name -> ids, as last seen in good order.
+        seen: receipts that were looked at already.
+        slowest: the longest that opening a database took, repair included; seconds.
+    """
+
+    root: Path
+    seed: int
+    kills: collections.Counter[str] = field(default_factory=collections.Counter)
+    losses: list[str] = field(default_factory=list)
+    sound: dict[str, frozenset[str]] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    slowest: float = 0.0
+
+    @property
+    def uri(self) -> str:
+        """The database."""
+        return str(self.root / "db")
+
+    def set_up(self) -> None:
+        """A database with a few versions."""
+        store = PairStore.create(self.uri, image=PINS[0], text=PINS[1])
+        for number in range(4):
+            store.add(pairs([f"begin{number}-row{row}" for row in range(100)]))
+            store.publish(command="ingest")
+        store.tag("prod", "v2")
+        self.remember(store)
+
+    def run(self, rounds: int) -> None:
+        """All rounds; two readers stay throughout."""
+        stop, faults = SPAWN.Event(), SPAWN.Queue()
+        readers = [SPAWN.Process(target=read_on, args=(self.uri, stop, faults)) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        dice = random.Random(self.seed)
+        for number in range(rounds):
+            self.round(number, dice)
+        stop.set()
+        for reader in readers:
+            reader.join()
+        while not faults.empty():
+            self.losses.append(faults.get())
+
+    def round(self, number: int, dice: random.Random) -> None:
+        """One command killed while a writer goes on; then all has to be in order."""
+        command = dice.choice(list(COMMANDS))
+        if command == "migrate":
+            self.kill_migration(number, dice)
+            return
+        content = self.content()
+        both = [("ingest", number * 2 + 1_000_000), (command, number * 2)]
+        started = [self.start(name, self.uri, seed) for name, seed in both]
+        time.sleep(dice.random() ** 2 * LONGEST)
+        for process in reversed(started):
+            kill(process)
+        self.kills[command] += 1
+        self.kills["ingest"] += 1
+        self.check(f"round {number} ({command})", content)
+
+    def start(self, command: str, uri: str, seed: int) -> BaseProcess:
+        """A process that has opened the database and begins to work."""
+        here, there = SPAWN.Pipe()
+        process = SPAWN.Process(target=work, args=(command, uri, there, seed))
+        process.start()
+        here.poll(60)
+        return process
+
+    def content(self) -> pa.Table:
+        """Everything that the named versions hold, to be looked for once it is forgotten."""
+        store = PairStore.open(self.uri)
+        tables = [store.read(version.name) for version in store.versions()]
+        return pa.concat_tables(tables)
+
+    def check(self, when: str, content: pa.Table) -> None:
+        """The invariants."""
+        start = time.perf_counter()
+        store = PairStore.open(self.uri)
+        self.slowest = max(self.slowest, time.perf_counter() - start)
+        receipts = [r for r in load_all(self.uri) if r.receipt_id not in self.seen]
+        self.seen |= {receipt.receipt_id for receipt in receipts}
+        prints = [receipt.fingerprints() for receipt in receipts]
+        ids = set(content["pair_id"].to_pylist())
+        gone = {i for p in prints for i in ids if p.is_forgotten(i)}
+        lost = [f"{when}: receipt {r.receipt_id} is not clean" for r in receipts if not r.clean]
+        lost += self.check_versions(store, gone)
+        lost += self.check_files(store, content, gone)
+        self.losses += [f"{when}: {loss}" for loss in lost]
+        keep_small(store)
+        self.remember(store)
+
+    def check_versions(self, store: PairStore, gone: set[str]) -> list[str]:
+        """Every version as recorded, less what was forgotten; every pair once."""
+        lost = []
+        for version in store.versions():
+            ids = store.read(version.name, ["pair_id"])["pair_id"].to_pylist()
+            if len(ids) != len(set(ids)):
+                lost.append(f"{version.name} has a pair twice")
+            if len(ids) != version.pairs:
+                lost.append(f"{version.name} has {len(ids)} pairs, recorded are {version.pairs}")
+            expected = self.sound.get(version.name)
+            if expected is not None and set(ids) != expected - gone:
+                lost.append(f"{version.name} has changed by {set(ids) ^ (expected - gone)}")
+            if gone & set(ids):
+                lost.append(f"{version.name} still has forgotten pairs")
+        names = {version.name for version in store.versions()}
+        if "prod" in self.sound and store.version("prod").name not in names:
+            lost.append("prod is gone")
+        return lost
+
+    def check_files(self, store: PairStore, content: pa.Table, gone: set[str]) -> list[str]:
+        """No forgotten byte; and upkeep leaves nothing that it would remove the next time."""
+        rows = content.filter(pc.is_in(content["pair_id"], pa.array(sorted(gone), pa.string())))
+        lost = []
+        if len(rows):
+            report = scan(self.uri, Content(b"chaos", rows))
+            lost += [f"forgotten content in {hit.file} ({hit.where})" for hit in report.hits]
+        retention.optimize(store)
+        left = retention.info(store).bytes_reclaimable
+        orphans = list(Path(self.uri).rglob("*#*"))
+        if orphans or left > 100_000:
+            lost.append(f"upkeep leaves {left} bytes and {orphans}")
+        return lost
+
+    def remember(self, store: PairStore) -> None:
+        """Takes the state in good order as the one to hold from here."""
+        versions = [*(v.name for v in store.versions()), "prod"]
+        reads = ((name, store.read(name, ["pair_id"])) for name in versions)
+        self.sound = {name: frozenset(rows["pair_id"].to_pylist()) for name, rows in reads}
+
+    def kill_migration(self, number: int, dice: random.Random) -> None:
+        """Upgrades a fresh copy of an old database, killed on the way and then completed."""
+        where = self.root / f"old{number}"
+        with tarfile.open(OLD) as archive:
+            archive.extractall(where, filter="data")
+        process = self.start("migrate", str(where / "db"), number)
+        time.sleep(dice.random() * 0.06)
+        kill(process)
+        self.kills["migrate"] += 1
+        schema.migrate(str(where / "db"))
+        store = PairStore.open(str(where / "db"))
+        if [version.pairs for version in store.versions()] != [20, 30, 25]:
+            self.losses.append(f"round {number} (migrate): {store.versions()}")
+        shutil.rmtree(where)
+
+
+def keep_small(store: PairStore) -> None:
+    """Rounds take the same time at the end as at the beginning."""
+    known = sorted(store.read(columns=["pair_id"])["pair_id"].to_pylist())
+    if len(known) > MANY:
+        store.delete(known[::2])
+        store.publish(command="delete")
+    if len(store.versions()) > MANY_VERSIONS:
+        retention.prune(store, keep_last=MANY_VERSIONS // 2)
+
+
+def kill(process: BaseProcess) -> None:
+    """SIGKILL, which nothing can catch."""
+    process.kill()
+    process.join()
+
+
+def main() -> None:
+    """Runs the rounds and prints the tally."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as where:
+        chaos = Chaos(Path(where), options.seed)
+        chaos.set_up()
+        chaos.run(options.rounds)
+        receipts = load_all(chaos.uri)
+    tally = {
+        "rounds": options.rounds,
+        "kills": sum(chaos.kills.values()),
+        "by command": dict(chaos.kills),
+        "forgets finished after a kill": sum(receipt.resumed for receipt in receipts),
+        "forgets": len(receipts),
+        "slowest opening, s": round(chaos.slowest, 2),
+        "losses": len(chaos.losses),
+    }
+    print(json.dumps(tally, indent=2))
+    for loss in chaos.losses:
+        print(loss, file=sys.stderr)
+    sys.exit(1 if chaos.losses else 0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main()
