@@ -26,7 +26,7 @@ from asif_lance.images import sha256_of
 from asif_lance.records import ModelVersion, Reject
 from asif_lance.sources import read_source
 from asif_lance.target import Target
-from asif_lance.vectors import checked_vectors, unit_float16
+from asif_lance.vectors import as_matrix, unit_float16, valid_vectors
 
 #: Rows per commit, and so per fragment: forgetting one pair rewrites one fragment.
 CHUNK_ROWS = 10_000
@@ -50,7 +50,7 @@ class IngestOptions:
         image_encoder: `timm/NAME`; None is the database's own, or the packaged default.
         text_encoder: `sentence-transformers/NAME`; None likewise.
         license: for pairs that name none of their own.
-        source: for pairs that name none of their own; by default the source's name.
+        source: likewise; by default the name of the file or folder they come from.
         message: kept with the model version.
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: pictures encoded at once.
@@ -130,6 +130,7 @@ class _Ingest:
         self.target = Target(
             uri, options.image_encoder, options.text_encoder, device=options.device
         )
+        self.location = ""
         self.rejects: list[Reject] = []
         self.seen: set[str] = set()
         self.added = self.already_there = 0
@@ -146,6 +147,7 @@ class _Ingest:
 
     def _ready(self, sources: Sequence[str | Path]) -> Iterator[_Ready]:
         for source in sources:
+            self.location = str(source)
             for batch in read_source(source, format=self.options.format):
                 self._refuse(batch.rejects)
                 frame = self._fresh(self._identified(self._checked(batch.frame)))
@@ -155,10 +157,11 @@ class _Ingest:
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose brought vectors, if any, can be used."""
         for side in ("image", "text"):
-            name = f"{side}_vector"
-            if name in frame.columns and len(frame):
-                faults = checked_vectors(frame[name], name, self.target.dimension(side))
-                frame = self._keep(frame, faults)
+            column = frame[f"{side}_vector"]
+            if column.null_count() < len(column):
+                dimension = self.target.dimension(side) or len(column.drop_nulls()[0])
+                _, faults = valid_vectors(column, dimension)
+                frame = self._keep(frame, faults.to_list())
         return frame
 
     def _identified(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -171,7 +174,7 @@ class _Ingest:
         return frame.with_columns(
             pair_id=pl.Series(_pair_ids(frame), dtype=pl.String),
             license=pl.coalesce("license", pl.lit(self.options.license, pl.String)),
-            source=pl.lit(self.options.source) if self.options.source else pl.col("source"),
+            source=pl.coalesce("source", pl.lit(self.options.source or _name(self.location))),
         )
 
     def _fresh(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -235,7 +238,7 @@ class _Ingest:
     def _finish(self, sources: Sequence[str | Path]) -> IngestReport:
         store, version = self.target.store, None
         if store is not None:
-            message = self.options.message or ", ".join(Path(s).name for s in sources)
+            message = self.options.message or ", ".join(_name(s) for s in sources)
             version = store.publish(command="ingest", message=message)
             if self.rejects:
                 store.add_rejects(uuid.uuid4().hex[:12], self.rejects)
@@ -243,8 +246,8 @@ class _Ingest:
 
     def _keep(self, frame: pl.DataFrame, faults: Sequence[str | None]) -> pl.DataFrame:
         """The rows without a fault; the others become rejects."""
-        refused = zip(frame["source"], frame["item"], faults, strict=True)
-        self._refuse([Reject(source, item, why) for source, item, why in refused if why])
+        refused = zip(frame["item"], faults, strict=True)
+        self._refuse([Reject(self.location, item, why) for item, why in refused if why])
         return frame.filter(pl.Series([why is None for why in faults], dtype=pl.Boolean))
 
     def _refuse(self, rejects: Sequence[Reject]) -> None:
@@ -256,11 +259,14 @@ class _Ingest:
         self.progress(count)
 
 
+def _name(source: str | Path) -> str:
+    """What a source is called where nobody gave it a name: its own, in characters that print."""
+    return Path(source).absolute().name.encode("utf-8", "backslashreplace").decode()
+
+
 def _pictures(frame: pl.DataFrame) -> list[Picture | None]:
     """The picture of every row that has to be encoded: its bytes or its path."""
-    needed = [True] * len(frame)
-    if "image_vector" in frame.columns:
-        needed = frame["image_vector"].is_null().to_list()
+    needed = frame["image_vector"].is_null()
     return [
         (data if data is not None else Path(path)) if need else None
         for need, data, path in zip(needed, frame["image_bytes"], frame["image_path"], strict=True)
@@ -285,8 +291,7 @@ def _pair_ids(frame: pl.DataFrame) -> list[str]:
     """The user's own id, or a hash of the picture (or its vectors) and the caption."""
     ids: list[str | None] = frame["pair_id"].to_list()
     unnamed = [i for i, own in enumerate(ids) if own is None]
-    has = [name for name in ("image_vector", "text_vector") if name in frame.columns]
-    columns = frame.select("image_sha256", "caption", *has)[unnamed]
+    columns = frame.select("image_sha256", "caption", "image_vector", "text_vector")[unnamed]
     for i, row in zip(unnamed, columns.iter_rows(), strict=True):
         ids[i] = _hashed_id(*row)
     return [i for i in ids if i is not None]
@@ -302,14 +307,12 @@ def _hashed_id(image: str | None, caption: str | None, *vectors: list[float] | N
 
 def _brought(frame: pl.DataFrame, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The (n, d) vectors that came along, and the rows that have none (zeros there)."""
-    if name not in frame.columns or frame[name].null_count() == len(frame):
-        return np.zeros((len(frame), 0), np.float32), np.arange(len(frame))
-    column = frame[name]
-    missing = np.flatnonzero(column.is_null().to_numpy())
-    present = np.flatnonzero(column.is_not_null().to_numpy())
-    flat = column.drop_nulls().explode().to_numpy()
-    vectors = np.zeros((len(frame), len(flat) // len(present)), np.float32)
-    vectors[present] = flat.reshape(len(present), -1)
+    missing = np.flatnonzero(frame[name].is_null().to_numpy())
+    present = frame[name].drop_nulls()
+    if not len(present):
+        return np.zeros((len(frame), 0), np.float32), missing
+    vectors = np.zeros((len(frame), len(present[0])), np.float32)
+    vectors[frame[name].is_not_null().to_numpy()] = as_matrix(present, vectors.shape[1])
     return vectors, missing
 
 

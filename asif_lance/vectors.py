@@ -1,80 +1,40 @@
-"""Embeddings that users bring as Parquet: queries and labels, no encoder needed."""
+"""Columns of vectors as matrices, and what is wrong with some of them; no row one by one."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from asif_lance.errors import InputError
+_DTYPE = pl.List(pl.Float32)
 
 
-def read_vectors(path: Path, key: str = "id") -> tuple[list[str], NDArray[np.float32]]:
-    """Ids and their (m, d) float32 vectors out of a Parquet file.
-
-    Raises:
-        InputError: not Parquet, a column missing or empty, or rows of different lengths.
-    """
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"cannot read {path} as Parquet: {_first_line(error)}") from error
-    missing = [c for c in (key, "vector") if c not in frame.columns]
-    if missing:
-        found = ", ".join(frame.columns) or "none"
-        raise InputError(f"{path} has no column {missing[0]!r}; its columns: {found}")
-    return frame[key].cast(pl.String).to_list(), _matrix(frame["vector"], path)
-
-
-def read_label_vectors(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Label -> (prompts, d) float32; a label on several rows has several prompts.
-
-    Raises:
-        InputError: as `read_vectors`.
-    """
-    labels, matrix = read_vectors(path, key="label")
-    names = dict.fromkeys(labels)
-    owner = np.array(labels, dtype=object)
-    return {name: matrix[owner == name] for name in names}
-
-
-def _matrix(column: pl.Series, path: Path) -> NDArray[np.float32]:
-    if not isinstance(column.dtype, pl.List | pl.Array):
-        raise InputError(f"{path}: column 'vector' holds {column.dtype}, not lists of numbers")
-    if not len(column):
-        raise InputError(f"{path} has no rows")
-    lists = column.cast(pl.List(pl.Float32))
-    lengths = lists.list.len()
-    if lists.null_count() or lengths.n_unique() != 1:
-        raise InputError(f"{path}: the vectors differ in length or some are missing")
-    flat = lists.explode().to_numpy()
-    return np.ascontiguousarray(flat.reshape(len(lists), -1), dtype=np.float32)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def checked_vectors(column: pl.Series, name: str, dimension: int | None) -> list[str | None]:
-    """What is wrong with each vector of a list column; None where nothing is, or none is there.
+def valid_vectors(
+    vectors: pl.Series, dimension: int | None = None
+) -> tuple[NDArray[np.bool_], pl.Series]:
+    """Which vectors have a direction (and `dimension` numbers, if given).
 
     Args:
-        column: lists of float32.
-        name: how the reasons call the column.
-        dimension: the length they must have; the first one's when None.
+        vectors: n lists or arrays of numbers; the series' name stands in the reasons.
+        dimension: the length they should have; any if None.
+
+    Returns:
+        (n,) mask of the valid ones, and the reason against each of the others (null where valid).
     """
-    lengths = column.list.len()
-    present = column.is_not_null()
-    if dimension is None and present.any():
-        dimension = int(lengths.filter(present)[0])
-    finite = column.list.eval(pl.element().is_finite()).list.all().fill_null(False)
-    zero = column.list.eval(pl.element() == 0).list.all().fill_null(False)
-    return [
-        _vector_fault(name, length, dimension, bool(ok), bool(empty)) if there else None
-        for there, length, ok, empty in zip(present, lengths, finite, zero, strict=True)
-    ]
+    lists = vectors.cast(_DTYPE)
+    sizes = lists.list.len()
+    filled = (sizes > 0).fill_null(value=False).to_numpy()
+    finite, nonzero = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
+    finite[filled], nonzero[filled] = _finite_and_nonzero(lists.filter(filled))
+    known = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
+    reasons = known.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
+    return reasons.is_null().to_numpy(), reasons
+
+
+def as_matrix(vectors: pl.Series, dimension: int) -> NDArray[np.float32]:
+    """Vectors that are all valid, as one (n, dimension) float32 matrix."""
+    matrix: NDArray[np.float32] = vectors.cast(_DTYPE).explode().to_numpy()
+    return matrix.reshape(-1, dimension) if len(vectors) else np.empty((0, dimension), np.float32)
 
 
 def unit_float16(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
@@ -84,13 +44,29 @@ def unit_float16(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
     return unit
 
 
-def _vector_fault(
-    name: str, length: int, dimension: int | None, finite: bool, zero: bool
-) -> str | None:
-    if length != dimension:
-        return f"{name} has {length} dimensions instead of {dimension}"
-    if not finite:
-        return f"{name} has NaN or infinite values"
-    if zero:
-        return f"{name} is all zero"
-    return None
+def _finite_and_nonzero(lists: pl.Series) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Per non-empty list: are all numbers finite, is any not zero. A null counts as NaN."""
+    if not len(lists):
+        return np.zeros(0, bool), np.zeros(0, bool)
+    numbers = lists.explode().to_numpy()
+    ends = lists.list.len().to_numpy().cumsum(dtype=np.intp)
+    starts = np.concatenate([np.zeros(1, np.intp), ends[:-1]])
+    finite = np.logical_and.reduceat(np.isfinite(numbers), starts)
+    return finite, np.logical_or.reduceat(numbers != 0, starts)
+
+
+def _fault(name: str, dimension: int | None) -> pl.Expr:
+    size = pl.col("size")
+    wanted = size if dimension is None else pl.lit(dimension)
+    return (
+        pl.when(size.is_null())
+        .then(pl.lit(f"missing {name}"))
+        .when(size != wanted)
+        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, wanted))
+        .when(size == 0)
+        .then(pl.lit(f"{name} is empty"))
+        .when(~pl.col("finite"))
+        .then(pl.lit(f"{name} holds NaN or infinity"))
+        .when(~pl.col("nonzero"))
+        .then(pl.lit(f"{name} is all zeros"))
+    )

@@ -134,9 +134,12 @@ def _decoded(path: Path) -> Iterator[pa.RecordBatch]:
 def _buffers(path: Path) -> Iterator[bytes]:
     """What a Lance file holds beside its columns: centroids, codebooks, dictionaries."""
     if path.suffix in {".lance", ".idx"}:
-        reader = LanceFileReader(str(path))
-        for index in range(len(reader.metadata().global_buffers)):
-            yield bytes(reader.read_global_buffer(index))
+        # Not with `read_global_buffer`: it keeps the interpreter lock while it waits for a worker of
+        # Lance's, and stands still for ever if that one waits for the lock on another thread's part.
+        with path.open("rb") as file:
+            for buffer in LanceFileReader(str(path)).metadata().global_buffers:
+                file.seek(buffer.position)
+                yield file.read(buffer.size)
 
 
 def _scan_bytes(findings: _Findings, name: str, data: bytes, needles: Needles) -> None:

@@ -41,7 +41,9 @@ SHOWN_REJECTS = 10
     "--text-encoder", metavar="N", help="sentence-transformers/NAME; by default the database's own."
 )
 @click.option("--license", help="Recorded with every pair that names no license of its own.")
-@click.option("--source-name", metavar="S", help="Recorded as the pairs' source.")
+@click.option(
+    "--source-name", metavar="S", help="Recorded with every pair that names no source of its own."
+)
 @click.option(
     "--rejects",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),

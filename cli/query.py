@@ -199,7 +199,7 @@ def _labels(
     if label_vectors is not None:
         if templates:
             raise click.UsageError("--template needs label names, not --label-vectors")
-        from asif_lance.vectors import read_label_vectors
+        from asif_lance.brought import read_label_vectors
 
         return model.label_vectors(read_label_vectors(label_vectors), ensemble)
     from asif_lance.labels import DEFAULT_TEMPLATES
@@ -231,7 +231,7 @@ def _predict(
 ) -> Iterable[Prediction]:
     if vectors is None:
         return model.classify(images, label_set, rejects=rejects)
-    from asif_lance.vectors import read_vectors
+    from asif_lance.brought import read_vectors
 
     ids, matrix = read_vectors(vectors)
     return model.classify_vectors(ids, matrix, label_set)

@@ -172,8 +172,8 @@ def test_bad_rows_of_vectors_are_rejected_with_their_reasons(
     assert done.objects == [{"added": 3, "already_there": 0, "rejected": 3, "version": "v1"}]
     reasons = pl.read_csv("rejects.csv")["reason"].to_list()
     assert reasons == [
-        "image_vector has NaN or infinite values",
-        "image_vector is all zero",
+        "image_vector holds NaN or infinity",
+        "image_vector is all zeros",
         "duplicate of an earlier item",
     ]
 

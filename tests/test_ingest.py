@@ -129,7 +129,7 @@ def test_nothing_usable_makes_no_database(tmp_path: Path) -> None:
 
 
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"^no such source: .*nowhere$"):
+    with pytest.raises(SourceError, match=r"^there is no source at .*nowhere$"):
         ingest_sources(tmp_path / "t.lancedb", [tmp_path / "nowhere"])
 
 
