@@ -134,8 +134,8 @@ def _decoded(path: Path) -> Iterator[pa.RecordBatch]:
 def _buffers(path: Path) -> Iterator[bytes]:
     """What a Lance file holds beside its columns: centroids, codebooks, dictionaries."""
     if path.suffix in {".lance", ".idx"}:
-        # Not with `read_global_buffer`: it keeps the interpreter lock while it waits for a worker of
-        # Lance's, and stands still for ever if that one waits for the lock on another thread's part.
+        # `read_global_buffer` keeps the interpreter lock while it waits for Lance's workers, and
+        # stands still for ever when those wait for the lock because other threads read too.
         with path.open("rb") as file:
             for buffer in LanceFileReader(str(path)).metadata().global_buffers:
                 file.seek(buffer.position)

@@ -104,7 +104,7 @@ def test_every_bad_item_is_rejected_with_its_reason_and_the_rest_goes_in(
         "text.jpg": "not an image",
         "cut.jpg": "truncated image",
         "bomb.png": "image too large (60000×60000 pixels)",
-        "silent.jpg": "no caption: there is no .txt file beside it",
+        "silent.jpg": "no caption file (silent.txt)",
         "blank.jpg": "empty caption",
         "z-again.jpg": "duplicate of an earlier item",
     }
