@@ -32,5 +32,8 @@ bench: .venv/.installed  ## the comparisons in benchmarks/, each a table of rati
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints losses: 0
+	$(BIN)/python tests/chaos.py
+
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -28,7 +28,7 @@ from asif_lance.images import decode_image
 from asif_lance.ingest import ingest_sources
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"
-PICTURES, ROUNDS, BATCH = 256, 5, 32
+PICTURES, ROUNDS, BATCH = 1000, 3, 32
 
 
 def main() -> None:

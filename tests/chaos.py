@@ -1,6 +1,6 @@
 """Kills at random moments, and what is left of a database afterwards.
 
-    python benchmarks/chaos.py [--rounds 200] [--seed N]
+    python tests/chaos.py [--rounds 200] [--seed N]
 
 Each round starts one command (ingest, delete, forget, migrate, prune, optimize, rollback) in a
 process of its own and kills it with SIGKILL at a random moment, while two writers ingest and two
@@ -46,7 +46,7 @@ DIMENSION = 48
 PINS = EncoderPin("vectors", "", DIMENSION), EncoderPin("vectors", "", DIMENSION)
 LONGEST = 1.2
 MANY, MANY_VERSIONS = 2_000, 12
-OLD = Path(__file__).parents[1] / "tests" / "assets" / "database-m0001.tar.gz"
+OLD = Path(__file__).parent / "assets" / "database-m0001.tar.gz"
 
 
 def pairs(ids: list[str]) -> pa.Table:
