@@ -76,6 +76,10 @@ class Ledger:
 
     def lance_versions(self) -> dict[str, int]:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""
+        return retried(self._lance_versions)
+
+    def _lance_versions(self) -> dict[str, int]:
+        # Lance lists the tags' files and then reads each, and pruning may be faster.
         pairs = open_table(self.uri, "pairs")
         with storage_errors(self.uri):
             return {name: int(tag["version"]) for name, tag in pairs.tags.list().items()}
