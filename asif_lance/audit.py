@@ -3,7 +3,8 @@
     with Audit(store) as audit:
         audit.query("SELECT license, count(*) FROM pairs GROUP BY license").fetchall()
 
-Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, `rejects`.
+Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, `rejects`,
+`runs`, `predictions`, `attributions` (see `runs`) and `receipts`.
 The SQL may come from anyone: one SELECT is all that runs, and no file, network, extension or
 setting can be reached from it.
 """
@@ -22,9 +23,12 @@ import pyarrow as pa
 from asif_lance.errors import AuditError
 from asif_lance.sandbox import Sandbox
 from asif_lance.store import PairStore
+from asif_lance.tables import open_table, storage_errors
 
 #: DuckDB cannot read Arrow's half floats, and nobody reads 384 numbers in a table.
 HIDDEN = ("image_vector", "text_vector", "thumbnail")
+
+_RECORDED = ("runs", "predictions", "attributions", "receipts")
 
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
@@ -66,6 +70,7 @@ class Audit:
             "pairs": Readable(store.dataset(version)),
             "versions": _versions_table(store),
             "rejects": store.rejects(),
+            **{name: _whole(store, name) for name in _RECORDED},
             **(extra or {}),
         }
         for name, table in tables.items():
@@ -136,6 +141,11 @@ class Readable(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
     def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
         """A scan with DuckDB's projection and filter pushed into it."""
         return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
+
+
+def _whole(store: PairStore, table: str) -> Readable:
+    with storage_errors(store.uri):
+        return Readable(open_table(store.uri, table))
 
 
 def _gathered(reader: pa.RecordBatchReader) -> pa.Table:

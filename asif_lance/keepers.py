@@ -42,8 +42,7 @@ def forget_rejects(uri: str, content: Content) -> int:
 
 def redact_messages(uri: str, content: Content) -> int:
     """Messages of model versions that quote a forgotten pair; the versions keep all else."""
-    columns = ("pair_id", "caption", "image_uri", "image_sha256", "attributes")
-    texts = {text for name in columns for text in content.column(name) if len(text) >= _QUOTABLE}
+    texts = _quotable(content)
     ledger = Ledger(uri)
     old = ledger.rows()
     everything = "\n".join(row["message"] for row in old)
@@ -55,6 +54,32 @@ def redact_messages(uri: str, content: Content) -> int:
         ledger.write(changed)
     settle(uri, "versions")
     return len(changed)
+
+
+def forget_attributions(uri: str, content: Content) -> int:
+    """Shares of forgotten pairs; the scores that they were part of stay as they were said."""
+    return purge_rows(uri, "attributions", ["pair_id"], rows_of(content, "pair_id"))
+
+
+def forget_predictions(uri: str, content: Content) -> int:
+    """Predictions for a forgotten pair's own picture, with all their attributions."""
+    texts = {*_quotable(content), *content.column("image_uri")}
+    quoted = re.compile("|".join(map(re.escape, sorted(texts))) or "(?!)")
+    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
+    told = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
+    ids = {prediction_id for prediction_id, image in told if quoted.search(image)}
+
+    def doomed(batch: pa.RecordBatch) -> NDArray[np.bool_]:
+        return np.array([i in ids for i in batch["prediction_id"].to_pylist()], dtype=bool)
+
+    purge_rows(uri, "attributions", ["prediction_id"], doomed)
+    return purge_rows(uri, "predictions", ["prediction_id"], doomed)
+
+
+def _quotable(content: Content) -> set[str]:
+    """Texts of forgotten pairs that others may quote."""
+    columns = ("pair_id", "caption", "image_uri", "image_sha256", "attributes")
+    return {text for name in columns for text in content.column(name) if len(text) >= _QUOTABLE}
 
 
 def purge_rows(
@@ -102,5 +127,10 @@ def rows_of(content: Content, column: str) -> Callable[[pa.RecordBatch], NDArray
     return doomed
 
 
-KEEPERS: dict[str, Keeper] = {"rejects": forget_rejects, "messages": redact_messages}
+KEEPERS: dict[str, Keeper] = {
+    "rejects": forget_rejects,
+    "messages": redact_messages,
+    "predictions": forget_predictions,
+    "attributions": forget_attributions,
+}
 """Each keeper by the name that receipts give it. A room that keeps pairs' content adds its own."""

@@ -16,6 +16,25 @@ from asif_lance.relative import attributions, one
 
 
 @dataclass(frozen=True, slots=True)
+class Shares:
+    """What pairs add to one label's score, largest first: n of them.
+
+    Attributes:
+        positions: (n,) int64, the pairs' positions among the anchors.
+        pair_ids: n ids.
+        image_similarities: (n,) float32, cosines with the classified image.
+        text_similarities: (n,) float32, cosines with the label's prompt.
+        contributions: (n,) float64; all of them sum to the score.
+    """
+
+    positions: NDArray[np.int64]
+    pair_ids: list[str]
+    image_similarities: NDArray[np.float32]
+    text_similarities: NDArray[np.float32]
+    contributions: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What one prediction was made of, enough to attribute any label's score to pairs.
 
@@ -39,24 +58,32 @@ class Evidence:
         Raises:
             InputError: the label is not in the label set, or n is below 1.
         """
-        if label not in self.labels.names:
-            raise InputError(f"label {label!r} is not in the label set")
         if n < 1:
             raise InputError(f"attributions: n must be at least 1, got {n}")
-        row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
-        positions, shares = attributions(self.relative, one(self.labels.relative, row))
-        return self._describe(label, row, positions[:n], shares[:n])
-
-    def _describe(
-        self, label: str, row: int, positions: NDArray[np.int64], shares: NDArray[np.float64]
-    ) -> list[Attribution]:
-        images = self.anchors.vectors("image", positions) @ self.vector
-        texts = self.anchors.vectors("text", positions) @ self.labels.query(row)
-        pairs = self.anchors.rows(positions, ["pair_id", "caption"])
+        shares = self.shares(label, n)
+        pairs = self.anchors.rows(shares.positions, ["pair_id", "caption"])
+        numbers = zip(
+            shares.image_similarities, shares.text_similarities, shares.contributions, strict=True
+        )
         return [
             Attribution(pair["pair_id"], pair["caption"], label, float(i), float(t), float(c))
-            for pair, i, t, c in zip(pairs, images, texts, shares, strict=True)
+            for pair, (i, t, c) in zip(pairs, numbers, strict=True)
         ]
+
+    def shares(self, label: str, n: int | None = None) -> Shares:
+        """The same as arrays, without captions; all pairs that add something when n is None.
+
+        Raises:
+            InputError: the label is not in the label set.
+        """
+        if label not in self.labels.names:
+            raise InputError(f"label {label!r} is not in the label set")
+        row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
+        positions, shares = attributions(self.relative, one(self.labels.relative, row))
+        positions, shares = positions[:n], shares[:n]
+        images = self.anchors.vectors("image", positions) @ self.vector
+        texts = self.anchors.vectors("text", positions) @ self.labels.query(row)
+        return Shares(positions, self.anchors.ids(positions), images, texts, shares)
 
 
 @dataclass(frozen=True, slots=True)

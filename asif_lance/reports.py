@@ -37,6 +37,53 @@ SELECT min(caption) AS caption, count(*) AS pairs, list(pair_id ORDER BY pair_id
 FROM words WHERE len(key) > 0 GROUP BY key HAVING count(*) > 1
 ORDER BY pairs DESC, caption""",
     ),
+    Report(
+        "drivers",
+        "Which pairs drive most of the recorded predictions?",
+        """\
+SELECT caption, pair_id, count(*) AS predictions, sum(contribution) AS weight
+FROM attributions a JOIN predictions p USING (prediction_id, label)
+LEFT JOIN pairs USING (pair_id)
+WHERE p.rank = 1 GROUP BY ALL ORDER BY weight DESC, pair_id LIMIT 50""",
+    ),
+    Report(
+        "wrong-drivers",
+        "Which pairs drive predictions that are wrong, where the truth is known?",
+        """\
+SELECT caption, pair_id,
+  coalesce(sum(contribution) FILTER (p.label <> truth), 0) AS wrong_weight,
+  coalesce(sum(contribution) FILTER (p.label = truth), 0) AS right_weight,
+  wrong_weight / (wrong_weight + right_weight) AS share_wrong
+FROM attributions a JOIN predictions p USING (prediction_id, label)
+LEFT JOIN pairs USING (pair_id)
+WHERE p.rank = 1 AND truth IS NOT NULL
+GROUP BY ALL HAVING wrong_weight > 0
+ORDER BY wrong_weight - right_weight DESC, pair_id LIMIT 50""",
+    ),
+    Report(
+        "weight-by-source",
+        "Which sources and licenses do the recorded predictions rest on?",
+        """\
+SELECT source, license, count(DISTINCT pair_id) AS pairs,
+  sum(contribution) / sum(sum(contribution)) OVER () AS share
+FROM attributions a JOIN predictions p USING (prediction_id, label)
+LEFT JOIN pairs USING (pair_id)
+WHERE p.rank = 1 GROUP BY ALL ORDER BY share DESC, source, license""",
+    ),
+    Report(
+        "never-used",
+        "Which pairs are in no recorded attribution and could be pruned?",
+        """\
+SELECT pair_id, caption, source, license
+FROM pairs ANTI JOIN attributions USING (pair_id) ORDER BY pair_id""",
+    ),
+    Report(
+        "labels-without-support",
+        "Which labels does no pair speak for, in any recorded prediction?",
+        """\
+SELECT label, count(*) AS predictions, max(score) AS best_score
+FROM predictions GROUP BY label HAVING max(score) = 0 ORDER BY label""",
+    ),
 )
 
 

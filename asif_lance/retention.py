@@ -21,7 +21,10 @@ from asif_lance.store import PairStore
 from asif_lance.tables import find_table, local_path, open_table, storage_errors
 from asif_lance.versions import Ledger
 
-_BOOKKEEPING = ("versions", "rejects", "receipts", "migrations")
+_BOOKKEEPING = (
+    *("versions", "rejects", "receipts", "migrations"),
+    *("runs", "predictions", "attributions"),
+)
 # A fragment is worth rewriting when it is less than half full or a tenth of it is deleted.
 _FULL_ENOUGH = ROWS_PER_FRAGMENT // 2
 _MOSTLY_LIVE = 0.9

@@ -71,6 +71,50 @@ RECEIPTS_SCHEMA = pa.schema(
     ]
 )
 
+#: Recorded predictions, see `runs`. `k` and `p` are `800`, or `800,200` for image and text side;
+#: `coverage` is the share of the score that the recorded attributions add up to.
+RUN_SCHEMAS = {
+    "runs": pa.schema(
+        [
+            pa.field("run_id", pa.string(), nullable=False),
+            pa.field("created_at", TIMESTAMP, nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("recipe", pa.string(), nullable=False),
+            pa.field("label_set", pa.string(), nullable=False),
+            pa.field("labels", pa.int64(), nullable=False),
+            pa.field("predictions", pa.int64(), nullable=False),
+        ]
+    ),
+    "predictions": pa.schema(
+        [
+            pa.field("prediction_id", pa.string(), nullable=False),
+            pa.field("run_id", pa.string(), nullable=False),
+            pa.field("image", pa.string(), nullable=False),
+            pa.field("model", pa.string(), nullable=False),
+            pa.field("label_set", pa.string(), nullable=False),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("rank", pa.int64(), nullable=False),
+            pa.field("score", pa.float64(), nullable=False),
+            pa.field("coverage", pa.float64(), nullable=False),
+            pa.field("truth", pa.string()),
+            pa.field("k", pa.string(), nullable=False),
+            pa.field("p", pa.string(), nullable=False),
+            pa.field("created_at", TIMESTAMP, nullable=False),
+        ]
+    ),
+    "attributions": pa.schema(
+        [
+            pa.field("prediction_id", pa.string(), nullable=False),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("pair_id", pa.string(), nullable=False),
+            pa.field("image_similarity", pa.float32(), nullable=False),
+            pa.field("text_similarity", pa.float32(), nullable=False),
+            pa.field("contribution", pa.float64(), nullable=False),
+            pa.field("rank", pa.int64(), nullable=False),
+        ]
+    ),
+}
+
 MIGRATIONS_SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),

@@ -22,6 +22,7 @@ from .forget import forget
 from .history import diff, rollback, tag, versions
 from .options import Context
 from .query import classify, search
+from .runs import runs
 
 
 class _OneLineErrors(click.Group):
@@ -71,4 +72,4 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([audit, info, optimize, migrate])
+_register([audit, runs, info, optimize, migrate])

@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from asif_lance.predictions import Prediction
     from asif_lance.stamps import Picture, Split
 
-#: Attributions kept per prediction for the last question.
-KEPT = 20
-
 DRIVERS = """\
-SELECT pairs.caption, count(*) AS predictions, sum(contribution) AS weight
-FROM attributions JOIN pairs USING (pair_id)
-GROUP BY pairs.caption ORDER BY weight DESC LIMIT 5"""
+SELECT caption, count(*) AS predictions, sum(contribution) AS weight
+FROM attributions a JOIN predictions p USING (prediction_id, label) JOIN pairs USING (pair_id)
+WHERE p.rank = 1 GROUP BY caption ORDER BY weight DESC LIMIT 5"""
 
 
 @click.command()
@@ -73,7 +70,7 @@ class _Story:
         self.explain(split, first)
         self.delete_a_class(split, first)
         self.go_back(split, first)
-        self.ask(first)
+        self.ask()
         click.echo()
         note("The database is yours to go on with:")
         note(f"  export ASIF_LANCE_DB={self.database}")
@@ -107,11 +104,17 @@ class _Story:
 
     def classify(self, split: Split, version: str) -> list[Prediction]:
         from asif_lance.model import open_model
+        from asif_lance.runs import Recorder
 
         with _step(f"classify with {version}"):
             model = open_model(self.database, version, device=self.device)
             labels = model.labels(split.labels)
-            return list(model.classify([p.path for p in split.held_out], labels))
+            found = list(model.classify([p.path for p in split.held_out], labels))
+        if version == "v1":
+            with _step("record"), Recorder(model.store, labels, model.recipe) as run:
+                for picture, prediction in zip(split.held_out, found, strict=True):
+                    run.add(prediction, truth=picture.label)
+        return found
 
     def explain(self, split: Split, predictions: Sequence[Prediction]) -> None:
         truth = zip(split.held_out, predictions, strict=True)
@@ -158,22 +161,13 @@ class _Story:
         same = sum(a.ranking == b.ranking for a, b in zip(first, again, strict=True))
         click.echo(f"  {made.name} gives {same} of {len(first)} of v1's answers, score for score")
 
-    def ask(self, predictions: Sequence[Prediction]) -> None:
-        import polars as pl
-
+    def ask(self) -> None:
         from asif_lance.audit import Audit
         from asif_lance.store import PairStore
 
-        attributions = pl.DataFrame(
-            [
-                {"pair_id": a.pair_id, "contribution": a.contribution}
-                for prediction in predictions
-                for a in prediction.attributions(KEPT)
-            ]
-        ).to_arrow()
         click.echo(f"\nWhich pairs drove most? Ask in SQL:\n{DRIVERS}\n")
         store = PairStore.open(str(self.database))
-        with _step("audit"), Audit(store, extra={"attributions": attributions}) as audit:
+        with _step("audit"), Audit(store) as audit:
             rows = audit.query(DRIVERS).to_pylist()
         print_table(["caption", "predictions", "weight"], [list(row.values()) for row in rows])
 

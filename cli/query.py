@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,20 @@ FileArgument = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
 @click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Show N deciding pairs.")
+@click.option("--record", is_flag=True, help="Keep predictions and attributions for audit.")
+@click.option(
+    "--attributions",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="With --record: the pairs kept per label.",
+)
+@click.option(
+    "--truth-is-folder",
+    is_flag=True,
+    help="With --record: the name of a picture's folder is its true label.",
+)
 @model_options
 @format_option
 @click.pass_obj
@@ -59,6 +73,9 @@ def classify(
     ensemble: str,
     top: int,
     explain: int | None,
+    record: bool,
+    attributions: int,
+    truth_is_folder: bool,
     output: str,
     **model_arguments: Any,
 ) -> None:
@@ -67,13 +84,19 @@ def classify(
     \b
       asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3
       asif-lance classify *.jpg --labels-file classes.txt --model v3 --format json
+      asif-lance classify test/*/*.jpg --labels cat,dog --record --truth-is-folder
+      asif-lance audit --report wrong-drivers
     """
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
     model = open_model(context, **model_arguments)
     label_set = _labels(model, labels, labels_file, label_vectors, templates, ensemble)
     rejects: list[Reject] = []
-    for prediction in _predict(model, images, vectors, label_set, rejects):
+    predictions = _predict(model, images, vectors, label_set, rejects)
+    if record:
+        limits = {"top": top, "pairs": attributions}
+        predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
+    for prediction in predictions:
         if output == "json":
             print_json(prediction_json(prediction, top, explain))
         else:
@@ -235,6 +258,24 @@ def _predict(
 
     ids, matrix = read_vectors(vectors)
     return model.classify_vectors(ids, matrix, label_set)
+
+
+def _recorded(
+    predictions: Iterable[Prediction],
+    model: Model,
+    label_set: LabelSet,
+    limits: dict[str, int],
+    truth_is_folder: bool,
+) -> Iterator[Prediction]:
+    """The same predictions, written down on their way."""
+    from asif_lance.runs import Recorder
+
+    with Recorder(model.store, label_set, model.recipe, **limits) as run:
+        for prediction in predictions:
+            folder = Path(prediction.image).absolute().parent.name
+            run.add(prediction, truth=folder if truth_is_folder else None)
+            yield prediction
+    note(f"recorded as run {run.run_id}")
 
 
 def _print_prediction(prediction: Prediction, top: int, explain: int | None) -> None:

@@ -14,6 +14,7 @@ ROOMS = [
     "__init__",
     "forget",
     "retention",
+    "runs",
     "keepers",
     "model",
     "predictions",

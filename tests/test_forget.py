@@ -304,7 +304,8 @@ def test_rejects_and_messages_that_name_the_pair_let_go(store: PairStore) -> Non
     store.publish(command="ingest", message=f"after a caption about {gone} came in")
     sought = content(store, [gone])
     receipt = forget(store, [gone], reason="asked to")
-    assert receipt.elsewhere == {"rejects": 2, "messages": 1}
+    let_go = {"rejects": 2, "messages": 1, "predictions": 0, "attributions": 0}
+    assert receipt.elsewhere == let_go
     assert receipt.clean
     assert not scan(store.uri, sought).hits
     assert store.rejects()["item"].to_pylist() == ["row 6"]

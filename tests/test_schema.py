@@ -163,7 +163,7 @@ def test_databases_of_earlier_releases_are_upgraded_and_used(asset: Path, tmp_pa
     assert [v.pairs for v in store.versions()] == [19, 29, 24, 39]
 
 
-@pytest.mark.parametrize("step", range(1, 4))
+@pytest.mark.parametrize("step", range(1, 7))
 def test_an_upgrade_killed_anywhere_is_completed_by_the_next(step: int, tmp_path: Path) -> None:
     with tarfile.open(ASSETS / "database-m0001.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")

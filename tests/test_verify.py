@@ -172,8 +172,8 @@ def test_a_file_that_cannot_be_read_is_doubtful(store: PairStore) -> None:
 
 
 def test_words_that_users_ask_about_are_their_own(store: PairStore) -> None:
-    rows = pa.table({"label": [CAPTION], "score": [0.5]})
-    lance.write_dataset(rows, f"{store.uri}/predictions.lance")
+    rows = pa.table({"label": [CAPTION], "truth": [CAPTION], "score": [0.5]})
+    lance.write_dataset(rows, f"{store.uri}/answers.lance")
     assert found(store) == set()
 
 

@@ -1,0 +1,208 @@
+"""Recorded predictions: complete, summing to the scores, and forgotten with their pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
+
+import asif_lance
+from asif_lance import runs
+from asif_lance.audit import Audit
+from asif_lance.errors import InputError
+from asif_lance.forget import forget, plan
+from asif_lance.model import Model
+from asif_lance.needles import Content
+from asif_lance.reports import REPORTS
+from asif_lance.verify import scan
+
+DB = ("--db", "t.lancedb")
+LABELS = tuple("abcde")
+
+
+@pytest.fixture
+def model(cli: Cli, tmp_path: Path, rng: np.random.Generator) -> Model:
+    pairs_frame(300, rng).write_parquet(tmp_path / "pairs.parquet")
+    assert cli(*DB, "ingest", "pairs.parquet").status == 0
+    return asif_lance.open(tmp_path / "t.lancedb", k=100, p=2)
+
+
+def record(
+    model: Model,
+    rng: np.random.Generator,
+    count: int = 30,
+    top: int | None = None,
+    pairs: int | None = None,
+) -> str:
+    labels = model.label_vectors(
+        {name: rng.standard_normal(TEXT_DIM).astype(np.float32) for name in LABELS}
+    )
+    queries = rng.standard_normal((count, IMAGE_DIM)).astype(np.float32)
+    names = [f"image-{i}.jpg" for i in range(count)]
+    with runs.Recorder(model.store, labels, model.recipe, top=top, pairs=pairs) as run:
+        for i, prediction in enumerate(model.classify_vectors(names, queries, labels)):
+            run.add(prediction, truth=LABELS[i % 5])
+    return run.run_id
+
+
+@pytest.fixture
+def sql(model: Model) -> Iterator[object]:
+    def ask(text: str) -> list[dict[str, object]]:
+        with Audit(model.store) as audit:
+            rows: list[dict[str, object]] = audit.query(text).to_pylist()
+            return rows
+
+    return ask
+
+
+def test_uncapped_attributions_sum_to_every_score_and_give_the_ranking(
+    model: Model, rng: np.random.Generator, sql: object
+) -> None:
+    record(model, rng)
+    rows = sql(  # type: ignore[operator]
+        """WITH sums AS (
+             SELECT prediction_id, p.rank, score, coverage, coalesce(sum(contribution), 0) AS total
+             FROM predictions p LEFT JOIN attributions a USING (prediction_id, label)
+             GROUP BY ALL)
+           SELECT *, row_number() OVER (PARTITION BY prediction_id ORDER BY total DESC, rank)
+             AS again FROM sums"""
+    )
+    assert len(rows) == 30 * len(LABELS)
+    assert max(abs(r["score"] - r["total"]) for r in rows) < 1e-5
+    assert all(r["rank"] == r["again"] for r in rows)
+    assert min(r["coverage"] for r in rows) > 1 - 1e-5
+
+
+def test_a_cap_is_stated_with_the_share_of_the_score_that_it_covers(
+    model: Model, rng: np.random.Generator, sql: object
+) -> None:
+    record(model, rng, top=2, pairs=3)
+    rows = sql(  # type: ignore[operator]
+        """SELECT p.rank, score, coverage, count(*) AS pairs, sum(contribution) AS total
+           FROM predictions p JOIN attributions a USING (prediction_id, label)
+           GROUP BY prediction_id, label, p.rank, score, coverage"""
+    )
+    assert {r["rank"] for r in rows} == {1, 2}
+    assert max(r["pairs"] for r in rows) == 3
+    assert [r["coverage"] for r in rows] == pytest.approx([r["total"] / r["score"] for r in rows])
+    assert min(r["coverage"] for r in rows) < 1
+
+
+def test_a_run_says_what_was_asked_of_which_model(model: Model, rng: np.random.Generator) -> None:
+    run_id = record(model, rng)
+    (run,) = runs.runs(model.store)
+    assert (run.run_id, run.model, run.recipe) == (run_id, "v1", "paper")
+    assert (run.labels, run.predictions) == (5, 30)
+
+
+def test_equal_label_sets_have_equal_fingerprints(model: Model, rng: np.random.Generator) -> None:
+    one, other = (rng.standard_normal(TEXT_DIM).astype(np.float32) for _ in range(2))
+    sets = [{"a": one, "b": other}, {"a": one, "b": other}, {"a": other, "b": one}]
+    first, second, third = (runs.fingerprint(model.label_vectors(s)) for s in sets)
+    assert first == second != third
+
+
+def test_a_run_that_fails_is_no_run_and_pruning_takes_what_it_left(
+    model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, sql: object
+) -> None:
+    kept = record(model, rng)
+    monkeypatch.setattr(runs, "_FLUSH", 10)
+    labels = model.label_vectors({"a": np.ones(TEXT_DIM, np.float32)})
+    queries = rng.standard_normal((15, IMAGE_DIM)).astype(np.float32)
+
+    def interrupted() -> None:
+        with runs.Recorder(model.store, labels, model.recipe) as run:
+            for prediction in model.classify_vectors(["x"] * 15, queries, labels):
+                run.add(prediction)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    counted = "SELECT count(DISTINCT prediction_id) AS n FROM predictions"
+    assert sql(counted) == [{"n": 40}]  # type: ignore[operator]
+    assert [r.run_id for r in runs.runs(model.store)] == [kept]
+    assert runs.prune(model.store, keep_last=5) == []
+    assert sql(counted) == [{"n": 30}]  # type: ignore[operator]
+
+
+def test_pruning_keeps_the_newest_runs_and_the_young(
+    model: Model, rng: np.random.Generator, sql: object
+) -> None:
+    ids = [record(model, rng, count=4) for _ in range(3)]
+    assert runs.prune(model.store, keep_last=0, older_than=timedelta(days=1)) == []
+    assert runs.prune(model.store, keep_last=1) == sorted(ids[:2])
+    found = sql("SELECT DISTINCT run_id FROM predictions")  # type: ignore[operator]
+    assert found == [{"run_id": ids[2]}]
+    left = sql("SELECT DISTINCT prediction_id[:-3] AS run FROM attributions")  # type: ignore[operator]
+    assert len(left) == 1
+    with pytest.raises(InputError, match="say which runs to keep"):
+        runs.prune(model.store)
+
+
+def test_forgetting_takes_attributions_of_the_pair_and_predictions_of_its_picture(
+    model: Model, rng: np.random.Generator, sql: object
+) -> None:
+    labels = model.label_vectors({"caption 7": np.ones(TEXT_DIM, np.float32)})
+    queries = rng.standard_normal((2, IMAGE_DIM)).astype(np.float32)
+    with runs.Recorder(model.store, labels, model.recipe, pairs=None) as run:
+        for prediction in model.classify_vectors(["p7 caption 7.jpg", "other"], queries, labels):
+            run.add(prediction, truth="caption 7")
+    before = sql("SELECT DISTINCT pair_id FROM attributions")  # type: ignore[operator]
+    used = sorted(str(row["pair_id"]) for row in before)
+    gone = [used[0], "p7"]
+    rows = model.store.read(where=f"pair_id IN ('{gone[0]}', 'p7')")
+    assert set(plan(model.store, gone).pairs) == set(gone)
+
+    receipt = forget(model.store, gone, reason="asked to")
+
+    assert receipt.clean, receipt.findings
+    assert receipt.elsewhere["predictions"] == 1
+    assert not scan(model.store.uri, Content(b"salt", rows)).hits
+    left = sql("SELECT pair_id FROM attributions")  # type: ignore[operator]
+    assert left
+    assert not {row["pair_id"] for row in left} & set(gone)
+    images = sql("SELECT image, label FROM predictions")  # type: ignore[operator]
+    assert images == [{"image": "other", "label": "caption 7"}]
+
+
+def test_recording_from_the_command_feeds_every_canned_report(
+    model: Model, cli: Cli, query_file: Path, label_file: Path
+) -> None:
+    arguments = ["--vectors", query_file, "--label-vectors", label_file, "--attributions", "4"]
+    done = cli(*DB, "classify", *arguments, "--record", "--truth-is-folder", "--format", "json")
+    assert done.status == 0
+    assert len(done.objects) == 20
+    (run,) = cli(*DB, "runs", "--format", "json").objects
+    assert done.err == f"recorded as run {run['run_id']}\n"
+    assert (run["model"], run["labels"], run["predictions"]) == ("v1", 5, 20)
+    for report in REPORTS:
+        found = cli(*DB, "audit", "--report", report.name, "--format", "json")
+        assert found.status == 0, found.err
+    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 runs\n"
+    assert cli(*DB, "runs", "--format", "json").objects == []
+    assert cli(*DB, "runs", "prune").status == 2
+
+
+def test_pairs_that_drive_wrong_answers_are_told_apart_from_those_that_help(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """Two kinds of pictures, x and y; two of three pairs with pictures of x are captioned as y."""
+    image = np.eye(IMAGE_DIM, dtype=np.float32)[[0, 0, 0, 1]] + np.float32(0.01)
+    text = np.eye(TEXT_DIM, dtype=np.float32)[[1, 1, 0, 1]]
+    frame = pairs_frame(4, np.random.default_rng(0))
+    frame.with_columns(image_vector=image, text_vector=text).write_parquet(tmp_path / "p.parquet")
+    cli(*DB, "ingest", "p.parquet")
+    model = asif_lance.open(tmp_path / "t.lancedb", k=3, p=1)
+    labels = model.label_vectors(dict(zip("xy", np.eye(TEXT_DIM, dtype=np.float32), strict=False)))
+    with runs.Recorder(model.store, labels, model.recipe) as run:
+        for prediction in model.classify_vectors(["x.jpg", "y.jpg"], image[[0, 3]], labels):
+            run.add(prediction, truth=prediction.image[0])
+    said = "SELECT image, label FROM predictions WHERE rank = 1 ORDER BY image"
+    answers = cli(*DB, "audit", said, "--format", "json").objects
+    assert [row["label"] for row in answers] == ["y", "y"]
+    found = cli(*DB, "audit", "--report", "wrong-drivers", "--format", "json").objects
+    assert [row["pair_id"] for row in found] == ["p0", "p1"]
