@@ -151,7 +151,10 @@ def copy_held_out(pictures: Sequence[Picture], folder: Path) -> None:
     for picture in pictures:
         target = folder / picture.label
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture.path, target / picture.path.name)
+        copy = target / picture.path.name
+        if copy.exists():  # folders of one class may each have a picture of this name
+            copy = target / f"{picture.folder.replace('/', '-')}-{copy.name}"
+        shutil.copy(picture.path, copy)
 
 
 def _labels(pictures: Sequence[Picture]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from .admin import info, migrate, optimize
 from .audit import audit
 from .data import delete, ingest
 from .demo import demo
+from .evaluate import evaluate
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .options import Context
@@ -72,4 +73,4 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([audit, runs, info, optimize, migrate])
+_register([evaluate, audit, runs, info, optimize, migrate])

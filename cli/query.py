@@ -227,7 +227,7 @@ def _labels(
         return model.label_vectors(read_label_vectors(label_vectors), ensemble)
     from asif_lance.labels import DEFAULT_TEMPLATES
 
-    names = _names(labels) if labels is not None else _lines(labels_file)
+    names = _names(labels) if labels is not None else read_label_names(labels_file)
     return model.labels(names, templates or DEFAULT_TEMPLATES, ensemble)
 
 
@@ -235,7 +235,8 @@ def _names(labels: str) -> list[str]:
     return [name.strip() for name in labels.split(",")]
 
 
-def _lines(path: Path | None) -> list[str]:
+def read_label_names(path: Path | None) -> list[str]:
+    """Class names, one per line."""
     from asif_lance.errors import InputError
 
     try:

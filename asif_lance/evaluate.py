@@ -1,0 +1,201 @@
+"""How good a model is on labelled pictures, beside what costs nothing, and against another one.
+
+Intervals are percentile bootstraps over pictures, with a fixed seed; versions are compared picture
+by picture (paired bootstrap of the difference, exact McNemar test).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.errors import InputError, SourceError
+from asif_lance.images import SUFFIXES
+from asif_lance.predictions import Prediction
+
+RESAMPLES, SEED = 10_000, 0
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Zero-shot accuracy of one model version; shares are in [0, 1].
+
+    Attributes:
+        model: the version's name.
+        pictures: how many were classified.
+        labels: how many labels could be chosen from.
+        top_1: share whose best label is the true one.
+        interval: 95 % bootstrap interval of `top_1`.
+        top_5: share with the true label among the best five.
+        mean_per_class: `top_1` of each class, averaged over classes.
+        chance: 1 / labels.
+        most_frequent: what always answering the most frequent class would score.
+        nearest_caption: what the label nearest to the caption of the nearest picture scores.
+        classes: (class, pictures, `top_1`) by name.
+        confusions: (truth, answer, pictures) of the wrong answers, most frequent first.
+    """
+
+    model: str
+    pictures: int
+    labels: int
+    top_1: float
+    interval: Interval
+    top_5: float
+    mean_per_class: float
+    chance: float
+    most_frequent: float
+    nearest_caption: float
+    classes: tuple[tuple[str, int, float], ...]
+    confusions: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same pictures.
+
+    Attributes:
+        first: a model version.
+        second: the other one.
+        difference: accuracy of the second minus that of the first.
+        interval: 95 % paired bootstrap interval of the difference.
+        only_first: pictures that only the first got right.
+        only_second: pictures that only the second got right.
+        p_value: two-sided exact McNemar test (binomial over the pictures that differ).
+    """
+
+    first: str
+    second: str
+    difference: float
+    interval: Interval
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def labelled_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures below `folder` and their classes, the names of its sub-folders.
+
+    Raises:
+        SourceError: there are none.
+    """
+    found = [
+        (path, path.relative_to(folder).parts[0])
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and len(path.relative_to(folder).parts) > 1
+    ]
+    if not found:
+        raise SourceError(f"no pictures in {folder}: expected CLASS/picture.jpg")
+    return [path for path, _ in found], [label for _, label in found]
+
+
+def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evaluation:
+    """Score predictions of one model against the true labels, in the same order.
+
+    Raises:
+        InputError: no predictions, another number of truths, or a truth that is no label.
+    """
+    if not predictions or len(predictions) != len(truths):
+        raise InputError(f"{len(predictions)} predictions for {len(truths)} labelled pictures")
+    labels = predictions[0].evidence.labels.names
+    unknown = sorted(set(truths) - set(labels))
+    if unknown:
+        raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
+    right = hits(predictions, truths)
+    among = [t in [n for n, _ in p.ranking[:5]] for p, t in zip(predictions, truths, strict=True)]
+    nearest = [nearest_caption(p) == t for p, t in zip(predictions, truths, strict=True)]
+    classes = _per_class(right, truths)
+    return Evaluation(
+        model=predictions[0].model,
+        pictures=len(right),
+        labels=len(labels),
+        top_1=float(right.mean()),
+        interval=bootstrap(right),
+        top_5=float(np.mean(among)),
+        mean_per_class=float(np.mean([share for _, _, share in classes])),
+        chance=1 / len(labels),
+        most_frequent=max(Counter(truths).values()) / len(truths),
+        nearest_caption=float(np.mean(nearest)),
+        classes=classes,
+        confusions=_confusions(predictions, truths),
+    )
+
+
+def compare(
+    first: Sequence[Prediction], second: Sequence[Prediction], truths: Sequence[str]
+) -> Comparison:
+    """Compare two models that have classified the same pictures in the same order.
+
+    Raises:
+        InputError: they have not.
+    """
+    if [p.image for p in first] != [p.image for p in second] or len(first) != len(truths):
+        raise InputError("only models that classified the same pictures can be compared")
+    one, other = hits(first, truths), hits(second, truths)
+    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+    gained = other.astype(np.float64) - one
+    return Comparison(
+        first=first[0].model,
+        second=second[0].model,
+        difference=float(gained.mean()),
+        interval=bootstrap(gained),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=mcnemar(only_first, only_second),
+    )
+
+
+def hits(predictions: Sequence[Prediction], truths: Sequence[str]) -> NDArray[np.bool_]:
+    """(n,) whether each best label is the true one; a model that says nothing is not right."""
+    told = zip(predictions, truths, strict=True)
+    return np.array([p.score > 0 and p.label == truth for p, truth in told], dtype=bool)
+
+
+def bootstrap(values: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:
+    """95 % percentile interval of the mean of (n,) values; the same for the same values."""
+    draw = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.percentile(values[draw].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided exact p-value that both models are equally good where they differ."""
+    n, k = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(n, i) for i in range(k + 1)) / (1 << n)
+    return min(1.0, 2 * tail)
+
+
+def nearest_caption(prediction: Prediction) -> str:
+    """The label nearest to the caption of the nearest picture: a baseline without relative vectors.
+
+    Nothing when no picture is similar at all.
+    """
+    evidence = prediction.evidence
+    if not evidence.relative.values[0].any():
+        return ""
+    text = evidence.anchors.vectors("text", evidence.relative.indices[0, :1])[0]
+    prompts = evidence.labels.prompts
+    return prompts.names[int(prompts.owner[int(np.argmax(prompts.vectors @ text))])]
+
+
+def _per_class(
+    right: NDArray[np.bool_], truths: Sequence[str]
+) -> tuple[tuple[str, int, float], ...]:
+    names = np.array(truths, dtype=object)
+    masks = {name: names == name for name in sorted(set(truths))}
+    return tuple((n, int(m.sum()), float(right[m].mean())) for n, m in masks.items())
+
+
+def _confusions(
+    predictions: Sequence[Prediction], truths: Sequence[str]
+) -> tuple[tuple[str, str, int], ...]:
+    told = zip(truths, (p.label for p in predictions), strict=True)
+    wrong = Counter((truth, answer) for truth, answer in told if truth != answer)
+    ordered = sorted(wrong.items(), key=lambda entry: (-entry[1], entry[0]))
+    return tuple((truth, answer, count) for (truth, answer), count in ordered)
