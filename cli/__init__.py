@@ -19,6 +19,7 @@ from .audit import audit
 from .data import delete, ingest
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .options import Context
@@ -73,4 +74,4 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([evaluate, audit, runs, info, optimize, migrate])
+_register([evaluate, explain, audit, runs, info, optimize, migrate])

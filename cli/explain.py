@@ -1,0 +1,63 @@
+"""explain: why a model says what it says of a picture, as a page to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import Context, model_options
+from .output import note
+from .query import open_model, read_label_names
+
+
+@click.command()
+@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--labels", help="Class names, separated by commas.")
+@click.option(
+    "--labels-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Class names, one per line.",
+)
+@click.option("--template", "templates", multiple=True, metavar="T", help="As for classify.")
+@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, metavar="N")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=Path("explanation.html"),
+    show_default=True,
+    help="The page; an older one is replaced.",
+)
+@model_options
+@click.pass_obj
+def explain(
+    context: Context,
+    /,
+    image: Path,
+    labels: str | None,
+    labels_file: Path | None,
+    templates: tuple[str, ...],
+    pairs: int,
+    output: Path,
+    **model_arguments: Any,
+) -> None:
+    """Show which pairs decided, for the best label and the runner-up, as one HTML file.
+
+    The file holds all pictures and loads nothing from anywhere.
+
+    \b
+      asif-lance explain cat.jpg --labels cat,dog -o why.html
+    """
+    if (labels is None) == (labels_file is None):
+        raise click.UsageError("give --labels or --labels-file, one of the two")
+    from asif_lance.explain import explain_page
+    from asif_lance.labels import DEFAULT_TEMPLATES
+
+    model = open_model(context, **model_arguments)
+    names = labels.split(",") if labels is not None else read_label_names(labels_file)
+    label_set = model.labels([n.strip() for n in names], templates or DEFAULT_TEMPLATES)
+    (prediction,) = model.classify([image], label_set)
+    output.write_text(explain_page(prediction, image, pairs=pairs), encoding="utf-8")
+    note(f"{output}: {image.name} is {prediction.label!r} ({prediction.score:.4f})")
