@@ -1,8 +1,9 @@
 """The pairs of one model version as two matrices, read fragment by fragment.
 
-A Lance fragment never changes: deleting rows adds a mask beside it. So its vectors are read once,
+A Lance fragment never changes: deleting rows adds a mask beside it. So its vectors are there once,
 dead rows included, shared by every version in memory that has the fragment, and each version
-brings its own mask. Positions count the rows of all fragments in order, dead ones too.
+brings its own masks: going from one version to the next costs what the next one added or deleted.
+Positions count the rows of all fragments in order, dead ones too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
-from weakref import WeakValueDictionary
 
 import numpy as np
 import polars as pl
@@ -18,41 +18,46 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from asif_lance.devices import room_on
+from asif_lance.fragments import fragment_of, mask_of
 from asif_lance.records import Neighbors
 from asif_lance.search import exact_top_k
 
 Side = Literal["image", "text"]
 
 
-class _Block:
-    """One fragment's vectors of one side; a class of its own so that it can be held weakly."""
-
-    def __init__(self, matrix: torch.Tensor) -> None:
-        self.matrix = matrix
-
-
-#: (file names, side) -> vectors. Weak: the versions in memory keep alive what they use.
-_blocks: WeakValueDictionary[tuple[str, Side], _Block] = WeakValueDictionary()
-
-
 class Anchors:
-    """The anchors of one model version, both sides read at first use.
+    """The anchors of one model version, each side mapped or read at first use.
 
     Attributes:
         dataset: the Lance dataset, checked out at the version.
         live: (n,) bool; False where a row is deleted in this version.
-        pair_ids: n ids, a `pyarrow.ChunkedArray` of strings.
         count: number of live anchors.
+        state: names what this version holds; equal states have equal rows at equal positions.
     """
 
-    def __init__(self, dataset: Any, *, device: str = "cpu") -> None:
+    def __init__(
+        self, dataset: Any, *, device: str = "cpu", memory_limit: int | None = None
+    ) -> None:
+        """Read which rows there are; vectors and ids wait until they are asked for.
+
+        Args:
+            dataset: the Lance dataset, checked out at the version.
+            device: where image vectors live; caption vectors stay in main memory and are streamed.
+            memory_limit: bytes that one side may occupy. A larger side stays in its files, and its
+                memory is given back block by block while it is searched. None for what a CUDA
+                device has room for, and for no limit in main memory, where files are mapped.
+        """
         self.dataset = dataset
         self._device = torch.device(device)
-        self._fragments = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
-        ids = [_physical(fragment, "pair_id") for fragment in self._fragments]
-        self.pair_ids = pa.chunked_array([part["pair_id"].combine_chunks() for part in ids] or [[]])
+        self._limit = room_on(self._device) if memory_limit is None else memory_limit
+        self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
+        self._fragments = [fragment_of(dataset, source) for source in self._sources]
+        held = zip(self._fragments, self._sources, strict=True)
+        self._masks = [mask_of(fragment, source) for fragment, source in held]
+        self.state = tuple(mask.key for mask in self._masks)
         self.live: NDArray[np.bool_] = np.concatenate(
-            [part["_rowid"].is_valid().to_numpy() for part in ids] or [np.zeros(0, dtype=bool)]
+            [mask.live for mask in self._masks] or [np.zeros(0, dtype=bool)]
         )
         self.count = int(self.live.sum())
 
@@ -61,34 +66,41 @@ class Anchors:
         return len(self.live)
 
     @cached_property
-    def tie_order(self) -> NDArray[np.int64]:
-        """(n,) the rank of each anchor's id: equal cosines go to the smaller `pair_id`."""
-        if not len(self):
-            return np.zeros(0, dtype=np.int64)
-        order = pl.Series(self.pair_ids).arg_sort().to_numpy()
+    def pair_ids(self) -> pa.ChunkedArray:
+        """The n ids."""
+        held = zip(self._fragments, self._sources, strict=True)
+        ids = [fragment.pair_ids(source) for fragment, source in held]
+        return pa.chunked_array(ids or [[]], pa.string())
+
+    def tie_order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ranks of the ids at (m,) positions: equal cosines go to the smaller `pair_id`."""
+        distinct, place = np.unique(positions, return_inverse=True)
+        order = pl.Series(self.pair_ids.take(pa.array(distinct))).arg_sort().to_numpy()
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
-        return rank
+        return rank[place]
 
     @cached_property
     def image(self) -> list[torch.Tensor]:
-        """Image vectors: one (rows, d) float16 tensor per fragment."""
-        return self._side("image")
+        """Image vectors: one (rows, d) float16 tensor per fragment, on the device if they fit."""
+        vectors = self._side("image")
+        return vectors if self._too_large(vectors) else [v.to(self._device) for v in vectors]
 
     @cached_property
     def text(self) -> list[torch.Tensor]:
-        """Caption vectors: one (rows, d) float16 tensor per fragment."""
+        """Caption vectors: one (rows, d) float16 tensor per fragment, in main memory."""
         return self._side("text")
 
     def top_k(self, side: Side, queries: NDArray[np.float32], k: int) -> Neighbors:
         """The k anchors most similar to each of the (m, d) queries on one side."""
         blocks = self.image if side == "image" else self.text
         return exact_top_k(
-            queries,
+            torch.from_numpy(queries).to(self._device),
             blocks,
             k,
             live=self.live,
             tie_order=self.tie_order,
+            release=self._release if self._too_large(blocks) else _keep,
         )
 
     def vectors(self, side: Side, positions: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -110,31 +122,18 @@ class Anchors:
         return rows
 
     def _side(self, side: Side) -> list[torch.Tensor]:
-        held = [self._block(fragment, side) for fragment in self._fragments]
-        self.__dict__[f"_held_{side}"] = held  # the weak table forgets what nobody holds
-        return [block.matrix for block in held]
+        held = zip(self._fragments, self._sources, strict=True)
+        return [f.vectors(self.dataset, source, f"{side}_vector") for f, source in held]
 
-    def _block(self, fragment: Any, side: Side) -> _Block:
-        files = "|".join(f.path for f in fragment.data_files())
-        key = (f"{self.dataset.uri}|{files}|{self._device}", side)
-        block = _blocks.get(key)
-        if block is None:
-            block = _Block(_matrix(fragment, f"{side}_vector").to(self._device))
-            _blocks[key] = block
-        return block
+    def _too_large(self, vectors: list[torch.Tensor]) -> bool:
+        return self._limit is not None and sum(v.nbytes for v in vectors) > self._limit
+
+    def _release(self, block: int) -> None:
+        self._fragments[block].release()
 
 
-def _physical(fragment: Any, column: str) -> Any:
-    """All rows ever written to a fragment; `_rowid` is null for those deleted since."""
-    return fragment.scanner(
-        columns=[column], include_deleted_rows=True, with_row_id=True
-    ).to_table()
-
-
-def _matrix(fragment: Any, column: str) -> torch.Tensor:
-    vectors = _physical(fragment, column)[column].combine_chunks()
-    flat = vectors.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(flat.reshape(len(vectors), vectors.type.list_size).copy())
+def _keep(block: int) -> None:
+    """Let a block's memory stay."""
 
 
 def _gather(blocks: list[torch.Tensor], positions: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -6,6 +6,8 @@ import torch
 
 from asif_lance.errors import InputError
 
+_MOST = 0.8  # of a device's free memory; the rest is for products and encoders
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """The torch device of that name; `auto` takes cuda, else mps, else cpu.
@@ -34,3 +36,10 @@ def _usable(device: torch.device) -> bool:
     if device.type == "cuda":
         return (device.index or 0) < torch.cuda.device_count()
     return device.type == "cpu" or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+def room_on(device: torch.device) -> int | None:
+    """Bytes that anchors may take on a device: most of what is free; None for main memory."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.mem_get_info(device)[0] * _MOST)

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .products import Blocks, Doubles, FastProduct
+from .blocks import Blocks
+from .products import Doubles, FastProduct
 
 _GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
 _PENDING = 2**17  # groups that wait to be looked into

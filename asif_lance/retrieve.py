@@ -65,7 +65,7 @@ def retrieve(
         anchors, recipe, _OTHER[side], unit_queries(anchors.vectors(_OTHER[side], found))
     )
     found_scores = scores(items, relative)[:, 0]
-    order = np.lexsort((anchors.tie_order[found], -found_scores))
+    order = np.lexsort((anchors.tie_order(found), -found_scores))
     return _distinct(anchors, _OTHER[side], found[order], found_scores[order], top)
 
 

@@ -8,7 +8,7 @@ the caller's order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from .blocks import Blocks, Matrix
 from .errors import DimensionError, InputError, InvalidVectorError
-from .products import Blocks, Doubles, FastProduct, Matrix, exact_products, on_grid
+from .products import Doubles, FastProduct, exact_products, on_grid
 from .proposals import Longs, Proposals, Sheet, Table, propose
 from .records import Neighbors
 
 _T = TypeVar("_T", bound=np.generic)
+TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 _BATCH = 256  # queries that share one pass over the anchors
 _FEW = 3  # so many queries take less time one by one, each at the speed of memory
 
@@ -56,7 +58,8 @@ def exact_top_k(
     offset: ArrayLike | None = None,
     scale: ArrayLike | None = None,
     live: ArrayLike | Sequence[ArrayLike] | None = None,
-    tie_order: ArrayLike | None = None,
+    tie_order: ArrayLike | TieOrder | None = None,
+    release: Callable[[int], None] = lambda block: None,
 ) -> Neighbors:
     """Find each query's k most similar live anchors; similarity = (q·a + offset) * scale.
 
@@ -73,8 +76,11 @@ def exact_top_k(
         offset: (m,) per query, or None for zeros.
         scale: (n,) per anchor, or None for ones.
         live: (n,) bool, or one such array per block: which anchors may be found; None for all.
-        tie_order: (n,) distinct integers; the smaller goes first among equal similarities. None
-            for the smaller index.
+        tie_order: (n,) distinct integers; the smaller goes first among equal similarities. Or a
+            function that gives them for some indices: it is asked for tied anchors only. None for
+            the smaller index.
+        release: told the number of each block that a pass is done with, so that its memory can be
+            given back meanwhile.
 
     Returns:
         min(k, live anchors) neighbors per query, best first.
@@ -84,10 +90,10 @@ def exact_top_k(
         InvalidVectorError: a query or an anchor is not finite.
         InputError: k is below 1, or an argument has the wrong shape.
     """
-    blocks = Blocks(anchors)
+    blocks = Blocks(anchors, release)
     host = _checked_queries(queries, blocks, k)
     table = _table(blocks, scale, live)
-    ties = None if tie_order is None else _per_item("tie_order", tie_order, len(blocks), np.int64)
+    ties = tie_order if callable(tie_order) else _ties(tie_order, len(blocks))
     shift = None if offset is None else _per_item("offset", offset, len(host), np.float64)
     k = min(k, table.count)
     values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
@@ -122,14 +128,14 @@ class _Batch:
         queries: (m, d) on the grid.
         offset: (m,) or None.
         table: the anchors.
-        ties: (n,) or None.
+        ties: ranks of tied anchors.
         k: at most the number of live anchors.
     """
 
     queries: NDArray[np.float32]
     offset: Doubles | None
     table: Table
-    ties: Longs | None
+    ties: TieOrder
     k: int
 
     def where(self, chosen: NDArray[np.bool_]) -> _Batch:
@@ -148,20 +154,34 @@ class _Batch:
 
     def best(self, found: Proposals) -> tuple[Doubles, Longs]:
         """Cut proposals to the k best of each query: (m, k) each, padded with -inf and -1."""
-        values = self.similarities(found)
-        ties = found.indices if self.ties is None else self.ties[found.indices]
-        last = np.iinfo(np.int64).max
         sheet = Sheet(found.rows, len(self.queries))
-        similarity = torch.from_numpy(sheet.lay(values, -np.inf))
+        similarity = torch.from_numpy(sheet.lay(self.similarities(found), -np.inf))
         index = torch.from_numpy(sheet.lay(found.indices, -1))
-        first = torch.from_numpy(sheet.lay(ties, last).argsort(axis=1))
-        order = similarity.gather(1, first).argsort(dim=1, descending=True, stable=True)
-        order = first.gather(1, order)[:, : self.k]
+        values, order = similarity.sort(dim=1, descending=True)
+        if index.shape[1]:
+            self._untie(values, index.gather(1, order), order)
+        order = order[:, : self.k]
         width = (0, self.k - order.shape[1])
         return (
             torch.nn.functional.pad(similarity.gather(1, order), width, value=-np.inf).numpy(),
             torch.nn.functional.pad(index.gather(1, order), width, value=-1).numpy(),
         )
+
+    def _untie(self, values: torch.Tensor, index: torch.Tensor, order: torch.Tensor) -> None:
+        """Reorder equal ones among the k best; (m, w) each, sorted by value, `order` changes."""
+        worst = values[:, min(self.k, values.shape[1]) - 1, None]
+        same = (values[:, 1:] == values[:, :-1]) & (values[:, 1:] >= worst) & (index[:, 1:] >= 0)
+        rows = same.any(dim=1).nonzero().view(-1)
+        if not len(rows):
+            return
+        tied = torch.nn.functional.pad(same[rows], (1, 0)) | torch.nn.functional.pad(
+            same[rows], (0, 1)
+        )
+        ranks = torch.zeros(tied.shape, dtype=torch.int64)
+        ranks[tied] = torch.from_numpy(self.ties(index[rows][tied].numpy()))
+        first = ranks.argsort(dim=1)
+        second = values[rows].gather(1, first).argsort(dim=1, descending=True, stable=True)
+        order[rows] = order[rows].gather(1, first.gather(1, second))
 
     def settle(self, found: Proposals) -> Proposals:
         """Cut proposals to the k best of each query that has any."""
@@ -208,6 +228,12 @@ def _table(
         return Table(blocks, scales, None, n)
     mask = _per_item("live", _one_mask(live), n, np.bool_)
     return Table(blocks, scales, mask, int(mask.sum()))
+
+
+def _ties(ranks: ArrayLike | None, n: int) -> TieOrder:
+    if ranks is None:
+        return lambda indices: indices
+    return _per_item("tie_order", ranks, n, np.int64).__getitem__
 
 
 def _one_mask(live: ArrayLike | Sequence[ArrayLike]) -> ArrayLike:

@@ -1,0 +1,103 @@
+"""Anchors in several immutable blocks, seen as one matrix."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .errors import DimensionError, InputError
+
+Matrix = NDArray[np.float16] | NDArray[np.float32] | torch.Tensor
+
+
+class Blocks:
+    """Anchors that lie in several immutable blocks, seen as one (n, d) matrix.
+
+    Attributes:
+        blocks: (n_i, d) tensors of one dtype (float16 or float32) and device.
+        starts: (len(blocks) + 1,) int64, where each block begins; the last is n.
+        dimension: d; None if there are no blocks.
+    """
+
+    def __init__(
+        self,
+        anchors: Matrix | Sequence[Matrix],
+        release: Callable[[int], None] = lambda block: None,
+    ) -> None:
+        """Wrap one array or tensor, or a sequence of them, without copying.
+
+        Args:
+            anchors: the blocks.
+            release: told the number of a block that was used and is not needed for a while.
+        """
+        self._release = release
+        several = [anchors] if isinstance(anchors, np.ndarray | torch.Tensor) else list(anchors)
+        self.blocks = [as_tensor(block) for block in several]
+        for block in self.blocks:
+            _check_block(block, self.blocks[0])
+        sizes = [len(block) for block in self.blocks]
+        self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        self.dimension = self.blocks[0].shape[1] if self.blocks else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The blocks' dtype."""
+        return self.blocks[0].dtype
+
+    def __len__(self) -> int:
+        """Count the anchors."""
+        return int(self.starts[-1])
+
+    def slices(self, start: int, stop: int, rows: int) -> Iterator[torch.Tensor]:
+        """Yield the anchors of [start, stop) in order, at most `rows` at a time."""
+        first = int(np.searchsorted(self.starts, start, side="right")) - 1
+        for i, block in enumerate(self.blocks[first:], first):
+            begin = int(self.starts[i])
+            if begin >= stop:
+                return
+            part = block[max(start - begin, 0) : stop - begin]
+            yield from torch.split(part, rows)
+            self._release(i)
+
+    def take(self, indices: NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Gather single anchors, in any order: (len(indices), d), in `out` if it is given."""
+        if out is None:
+            out = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
+        taken = out[: len(indices)]
+        if len(self.blocks) == 1:
+            return torch.index_select(self.blocks[0], 0, self._here(indices), out=taken)
+        owner = (np.searchsorted(self.starts, indices, side="right") - 1).astype(np.int32)
+        order = np.argsort(owner, kind="stable")
+        cuts = np.searchsorted(owner[order], np.arange(len(self.blocks) + 1))
+        for i in np.flatnonzero(np.diff(cuts)).tolist():
+            at = order[cuts[i] : cuts[i + 1]]
+            local = self._here(indices[at] - self.starts[i])
+            taken.index_copy_(0, self._here(at), self.blocks[i].index_select(0, local))
+            self._release(i)
+        return taken
+
+    def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(indices).to(self.blocks[0].device)
+
+
+def as_tensor(block: Matrix) -> torch.Tensor:
+    """View an array as a tensor; memory-mapped ones are read-only, of which torch would warn."""
+    if isinstance(block, torch.Tensor) or block.flags.writeable:
+        return torch.as_tensor(block)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.as_tensor(block)
+
+
+def _check_block(block: torch.Tensor, first: torch.Tensor) -> None:
+    if block.ndim != 2 or block.dtype not in (torch.float16, torch.float32):
+        given = f"{block.ndim}-d {str(block.dtype).removeprefix('torch.')}"
+        raise InputError(f"anchors: expected 2-d float16 or float32 arrays, got {given}")
+    if block.dtype != first.dtype or block.device != first.device:
+        raise InputError("anchors: all blocks must share one dtype and one device")
+    if block.shape[1] != first.shape[1]:
+        raise DimensionError("anchors", first.shape[1], block.shape[1])

@@ -1,0 +1,160 @@
+"""The rows of one Lance fragment, dead ones included, held once for all versions that have it.
+
+A fragment's data files never change, and Lance writes vectors without compression: row after row,
+as they are in memory. So they are not read but mapped: a version is ready at once, its bytes come
+from the operating system's page cache, are shared with other processes, can be dropped whenever
+memory is short, and no copy lies on disk that forgetting would have to find. Where the bytes lie
+is what Lance's own reader says of the file; if that is not plain rows (narrow vectors, nulls, a
+newer layout) or the files are not local, the vectors are read through Lance instead.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pyarrow as pa
+import torch
+from lance.file import LanceFileReader
+from numpy.typing import NDArray
+
+from asif_lance.blocks import as_tensor
+
+#: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
+_PLAIN = re.compile(
+    r"FullZipLayout \{ bits_rep: 0, bits_def: 0, num_items: (\d+), num_visible_items: \1, "
+    r"value_compression: Some\( CompressiveEncoding \{ compression: Some\( FixedSizeList\( "
+    r"FixedSizeList \{ items_per_value: (\d+), has_validity: false, values: Some\( "
+    r"CompressiveEncoding \{ compression: Some\( Flat\( Flat \{ bits_per_value: 16, data: None,"
+)
+_HALF = 2  # bytes of a float16
+
+_shared: WeakValueDictionary[str, Fragment] = WeakValueDictionary()
+_masks: WeakValueDictionary[str, Mask] = WeakValueDictionary()
+
+
+class Fragment:
+    """What one fragment's data files hold, read at first use; get it from `fragment_of`.
+
+    Attributes:
+        key: names the data files; equal keys mean equal rows.
+        rows: rows ever written to it.
+    """
+
+    def __init__(self, key: str, rows: int) -> None:
+        self.key, self.rows = key, rows
+        self._maps: list[mmap.mmap] = []
+        self._vectors: dict[str, torch.Tensor] = {}
+        self._ids: pa.Array | None = None
+
+    def pair_ids(self, fragment: Any) -> pa.Array:
+        """The id of each row, by way of a Lance fragment that has these files."""
+        if self._ids is None:
+            self._ids = _scan(fragment, "pair_id")["pair_id"].combine_chunks()
+        return self._ids
+
+    def vectors(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor:
+        """A column of vectors: (rows, d) float16, read-only where it is mapped."""
+        if column not in self._vectors:
+            mapped = self._mapped(dataset, fragment, column)
+            self._vectors[column] = _read(fragment, column) if mapped is None else mapped
+        return self._vectors[column]
+
+    def release(self) -> None:
+        """Let the system take back the memory of mapped vectors; they come again when used."""
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _mapped(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor | None:
+        found = _place(dataset, fragment, column)
+        if found is None:
+            return None
+        path, begin, width = found
+        try:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return None
+        self._maps.append(mapped)
+        flat = np.frombuffer(mapped, np.float16, self.rows * width, begin)
+        return as_tensor(flat.reshape(self.rows, width))
+
+
+class Mask:
+    """Which rows of a fragment one or more versions have; a class so that it can be held weakly.
+
+    Attributes:
+        key: names the data files and the deletions; equal keys mean equal rows.
+        live: (rows,) bool.
+    """
+
+    def __init__(self, key: str, live: NDArray[np.bool_]) -> None:
+        self.key, self.live = key, live
+
+
+def fragment_of(dataset: Any, fragment: Any) -> Fragment:
+    """The rows of a Lance fragment, shared with all who hold them."""
+    key = f"{dataset.uri}|{'|'.join(data.path for data in fragment.data_files())}"
+    held = _shared.get(key)
+    if held is None:
+        held = _shared[key] = Fragment(key, int(fragment.physical_rows))
+    return held
+
+
+def mask_of(held: Fragment, fragment: Any) -> Mask:
+    """Which rows of a fragment are live in the version that `fragment` was taken from."""
+    key = f"{held.key}|{fragment.deletion_file()}"
+    mask = _masks.get(key)
+    if mask is None:
+        live = np.ones(held.rows, dtype=np.bool_)
+        if fragment.deletion_file() is not None:
+            live = _scan(fragment, "_rowid")["_rowid"].is_valid().to_numpy(zero_copy_only=False)
+        mask = _masks[key] = Mask(key, live)
+    return mask
+
+
+def _scan(fragment: Any, column: str) -> Any:
+    """All rows ever written to a fragment; `_rowid` is null for those deleted since."""
+    columns = [] if column == "_rowid" else [column]
+    return fragment.scanner(columns=columns, include_deleted_rows=True, with_row_id=True).to_table()
+
+
+def _read(fragment: Any, column: str) -> torch.Tensor:
+    vectors = _scan(fragment, column)[column].combine_chunks()
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(flat.reshape(len(vectors), vectors.type.list_size).copy())
+
+
+def _place(dataset: Any, fragment: Any, column: str) -> tuple[Path, int, int] | None:
+    """The file, the offset and the dimension of a column that lies there as plain rows."""
+    if fragment.metadata.overlays:
+        return None
+    field = {f.name(): f.id() for f in dataset.lance_schema.fields()}[column]
+    for data in fragment.data_files():
+        path = Path(dataset.uri.removeprefix("file://")) / "data" / data.path
+        if field in data.fields and data.base_id is None and path.is_file():
+            at = data.column_indices[data.fields.index(field)]
+            found = _plain_rows(path, at, fragment.physical_rows)
+            return None if found is None else (path, *found)
+    return None
+
+
+def _plain_rows(path: Path, column: int, rows: int) -> tuple[int, int] | None:
+    """Where a column's rows begin in a file and how wide they are; None if they are not plain."""
+    pages = LanceFileReader(str(path)).metadata().columns[column].pages
+    begin, seen, width = None, 0, 0
+    for page in pages:
+        layout = _PLAIN.search(" ".join(str(page.encoding).split()))
+        if layout is None or len(page.buffers) != 1:
+            return None
+        (buffer,) = page.buffers
+        begin = buffer.position if begin is None else begin
+        count, width = int(layout[1]), int(layout[2])
+        if buffer.position != begin + seen * width * _HALF or buffer.size != count * width * _HALF:
+            return None  # another page or padding lies between
+        seen += count
+    return None if begin is None or seen != rows else (begin, width)
