@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
 from asif_lance.fragments import fragment_of, mask_of
 from asif_lance.records import Neighbors
@@ -33,7 +34,10 @@ class Anchors:
         dataset: the Lance dataset, checked out at the version.
         live: (n,) bool; False where a row is deleted in this version.
         count: number of live anchors.
-        state: names what this version holds; equal states have equal rows at equal positions.
+        state: names each fragment's files and deletions; equal states have equal rows at equal
+            positions.
+        files: names each fragment's files alone.
+        rows_per_fragment: (fragments,) int64, dead rows included.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Anchors:
         held = zip(self._fragments, self._sources, strict=True)
         self._masks = [mask_of(fragment, source) for fragment, source in held]
         self.state = tuple(mask.key for mask in self._masks)
+        self.files = tuple(fragment.key for fragment in self._fragments)
+        self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
         self.live: NDArray[np.bool_] = np.concatenate(
             [mask.live for mask in self._masks] or [np.zeros(0, dtype=bool)]
         )
@@ -102,6 +108,19 @@ class Anchors:
             tie_order=self.tie_order,
             release=self._release if self._too_large(blocks) else _keep,
         )
+
+    def top_k_among(
+        self, side: Side, positions: NDArray[np.int64], queries: NDArray[np.float32], k: int
+    ) -> Neighbors:
+        """The same, of the anchors at (r,) distinct positions only, all of them live."""
+        blocks = Blocks(self.image if side == "image" else self.text)
+        found = exact_top_k(
+            queries,
+            blocks.take(positions).cpu(),
+            k,
+            tie_order=lambda indices: self.tie_order(positions[indices]),
+        )
+        return Neighbors(positions[found.indices], found.similarities)
 
     def vectors(self, side: Side, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors at (m,) positions as (m, d) float32."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from asif_lance.kept_labels import drop_all
 from asif_lance.needles import Content
 from asif_lance.purge import clean_up
 from asif_lance.rows import delete_at
@@ -82,6 +83,11 @@ def _quotable(content: Content) -> set[str]:
     return {text for name in columns for text in content.column(name) if len(text) >= _QUOTABLE}
 
 
+def forget_label_sets(uri: str, content: Content) -> int:
+    """What is kept of label sets goes altogether: it holds places in fragments that are gone."""
+    return drop_all(uri)
+
+
 def purge_rows(
     uri: str,
     table: str,
@@ -132,5 +138,6 @@ KEEPERS: dict[str, Keeper] = {
     "messages": redact_messages,
     "predictions": forget_predictions,
     "attributions": forget_attributions,
+    "label sets": forget_label_sets,
 }
 """Each keeper by the name that receipts give it. A room that keeps pairs' content adds its own."""

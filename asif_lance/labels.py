@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from asif_lance.anchors import Anchors
 from asif_lance.errors import InputError
+from asif_lance.prompt_neighbors import prompt_neighbors
 from asif_lance.recipes import Recipe
 from asif_lance.records import RelativeVectors
 from asif_lance.relative import CompiledTexts, compile_texts, mean_vectors, relative_vectors
@@ -119,7 +120,7 @@ def from_vectors(vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble 
 def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version: str) -> LabelSet:
     """Search the caption side for every prompt and build the label set's relative vectors."""
     prompts = _one_embedding_per_class(prompts)
-    neighbors = anchors.top_k("text", prompts.vectors, recipe.k[1])
+    neighbors = prompt_neighbors(anchors, prompts.vectors, recipe.k[1])
     relative = relative_vectors(neighbors, recipe.p[1], len(anchors))
     owner = prompts.owner
     if prompts.ensemble == "mean-relative":

@@ -1,0 +1,103 @@
+"""The captions most similar to each prompt, found once, kept, and brought up to date exactly.
+
+A large label set costs a pass of every prompt over all captions. What it found is kept in the
+database's directory, with some neighbors to spare, as rows of fragments: fragments never change,
+so another model version shares most of them. What it lacks is removed, what it has beyond them is
+compared anew, and as long as enough of the old neighbors are left the answer is exact: every
+caption that is not among them is known to be less similar than the last that is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.anchors import Anchors
+from asif_lance.kept_labels import Kept, Longs, keep, load
+from asif_lance.records import Neighbors
+
+#: Compiling less than so many similarities takes about as long as reading what was kept.
+WORTH_KEEPING = 2**24
+
+_MOST = 0.25  # of the anchors; comparing more of them anew is no faster than comparing all
+
+
+def prompt_neighbors(
+    anchors: Anchors, queries: NDArray[np.float32], k: int, *, worth: int = WORTH_KEEPING
+) -> Neighbors:
+    """The k captions most similar to each prompt; the same as `anchors.top_k("text", …)`.
+
+    Args:
+        anchors: a model version.
+        queries: (t, d) float32 unit vectors.
+        k: how many to find.
+        worth: similarities that must be at stake before anything is kept.
+    """
+    if len(queries) * len(anchors) < worth:
+        return anchors.top_k("text", queries, k)
+    name = hashlib.sha256(queries.astype("<f4").tobytes()).hexdigest()[:24]
+    database = anchors.dataset.uri.rpartition("/")[0]
+    old = load(database, name)
+    found = old if old is not None and _same(old, anchors, k) else None
+    if found is None:
+        found = _found(anchors, queries, k, old)
+        keep(database, name, found)
+    return Neighbors(found.indices[:, :k], found.similarities[:, :k])
+
+
+def _same(old: Kept, anchors: Anchors, k: int) -> bool:
+    return old.state == anchors.state and bool((old.complete >= min(k, anchors.count)).all())
+
+
+def _found(anchors: Anchors, queries: NDArray[np.float32], k: int, old: Kept | None) -> Kept:
+    wanted, width = min(k, anchors.count), min(k + max(k // 4, 64), anchors.count)
+    indices = np.zeros((len(queries), width), dtype=np.int64)
+    similarities = np.zeros((len(queries), width), dtype=np.float32)
+    complete = np.zeros(len(queries), dtype=np.int64)
+    updated = None if old is None else _updated(old, anchors, queries, width)
+    if updated is not None:
+        indices, similarities, complete = updated
+    again = complete < wanted
+    if again.any():
+        fresh = anchors.top_k("text", queries[again], width)
+        indices[again], similarities[again] = fresh.indices, fresh.similarities
+        complete[again] = width
+    rows, dead = anchors.rows_per_fragment, np.flatnonzero(~anchors.live)
+    return Kept(anchors.state, rows, dead, indices, similarities, complete)
+
+
+def _updated(
+    old: Kept, anchors: Anchors, queries: NDArray[np.float32], width: int
+) -> tuple[Longs, NDArray[np.float32], Longs] | None:
+    """Neighbors out of the kept ones and the new rows; None if that saves nothing."""
+    moved = _moved(old, anchors)
+    known = np.zeros(len(anchors), dtype=np.bool_)
+    known[moved[moved >= 0]] = True
+    known[moved[old.dead][moved[old.dead] >= 0]] = False
+    own = moved[old.indices]
+    own[own >= 0] = np.where(anchors.live[own[own >= 0]], own[own >= 0], -1)
+    own[np.arange(own.shape[1]) >= old.complete[:, None]] = -1
+    union = np.union1d(own[own >= 0], np.flatnonzero(anchors.live & ~known))
+    if not width <= len(union) <= _MOST * len(anchors):
+        return None
+    found = anchors.top_k_among("text", union, queries, width)
+    last = own.shape[1] - 1 - np.argmax(own[:, ::-1] >= 0, axis=1)
+    last = np.where((own >= 0).any(axis=1), own[np.arange(len(own)), last], -1)
+    place = found.indices == last[:, None]
+    complete = np.where(place.any(axis=1), place.argmax(axis=1) + 1, width)
+    return found.indices, found.similarities, np.where(last >= 0, complete, 0)
+
+
+def _moved(old: Kept, anchors: Anchors) -> Longs:
+    """Where the rows of the old state lie now, by their old positions; -1 if they do not."""
+    starts = dict(zip(anchors.files, np.cumsum(anchors.rows_per_fragment), strict=True))
+    now = np.full(int(old.rows.sum()), -1, dtype=np.int64)
+    begin = 0
+    for key, rows in zip(old.state, old.rows.tolist(), strict=True):
+        end = starts.get(key.rpartition("|")[0])
+        if end is not None:
+            now[begin : begin + rows] = np.arange(end - rows, end)
+        begin += rows
+    return now

@@ -1,0 +1,156 @@
+"""Label sets are found once and brought up to date: always the same as a fresh search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pairs_at_hand import names, new_store, pairs
+
+from asif_lance import forget, kept_labels
+from asif_lance.anchors import Anchors
+from asif_lance.kept_labels import DIRECTORY
+from asif_lance.prompt_neighbors import prompt_neighbors
+from asif_lance.records import Neighbors
+from asif_lance.search import unit_queries
+from asif_lance.store import PairStore
+
+K = 20
+PROMPTS = unit_queries(np.random.default_rng(5).normal(size=(7, 32)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PairStore:
+    store = new_store(tmp_path, image=32, text=32)
+    add(store, 0, 4000)
+    return store
+
+
+def add(store: PairStore, start: int, stop: int) -> None:
+    store.add(pairs(names(start, stop), image=32, text=32))
+    store.publish(command="ingest")
+
+
+def delete(store: PairStore, ids: list[str]) -> None:
+    store.delete(ids)
+    store.publish(command="delete")
+
+
+def found_in(store: PairStore, version: str = "latest", k: int = K) -> Neighbors:
+    return prompt_neighbors(Anchors(store.dataset(version)), PROMPTS, k, worth=0)
+
+
+def check(store: PairStore, version: str = "latest", k: int = K) -> None:
+    fresh = Anchors(store.dataset(version)).top_k("text", PROMPTS, k)
+    found = found_in(store, version, k)
+    np.testing.assert_array_equal(found.indices, fresh.indices)
+    np.testing.assert_array_equal(found.similarities, fresh.similarities)
+
+
+def files(store: PairStore) -> list[Path]:
+    return sorted((Path(store.uri) / DIRECTORY).glob("*"))
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts each search over all captions had."""
+    done: list[int] = []
+    search = Anchors.top_k
+
+    def noted(self: Anchors, side: str, queries: np.ndarray, k: int) -> Neighbors:
+        done.append(len(queries))
+        return search(self, side, queries, k)
+
+    monkeypatch.setattr(Anchors, "top_k", noted)
+    return done
+
+
+def test_a_label_set_is_searched_for_once(store: PairStore, searches: list[int]) -> None:
+    first, second = found_in(store), found_in(store)
+    assert searches == [len(PROMPTS)]
+    np.testing.assert_array_equal(first.indices, second.indices)
+    np.testing.assert_array_equal(first.similarities, second.similarities)
+    assert len(files(store)) == 1
+
+
+def test_added_and_deleted_pairs_are_all_that_is_compared_anew(
+    store: PairStore, searches: list[int]
+) -> None:
+    anchors = Anchors(store.dataset("latest"))
+    nearest = anchors.ids(found_in(store).indices[0][:3])
+    add(store, 4000, 4050)
+    delete(store, [*nearest, *names(700, 720)])
+    found_in(store)
+    assert searches == [len(PROMPTS)]
+    check(store)
+
+
+def test_only_prompts_that_lost_too_many_neighbors_are_searched_again(
+    store: PairStore, searches: list[int]
+) -> None:
+    found_in(store)
+    gone = Anchors(store.dataset("latest")).top_k("text", PROMPTS[:1], 75).indices[0]
+    delete(store, Anchors(store.dataset("latest")).ids(gone))
+    searches.clear()
+    found_in(store)
+    assert len(searches) == 1
+    assert searches[0] < len(PROMPTS)
+    check(store)
+
+
+def test_any_history_gives_what_a_fresh_search_gives(store: PairStore) -> None:
+    rng = np.random.default_rng(1)
+    check(store)
+    for step in range(8):
+        add(store, 4000 + 40 * step, 4000 + 40 * step + int(rng.integers(1, 40)))
+        check(store)
+        delete(store, [names(0, 4000)[i] for i in rng.integers(4000, size=30)])
+        check(store, k=int(rng.integers(1, 60)))
+    for version in rng.permutation([v.name for v in store.versions()]):
+        check(store, str(version))
+    store.rollback("v3")
+    check(store)
+
+
+def test_a_larger_k_is_searched_for_again(store: PairStore) -> None:
+    check(store)
+    check(store, k=400)
+    check(store, k=5000)
+
+
+def test_forgetting_leaves_nothing_of_a_label_set(store: PairStore) -> None:
+    nearest = Anchors(store.dataset("latest")).ids(found_in(store).indices[0][:2])
+    receipt = forget.forget(store, nearest, reason="licence withdrawn")
+    assert receipt.clean
+    assert receipt.elsewhere["label sets"] == 1
+    assert files(store) == []
+    check(store)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half a file", b"no archive at all"])
+def test_a_damaged_file_is_made_again(store: PairStore, damage: bytes) -> None:
+    check(store)
+    (path,) = files(store)
+    path.write_bytes(damage)
+    check(store)
+    assert path.read_bytes() != damage
+
+
+def test_while_another_writes_nothing_is_kept_and_nobody_waits(store: PairStore) -> None:
+    with store.writing("ingest"):
+        check(store)
+    assert files(store) == []
+
+
+def test_the_newest_label_sets_stay(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_labels, "_FILES", 3)
+    anchors = Anchors(store.dataset("latest"))
+    for i in range(len(PROMPTS)):
+        prompt_neighbors(anchors, PROMPTS[i : i + 1], K, worth=0)
+    assert len(files(store)) == 3
+
+
+def test_small_label_sets_are_not_worth_a_file(store: PairStore) -> None:
+    prompt_neighbors(Anchors(store.dataset("latest")), PROMPTS, K)
+    assert files(store) == []
