@@ -112,7 +112,7 @@ class Anchors:
     def top_k_among(
         self, side: Side, positions: NDArray[np.int64], queries: NDArray[np.float32], k: int
     ) -> Neighbors:
-        """The same, of the anchors at (r,) distinct positions only, all of them live."""
+        """The same, of the anchors at (r,) distinct live positions only."""
         blocks = Blocks(self.image if side == "image" else self.text)
         found = exact_top_k(
             queries,

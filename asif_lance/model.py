@@ -63,9 +63,16 @@ class Model:
     """
 
     def __init__(
-        self, store: PairStore, version: ModelVersion, recipe: Recipe, *, device: str = "auto"
+        self,
+        store: PairStore,
+        version: ModelVersion,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        memory_limit: int | None = None,
     ) -> None:
         self.store, self.version, self.recipe = store, version, recipe
+        self._memory_limit = memory_limit
         self._device = pick_device(device)
 
     @cached_property
@@ -75,7 +82,11 @@ class Model:
         Raises:
             EmptyModelError: the version has no pairs.
         """
-        anchors = Anchors(self.store.dataset(self.version.name), device=str(self._device))
+        anchors = Anchors(
+            self.store.dataset(self.version.name),
+            device=str(self._device),
+            memory_limit=self._memory_limit,
+        )
         if not anchors.count:
             raise EmptyModelError(self.version.name)
         return anchors
@@ -214,6 +225,7 @@ def open_model(
     k: int | tuple[int, int] | None = None,
     p: float | tuple[float, float] | None = None,
     device: str = "auto",
+    memory_limit: int | None = None,
 ) -> Model:
     """Bind a database's model version: the newest, a named one, or the one of a point in time.
 
@@ -225,6 +237,7 @@ def open_model(
         k: anchors kept, for both sides or (image, text).
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda` or `mps`.
+        memory_limit: bytes that the vectors of one side may occupy; see `Anchors`.
 
     Raises:
         DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.
@@ -236,7 +249,7 @@ def open_model(
     chosen = recipe(recipe_name, k=k, p=p)
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
-    return Model(store, version, chosen, device=device)
+    return Model(store, version, chosen, device=device, memory_limit=memory_limit)
 
 
 def _loadable(encoder_name: str, option: str) -> str:

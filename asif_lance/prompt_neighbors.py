@@ -21,7 +21,7 @@ from asif_lance.records import Neighbors
 #: Compiling less than so many similarities takes about as long as reading what was kept.
 WORTH_KEEPING = 2**24
 
-_MOST = 0.25  # of the anchors; comparing more of them anew is no faster than comparing all
+_MOST = 0.5  # of the anchors may be new; with more, comparing all is about as fast
 
 
 def prompt_neighbors(
@@ -71,7 +71,31 @@ def _found(anchors: Anchors, queries: NDArray[np.float32], k: int, old: Kept | N
 def _updated(
     old: Kept, anchors: Anchors, queries: NDArray[np.float32], width: int
 ) -> tuple[Longs, NDArray[np.float32], Longs] | None:
-    """Neighbors out of the kept ones and the new rows; None if that saves nothing."""
+    """Merge the kept neighbors that are still there with the best of the new rows.
+
+    Returns:
+        Indices and similarities (t, width), and (t,) how many of them are the best of all; None
+        if there are so many new rows that it saves nothing.
+    """
+    own, new = _still_there(old, anchors)
+    if len(new) > _MOST * len(anchors) or own.shape[1] + len(new) < width:
+        return None
+    added = anchors.top_k_among("text", new, queries, min(width, max(len(new), 1)))
+    kept = np.where(own >= 0, old.similarities, -np.inf).astype(np.float32)
+    similarities = np.concatenate([kept, added.similarities], axis=1)
+    order = np.argsort(-similarities, axis=1, kind="stable")
+    ranked = np.take_along_axis(similarities, order, axis=1)
+    is_new = order >= own.shape[1]
+    # Equal in float32 need not be equal: only full precision tells an old one from a new one.
+    unclear = (ranked[:, 1:] == ranked[:, :-1]) & (is_new[:, 1:] != is_new[:, :-1])
+    unclear &= ranked[:, 1:] > -np.inf
+    indices = np.take_along_axis(np.concatenate([own, added.indices], axis=1), order, axis=1)
+    complete = np.where(unclear.any(axis=1), 0, _complete(own, indices, width))
+    return indices[:, :width], ranked[:, :width], complete
+
+
+def _still_there(old: Kept, anchors: Anchors) -> tuple[Longs, Longs]:
+    """Where the kept neighbors lie now, (t, w) with -1 for those that do not; and the new rows."""
     moved = _moved(old, anchors)
     known = np.zeros(len(anchors), dtype=np.bool_)
     known[moved[moved >= 0]] = True
@@ -79,15 +103,15 @@ def _updated(
     own = moved[old.indices]
     own[own >= 0] = np.where(anchors.live[own[own >= 0]], own[own >= 0], -1)
     own[np.arange(own.shape[1]) >= old.complete[:, None]] = -1
-    union = np.union1d(own[own >= 0], np.flatnonzero(anchors.live & ~known))
-    if not width <= len(union) <= _MOST * len(anchors):
-        return None
-    found = anchors.top_k_among("text", union, queries, width)
+    return own, np.flatnonzero(anchors.live & ~known)
+
+
+def _complete(own: Longs, indices: Longs, width: int) -> Longs:
+    """How many of the merged neighbors are surely the best: down to the last one kept before."""
     last = own.shape[1] - 1 - np.argmax(own[:, ::-1] >= 0, axis=1)
-    last = np.where((own >= 0).any(axis=1), own[np.arange(len(own)), last], -1)
-    place = found.indices == last[:, None]
-    complete = np.where(place.any(axis=1), place.argmax(axis=1) + 1, width)
-    return found.indices, found.similarities, np.where(last >= 0, complete, 0)
+    last = own[np.arange(len(own)), last]
+    place = (indices == last[:, None]).argmax(axis=1) + 1
+    return np.where(last >= 0, np.minimum(place, width), 0)
 
 
 def _moved(old: Kept, anchors: Anchors) -> Longs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -60,6 +61,19 @@ class Moment(click.ParamType[datetime]):
             )
 
 
+class Bytes(click.ParamType[int]):
+    """`500MB`, `2GB` or a number of bytes."""
+
+    name = "BYTES"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Text to a number of bytes."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a size like 500MB or 2GB", param, ctx)
+        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
+
+
 class Age(click.ParamType[timedelta]):
     """`90d`, `12h` or `30m`."""
 
@@ -113,6 +127,11 @@ model_options = _several(
     click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text."),
     click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text."),
     device_option,
+    click.option(
+        "--memory-limit",
+        type=Bytes(),
+        help="Memory for each side's vectors, such as 2GB; larger ones stay in their files.",
+    ),
 )
 
 pairs_arguments = _several(

@@ -168,12 +168,20 @@ def open_model(
     k: tuple[int, int] | None,
     p: tuple[float, float] | None,
     device: str,
+    memory_limit: int | None = None,
 ) -> Model:
     """The model that `model_options` describe."""
     from asif_lance import model as library
 
     opened = library.open_model(
-        context.db, model, as_of=as_of, recipe_name=recipe_name, k=k, p=p, device=device
+        context.db,
+        model,
+        as_of=as_of,
+        recipe_name=recipe_name,
+        k=k,
+        p=p,
+        device=device,
+        memory_limit=memory_limit,
     )
     if opened.store.notice:
         note(opened.store.notice)

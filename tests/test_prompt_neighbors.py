@@ -154,3 +154,14 @@ def test_the_newest_label_sets_stay(store: PairStore, monkeypatch: pytest.Monkey
 def test_small_label_sets_are_not_worth_a_file(store: PairStore) -> None:
     prompt_neighbors(Anchors(store.dataset("latest")), PROMPTS, K)
     assert files(store) == []
+
+
+def test_a_new_caption_that_equals_an_old_one_takes_its_place_by_its_id(store: PairStore) -> None:
+    check(store)
+    twins = store.dataset("latest").to_table(columns=["text_vector"]).slice(0, 40)["text_vector"]
+    same = pairs([f"a-{i:03d}-twin" for i in range(40)], image=32, text=32)
+    at = same.schema.names.index("text_vector")
+    store.add(same.set_column(at, "text_vector", twins))
+    store.publish(command="ingest")
+    check(store, k=300)
+    check(store)
