@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import mmap
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -49,6 +51,7 @@ class Fragment:
         self.key, self.rows = key, rows
         self._maps: list[mmap.mmap] = []
         self._vectors: dict[str, torch.Tensor] = {}
+        self._places: dict[str, _Place] | None = None
         self._ids: pa.Array | None = None
 
     def pair_ids(self, fragment: Any) -> pa.Array:
@@ -70,18 +73,28 @@ class Fragment:
             mapped.madvise(mmap.MADV_DONTNEED)
 
     def _mapped(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor | None:
-        found = _place(dataset, fragment, column)
-        if found is None:
+        if self._places is None:
+            self._places = _places(dataset, fragment)
+        place = self._places.get(column)
+        if place is None:
             return None
-        path, begin, width = found
         try:
-            with path.open("rb") as file:
+            with place.path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError:
             return None
         self._maps.append(mapped)
-        flat = np.frombuffer(mapped, np.float16, self.rows * width, begin)
-        return as_tensor(flat.reshape(self.rows, width))
+        flat = np.frombuffer(mapped, np.float16, self.rows * place.width, place.begin)
+        return as_tensor(flat.reshape(self.rows, place.width))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a column lies as plain rows: from byte `begin` of the file, `width` numbers a row."""
+
+    path: Path
+    begin: int
+    width: int
 
 
 class Mask:
@@ -129,27 +142,32 @@ def _read(fragment: Any, column: str) -> torch.Tensor:
     return torch.from_numpy(flat.reshape(len(vectors), vectors.type.list_size).copy())
 
 
-def _place(dataset: Any, fragment: Any, column: str) -> tuple[Path, int, int] | None:
-    """The file, the offset and the dimension of a column that lies there as plain rows."""
+def _places(dataset: Any, fragment: Any) -> dict[str, _Place]:
+    """The places of all columns that lie in local files as plain rows."""
+    found: dict[str, _Place] = {}
     if fragment.metadata.overlays:
-        return None
-    field = {f.name(): f.id() for f in dataset.lance_schema.fields()}[column]
+        return found
+    names = {field.id(): field.name() for field in dataset.lance_schema.fields()}
     for data in fragment.data_files():
         path = Path(dataset.uri.removeprefix("file://")) / "data" / data.path
-        if field in data.fields and data.base_id is None and path.is_file():
-            at = data.column_indices[data.fields.index(field)]
-            found = _plain_rows(path, at, fragment.physical_rows)
-            return None if found is None else (path, *found)
-    return None
+        if data.base_id is not None or not path.is_file():
+            continue
+        columns = LanceFileReader(str(path)).metadata().columns
+        for field, at in zip(data.fields, data.column_indices, strict=True):
+            plain = _plain_rows(columns[at].pages, fragment.physical_rows) if at >= 0 else None
+            if plain is not None and field in names:
+                found[names[field]] = _Place(path, *plain)
+    return found
 
 
-def _plain_rows(path: Path, column: int, rows: int) -> tuple[int, int] | None:
-    """Where a column's rows begin in a file and how wide they are; None if they are not plain."""
-    pages = LanceFileReader(str(path)).metadata().columns[column].pages
+def _plain_rows(pages: Sequence[Any], rows: int) -> tuple[int, int] | None:
+    """Where a column's rows begin in its file and how wide they are; None if not plain."""
     begin, seen, width = None, 0, 0
     for page in pages:
+        if len(page.buffers) != 1:
+            return None
         layout = _PLAIN.search(" ".join(str(page.encoding).split()))
-        if layout is None or len(page.buffers) != 1:
+        if layout is None:
             return None
         (buffer,) = page.buffers
         begin = buffer.position if begin is None else begin
