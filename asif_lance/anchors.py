@@ -35,7 +35,7 @@ class Anchors:
         live: (n,) bool; False where a row is deleted in this version.
         count: number of live anchors.
         state: names each fragment's files and deletions; equal states have equal rows at equal
-            positions.
+            positions. Empty where no version holds them.
         files: names each fragment's files alone.
         rows_per_fragment: (fragments,) int64, dead rows included.
     """

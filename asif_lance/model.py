@@ -38,7 +38,7 @@ from asif_lance.labels import (
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import Recipe, recipe
-from asif_lance.records import BROUGHT, ModelVersion, Reject
+from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
@@ -149,6 +149,26 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
+        for names, vectors in self._encoded(images, rejects, batch_size):
+            yield from self.classify_vectors(names, vectors, labels)
+
+    def encode(
+        self, images: Iterable[Image], *, rejects: list[Reject] | None = None, batch_size: int = 32
+    ) -> tuple[list[str], NDArray[np.float32]]:
+        """Embed pictures with the model's image encoder: names and (m, d) float32.
+
+        Args and errors are those of `classify`.
+        """
+        names: list[str] = []
+        parts = [np.empty((0, self.store.image.dimension), dtype=np.float32)]
+        for usable, vectors in self._encoded(images, rejects, batch_size):
+            names += usable
+            parts.append(vectors)
+        return names, np.concatenate(parts)
+
+    def _encoded(
+        self, images: Iterable[Image], rejects: list[Reject] | None, batch_size: int
+    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         names: deque[str] = deque()
         items = _named(images, names)
         for batch in encode_images(self.image_encoder, items, batch_size=batch_size):
@@ -159,7 +179,7 @@ class Model:
                     _refuse(name, row, rejects)
                 else:
                     usable.append(name)
-            yield from self.classify_vectors(usable, batch.vectors, labels)
+            yield usable, batch.vectors
 
     def classify_vectors(
         self, ids: Sequence[str], vectors: NDArray[np.float32], labels: LabelSet
@@ -198,6 +218,16 @@ class Model:
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
         neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
+        return self.classify_neighbors(ids, queries, neighbors, labels)
+
+    def classify_neighbors(
+        self,
+        ids: Sequence[str],
+        queries: NDArray[np.float32],
+        neighbors: Neighbors,
+        labels: LabelSet,
+    ) -> Iterator[Prediction]:
+        """Classify m unit queries whose k nearest image anchors are known."""
         relative = relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)

@@ -35,7 +35,7 @@ def prompt_neighbors(
         k: how many to find.
         worth: similarities that must be at stake before anything is kept.
     """
-    if len(queries) * len(anchors) < worth:
+    if not anchors.state or len(queries) * len(anchors) < worth:
         return anchors.top_k("text", queries, k)
     name = hashlib.sha256(queries.astype("<f4").tobytes()).hexdigest()[:24]
     database = anchors.dataset.uri.rpartition("/")[0]

@@ -25,6 +25,7 @@ from .history import diff, rollback, tag, versions
 from .options import Context
 from .query import classify, search
 from .runs import runs
+from .whatif import what_if
 
 
 class _OneLineErrors(click.Group):
@@ -74,4 +75,4 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([evaluate, explain, audit, runs, info, optimize, migrate])
+_register([evaluate, explain, what_if, audit, runs, info, optimize, migrate])

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -90,7 +91,9 @@ class Age(click.ParamType[timedelta]):
         return timedelta(**{units[text[-1]]: int(text[:-1])})
 
 
-def _several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+def several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """One decorator that applies several, as if they stood below one another."""
+
     def apply(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -98,6 +101,8 @@ def _several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
     return apply
 
+
+FileArgument = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 format_option = click.option(
     "--format",
@@ -120,7 +125,7 @@ message_option = click.option(
     "--message", "-m", default="", help="What the new version is for; kept with it."
 )
 
-model_options = _several(
+model_options = several(
     click.option("--model", metavar="V", help="A version (v3) or alias; by default the newest."),
     click.option("--as-of", type=Moment(), help="The newest version made at or before this time."),
     click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME"),
@@ -134,7 +139,27 @@ model_options = _several(
     ),
 )
 
-pairs_arguments = _several(
+label_options = several(
+    click.option("--labels", help="Class names, separated by commas."),
+    click.option("--labels-file", type=FileArgument, help="Class names, one per line."),
+    click.option("--label-vectors", type=FileArgument, help="Parquet with label and vector."),
+    click.option(
+        "--template",
+        "templates",
+        multiple=True,
+        metavar="T",
+        help="A prompt with {} for the label; repeat it for several. [default: a photo of a {}.]",
+    ),
+    click.option(
+        "--ensemble",
+        type=click.Choice(["max", "mean-embedding", "mean-relative"]),
+        default="max",
+        show_default=True,
+        help="How a class's prompts become one score.",
+    ),
+)
+
+pairs_arguments = several(
     click.argument("ids", nargs=-1, metavar="[ID]..."),
     click.option("--where", metavar="SQL", help="A predicate, such as \"license = 'nc'\"."),
 )

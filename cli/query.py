@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, format_option, model_options
+from .options import Context, FileArgument, format_option, label_options, model_options
 from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,29 +19,11 @@ if TYPE_CHECKING:
     from asif_lance.predictions import Prediction
     from asif_lance.records import Reject
 
-FileArgument = click.Path(exists=True, dir_okay=False, path_type=Path)
-
 
 @click.command()
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
-@click.option("--labels", help="Class names, separated by commas.")
-@click.option("--labels-file", type=FileArgument, help="Class names, one per line.")
-@click.option("--label-vectors", type=FileArgument, help="Parquet with label and vector.")
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="T",
-    help="A prompt with {} for the label; repeat it for several. [default: a photo of a {}.]",
-)
-@click.option(
-    "--ensemble",
-    type=click.Choice(["max", "mean-embedding", "mean-relative"]),
-    default="max",
-    show_default=True,
-    help="How a class's prompts become one score.",
-)
+@label_options
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
 @click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Show N deciding pairs.")
 @click.option("--record", is_flag=True, help="Keep predictions and attributions for audit.")
@@ -90,7 +72,7 @@ def classify(
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
     model = open_model(context, **model_arguments)
-    label_set = _labels(model, labels, labels_file, label_vectors, templates, ensemble)
+    label_set = read_labels(model, labels, labels_file, label_vectors, templates, ensemble)
     rejects: list[Reject] = []
     predictions = _predict(model, images, vectors, label_set, rejects)
     if record:
@@ -216,7 +198,7 @@ def _one_or_both(sides: tuple[float, float]) -> float | list[float]:
     return sides[0] if sides[0] == sides[1] else list(sides)
 
 
-def _labels(
+def read_labels(
     model: Model,
     labels: str | None,
     labels_file: Path | None,
@@ -224,6 +206,7 @@ def _labels(
     templates: tuple[str, ...],
     ensemble: Any,
 ) -> LabelSet:
+    """The label set that `label_options` describe, compiled."""
     given = [x for x in (labels, labels_file, label_vectors) if x is not None]
     if len(given) != 1:
         raise click.UsageError("give --labels, --labels-file or --label-vectors, one of them")

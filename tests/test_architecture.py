@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 #: Each room imports only from rooms further down.
 ROOMS = [
     "__init__",
+    "whatif",
     "evaluate",
     "explain",
     "forget",

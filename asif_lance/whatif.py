@@ -1,0 +1,263 @@
+"""Which predictions another state of the pairs would change, to what, and because of which pairs.
+
+The other state is imagined over the same matrices (`without`, `plus`) or is another model version;
+nothing is written. An imagined one is exact: it answers what really deleting or adding would
+answer. Most images need no second search: one is searched again only if a pair among its k nearest
+is gone (the next one enters) or a new pair is at least as near as its k-th.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from asif_lance.anchors import Anchors
+from asif_lance.errors import InputError
+from asif_lance.ingest import IngestOptions, ingest_sources
+from asif_lance.labels import LabelSet, Prompts
+from asif_lance.model import BATCH, Model
+from asif_lance.predictions import Prediction
+from asif_lance.records import BROUGHT, Neighbors, Reject
+from asif_lance.search import exact_top_k, unit_queries
+from asif_lance.store import PairStore
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """How one pair moved a prediction.
+
+    Attributes:
+        pair_id: the pair.
+        caption: its caption.
+        label: the label whose score it is part of.
+        before: its contribution to that score in the first state.
+        after: the same in the other state.
+    """
+
+    pair_id: str
+    caption: str
+    label: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one prediction.
+
+    Attributes:
+        before: what the first state says.
+        after: what the other one says.
+    """
+
+    before: Prediction
+    after: Prediction
+
+    @property
+    def flips(self) -> bool:
+        """Whether the label is another one."""
+        return self.before.label != self.after.label
+
+    def because(self, n: int = 5) -> list[Influence]:
+        """The n pairs that moved the two states' best labels most, largest first."""
+        moved = [
+            (pair_id, label, old, new)
+            for label in dict.fromkeys((self.before.label, self.after.label))
+            for pair_id, old, new in _contributions(self.before, self.after, label)
+            if old != new
+        ]
+        moved.sort(key=lambda m: (-abs(m[3] - m[2]), m[0], m[1]))
+        captions = self._captions()
+        return [Influence(i, captions[i], label, old, new) for i, label, old, new in moved[:n]]
+
+    def _captions(self) -> dict[str, str]:
+        captions: dict[str, str] = {}
+        for prediction in (self.after, self.before):
+            anchors = prediction.evidence.anchors
+            positions = prediction.evidence.relative.indices[0]
+            rows = anchors.rows(positions, ["pair_id", "caption"])
+            captions.update({row["pair_id"]: row["caption"] for row in rows})
+        return captions
+
+
+class Imagined(Anchors):
+    """The anchors of a version, less some, or with some more behind them."""
+
+    @classmethod
+    def of(cls, anchors: Anchors) -> Imagined:
+        """A copy that shares all vectors; `state` is empty, so that nothing of it is kept."""
+        imagined = cls.__new__(cls)
+        anchors.image, anchors.text  # noqa: B018  # so that the copy has them
+        imagined.__dict__.update(copy.copy(anchors.__dict__))
+        imagined.state = ()
+        imagined._gone = np.zeros(len(anchors), dtype=np.bool_)
+        if not isinstance(anchors, Imagined):
+            imagined._stored, imagined._new = anchors.live, None
+        return imagined
+
+    _stored: NDArray[np.bool_]  # which rows the version has
+    _gone: NDArray[np.bool_]  # which of them are left out
+    _new: pa.Table | None  # the rows behind them
+
+    def rows(self, positions: NDArray[np.int64], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Columns of the pairs at (m,) positions, imagined ones too."""
+        rows: list[dict[str, Any]] = [{}] * len(positions)
+        stored = np.flatnonzero(positions < len(self._stored))
+        if len(stored):
+            logical = np.cumsum(self._stored)[positions[stored]] - 1
+            found = self.dataset.take(logical.tolist(), columns=list(columns)).to_pylist()
+            for i, row in zip(stored.tolist(), found, strict=True):
+                rows[i] = row
+        if self._new is not None:
+            for i in np.flatnonzero(positions >= len(self._stored)).tolist():
+                at = int(positions[i]) - len(self._stored)
+                rows[i] = self._new.slice(at, 1).select(list(columns)).to_pylist()[0]
+        return rows
+
+    def touched(self, queries: NDArray[np.float32], near: Neighbors, k: int) -> NDArray[np.bool_]:
+        """Which of m queries have other neighbors here than `near`, those of the real version."""
+        if near.indices.shape[1] != min(k, self.count):
+            return np.ones(len(queries), dtype=np.bool_)
+        touched: NDArray[np.bool_] = np.any(self._gone[near.indices], axis=1)
+        if self._new is not None:
+            nearest = exact_top_k(queries, self.image[-1].cpu(), 1).similarities[:, 0]
+            touched |= nearest >= near.similarities[:, -1]
+        return touched
+
+
+def without(model: Model, pair_ids: Sequence[str]) -> tuple[Model, int]:
+    """The model as it would be without some pairs, and how many of them it has.
+
+    Raises:
+        InputError: no pair would be left.
+    """
+    imagined = Imagined.of(model.anchors)
+    named = pc.is_in(imagined.pair_ids, pa.array(sorted(set(pair_ids)), pa.string()))
+    imagined._gone = named.to_numpy() & imagined.live
+    imagined.live = imagined.live & ~imagined._gone
+    imagined.count = int(imagined.live.sum())
+    if not imagined.count:
+        raise InputError("no pair would be left to classify with")
+    return _bound(model, imagined, "without"), int(imagined._gone.sum())
+
+
+def plus(model: Model, pairs: pa.Table) -> tuple[Model, int]:
+    """The model as it would be with more pairs, and how many of them are new to it.
+
+    Args:
+        model: the model.
+        pairs: columns `pair_id`, `caption`, `image_vector`, `text_vector` as the table has them.
+    """
+    imagined = Imagined.of(model.anchors)
+    there = imagined.pair_ids.filter(pa.array(imagined.live))
+    new = pairs.filter(pc.invert(pc.is_in(pairs["pair_id"], there.combine_chunks())))
+    if new.num_rows:
+        known = [] if imagined._new is None else [imagined._new]
+        imagined._new = pa.concat_tables([*known, new], promote_options="default")
+        imagined.__dict__["image"] = [*imagined.image, _matrix(new, "image", imagined.image)]
+        imagined.__dict__["text"] = [*imagined.text, _matrix(new, "text", imagined.text)]
+        ids = [*imagined.pair_ids.chunks, *new["pair_id"].chunks]
+        imagined.__dict__["pair_ids"] = pa.chunked_array(ids)
+        imagined.live = np.append(imagined.live, np.ones(new.num_rows, dtype=np.bool_))
+        imagined._gone = np.append(imagined._gone, np.zeros(new.num_rows, dtype=np.bool_))
+        imagined.count += new.num_rows
+    return _bound(model, imagined, "plus"), new.num_rows
+
+
+def read_pairs(
+    model: Model, sources: Sequence[str | Path], options: IngestOptions
+) -> tuple[pa.Table, tuple[Reject, ...]]:
+    """What `ingest` would make of some sources, by way of a database that is thrown away."""
+    store = model.store
+    image, text = (None if p.name == BROUGHT else p.name for p in (store.image, store.text))
+    options = replace(options, image_encoder=image, text_encoder=text)
+    with tempfile.TemporaryDirectory() as folder:
+        uri = str(Path(folder) / "whatif.lancedb")
+        report = ingest_sources(uri, sources, options)
+        pairs = PairStore.open(uri).dataset("latest").to_table()
+    return pairs, report.rejects
+
+
+def changes(
+    before: Model,
+    after: Model,
+    ids: Sequence[str],
+    vectors: NDArray[np.float32],
+    prompts: Prompts,
+) -> Iterator[Change]:
+    """Classify (m, d) image embeddings in both states.
+
+    Raises:
+        DimensionError, InvalidVectorError: vectors that cannot be compared.
+    """
+    labels = before.compile(prompts), after.compile(prompts)
+    for start in range(0, len(ids), BATCH):
+        at = slice(start, start + BATCH)
+        queries = unit_queries(vectors[at])
+        near = before.anchors.top_k("image", queries, before.recipe.k[0])
+        other = _other_neighbors(after, queries, near)
+        yield from map(
+            Change,
+            _predictions(before, ids[at], queries, near, labels[0]),
+            _predictions(after, ids[at], queries, other, labels[1]),
+        )
+
+
+def _other_neighbors(after: Model, queries: NDArray[np.float32], near: Neighbors) -> Neighbors:
+    k = after.recipe.k[0]
+    if not isinstance(after.anchors, Imagined):
+        return after.anchors.top_k("image", queries, k)
+    again = after.anchors.touched(queries, near, k)
+    if again.all():
+        return after.anchors.top_k("image", queries, k)
+    indices, similarities = near.indices.copy(), near.similarities.copy()
+    if again.any():
+        found = after.anchors.top_k("image", queries[again], k)
+        indices[again], similarities[again] = found.indices, found.similarities
+    return Neighbors(indices, similarities)
+
+
+def _predictions(
+    model: Model,
+    ids: Sequence[str],
+    queries: NDArray[np.float32],
+    near: Neighbors,
+    labels: LabelSet,
+) -> Iterator[Prediction]:
+    return model.classify_neighbors(ids, queries, near, labels)
+
+
+def _bound(model: Model, anchors: Imagined, how: str) -> Model:
+    imagined = copy.copy(model)
+    imagined.version = replace(model.version, name=f"{model.version.name} ({how})")
+    imagined.__dict__["anchors"] = anchors
+    return imagined
+
+
+def _matrix(pairs: pa.Table, side: str, like: list[torch.Tensor]) -> torch.Tensor:
+    column = pairs[f"{side}_vector"].combine_chunks()
+    width = like[0].shape[1]
+    if column.type.list_size != width:
+        raise InputError(f"{side} vectors: expected dimension {width}, got {column.type.list_size}")
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float16)
+    return torch.from_numpy(flat.reshape(-1, width)).to(like[0].device)
+
+
+def _contributions(
+    before: Prediction, after: Prediction, label: str
+) -> Iterator[tuple[str, float, float]]:
+    old, new = before.evidence.shares(label), after.evidence.shares(label)
+    first = dict(zip(old.pair_ids, old.contributions.tolist(), strict=True))
+    second = dict(zip(new.pair_ids, new.contributions.tolist(), strict=True))
+    for pair_id in first | second:
+        yield pair_id, first.get(pair_id, 0.0), second.get(pair_id, 0.0)

@@ -1,0 +1,179 @@
+"""what-if: predictions that would change, before anything does; and between two versions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    Context,
+    FileArgument,
+    format_option,
+    label_options,
+    model_options,
+    need_ids_or_where,
+    pairs_arguments,
+    several,
+)
+from .output import note, print_json, print_table
+from .query import open_model, read_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from asif_lance.labels import Prompts
+    from asif_lance.model import Model
+    from asif_lance.records import Reject
+    from asif_lance.whatif import Change
+
+
+asked_about = several(
+    click.option(
+        "--images",
+        multiple=True,
+        metavar="PATH",
+        type=click.Path(exists=True, path_type=Path),
+        help="A picture, or a folder of them; repeat it for several.",
+    ),
+    click.option("--vectors", type=FileArgument, help="Parquet with id and vector instead."),
+    label_options,
+    click.option(
+        "--because",
+        type=click.IntRange(min=1),
+        default=3,
+        show_default=True,
+        metavar="N",
+        help="Pairs shown per change, those that moved it most first.",
+    ),
+)
+
+
+@click.group("what-if")
+def what_if() -> None:
+    """Which predictions would change if pairs were deleted or added; nothing is written.
+
+    \b
+      asif-lance what-if delete --where "license = 'nc'" --images test/ --labels cat,dog
+      asif-lance what-if add more-photos/ --images test/ --labels cat,dog
+    """
+
+
+@what_if.command()
+@pairs_arguments
+@asked_about
+@model_options
+@format_option
+@click.pass_obj
+def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **arguments: Any) -> None:
+    """What deleting pairs, named by ID or by a predicate, would change."""
+    need_ids_or_where(ids, where)
+    model, asked = _model(context, arguments)
+    from asif_lance import whatif
+
+    chosen = list(ids) if where is None else model.store.matching(where, version=model.version.name)
+    after, count = whatif.without(model, chosen)
+    note(f"{model.version.name} without {count:,} of its {model.anchors.count:,} pairs")
+    report(model, after, asked)
+
+
+@what_if.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@asked_about
+@model_options
+@format_option
+@click.pass_obj
+def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None:
+    """What ingesting sources would change."""
+    model, asked = _model(context, arguments)
+    from asif_lance import whatif
+    from asif_lance.ingest import IngestOptions
+
+    pairs, rejects = whatif.read_pairs(model, sources, IngestOptions())
+    after, count = whatif.plus(model, pairs)
+    note(f"{model.version.name} with {count:,} more pairs; {len(rejects)} items would be rejected")
+    report(model, after, asked)
+
+
+def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+    names = ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
+    model = open_model(context, **{name: arguments.pop(name) for name in names})
+    if bool(arguments["images"]) == (arguments["vectors"] is not None):
+        raise click.UsageError("give --images, or --vectors, one of the two")
+    return model, arguments
+
+
+def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
+    """Print the predictions that flip, those that moved most first, and how many there are."""
+    from asif_lance.whatif import changes
+
+    rejects: list[Reject] = []
+    ids, vectors = _queries(before, asked, rejects)
+    prompts = _prompts(before, asked)
+    found = list(changes(before, after, ids, vectors, prompts))
+    flips = sorted((c for c in found if c.flips), key=_gap, reverse=True)
+    moved = sum(c.before.ranking != c.after.ranking for c in found)
+    for change in flips:
+        _print(change, asked["because"], asked["output"])
+    note(f"{len(flips):,} of {len(found):,} predictions change; {moved:,} have other scores")
+    for reject in rejects:
+        note(f"asif-lance: {reject.item}: {reject.reason}")
+    if rejects:
+        sys.exit(1)
+
+
+def _gap(change: Change) -> float:
+    """How far the first label falls behind the other one's rise."""
+    before, after = dict(change.before.ranking), dict(change.after.ranking)
+    old, new = change.before.label, change.after.label
+    return (before[old] - before[new]) + (after[new] - after[old])
+
+
+def _queries(
+    model: Model, asked: dict[str, Any], rejects: list[Reject]
+) -> tuple[list[str], NDArray[np.float32]]:
+    if asked["vectors"] is not None:
+        from asif_lance.brought import read_vectors
+
+        return read_vectors(asked["vectors"])
+    return model.encode(_files(asked["images"]), rejects=rejects)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    from asif_lance.images import SUFFIXES
+
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
+        files += inside if path.is_dir() else [path]
+    return files
+
+
+def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:
+    names = ("labels", "labels_file", "label_vectors", "templates", "ensemble")
+    return read_labels(model, *(asked[name] for name in names)).prompts
+
+
+def _print(change: Change, because: int, output: str) -> None:
+    pairs = change.because(because)
+    if output == "json":
+        sides = {
+            name: {"label": p.label, "score": p.score}
+            for name, p in (("before", change.before), ("after", change.after))
+        }
+        why = [
+            {"pair_id": i.pair_id, "caption": i.caption, "label": i.label}
+            | {"before": i.before, "after": i.after}
+            for i in pairs
+        ]
+        print_json({"image": change.before.image, **sides, "because": why})
+        return
+    click.echo(f"{change.before.image}: {change.before.label} -> {change.after.label}")
+    print_table(
+        ["label", "before", "after", "caption", "pair_id"],
+        [(i.label, i.before, i.after, i.caption, i.pair_id) for i in pairs],
+    )

@@ -1,0 +1,199 @@
+"""What-if says what really deleting or adding would make of predictions, without doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import Cli
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pairs_at_hand import names, new_store, pairs
+
+import asif_lance
+from asif_lance import whatif
+from asif_lance.errors import InputError
+from asif_lance.labels import Prompts, from_vectors
+from asif_lance.model import Model
+from asif_lance.predictions import Prediction
+from asif_lance.store import PairStore
+
+COUNT, K = 300, 25
+LABELS = from_vectors(
+    {f"label {i}": np.random.default_rng(i).normal(size=4).astype(np.float32) for i in range(6)}
+)
+IMAGES = np.random.default_rng(9).normal(size=(40, 8)).astype(np.float32)
+IDS = [f"image {i}" for i in range(len(IMAGES))]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PairStore:
+    store = new_store(tmp_path)
+    store.add(pairs(names(0, COUNT)))
+    store.publish(command="ingest")
+    return store
+
+
+def model_of(store: PairStore, version: str | None = None) -> Model:
+    return asif_lance.open(store.uri, version, k=K, p=3, device="cpu")
+
+
+def classified(model: Model, prompts: Prompts = LABELS) -> list[Prediction]:
+    return list(model.classify_vectors(IDS, IMAGES, model.compile(prompts)))
+
+
+def same(imagined: list[Prediction], real: list[Prediction]) -> None:
+    assert [p.ranking for p in imagined] == [p.ranking for p in real]
+    for one, other in zip(imagined, real, strict=True):
+        assert one.attributions(5) == other.attributions(5)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT - 2))
+def test_deleting_in_thought_equals_deleting(store: PairStore, chosen: set[int]) -> None:
+    ids = [names(0, COUNT)[i] for i in sorted(chosen)]
+    before = model_of(store, "v1")
+    after, count = whatif.without(before, ids)
+    assert count == len(ids)
+    imagined = list(whatif.changes(before, after, IDS, IMAGES, LABELS))
+    store.delete(ids)
+    store.publish(command="delete")
+    try:
+        same([c.after for c in imagined], classified(model_of(store)))
+        same([c.before for c in imagined], classified(before))
+    finally:
+        store.rollback("v1")
+
+
+@pytest.mark.parametrize("more", [1, 7, 150])
+def test_adding_in_thought_equals_adding(store: PairStore, more: int) -> None:
+    new = pairs(names(COUNT - 5, COUNT + more))  # five are there already
+    before = model_of(store)
+    after, count = whatif.plus(before, new)
+    assert count == more
+    imagined = list(whatif.changes(before, after, IDS, IMAGES, LABELS))
+    store.add(new)
+    store.publish(command="ingest")
+    same([c.after for c in imagined], classified(model_of(store)))
+
+
+def test_only_touched_images_are_searched_again(
+    store: PairStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = model_of(store)
+    nearest = classified(before)[0].evidence.relative.indices[0, :2]
+    after, _ = whatif.without(before, before.anchors.ids(nearest))
+    searched: list[int] = []
+    search = whatif.Imagined.top_k
+
+    def noted(self: whatif.Imagined, side: str, queries: np.ndarray, k: int) -> object:
+        if side == "image":
+            searched.append(len(queries))
+        return search(self, side, queries, k)
+
+    monkeypatch.setattr(whatif.Imagined, "top_k", noted)
+    list(whatif.changes(before, after, IDS, IMAGES, LABELS))
+    assert 0 < sum(searched) < len(IMAGES)
+
+
+def test_a_flip_names_the_pairs_that_did_it(store: PairStore) -> None:
+    before = model_of(store)
+    first = classified(before)[0]
+    strongest = [a.pair_id for a in first.attributions(15)]
+    after, _ = whatif.without(before, strongest)
+    change = next(iter(whatif.changes(before, after, IDS, IMAGES, LABELS)))
+    assert change.flips
+    why = change.because(3)
+    assert why[0].pair_id in strongest
+    assert (why[0].after, why[0].label) == (0.0, first.label)
+    assert why[0].caption == f"a caption about {why[0].pair_id}"
+
+
+def test_a_deleted_pair_of_another_version_is_no_part_of_it(store: PairStore) -> None:
+    store.delete(names(0, 10))
+    store.publish(command="delete")
+    _, count = whatif.without(model_of(store), names(5, 15))
+    assert count == 5
+
+
+def test_deleting_everything_is_refused(store: PairStore) -> None:
+    with pytest.raises(InputError, match="no pair would be left"):
+        whatif.without(model_of(store), names(0, COUNT))
+
+
+def test_vectors_of_another_width_are_refused(store: PairStore) -> None:
+    with pytest.raises(InputError, match="image vectors: expected dimension 8, got 9"):
+        whatif.plus(model_of(store), pairs(names(900, 901), image=9))
+
+
+def test_nothing_is_written(store: PairStore) -> None:
+    files = sorted(str(p) for p in Path(store.uri).rglob("*"))
+    before = model_of(store)
+    after, _ = whatif.plus(whatif.without(before, names(0, 9))[0], pairs(names(700, 709)))
+    list(whatif.changes(before, after, IDS, IMAGES, LABELS))
+    assert sorted(str(p) for p in Path(store.uri).rglob("*")) == files
+
+
+def test_the_command_tells_the_flips_and_leaves_the_model_alone(
+    cli: Cli, pairs_file: Path, query_file: Path, label_file: Path
+) -> None:
+    db = ("--db", "t.lancedb")
+    assert cli(*db, "ingest", pairs_file).status == 0
+    asked = ("--vectors", query_file, "--label-vectors", label_file, "--k", 20, "--format", "json")
+    done = cli(*db, "what-if", "delete", "--where", "license = 'CC-BY-NC'", *asked)
+    assert done.status == 0
+    assert done.objects
+    assert list(done.objects[0]) == ["image", "before", "after", "because"]
+    assert len(done.objects[0]["because"]) == 3
+    assert "v1 without 100 of its 200 pairs" in done.err
+    classify = (*db, "classify", *asked)
+    before = {o["image"]: o["predictions"][0] for o in cli(*classify).objects}
+    cli(*db, "delete", "--where", "license = 'CC-BY-NC'")
+    after = {o["image"]: o["predictions"][0] for o in cli(*classify).objects}
+    flips = {i for i in before if before[i]["label"] != after[i]["label"]}
+    assert {o["image"]: (o["before"], o["after"]) for o in done.objects} == {
+        i: (before[i], after[i]) for i in flips
+    }
+
+
+def test_adding_what_is_there_changes_nothing(
+    cli: Cli, pairs_file: Path, query_file: Path, label_file: Path
+) -> None:
+    db = ("--db", "t.lancedb")
+    assert cli(*db, "ingest", pairs_file).status == 0
+    asked = ("--vectors", query_file, "--label-vectors", label_file)
+    done = cli(*db, "what-if", "add", pairs_file, *asked)
+    assert (done.status, done.out) == (0, "")
+    assert "v1 with 0 more pairs" in done.err
+    assert "0 of 20 predictions change; 0 have other scores" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("delete", "x", "--labels", "a,b"), "give --images, or --vectors"),
+        (("delete",), "name the pairs by ID or by --where"),
+        (("add", "--labels", "a"), "Missing argument"),
+    ],
+)
+def test_wrong_usage_says_what_is_missing(
+    cli: Cli, pairs_file: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    cli("--db", "t.lancedb", "ingest", pairs_file)
+    done = cli("--db", "t.lancedb", "what-if", *arguments)
+    assert done.status == 2
+    assert message in done.err
+
+
+def test_new_pairs_are_compared_as_they_would_be_stored(store: PairStore) -> None:
+    new = pairs(names(COUNT, COUNT + 1))
+    assert new["image_vector"].type.value_type == pa.float16()
+    after, _ = whatif.plus(model_of(store), new)
+    assert (
+        after.anchors.image[-1].numpy().tobytes()
+        == np.array(new["image_vector"].combine_chunks().flatten()).tobytes()
+    )
