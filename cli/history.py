@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Age, Context, format_option, message_option, open_store
+from .options import Age, Context, device_option, format_option, message_option, open_store
 from .output import megabytes, note, print_json, print_table
+from .query import open_model
+from .whatif import asked_about, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,15 +104,34 @@ def prune(
 @click.argument("old")
 @click.argument("new", required=False, default="latest")
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Show N pairs of each kind.")
+@asked_about
+@device_option
 @format_option
 @click.pass_obj
-def diff(context: Context, old: str, new: str, rows: int | None, output: str) -> None:
+def diff(
+    context: Context,
+    /,
+    old: str,
+    new: str,
+    rows: int | None,
+    device: str,
+    output: str,
+    **asked: Any,
+) -> None:
     """Compare two versions: pairs added, removed and changed, by source and license.
+
+    With --images (or --vectors) and labels: the predictions that flip from the first version to
+    the second, and the pairs that moved them most.
 
     \b
       asif-lance diff v3 v7
       asif-lance diff prod --rows 20
+      asif-lance diff v3 v7 --images test/ --labels cat,dog
     """
+    if asked["images"] or asked["vectors"]:
+        models = (open_model(context, model=name, device=device) for name in (old, new))
+        report(*models, {**asked, "output": output})
+        return
     store = open_store(context)
     found = store.diff(old, new)
     kinds = {k: getattr(found.changes, k) for k in ("added", "removed", "changed")}

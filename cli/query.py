@@ -145,11 +145,11 @@ def open_model(
     context: Context,
     *,
     model: str | None,
-    as_of: datetime | None,
-    recipe_name: str,
-    k: tuple[int, int] | None,
-    p: tuple[float, float] | None,
     device: str,
+    as_of: datetime | None = None,
+    recipe_name: str = "paper",
+    k: tuple[int, int] | None = None,
+    p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
 ) -> Model:
     """The model that `model_options` describe."""

@@ -197,3 +197,19 @@ def test_new_pairs_are_compared_as_they_would_be_stored(store: PairStore) -> Non
         after.anchors.image[-1].numpy().tobytes()
         == np.array(new["image_vector"].combine_chunks().flatten()).tobytes()
     )
+
+
+def test_diff_tells_which_predictions_two_versions_disagree_on(
+    cli: Cli, pairs_file: Path, query_file: Path, label_file: Path
+) -> None:
+    db = ("--db", "t.lancedb")
+    assert cli(*db, "ingest", pairs_file).status == 0
+    cli(*db, "delete", "--where", "license = 'CC-BY-NC'")
+    asked = ("--vectors", query_file, "--label-vectors", label_file, "--format", "json")
+    there = cli(*db, "diff", "v1", "v2", *asked)
+    back = cli(*db, "diff", "v2", "v1", *asked)
+    assert there.status == back.status == 0
+    assert there.objects
+    turned = {o["image"]: (o["after"], o["before"]) for o in back.objects}
+    assert {o["image"]: (o["before"], o["after"]) for o in there.objects} == turned
+    assert cli(*db, "diff", "v1", "v1", *asked).out == ""
