@@ -129,8 +129,8 @@ def diff(
       asif-lance diff v3 v7 --images test/ --labels cat,dog
     """
     if asked["images"] or asked["vectors"]:
-        models = (open_model(context, model=name, device=device) for name in (old, new))
-        report(*models, {**asked, "output": output})
+        before, after = (open_model(context, model=name, device=device) for name in (old, new))
+        report(before, after, {**asked, "output": output})
         return
     store = open_store(context)
     found = store.diff(old, new)
