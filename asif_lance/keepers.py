@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from asif_lance.kept_labels import drop_all
-from asif_lance.needles import Content
+from asif_lance.needles import Content, as_matrix
 from asif_lance.purge import clean_up
 from asif_lance.rows import delete_at
 from asif_lance.tables import find_table, open_table
@@ -69,12 +69,34 @@ def forget_predictions(uri: str, content: Content) -> int:
     rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
     told = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
     ids = {prediction_id for prediction_id, image in told if quoted.search(image)}
+    ids |= set(_with_vectors(uri, "queries", "prediction_id", content))
 
     def doomed(batch: pa.RecordBatch) -> NDArray[np.bool_]:
         return np.array([i in ids for i in batch["prediction_id"].to_pylist()], dtype=bool)
 
     purge_rows(uri, "attributions", ["prediction_id"], doomed)
+    purge_rows(uri, "queries", ["prediction_id"], doomed)
     return purge_rows(uri, "predictions", ["prediction_id"], doomed)
+
+
+def forget_prompts(uri: str, content: Content) -> int:
+    """Prompts of runs that asked with a forgotten caption; whole, as half a label set is none."""
+    runs = pa.array(_with_vectors(uri, "prompts", "run_id", content), pa.string())
+
+    def doomed(rows: pa.RecordBatch) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = pc.is_in(rows["run_id"], runs).to_numpy(zero_copy_only=False)
+        return found
+
+    return purge_rows(uri, "prompts", ["run_id"], doomed)
+
+
+def _with_vectors(uri: str, table: str, key: str, content: Content) -> list[str]:
+    """Keys of the rows whose vector is that of a forgotten pair's picture or caption."""
+    found: list[str] = []
+    for batch in open_table(uri, table).scanner(columns=[key, "vector"]).to_batches():
+        rows = sorted({row for row, _ in content.in_vectors(as_matrix(batch["vector"]))})
+        found += batch[key].take(pa.array(rows, pa.int64())).to_pylist()
+    return found
 
 
 def _quotable(content: Content) -> set[str]:
@@ -138,6 +160,7 @@ KEEPERS: dict[str, Keeper] = {
     "messages": redact_messages,
     "predictions": forget_predictions,
     "attributions": forget_attributions,
+    "prompts": forget_prompts,
     "label sets": forget_label_sets,
 }
 """Each keeper by the name that receipts give it. A room that keeps pairs' content adds its own."""

@@ -5,8 +5,9 @@
             run.add(prediction, truth="bird")
 
 Tables: `runs` (one row per finished run), `predictions` (one row per image and label, best label
-first) and `attributions` (the pairs that add most to each of those scores). A killed run leaves
-predictions that no run names; `prune` takes them away.
+first) and `attributions` (the pairs that add most to each of those scores); and what it takes to
+ask again, see `standings`. A killed run leaves predictions that no run names; `prune` takes them
+away.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from asif_lance.errors import InputError
 from asif_lance.keepers import purge_rows
 from asif_lance.schema import RUN_SCHEMAS
+from asif_lance.standings import as_batch, prompt_rows, query_row
 from asif_lance.store import PairStore
 from asif_lance.tables import open_table, retried, storage_errors, tidy
 
@@ -102,8 +104,9 @@ class Recorder:
             "label_set": fingerprint(labels),
             "labels": len(labels.names),
         }
-        self._count = 0
+        self._labels, self._pairs_there, self._count = labels, 0, 0
         self._predictions: list[dict[str, Any]] = []
+        self._queries: list[dict[str, Any]] = []
         self._attributions: list[pa.RecordBatch] = []
 
     def add(self, prediction: Prediction, truth: str | None = None) -> str:
@@ -114,6 +117,8 @@ class Recorder:
         """
         prediction_id = f"{self.run_id}-{self._count}"
         self._count += 1
+        self._pairs_there = prediction.evidence.anchors.count
+        self._queries.append(query_row(prediction_id, prediction))
         for rank, (label, score) in enumerate(prediction.ranking[: self._top], 1):
             covered = self._attribute(prediction_id, prediction, label)
             self._predictions.append(
@@ -140,6 +145,8 @@ class Recorder:
         """Writes the rest, and the run itself if all went well."""
         if kind is None:
             self._flush()
+            prompts = prompt_rows(self.run_id, self._labels, self._pairs_there)
+            self._append_rows("prompts", prompts)
             self._append("runs", [pa.RecordBatch.from_pylist([self._finished()])])
 
     def _finished(self) -> dict[str, Any]:
@@ -164,8 +171,18 @@ class Recorder:
     def _flush(self) -> None:
         # Attributions first: a prediction that is there has its pairs.
         self._append("attributions", self._attributions)
+        self._append_rows("queries", self._queries)
         self._append("predictions", [pa.RecordBatch.from_pylist(self._predictions)])
-        self._attributions, self._predictions = [], []
+        self._attributions, self._predictions, self._queries = [], [], []
+
+    def _append_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Rows with vectors, whose size only the table knows."""
+        if rows:
+            with self._store.writing("record"):
+                dataset = open_table(self._store.uri, table)
+                batch = as_batch(rows, dataset.schema)
+                new = pa.Table.from_batches([batch])
+                tidy(lance.write_dataset(new, dataset, mode="append"))
 
     def _append(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
         schema = RUN_SCHEMAS[table]
@@ -186,6 +203,38 @@ def runs(store: PairStore) -> list[Run]:
 
     rows = retried(once)
     return sorted((Run(**row) for row in rows), key=lambda run: run.created_at)
+
+
+def find(store: PairStore, run_id: str | None = None) -> Run:
+    """The run of this id, or the newest.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = runs(store)
+    named = [run for run in found if run_id in (None, run.run_id)]
+    if not named:
+        which = "no run is recorded" if run_id is None else f"no run {run_id!r}"
+        raise InputError(f"{which}; `classify --record` makes one, `runs` lists them")
+    return named[-1]
+
+
+def recipe_of(store: PairStore, run: Run) -> Recipe:
+    """The recipe that a run was made with, k and p included."""
+    from asif_lance.recipes import recipe
+
+    def once() -> dict[str, Any]:
+        with storage_errors(store.uri):
+            mine = f"run_id = '{run.run_id}'"
+            table = open_table(store.uri, "predictions")
+            rows = table.to_table(columns=["k", "p"], filter=mine, limit=1).to_pylist()
+            return rows[0] if rows else {}
+
+    row = retried(once)
+    if not row:
+        raise InputError(f"run {run.run_id} has no predictions left")
+    k, p = (row[name].split(",") for name in ("k", "p"))
+    return recipe(run.recipe, k=(int(k[0]), int(k[-1])), p=(float(p[0]), float(p[-1])))
 
 
 def prune(
@@ -228,7 +277,13 @@ def fingerprint(labels: LabelSet) -> str:
 
 
 #: Which column of each table leads to a run; a prediction's id begins with its run's.
-_RUN_OF = {"runs": "run_id", "predictions": "run_id", "attributions": "prediction_id"}
+_RUN_OF = {
+    "runs": "run_id",
+    "predictions": "run_id",
+    "prompts": "run_id",
+    "queries": "prediction_id",
+    "attributions": "prediction_id",
+}
 
 
 def _not_of(kept: pa.Array, column: str) -> Any:
@@ -241,5 +296,5 @@ def _not_of(kept: pa.Array, column: str) -> Any:
 
 
 def _sides(values: tuple[float, float]) -> str:
-    first, second = (f"{value:g}" for value in values)
+    first, second = (repr(value).removesuffix(".0") for value in values)
     return first if first == second else f"{first},{second}"

@@ -27,8 +27,11 @@ from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.labels import LabelSet, Prompts
 from asif_lance.model import BATCH, Model
 from asif_lance.predictions import Prediction
+from asif_lance.recipes import PAPER
 from asif_lance.records import BROUGHT, Neighbors, Reject
 from asif_lance.search import exact_top_k, unit_queries
+from asif_lance.settled import Images, settled, shift_of
+from asif_lance.standings import Standings
 from asif_lance.store import PairStore
 
 
@@ -108,6 +111,11 @@ class Imagined(Anchors):
     _stored: NDArray[np.bool_]  # which rows the version has
     _gone: NDArray[np.bool_]  # which of them are left out
     _new: pa.Table | None  # the rows behind them
+
+    @property
+    def came(self) -> int:
+        """How many rows lie behind those of the version."""
+        return 0 if self._new is None else self._new.num_rows
 
     def rows(self, positions: NDArray[np.int64], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of the pairs at (m,) positions, imagined ones too."""
@@ -203,14 +211,105 @@ def changes(
     labels = before.compile(prompts), after.compile(prompts)
     for start in range(0, len(ids), BATCH):
         at = slice(start, start + BATCH)
-        queries = unit_queries(vectors[at])
-        near = before.anchors.top_k("image", queries, before.recipe.k[0])
-        other = _other_neighbors(after, queries, near)
-        yield from map(
-            Change,
-            _predictions(before, ids[at], queries, near, labels[0]),
-            _predictions(after, ids[at], queries, other, labels[1]),
-        )
+        yield from _changes(before, after, ids[at], unit_queries(vectors[at]), labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What becomes of recorded predictions.
+
+    Attributes:
+        flips: those that get another label.
+        predictions: how many there are.
+        searched: how many had to be searched again; all others surely keep their label.
+    """
+
+    flips: tuple[Change, ...]
+    predictions: int
+    searched: int
+
+
+def recorded_changes(before: Model, after: Model, asked: Standings) -> Outlook:
+    """Which recorded predictions another imagined state would flip.
+
+    Bounds on how far the scores can move settle most of them without a search, exactly: what they
+    leave open is classified again.
+
+    Args:
+        before: the model that the predictions were recorded with.
+        after: from `without` or `plus`.
+        asked: the predictions.
+    """
+    labels = before.compile(asked.prompts), after.compile(asked.prompts)
+    stands = _standing(before, after, asked, labels)
+    again = np.flatnonzero(~stands)
+    flips: list[Change] = []
+    for start in range(0, len(again), BATCH):
+        at = again[start : start + BATCH]
+        queries, names = asked.queries[at], [asked.images[i] for i in at]
+        if not _as_recorded(before, asked):
+            found = _changes(before, after, names, queries, labels)
+            flips += [change for change in found if change.flips]
+            continue
+        near = after.anchors.top_k("image", queries, after.recipe.k[0])
+        new = list(after.classify_neighbors(names, queries, near, labels[1]))
+        old_labels = [asked.prompts.names[i] for i in asked.best[at]]
+        changed = [i for i, p in enumerate(new) if p.label != old_labels[i]]
+        if changed:
+            near = before.anchors.top_k("image", queries[changed], before.recipe.k[0])
+            chosen = [names[i] for i in changed]
+            old = before.classify_neighbors(chosen, queries[changed], near, labels[0])
+            flips += map(Change, old, (new[i] for i in changed))
+    return Outlook(tuple(flips), len(asked.ids), len(again))
+
+
+def _as_recorded(model: Model, asked: Standings) -> bool:
+    """Whether the version still has what it had: only forgetting takes pairs out of one."""
+    return model.anchors.count == asked.pairs
+
+
+def _standing(
+    before: Model, after: Model, asked: Standings, labels: tuple[LabelSet, LabelSet]
+) -> NDArray[np.bool_]:
+    anchors = after.anchors
+    if not isinstance(anchors, Imagined):
+        raise InputError("only imagined states are compared with recorded predictions")
+    came = anchors.came
+    full = asked.neighbors == before.recipe.k[0]
+    if not _as_recorded(before, asked) or before.recipe.name != PAPER.name or (came and not full):
+        return np.zeros(len(asked.ids), dtype=np.bool_)
+    new = np.arange(len(anchors)) >= len(anchors) - came
+    changed = np.flatnonzero(anchors._gone | new)
+    old = replace(labels[0].relative, n=len(anchors))
+    owner = labels[0].owner
+    shift = shift_of(old, labels[1].relative, owner, changed, most=len(changed))
+    images = Images(
+        asked.queries,
+        asked.similarities,
+        asked.weights,
+        asked.best,
+        asked.scores,
+        asked.neighbors,
+    )
+    vectors = anchors.vectors("image", shift.anchors).astype(np.float64)
+    kinds = np.stack([anchors._gone[shift.anchors], new[shift.anchors]])
+    return settled(images, shift, vectors, kinds, before.recipe.p[0])
+
+
+def _changes(
+    before: Model,
+    after: Model,
+    ids: Sequence[str],
+    queries: NDArray[np.float32],
+    labels: tuple[LabelSet, LabelSet],
+) -> Iterator[Change]:
+    near = before.anchors.top_k("image", queries, before.recipe.k[0])
+    other = _other_neighbors(after, queries, near)
+    yield from map(
+        Change,
+        before.classify_neighbors(ids, queries, near, labels[0]),
+        after.classify_neighbors(ids, queries, other, labels[1]),
+    )
 
 
 def _other_neighbors(after: Model, queries: NDArray[np.float32], near: Neighbors) -> Neighbors:
@@ -225,16 +324,6 @@ def _other_neighbors(after: Model, queries: NDArray[np.float32], near: Neighbors
         found = after.anchors.top_k("image", queries[again], k)
         indices[again], similarities[again] = found.indices, found.similarities
     return Neighbors(indices, similarities)
-
-
-def _predictions(
-    model: Model,
-    ids: Sequence[str],
-    queries: NDArray[np.float32],
-    near: Neighbors,
-    labels: LabelSet,
-) -> Iterator[Prediction]:
-    return model.classify_neighbors(ids, queries, near, labels)
 
 
 def _bound(model: Model, anchors: Imagined, how: str) -> Model:

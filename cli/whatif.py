@@ -16,6 +16,7 @@ from .options import (
     label_options,
     model_options,
     need_ids_or_where,
+    open_store,
     pairs_arguments,
     several,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from asif_lance.labels import Prompts
     from asif_lance.model import Model
     from asif_lance.records import Reject
+    from asif_lance.runs import Run
     from asif_lance.whatif import Change
 
 
@@ -57,14 +59,24 @@ asked_about = several(
 def what_if() -> None:
     """Which predictions would change if pairs were deleted or added; nothing is written.
 
+    The predictions are those of a recorded run (--run, by default the newest; see `runs`), which
+    takes a small part of the time of asking again, or those for --images (or --vectors) and labels.
+
     \b
-      asif-lance what-if delete --where "license = 'nc'" --images test/ --labels cat,dog
-      asif-lance what-if add more-photos/ --images test/ --labels cat,dog
+      asif-lance what-if delete --where "license = 'nc'"
+      asif-lance what-if add more-photos/ --run r20261124-101500-5ab1f4c0d2e3
+      asif-lance what-if delete 8c4b… --images test/ --labels cat,dog
     """
+
+
+run_option = click.option(
+    "--run", metavar="RUN", help="A recorded run; by default the newest, if no images are named."
+)
 
 
 @what_if.command()
 @pairs_arguments
+@run_option
 @asked_about
 @model_options
 @format_option
@@ -78,11 +90,12 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     chosen = list(ids) if where is None else model.store.matching(where, version=model.version.name)
     after, count = whatif.without(model, chosen)
     note(f"{model.version.name} without {count:,} of its {model.anchors.count:,} pairs")
-    report(model, after, asked)
+    _report(model, after, asked)
 
 
 @what_if.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@run_option
 @asked_about
 @model_options
 @format_option
@@ -96,15 +109,60 @@ def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None
     pairs, rejects = whatif.read_pairs(model, sources, IngestOptions())
     after, count = whatif.plus(model, pairs)
     note(f"{model.version.name} with {count:,} more pairs; {len(rejects)} items would be rejected")
-    report(model, after, asked)
+    _report(model, after, asked)
 
 
 def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
     names = ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
-    model = open_model(context, **{name: arguments.pop(name) for name in names})
+    options = {name: arguments.pop(name) for name in names}
+    about = ("images", "vectors", "labels", "labels_file", "label_vectors", "templates")
+    if not any(arguments[name] for name in about):
+        own = {"recipe_name": "paper"}
+        if any(options[name] != own.get(name) for name in names[:5]):
+            raise click.UsageError(
+                "a recorded run has its own model and recipe; name images to ask"
+            )
+        run = _run(context, arguments)
+        limits = {name: options[name] for name in names[5:]}
+        return open_model(context, **_made_with(context, run), **limits), arguments
+    if arguments["run"]:
+        raise click.UsageError("give a --run, or images and labels, one of the two")
     if bool(arguments["images"]) == (arguments["vectors"] is not None):
         raise click.UsageError("give --images, or --vectors, one of the two")
-    return model, arguments
+    return open_model(context, **options), arguments
+
+
+def _run(context: Context, arguments: dict[str, Any]) -> Run:
+    from asif_lance import runs
+
+    run = runs.find(open_store(context), arguments["run"])
+    arguments["run"] = run
+    return run
+
+
+def _made_with(context: Context, run: Run) -> dict[str, Any]:
+    from asif_lance import runs
+
+    recipe = runs.recipe_of(open_store(context), run)
+    made = {"model": run.model, "recipe_name": recipe.name, "k": recipe.k, "p": recipe.p}
+    return {**made, "as_of": None}
+
+
+def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
+    from asif_lance import standings, whatif
+
+    run = asked["run"]
+    if run is None:
+        report(before, after, asked)
+        return
+    recorded = standings.load(before.store, run.run_id, run.labels)
+    found = whatif.recorded_changes(before, after, recorded)
+    for change in sorted(found.flips, key=_gap, reverse=True):
+        _print(change, asked["because"], asked["output"])
+    note(
+        f"{len(found.flips):,} of {found.predictions:,} predictions of {run.run_id} change; "
+        f"{found.searched:,} had to be searched again"
+    )
 
 
 def report(before: Model, after: Model, asked: dict[str, Any]) -> None:

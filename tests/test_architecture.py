@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "__init__",
     "whatif",
+    "settled",
     "evaluate",
     "explain",
     "forget",
     "retention",
     "runs",
+    "standings",
     "keepers",
     "model",
     "predictions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lance
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,12 +14,16 @@ from hypothesis import strategies as st
 from pairs_at_hand import names, new_store, pairs
 
 import asif_lance
-from asif_lance import whatif
+from asif_lance import runs, standings, whatif
 from asif_lance.errors import InputError
-from asif_lance.labels import Prompts, from_vectors
+from asif_lance.forget import forget
+from asif_lance.labels import ENSEMBLES, Prompts, from_vectors
 from asif_lance.model import Model
+from asif_lance.needles import Content
 from asif_lance.predictions import Prediction
+from asif_lance.standings import Standings
 from asif_lance.store import PairStore
+from asif_lance.verify import scan
 
 COUNT, K = 300, 25
 LABELS = from_vectors(
@@ -79,6 +84,126 @@ def test_adding_in_thought_equals_adding(store: PairStore, more: int) -> None:
     store.add(new)
     store.publish(command="ingest")
     same([c.after for c in imagined], classified(model_of(store)))
+
+
+def record(model: Model, prompts: Prompts = LABELS, **limits: int) -> Standings:
+    """What a run of all images recorded."""
+    labels = model.compile(prompts)
+    with runs.Recorder(model.store, labels, model.recipe, **limits) as run:
+        for prediction in model.classify_vectors(IDS, IMAGES, labels):
+            run.add(prediction)
+    return standings.load(model.store, run.run_id, len(prompts.names))
+
+
+def flips_of(old: list[Prediction], new: list[Prediction]) -> list[tuple[object, ...]]:
+    both = zip(old, new, strict=True)
+    return [(a.image, a.ranking, b.ranking) for a, b in both if a.label != b.label]
+
+
+def check_recorded(
+    before: Model, after: Model, asked: Standings, real: Model, prompts: Prompts = LABELS
+) -> whatif.Outlook:
+    found = whatif.recorded_changes(before, after, asked)
+    imagined = [(c.before.image, c.before.ranking, c.after.ranking) for c in found.flips]
+    assert imagined == flips_of(classified(before, prompts), classified(real, prompts))
+    return found
+
+
+SEVERAL = {
+    f"label {i}": np.random.default_rng(i).normal(size=(1 + i % 3, 4)).astype(np.float32)
+    for i in range(20)
+}
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_recorded_predictions_flip_as_really_deleting_and_adding_flips_them(
+    store: PairStore, data: st.DataObject
+) -> None:
+    """Deletes some, adds some and does both; few pairs, so that bounds have something to say."""
+    ensemble = data.draw(st.sampled_from(ENSEMBLES))
+    prompts = from_vectors(SEVERAL, ensemble)  # type: ignore[arg-type]
+    k, p = data.draw(st.sampled_from([(K, 3), (60, 8), (COUNT - 1, 5), (COUNT + 50, 2)]))
+    before = asif_lance.open(store.uri, "v1", k=k, p=p, device="cpu")
+    asked = record(before, prompts)
+    chosen = sorted(data.draw(st.sets(st.integers(0, COUNT - 1), max_size=8)))
+    ids = [names(0, COUNT)[i] for i in chosen]
+    new = pairs(names(COUNT, COUNT + data.draw(st.integers(0 if ids else 1, 6))))
+    after, _ = whatif.plus(whatif.without(before, ids)[0], new)
+    store.delete(ids)
+    store.add(new)
+    store.publish(command="test")
+    try:
+        real = asif_lance.open(store.uri, k=k, p=p, device="cpu")
+        check_recorded(before, after, asked, real, prompts)
+    finally:
+        store.rollback("v1")
+
+
+def test_most_recorded_predictions_need_no_search(store: PairStore) -> None:
+    before = model_of(store)
+    asked = record(before)
+    strongest = classified(before)[0].attributions(2)
+    ids = [a.pair_id for a in strongest]
+    after, _ = whatif.without(before, ids)
+    store.delete(ids)
+    store.publish(command="delete")
+    found = check_recorded(before, after, asked, model_of(store))
+    assert found.predictions == len(IDS)
+    assert found.searched < len(IDS) / 2
+
+
+def test_recorded_queries_and_prompts_are_the_vectors_that_were_asked(store: PairStore) -> None:
+    model = model_of(store)
+    for ensemble in ENSEMBLES:
+        prompts = from_vectors(SEVERAL, ensemble)  # type: ignore[arg-type]
+        asked = record(model, prompts)
+        again = model.classify_neighbors(
+            asked.images,
+            asked.queries,
+            model.anchors.top_k("image", asked.queries, K),
+            model.compile(asked.prompts),
+        )
+        assert [p.ranking for p in again] == [p.ranking for p in classified(model, prompts)]
+
+
+def test_after_forgetting_recorded_predictions_are_all_asked_again(store: PairStore) -> None:
+    asked = record(model_of(store))
+    forget(store, names(0, 3), reason="asked to")
+    before = model_of(store, "v1")
+    after, _ = whatif.without(before, names(3, 20))
+    store.delete(names(3, 20))
+    store.publish(command="delete")
+    assert check_recorded(before, after, asked, model_of(store)).searched == len(IDS)
+
+
+def test_forgetting_takes_queries_and_prompts_that_are_a_forgotten_pair(store: PairStore) -> None:
+    row = store.read(where=f"pair_id = '{names(4, 5)[0]}'")
+    picture = np.array(row["image_vector"][0].as_py(), dtype=np.float32)
+    caption = np.array(row["text_vector"][0].as_py(), dtype=np.float32)
+    model = model_of(store)
+    labels = model.compile(from_vectors({"the caption": caption, "other": -caption}))
+    with runs.Recorder(store, labels, model.recipe) as run:
+        vectors = np.stack([picture, IMAGES[0]])
+        for prediction in model.classify_vectors(["a copy of it", "another"], vectors, labels):
+            run.add(prediction)
+    receipt = forget(store, names(4, 5), reason="asked to")
+    assert receipt.clean, receipt.findings
+    assert (receipt.elsewhere["predictions"], receipt.elsewhere["prompts"]) == (2, 2)
+    assert not scan(store.uri, Content(b"salt", row)).hits
+    left = lance.dataset(f"{store.uri}/queries.lance").to_table()
+    assert left["prediction_id"].to_pylist() == [f"{run.run_id}-1"]
+    with pytest.raises(InputError, match="does not have its prompts"):
+        standings.load(store, run.run_id, 2)
+
+
+def test_pruning_runs_takes_queries_and_prompts_along(store: PairStore) -> None:
+    record(model_of(store))
+    runs.prune(store, keep_last=0)
+    tables = (lance.dataset(f"{store.uri}/{name}.lance") for name in ("queries", "prompts"))
+    assert [table.count_rows() for table in tables] == [0, 0]
 
 
 def test_only_touched_images_are_searched_again(
@@ -158,6 +283,28 @@ def test_the_command_tells_the_flips_and_leaves_the_model_alone(
     assert {o["image"]: (o["before"], o["after"]) for o in done.objects} == {
         i: (before[i], after[i]) for i in flips
     }
+
+
+def test_the_command_asks_the_newest_recorded_run(
+    cli: Cli, pairs_file: Path, query_file: Path, label_file: Path
+) -> None:
+    db = ("--db", "t.lancedb")
+    assert cli(*db, "ingest", pairs_file).status == 0
+    none = cli(*db, "what-if", "delete", "p1")
+    assert (none.status, "no run is recorded" in none.err) == (1, True)
+    asked = ("--vectors", query_file, "--label-vectors", label_file, "--k", "20,30", "--p", "2.7,8")
+    cli(*db, "classify", *asked, "--record")
+    cut = ("what-if", "delete", "--where", "license = 'CC-BY-NC'", "--format", "json")
+    given, recorded = cli(*db, *cut, *asked), cli(*db, *cut)
+    assert recorded.objects == given.objects != []
+    assert f"{len(given.objects)} of 20 predictions of r" in recorded.err
+    (run,) = cli(*db, "runs", "--format", "json").objects
+    assert cli(*db, *cut, "--run", run["run_id"]).objects == given.objects
+    assert cli(*db, *cut, "--run", "r1").err == (
+        "asif-lance: no run 'r1'; `classify --record` makes one, `runs` lists them\n"
+    )
+    assert cli(*db, *cut, "--k", 3).status == 2
+    assert cli(*db, *cut, *asked, "--run", run["run_id"]).status == 2
 
 
 def test_adding_what_is_there_changes_nothing(
