@@ -103,14 +103,16 @@ class Imagined(Anchors):
         anchors.image, anchors.text  # noqa: B018  # so that the copy has them
         imagined.__dict__.update(copy.copy(anchors.__dict__))
         imagined.state = ()
-        imagined._gone = np.zeros(len(anchors), dtype=np.bool_)
         if not isinstance(anchors, Imagined):
             imagined._stored, imagined._new = anchors.live, None
+            imagined._gone = np.zeros(len(anchors), dtype=np.bool_)
+            imagined._blocks = len(anchors.image)
         return imagined
 
     _stored: NDArray[np.bool_]  # which rows the version has
     _gone: NDArray[np.bool_]  # which of them are left out
     _new: pa.Table | None  # the rows behind them
+    _blocks: int  # of the version
 
     @property
     def came(self) -> int:
@@ -138,7 +140,8 @@ class Imagined(Anchors):
             return np.ones(len(queries), dtype=np.bool_)
         touched: NDArray[np.bool_] = np.any(self._gone[near.indices], axis=1)
         if self._new is not None:
-            nearest = exact_top_k(queries, self.image[-1].cpu(), 1).similarities[:, 0]
+            new = [block.cpu() for block in self.image[self._blocks :]]
+            nearest = exact_top_k(queries, new, 1).similarities[:, 0]
             touched |= nearest >= near.similarities[:, -1]
         return touched
 
@@ -151,12 +154,13 @@ def without(model: Model, pair_ids: Sequence[str]) -> tuple[Model, int]:
     """
     imagined = Imagined.of(model.anchors)
     named = pc.is_in(imagined.pair_ids, pa.array(sorted(set(pair_ids)), pa.string()))
-    imagined._gone = named.to_numpy() & imagined.live
-    imagined.live = imagined.live & ~imagined._gone
+    gone = named.to_numpy() & imagined.live
+    imagined._gone = imagined._gone | gone
+    imagined.live = imagined.live & ~gone
     imagined.count = int(imagined.live.sum())
     if not imagined.count:
         raise InputError("no pair would be left to classify with")
-    return _bound(model, imagined, "without"), int(imagined._gone.sum())
+    return _bound(model, imagined, "without"), int(gone.sum())
 
 
 def plus(model: Model, pairs: pa.Table) -> tuple[Model, int]:
