@@ -29,12 +29,14 @@ from asif_lance.encoders import (
 from asif_lance.errors import DimensionError, EmptyModelError, ImageError, InputError
 from asif_lance.labels import (
     DEFAULT_TEMPLATES,
+    ClassNames,
     Ensemble,
     LabelSet,
     Prompts,
     compile_prompts,
     fill_templates,
     from_vectors,
+    named_templates,
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import Recipe, recipe
@@ -106,18 +108,32 @@ class Model:
 
     def labels(
         self,
-        names: Sequence[str],
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        names: ClassNames,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         ensemble: Ensemble = "max",
     ) -> LabelSet:
-        """Compile class names × templates against this version.
+        """Compile class names × templates (or a named set of them) against this version.
 
         Raises:
             InputError: unusable names or templates.
         """
-        texts, owner = fill_templates(names, templates)
+        return self.compile(self.prompts(names, templates, ensemble))
+
+    def prompts(
+        self,
+        names: ClassNames,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        ensemble: Ensemble = "max",
+    ) -> Prompts:
+        """Embed class names × templates, not yet compared with any pair.
+
+        Raises:
+            InputError: unusable names or templates.
+        """
+        filled, name = named_templates(templates)
+        texts, owner = fill_templates(names, filled)
         vectors = unit_queries(self.text_encoder.encode(texts))
-        return self.compile(Prompts(tuple(names), owner, vectors, ensemble))
+        return Prompts(tuple(names), owner, vectors, ensemble, name)
 
     def label_vectors(
         self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble = "max"

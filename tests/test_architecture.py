@@ -12,9 +12,11 @@ ROOT = Path(__file__).parents[1]
 #: Each room imports only from rooms further down.
 ROOMS = [
     "__init__",
+    "plots",
     "whatif",
     "settled",
     "evaluate",
+    "labelled",
     "explain",
     "forget",
     "retention",
@@ -25,6 +27,7 @@ ROOMS = [
     "predictions",
     "retrieve",
     "labels",
+    "prompts",
     "recipes",
     "reports",
     "audit",
@@ -63,6 +66,7 @@ ROOMS = [
     "weights",
     "images",
     "devices",
+    "calibration",
     "search",
     "proposals",
     "products",
