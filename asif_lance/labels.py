@@ -14,7 +14,7 @@ from asif_lance.errors import InputError
 from asif_lance.prompt_neighbors import prompt_neighbors
 from asif_lance.prompts import SINGLE, template_set
 from asif_lance.recipes import Recipe
-from asif_lance.records import RelativeVectors
+from asif_lance.records import Neighbors, RelativeVectors
 from asif_lance.relative import CompiledTexts, compile_texts, mean_vectors, relative_vectors
 from asif_lance.search import unit_queries
 
@@ -137,9 +137,14 @@ def from_vectors(vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble 
 
 def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version: str) -> LabelSet:
     """Search the caption side for every prompt and build the label set's relative vectors."""
-    prompts = _one_embedding_per_class(prompts)
+    prompts = one_embedding_per_class(prompts)
     neighbors = prompt_neighbors(anchors, prompts.vectors, recipe.k[1])
-    relative = relative_vectors(neighbors, recipe.p[1], len(anchors))
+    return assemble(prompts, neighbors, recipe.p[1], len(anchors), version)
+
+
+def assemble(prompts: Prompts, neighbors: Neighbors, p: float, n: int, version: str) -> LabelSet:
+    """Build a label set from the nearest captions of its prompts among n anchor positions."""
+    relative = relative_vectors(neighbors, p, n)
     owner = prompts.owner
     if prompts.ensemble == "mean-relative":
         relative = mean_vectors(relative, owner)
@@ -153,7 +158,8 @@ def best_prompt(prompt_scores: NDArray[np.float64], labels: LabelSet, label: int
     return int(mine[np.argmax(prompt_scores[mine])])
 
 
-def _one_embedding_per_class(prompts: Prompts) -> Prompts:
+def one_embedding_per_class(prompts: Prompts) -> Prompts:
+    """The prompts as they are searched: for `mean-embedding` one mean vector per class."""
     if prompts.ensemble != "mean-embedding":
         return prompts
     sums = np.zeros((len(prompts.names), prompts.vectors.shape[1]), dtype=np.float64)

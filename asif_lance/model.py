@@ -8,6 +8,7 @@ print(p.label, p.score, p.attributions(10))
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -76,6 +77,12 @@ class Model:
         self.store, self.version, self.recipe = store, version, recipe
         self._memory_limit = memory_limit
         self._device = pick_device(device)
+
+    def under(self, recipe: Recipe) -> Model:
+        """The same version under another recipe; vectors and encoders are shared."""
+        other = copy.copy(self)
+        other.recipe = recipe
+        return other
 
     @cached_property
     def anchors(self) -> Anchors:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from asif_lance.errors import InputError
-
-if TYPE_CHECKING:
-    from asif_lance.evaluate import Evaluation
+from asif_lance.evaluate import Evaluation
+from asif_lance.scaling import Point
+from asif_lance.tune import Choice, Tuning, by_k_and_p
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 110
@@ -85,7 +86,70 @@ def plain(text: str, longest: int = 40) -> str:
     return "".join(c if c.isprintable() else " " for c in cut).replace("$", r"\$")
 
 
-def lines(axes: Any, x: Sequence[float], curves: Mapping[str, Sequence[float]]) -> None:
-    """One line with markers per named curve."""
-    for name, y in curves.items():
-        axes.plot(x, y, marker="o", markersize=4, label=plain(name))
+def tuning_figure(found: Tuning) -> Figure:
+    """Figure 9 of the paper: top-1 for every k and p, per recipe and side; the best is framed.
+
+    A cell is the best over all else that was tried, such as the other side's k and p.
+    """
+    recipes = list(dict.fromkeys(choice.recipe for choice in found.choices))
+    sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in found.choices) else (0,)
+    size = (5.6 * len(sides), 4.2 * len(recipes))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(recipes), len(sides), squeeze=False)
+    shares = [choice.top_1 for choice in found.choices]
+    for row, name in zip(panels, recipes, strict=True):
+        own = [choice for choice in found.choices if choice.recipe == name]
+        for axes, side in zip(row, sides, strict=True):
+            frame = found.best if found.best.recipe == name else None
+            _heat(axes, own, side, frame, (min(shares), max(shares)))
+            which = ("image side", "text side")[side] if len(sides) > 1 else "both sides"
+            axes.set_title(f"{plain(name)}, {which}")
+    return figure
+
+
+def _heat(
+    axes: Any, choices: Sequence[Choice], side: int, best: Choice | None, span: tuple[float, float]
+) -> None:
+    cells = by_k_and_p(choices, side)
+    ks, ps = sorted({k for k, _ in cells}), sorted({p for _, p in cells})
+    values = np.array([[cells[k, p] for k in ks] for p in ps])
+    axes.imshow(values, cmap="viridis", vmin=span[0], vmax=span[1], origin="lower", aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        dark = value < sum(span) / 2
+        text = f"{100 * value:.1f}"
+        colour = "white" if dark else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    if best is not None:
+        corner = ks.index(best.k[side]) - 0.5, ps.index(best.p[side]) - 0.5
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="red", linewidth=2.5))
+    axes.set_xticks(range(len(ks)), [str(k) for k in ks])
+    axes.set_yticks(range(len(ps)), [f"{p:g}" for p in ps])
+    axes.set(xlabel="k (anchors kept)", ylabel="p (exponent)")
+
+
+def scaling_figure(points: Sequence[Point], chance: float) -> Figure:
+    """Figures 5 and 8: top-1 against the number of pairs, a line per k and p, mean and deviation.
+
+    Args:
+        points: from `scaling`.
+        chance: what guessing scores.
+    """
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for k, p in dict.fromkeys((point.k, point.p) for point in points):
+        own = [point for point in points if (point.k, point.p) == (k, p)]
+        label = f"k = {sides(k)}, p = {sides(p)}"
+        x, y = [point.pairs for point in own], [100 * point.mean for point in own]
+        spread = [100 * point.deviation for point in own]
+        axes.errorbar(x, y, yerr=spread, marker="o", markersize=4, capsize=2, label=label)
+    axes.axhline(100 * chance, color="0.6", linestyle="--", label="chance")
+    axes.set(xscale="log", xlabel="pairs", ylabel="top-1 accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def sides(values: tuple[float, float]) -> str:
+    """`800`, or `800/200` for image and text side."""
+    first, second = (f"{value:g}" for value in values)
+    return first if first == second else f"{first}/{second}"

@@ -25,6 +25,7 @@ from .history import diff, rollback, tag, versions
 from .options import Context
 from .query import classify, search
 from .runs import runs
+from .tuning import scaling, tune
 from .whatif import what_if
 
 
@@ -75,4 +76,5 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([evaluate, explain, what_if, audit, runs, info, optimize, migrate])
+_register([evaluate, tune, scaling])
+_register([explain, what_if, audit, runs, info, optimize, migrate])

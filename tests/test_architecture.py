@@ -13,8 +13,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "__init__",
     "plots",
+    "scaling",
     "whatif",
     "settled",
+    "tune",
+    "sweep",
     "evaluate",
     "labelled",
     "explain",
