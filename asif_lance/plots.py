@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from asif_lance.diagnose import Diagnosis
 from asif_lance.errors import InputError
 from asif_lance.evaluate import Evaluation
 from asif_lance.scaling import Point
@@ -21,6 +22,9 @@ from asif_lance.tune import Choice, Tuning, by_k_and_p
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 110
+
+#: Sources whose gap is drawn, those with the most pairs.
+NAMED_SOURCES = 12
 
 #: More classes than this get no names at the confusion matrix's edges.
 NAMED_CLASSES = 40
@@ -153,3 +157,45 @@ def sides(values: tuple[float, float]) -> str:
     """`800`, or `800/200` for image and text side."""
     first, second = (f"{value:g}" for value in values)
     return first if first == second else f"{first}/{second}"
+
+
+def diagnosis_figure(found: Diagnosis) -> Figure:
+    """Figures 3 and 10 of the paper, the gap per source, and how often anchors are found."""
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    panels = figure.subplots(2, 2)
+    for axes, side in zip(panels[0], ("image", "text"), strict=True):
+        _distributions(axes, found, side)
+    _gaps(panels[1][0], found)
+    counts = np.repeat(*np.array([(lists, anchors) for anchors, lists in found.occurrences]).T)
+    axes = panels[1][1]
+    axes.hist(counts, bins=60, log=True, color="tab:blue")
+    axes.set(xlabel=f"lists of the {found.near} most similar images that an anchor is in")
+    axes.set(ylabel="anchors", title=f"hubs: skewness {found.hubs[0].skewness:.2f}")
+    return figure
+
+
+def _distributions(axes: Any, found: Diagnosis, side: str) -> None:
+    every, near = (np.array(found.histograms[f"{side}_{what}"]) for what in ("all", "near"))
+    edges = np.linspace(-1, 1, len(every) + 1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    for bars, name, colour in (
+        (every, "all pairs", "tab:blue"),
+        (near, f"the {found.near} most similar images", "tab:orange"),
+    ):
+        axes.stairs(bars, edges, fill=True, alpha=0.5, color=colour, label=name)
+        axes.axvline(float(bars @ middles), color=colour, linestyle="--")
+    shown = middles[(every + near) > 0]
+    axes.set(xlim=(shown.min() - 0.05, shown.max() + 0.05), xlabel=f"{side} similarity")
+    axes.set(ylabel="share", title=("images" if side == "image" else "their captions"))
+    axes.legend(fontsize=8)
+
+
+def _gaps(axes: Any, found: Diagnosis) -> None:
+    shown = [found.gap, *found.sources[:NAMED_SOURCES]]
+    names = ["all", *(plain(gap.source) for gap in shown[1:])]
+    values = [gap.gap for gap in shown]
+    axes.barh(names, values, xerr=[gap.deviation for gap in shown], color="tab:orange", alpha=0.7)
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.4", linewidth=0.8)
+    axes.set(xlabel="gap: text similarity near minus all (mean and deviation over probes)")
+    axes.set_title(f"{found.model}: gap {found.gap.gap:.3f} ± {found.gap.deviation:.3f}")

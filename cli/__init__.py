@@ -18,6 +18,7 @@ from .admin import info, migrate, optimize
 from .audit import audit
 from .data import delete, ingest
 from .demo import demo
+from .diagnose import diagnose
 from .evaluate import evaluate
 from .explain import explain
 from .forget import forget
@@ -76,5 +77,5 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([evaluate, tune, scaling])
+_register([evaluate, tune, scaling, diagnose])
 _register([explain, what_if, audit, runs, info, optimize, migrate])

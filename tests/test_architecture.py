@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "__init__",
     "plots",
+    "diagnose",
     "scaling",
     "whatif",
     "settled",
@@ -40,6 +41,7 @@ ROOMS = [
     "ingest",
     "target",
     "prompt_neighbors",
+    "resemblance",
     "anchors",
     "fragments",
     "store",
