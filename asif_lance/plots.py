@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from asif_lance.adapt import Adaptation
 from asif_lance.diagnose import Diagnosis
 from asif_lance.errors import InputError
 from asif_lance.evaluate import Evaluation
@@ -168,7 +169,7 @@ def diagnosis_figure(found: Diagnosis) -> Figure:
     _gaps(panels[1][0], found)
     counts = np.repeat(*np.array([(lists, anchors) for anchors, lists in found.occurrences]).T)
     axes = panels[1][1]
-    axes.hist(counts, bins=60, log=True, color="tab:blue")
+    axes.hist(counts, bins=np.arange(counts.max() + 2) - 0.5, log=True, color="tab:blue")
     axes.set(xlabel=f"lists of the {found.near} most similar images that an anchor is in")
     axes.set(ylabel="anchors", title=f"hubs: skewness {found.hubs[0].skewness:.2f}")
     return figure
@@ -199,3 +200,26 @@ def _gaps(axes: Any, found: Diagnosis) -> None:
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set(xlabel="gap: text similarity near minus all (mean and deviation over probes)")
     axes.set_title(f"{found.model}: gap {found.gap.gap:.3f} ± {found.gap.deviation:.3f}")
+
+
+def adaptation_figure(found: Sequence[Adaptation], chance: float) -> Figure:
+    """Accuracy against added pairs per class, on the new and the old task, mean and deviation."""
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    x = [0, *(one.per_class for one in found)]
+    for task, name in (
+        ("new", "new task"),
+        ("prototypes", "nearest class mean"),
+        ("old", "old task"),
+    ):
+        curves = [getattr(one, task) for one in found]
+        if all(curve is not None for curve in curves):
+            start = [100 * chance] if task == "prototypes" else [100 * curves[0].mean_before]
+            y = [*start, *(100 * curve.mean for curve in curves)]
+            spread = [0.0, *(100 * curve.deviation for curve in curves)]
+            axes.errorbar(x, y, yerr=spread, marker="o", markersize=4, capsize=2, label=name)
+    axes.axhline(100 * chance, color="0.6", linestyle="--", label="chance (new task)")
+    axes.set(xlabel="pairs added per class", ylabel="top-1 accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure

@@ -14,6 +14,7 @@ import click
 
 from asif_lance.errors import AsifError
 
+from .adapt import adapt
 from .admin import info, migrate, optimize
 from .audit import audit
 from .data import delete, ingest
@@ -77,5 +78,5 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([evaluate, tune, scaling, diagnose])
+_register([evaluate, tune, scaling, diagnose, adapt])
 _register([explain, what_if, audit, runs, info, optimize, migrate])

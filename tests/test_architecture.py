@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "__init__",
     "plots",
+    "adapt",
     "diagnose",
     "scaling",
     "whatif",
