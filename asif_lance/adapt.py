@@ -1,4 +1,4 @@
-"""adapt: a handful of labelled pictures of a new task become pairs (as the paper does with EuroSAT).
+"""adapt: a few labelled pictures of a new task become pairs (the EuroSAT experiment).
 
 Each picture's caption is a template filled with its class. Accuracy is measured on the pictures
 that were not added, and on an old task, in imagined states of the version: nothing is written

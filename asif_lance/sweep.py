@@ -58,6 +58,8 @@ def sweep(
     prompts: Prompts,
     k: tuple[int, int],
     ensembles: Sequence[Ensemble] = get_args(Ensemble),
+    *,
+    images: Neighbors | None = None,
 ) -> Sweep:
     """Search both sides once, at the largest k that will be asked for.
 
@@ -67,8 +69,10 @@ def sweep(
         prompts: what is asked.
         k: the largest k of the image and of the text side.
         ensembles: those that will be asked for.
+        images: what an earlier sweep with the same model and queries found; asked other prompts.
     """
-    images = model.anchors.top_k("image", queries, k[0])
+    if images is None:
+        images = model.anchors.top_k("image", queries, k[0])
     searched: dict[bool, Neighbors] = {}
     texts: dict[Ensemble, tuple[Prompts, Neighbors]] = {}
     for ensemble in ensembles:
