@@ -177,7 +177,7 @@ def keep(
             image if isinstance(image, bytes) else str(image.resolve()) for image in chosen.images
         ]
     else:
-        columns |= {"image_uri": list(chosen.names), "image_vector": chosen.queries}
+        columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
         columns["text_vector"] = texts[own]
     names = [
         None if pin.name == BROUGHT else pin.name for pin in (model.store.image, model.store.text)
@@ -247,7 +247,7 @@ class _Asked:
     def _pairs(self, added: Labelled) -> pa.Table:
         """The added pictures as the table would have them."""
         own = [self.prompts.names.index(truth) for truth in added.truths]
-        columns = {"image_vector": added.queries, "text_vector": self.texts[own]}
+        columns = {"image_vector": added.embeddings, "text_vector": self.texts[own]}
         vectors = {
             name: pa.FixedSizeListArray.from_arrays(
                 pa.array(unit_float16(matrix).ravel()), matrix.shape[1]

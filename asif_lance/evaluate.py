@@ -101,8 +101,8 @@ def predict(model: Model, labelled: Labelled, prompts: Prompts) -> list[Predicti
     Raises:
         DimensionError, InvalidVectorError: vectors that cannot be compared.
     """
-    names, queries = labelled.names, labelled.queries
-    return list(model.classify_vectors(names, queries, model.compile(prompts)))
+    names, vectors = labelled.names, labelled.embeddings
+    return list(model.classify_vectors(names, vectors, model.compile(prompts)))
 
 
 def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evaluation:

@@ -38,7 +38,8 @@ class Labelled:
         names: what results call each picture.
         truths: the class of each.
         images: the pictures; empty when vectors were brought.
-        vectors: (m, d) float32 embeddings of unit length; None before `encoded`.
+        vectors: (m, d) float32 embeddings as the encoder or the user gave them; None before
+            `encoded`.
     """
 
     names: tuple[str, ...]
@@ -53,7 +54,17 @@ class Labelled:
 
     @property
     def queries(self) -> Floats:
-        """The embeddings.
+        """The embeddings as they are searched, (m, d) float32 of unit length.
+
+        Raises:
+            InputError: `encoded` was not called.
+            InvalidVectorError: an embedding that cannot be compared.
+        """
+        return unit_queries(self.embeddings)
+
+    @property
+    def embeddings(self) -> Floats:
+        """The embeddings as they came.
 
         Raises:
             InputError: `encoded` was not called.
@@ -108,13 +119,13 @@ def encoded(model: Model, labelled: Labelled, rejects: list[Reject] | None = Non
 
     Raises:
         ImageError: a picture cannot be used and `rejects` was not given.
-        DimensionError, InvalidVectorError: brought vectors that cannot be compared.
+        DimensionError: brought vectors of another size.
     """
     if labelled.vectors is not None:
         expected, given = model.store.image.dimension, labelled.vectors.shape[1]
         if expected != given:
             raise DimensionError("image vectors", expected, given)
-        return replace(labelled, vectors=unit_queries(labelled.vectors))
+        return labelled
     parts, faults = [np.empty((0, model.store.image.dimension), np.float32)], []
     for batch in encode_images(model.image_encoder, labelled.images):
         parts.append(batch.vectors)
@@ -125,7 +136,7 @@ def encoded(model: Model, labelled: Labelled, rejects: list[Reject] | None = Non
                 raise ImageError(f"{name}: {fault.reason}")
             rejects.append(Reject("evaluate", name, fault.reason))
     kept = labelled.take(np.array([fault is None for fault in faults], dtype=bool))
-    return replace(kept, vectors=unit_queries(np.concatenate(parts)))
+    return replace(kept, vectors=np.concatenate(parts))
 
 
 def split(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labelled import (
+    Numbers,
     ask,
     asked_options,
-    numbers,
     one_model_options,
     pictures_argument,
     plot_option,
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 @asked_options
 @click.option(
     "--per-class",
+    "counts",
+    type=Numbers(int),
     default="10",
     show_default=True,
-    metavar="M[,M…]",
     help="Pictures of each class that become pairs; several numbers make a curve.",
 )
 @click.option("--caption", metavar="T", help="Caption of an added picture. [default: the template]")
@@ -63,7 +64,7 @@ def adapt(
     context: Context,
     /,
     pictures: Path,
-    per_class: str,
+    counts: tuple[int, ...],
     caption: str | None,
     old: Path | None,
     old_label_vectors: Path | None,
@@ -88,7 +89,6 @@ def adapt(
 
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe_name", "k", "p")}
     opened = open_model(context, **options)
-    counts = numbers(per_class, int)
     if keep and len(counts) > 1:
         raise click.UsageError("--keep needs one number of pictures per class")
     rejects: list[Reject] = []

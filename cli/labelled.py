@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from asif_lance.model import Model
     from asif_lance.records import Reject
 
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """`50,100,200`."""
+
+    name = "N,N,…"
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self.number = number
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a tuple of numbers."""
+        try:
+            return tuple(self.number(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 1,2,4", param, ctx)
+
+
 pictures_argument = click.argument("pictures", type=click.Path(exists=True, path_type=Path))
 
 plot_option = click.option(
@@ -56,15 +73,3 @@ def tell(rejects: Sequence[Reject]) -> None:
         note(f"asif-lance: {reject.item}: {reject.reason}")
     if rejects:
         sys.exit(1)
-
-
-def numbers(text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
-    """`50,100` as numbers.
-
-    Raises:
-        BadParameter: something else.
-    """
-    try:
-        return tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers like 1,2,4") from None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labelled import (
+    Numbers,
     ask,
     asked_options,
-    numbers,
     one_model_options,
     pictures_argument,
     plot_option,
@@ -30,11 +30,32 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
+class Setting(click.ParamType[tuple[Any, Any]]):
+    """`800:8` for both sides or `800,200:4,2` for image and text."""
+
+    name = "K:P"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to ((k image, k text), (p image, p text))."""
+        k, colon, p = str(value).partition(":")
+        if not colon:
+            self.fail(f"{value!r} is not K:P, such as 800:8 or 800,200:4,2", param, ctx)
+        return PairOf(int).convert(k, param, ctx), PairOf(float).convert(p, param, ctx)
+
+
 @click.command()
 @pictures_argument
 @asked_options
-@click.option("--ks", default="25,50,100,200,400,800,1600", show_default=True, metavar="K,K,…")
-@click.option("--ps", default="1,2,4,6,8,12,16", show_default=True, metavar="P,P,…")
+@click.option(
+    "--ks",
+    type=Numbers(int),
+    default="25,50,100,200,400,800,1600",
+    show_default=True,
+    metavar="K,K,…",
+)
+@click.option(
+    "--ps", type=Numbers(float), default="1,2,4,6,8,12,16", show_default=True, metavar="P,P,…"
+)
 @click.option("--per-side", is_flag=True, help="Every k and p of one side with those of the other.")
 @click.option("--try-ensemble", "ensembles", multiple=True, metavar="E", help="Repeat for several.")
 @click.option("--try-recipe", "recipes", multiple=True, metavar="NAME", help="Repeat for several.")
@@ -54,8 +75,8 @@ def tune(
     context: Context,
     /,
     pictures: Path,
-    ks: str,
-    ps: str,
+    ks: tuple[int, ...],
+    ps: tuple[float, ...],
     per_side: bool,
     ensembles: tuple[str, ...],
     recipes: tuple[str, ...],
@@ -83,7 +104,7 @@ def tune(
     own = arguments["ensemble"]
     labelled, prompts = ask(opened, pictures, arguments, rejects)
     chosen: Any = ensembles or (own,)
-    grid = library.Grid(numbers(ks, int), numbers(ps, float), chosen, recipes, per_side)
+    grid = library.Grid(ks, ps, chosen, recipes, per_side)
     found = library.tune(opened, labelled, prompts, grid, holdout=holdout, seed=seed)
     print_json(_summary(found)) if output == "json" else _print_tuning(found)
     if plot is not None:
@@ -99,13 +120,15 @@ def tune(
 @click.option(
     "--setting",
     "settings",
+    type=Setting(),
     multiple=True,
-    metavar="K:P",
     default=("800:8", "100:8", "800:1", "100:1"),
     show_default=True,
     help="k and p to measure, one number or image,text each; repeat it for several.",
 )
-@click.option("--sizes", metavar="N,N,…", help="Numbers of pairs. [default: 100, 300, 1000, … all]")
+@click.option(
+    "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
+)
 @click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
 @seed_option
@@ -117,8 +140,8 @@ def scaling(
     context: Context,
     /,
     pictures: Path,
-    settings: tuple[str, ...],
-    sizes: str | None,
+    settings: tuple[Any, ...],
+    sizes: tuple[int, ...] | None,
     repetitions: int,
     recipe_name: str,
     seed: int,
@@ -142,10 +165,8 @@ def scaling(
     opened = open_model(context, model=model, device=device, recipe_name=recipe_name)
     rejects: list[Reject] = []
     labelled, prompts = ask(opened, pictures, arguments, rejects)
-    asked = [_setting(text) for text in settings]
-    counts = numbers(sizes, int) if sizes else ()
     points = library.scaling(
-        opened, labelled, prompts, asked, counts, repetitions=repetitions, seed=seed
+        opened, labelled, prompts, settings, sizes or (), repetitions=repetitions, seed=seed
     )
     if output == "json":
         for point in points:
@@ -157,13 +178,6 @@ def scaling(
 
         plots.save(plots.scaling_figure(points, 1 / len(prompts.names)), plot)
     tell(rejects)
-
-
-def _setting(text: str) -> Any:
-    k, colon, p = text.partition(":")
-    if not colon:
-        raise click.BadParameter(f"{text!r} is not K:P, such as 800:8 or 800,200:4,2")
-    return PairOf(int).convert(k, None, None), PairOf(float).convert(p, None, None)
 
 
 def _print_points(points: Any) -> None:
