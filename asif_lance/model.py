@@ -80,6 +80,7 @@ class Model:
 
     def under(self, recipe: Recipe) -> Model:
         """The same version under another recipe; vectors and encoders are shared."""
+        self.anchors  # noqa: B018  # so that the copy has them
         other = copy.copy(self)
         other.recipe = recipe
         return other

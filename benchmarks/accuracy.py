@@ -132,14 +132,21 @@ def main() -> None:
     shared = os.environ.get("ASIF_SHARED")
     with tempfile.TemporaryDirectory() as folder:
         shop = Workshop(Path(folder), options.cache, text_encoder())
-        page = measured(shop, Path(shared) if shared else None, options)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters |= {"percent": percent, "points": points, "cell": shown, "span": span}
-    text = environment.get_template("accuracy.md.j2").render(page)
+        text = rendered(measured(shop, Path(shared) if shared else None, options))
     (options.output / "accuracy.md").write_text(text, encoding="utf-8")
+
+
+def rendered(page: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "cell": shown, "span": span}
+    return environment.get_template("accuracy.md.j2").render(page)
 
 
 def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -> dict[str, Any]:
