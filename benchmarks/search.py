@@ -5,9 +5,10 @@
 Every contender runs once per round, in turn, so that a busy machine slows all of them; the table
 shows medians over the rounds and ratios to `exact_top_k`'s floor: for a batch the fastest blocked
 float32 product found (float16 anchors widened into a small buffer), for one query reading the
-float16 anchors once. Where the processor multiplies bfloat16, that bare product is a row too: it
-is what `exact_top_k` proposes with, but alone it is right to two digits only. FAISS is optional (`pip install faiss-cpu`). On a busy machine
-`--threads 1 --cpu` counts processor time instead of waiting for the clock on the wall.
+float16 anchors once. Where the processor multiplies bfloat16, that bare product is a row too: it is
+what `exact_top_k` proposes with, but alone it is right to two digits only. FAISS is optional
+(`pip install faiss-cpu`). On a busy machine `--threads 1 --cpu` counts processor time instead of
+waiting for the clock on the wall.
 """
 
 from __future__ import annotations
