@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -37,6 +37,7 @@ class Anchors:
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions. Empty where no version holds them.
         files: names each fragment's files alone.
+        fragment_ids: (fragments,) uint64, ascending; Lance's own.
         rows_per_fragment: (fragments,) int64, dead rows included.
     """
 
@@ -60,6 +61,7 @@ class Anchors:
         held = zip(self._fragments, self._sources, strict=True)
         self._masks = [mask_of(fragment, source) for fragment, source in held]
         self.state = tuple(mask.key for mask in self._masks)
+        self.fragment_ids = np.array([s.fragment_id for s in self._sources], dtype=np.uint64)
         self.files = tuple(fragment.key for fragment in self._fragments)
         self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
         self.live: NDArray[np.bool_] = np.concatenate(
@@ -81,10 +83,9 @@ class Anchors:
     def tie_order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks of the ids at (m,) positions: equal cosines go to the smaller `pair_id`."""
         distinct, place = np.unique(positions, return_inverse=True)
-        order = pl.Series(self.pair_ids.take(pa.array(distinct))).arg_sort().to_numpy()
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        return rank[place]
+        rank = pc.rank(self.pair_ids.take(pa.array(distinct)), tiebreaker="first")
+        ranks: NDArray[np.int64] = rank.to_numpy().astype(np.int64)[place]
+        return ranks
 
     @cached_property
     def image(self) -> list[torch.Tensor]:
@@ -110,17 +111,29 @@ class Anchors:
         )
 
     def top_k_among(
-        self, side: Side, positions: NDArray[np.int64], queries: NDArray[np.float32], k: int
+        self,
+        side: Side,
+        positions: NDArray[np.int64],
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        gathered: torch.Tensor | None = None,
     ) -> Neighbors:
-        """The same, of the anchors at (r,) distinct live positions only."""
-        blocks = Blocks(self.image if side == "image" else self.text)
+        """The same, of the anchors at (r,) distinct live positions only.
+
+        `gathered` spares reading their vectors again: what `gather` gave for these positions.
+        """
         found = exact_top_k(
             queries,
-            blocks.take(positions).cpu(),
+            self.gather(side, positions) if gathered is None else gathered,
             k,
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)
+
+    def gather(self, side: Side, positions: NDArray[np.int64]) -> torch.Tensor:
+        """The stored vectors at (r,) positions as they are: (r, d) float16 in main memory."""
+        return Blocks(self.image if side == "image" else self.text).take(positions).cpu()
 
     def vectors(self, side: Side, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors at (m,) positions as (m, d) float32."""

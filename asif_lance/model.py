@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.anchors import Anchors
+from asif_lance.approximate import Approximation, approximation
+from asif_lance.choices import Search
 from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
@@ -41,7 +43,7 @@ from asif_lance.labels import (
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import Recipe, recipe
-from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject
+from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject, RelativeVectors
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
@@ -66,6 +68,7 @@ class Model:
         store: the database.
         version: the model version.
         recipe: k and p.
+        approximate: how pictures are compared if not with all anchors.
     """
 
     def __init__(
@@ -76,7 +79,9 @@ class Model:
         *,
         device: str = "auto",
         memory_limit: int | None = None,
+        approximate: Approximation | None = None,
     ) -> None:
+        self.approximate = approximate
         self.store, self.version, self.recipe = store, version, recipe
         self._memory_limit = memory_limit
         self._device = pick_device(device)
@@ -244,8 +249,11 @@ class Model:
     def _classified(
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
-        neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
-        return self.classify_neighbors(ids, queries, neighbors, labels)
+        if self.approximate is None:
+            neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
+            return self.classify_neighbors(ids, queries, neighbors, labels)
+        relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
+        return self._scored(ids, queries, relative, labels)
 
     def classify_neighbors(
         self,
@@ -256,6 +264,15 @@ class Model:
     ) -> Iterator[Prediction]:
         """Classify m unit queries whose k nearest image anchors are known."""
         relative = relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
+        return self._scored(ids, queries, relative, labels)
+
+    def _scored(
+        self,
+        ids: Sequence[str],
+        queries: NDArray[np.float32],
+        relative: RelativeVectors,
+        labels: LabelSet,
+    ) -> Iterator[Prediction]:
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
         for i, name in enumerate(ids):
@@ -283,6 +300,7 @@ def open_model(
     p: float | tuple[float, float] | None = None,
     device: str = "auto",
     memory_limit: int | None = None,
+    search: Search = "exact",
 ) -> Model:
     """Bind a database's model version: the newest, a named one, or the one of a point in time.
 
@@ -295,10 +313,14 @@ def open_model(
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda` or `mps`.
         memory_limit: bytes that the vectors of one side may occupy; see `Anchors`.
+        search: `exact`, or how pictures are compared with fewer anchors, as `indices.build` chose
+            it for this version: through the `index`, or those that the labels depend on and a
+            sample of the others (`sampled`).
 
     Raises:
         DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.
         VersionNotFoundError: no such version.
+        SearchUnavailableError: nothing was measured for such a search of this version.
         InputError: both `model` and `as_of`, or an unusable recipe.
     """
     if model is not None and as_of is not None:
@@ -306,7 +328,17 @@ def open_model(
     chosen = recipe(recipe_name, k=k, p=p)
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
-    return Model(store, version, chosen, device=device, memory_limit=memory_limit)
+    approximate = None
+    if search != "exact":
+        approximate = approximation(search, store.dataset(version.name), version.name, chosen)
+    return Model(
+        store,
+        version,
+        chosen,
+        device=device,
+        memory_limit=memory_limit,
+        approximate=approximate,
+    )
 
 
 def _joined(
