@@ -110,6 +110,19 @@ def named_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], st
     return tuple(templates), " | ".join(templates)
 
 
+def ensemble_named(name: str) -> Ensemble:
+    """The ensemble of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [ensemble for ensemble in get_args(Ensemble) if ensemble == name]
+    if not found:
+        raise InputError(f"no ensemble {name!r}; there are: {', '.join(ENSEMBLES)}")
+    chosen: Ensemble = found[0]
+    return chosen
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse label names that could not be told apart.
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.anchors import Anchors
+from asif_lance.choices import stored_choice
 from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
@@ -35,12 +36,13 @@ from asif_lance.labels import (
     LabelSet,
     Prompts,
     compile_prompts,
+    ensemble_named,
     fill_templates,
     from_vectors,
     named_templates,
 )
 from asif_lance.predictions import Evidence, Prediction
-from asif_lance.recipes import Recipe, recipe
+from asif_lance.recipes import PAPER, Recipe, recipe
 from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
@@ -66,6 +68,7 @@ class Model:
         store: the database.
         version: the model version.
         recipe: k and p.
+        ensemble: how a class's prompts become one score where nothing is said.
     """
 
     def __init__(
@@ -74,10 +77,12 @@ class Model:
         version: ModelVersion,
         recipe: Recipe,
         *,
+        ensemble: Ensemble = "max",
         device: str = "auto",
         memory_limit: int | None = None,
     ) -> None:
         self.store, self.version, self.recipe = store, version, recipe
+        self.ensemble = ensemble
         self._memory_limit = memory_limit
         self._device = pick_device(device)
 
@@ -121,7 +126,7 @@ class Model:
         self,
         names: ClassNames,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
-        ensemble: Ensemble = "max",
+        ensemble: Ensemble | None = None,
     ) -> LabelSet:
         """Compile class names × templates (or a named set of them) against this version.
 
@@ -134,7 +139,7 @@ class Model:
         self,
         names: ClassNames,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
-        ensemble: Ensemble = "max",
+        ensemble: Ensemble | None = None,
     ) -> Prompts:
         """Embed class names × templates, not yet compared with any pair.
 
@@ -144,13 +149,13 @@ class Model:
         filled, name = named_templates(templates)
         texts, owner = fill_templates(names, filled)
         vectors = unit_queries(self.text_encoder.encode(texts))
-        return Prompts(tuple(names), owner, vectors, ensemble, name)
+        return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
 
     def label_vectors(
-        self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble = "max"
+        self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble | None = None
     ) -> LabelSet:
         """Compile labels given as embeddings: label -> (d,) or (prompts, d) float32."""
-        return self.compile(from_vectors(vectors, ensemble))
+        return self.compile(from_vectors(vectors, ensemble or self.ensemble))
 
     def compile(self, prompts: Prompts) -> LabelSet:
         """Compile prompts against this version."""
@@ -278,7 +283,7 @@ def open_model(
     model: str | None = None,
     *,
     as_of: datetime | None = None,
-    recipe_name: str = "paper",
+    recipe_name: str | None = None,
     k: int | tuple[int, int] | None = None,
     p: float | tuple[float, float] | None = None,
     device: str = "auto",
@@ -290,7 +295,8 @@ def open_model(
         uri: the database.
         model: `v3`, an alias, or nothing for `latest`.
         as_of: the newest version made at or before this time; not together with `model`.
-        recipe_name: the recipe that k and p refine.
+        recipe_name: the recipe that k and p refine. Where none of the three is given, what
+            `tune --store` chose for the version, else the default recipe.
         k: anchors kept, for both sides or (image, text).
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -303,10 +309,17 @@ def open_model(
     """
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
-    chosen = recipe(recipe_name, k=k, p=p)
+    chosen = recipe(recipe_name or PAPER.name, k=k, p=p)
+    ensemble: Ensemble = "max"
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
-    return Model(store, version, chosen, device=device, memory_limit=memory_limit)
+    if recipe_name is None and k is None and p is None:
+        stored = stored_choice(store, version.name)
+        if stored is not None:
+            chosen, ensemble = stored.recipe, ensemble_named(stored.ensemble)
+    return Model(
+        store, version, chosen, ensemble=ensemble, device=device, memory_limit=memory_limit
+    )
 
 
 def _joined(

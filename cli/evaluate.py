@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labelled import ask, asked_options, pictures_argument, plot_option, tell
-from .options import Context, PairOf, device_option, format_option
+from .options import Context, PairOf, device_option, format_option, recipe_option
 from .output import print_json, print_table
 from .query import open_model
 
@@ -36,7 +36,7 @@ _MODEL = ("recipe_name", "k", "p", "device")
     metavar="V",
     help="A version or alias; a second one is compared with the first, picture by picture.",
 )
-@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@recipe_option
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
 @click.option("--clip", metavar="NAME", help="A CLIP of sentence-transformers to compare with.")

@@ -151,7 +151,7 @@ def open_model(
     model: str | None,
     device: str,
     as_of: datetime | None = None,
-    recipe_name: str = "paper",
+    recipe_name: str | None = None,
     k: tuple[int, int] | None = None,
     p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
@@ -236,7 +236,7 @@ def read_prompts(
         from asif_lance.brought import read_label_vectors
         from asif_lance.labels import from_vectors
 
-        return from_vectors(read_label_vectors(label_vectors), ensemble)
+        return from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
     names = read_names(labels, labels_file) if given else otherwise
     return model.prompts(names, chosen_templates(templates, template_set), ensemble)
 

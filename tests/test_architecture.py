@@ -33,6 +33,7 @@ ROOMS = [
     "retrieve",
     "labels",
     "prompts",
+    "choices",
     "recipes",
     "reports",
     "audit",

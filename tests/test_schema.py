@@ -28,11 +28,12 @@ def test_migrations_lead_to_the_schemas_that_the_code_uses(tmp_path: Path) -> No
     store = new_store(tmp_path)
     made = {
         name: lance.dataset(f"{store.uri}/{name}.lance")
-        for name in ("pairs", "versions", "rejects")
+        for name in ("pairs", "versions", "rejects", "choices")
     }
     assert made["pairs"].schema.remove_metadata().equals(schema.pairs_schema(8, 4))
     assert made["versions"].schema.equals(schema.VERSIONS_SCHEMA)
     assert made["rejects"].schema.equals(schema.REJECTS_SCHEMA)
+    assert made["choices"].schema.equals(schema.CHOICES_SCHEMA)
     assert made["pairs"].schema.field("pair_id").metadata == {
         b"lance-schema:unenforced-primary-key": b"true"
     }

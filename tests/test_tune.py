@@ -172,3 +172,31 @@ def test_plots_have_a_known_suffix(task: tuple[Model, Labelled, Prompts], cli: C
     assert (told["recipe"], told["k"], told["templates"]) == ("paper", [800, 800], "")
     assert sum(b["pictures"] for b in told["reliability"]) == 60
     assert json.dumps(told)
+
+
+def test_a_stored_choice_is_its_versions_default_and_no_others(
+    task: tuple[Model, Labelled, Prompts], cli: Cli, tmp_path: Path
+) -> None:
+    asked = ("--vectors", "test.parquet", "--label-vectors", "labels.parquet", "--format", "json")
+    frame = pl.read_parquet(tmp_path / "test.parquet").with_row_index("id")
+    frame.with_columns(pl.col("id").cast(pl.String)).write_parquet(tmp_path / "test.parquet")
+    before = cli(*DB, "classify", *asked).out
+    tuned = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "5,9")
+    grid = ("--ps", "3", "--try-ensemble", "mean-relative", "--holdout", "0.3", "--store")
+    done = cli(*tuned, *grid, "--format", "json")
+    assert done.err == "stored with v2, which answers so where no recipe, k or p is given\n"
+    best = done.objects[0]["best"]
+    (first, *_) = cli(*DB, "classify", *asked).objects
+    assert (first["k"], first["p"]) == (best["k"][0], 3.0)
+    assert asif_lance.open(tmp_path / "t.lancedb").ensemble == "mean-relative"
+    (told,) = cli(*DB, "evaluate", "test.parquet", *asked[2:]).objects
+    assert (told["k"], told["ensemble"]) == (best["k"], "mean-relative")
+    assert cli(*DB, "classify", *asked, "--recipe", "paper").out == before
+    (first, *_) = cli(*DB, "classify", *asked, "--k", "7").objects
+    assert (first["k"], first["p"]) == (7, 8.0)
+    assert cli(*DB, "delete", "p8").status == 0
+    (first, *_) = cli(*DB, "classify", *asked).objects
+    assert (first["model"], first["k"], first["p"]) == ("v3", 800, 8.0)
+    assert cli(*tuned, "--ps", "2", "--model", "v2", "--store").status == 0
+    (first, *_) = cli(*DB, "classify", *asked, "--model", "v2").objects
+    assert first["p"] == 2.0
