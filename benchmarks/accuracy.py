@@ -398,7 +398,9 @@ def span(interval: Iterable[float]) -> str:
 
 
 def shown(cell: Cell) -> str:
-    """A table's cell."""
+    """A table's cell; the reference itself has no difference."""
+    if cell.difference_interval == (0.0, 0.0):
+        return percent(cell.top_1)
     return f"{percent(cell.top_1)} ({points(cell.difference)}; {span(cell.difference_interval)})"
 
 

@@ -18,6 +18,7 @@ ROOMS = [
     "scaling",
     "whatif",
     "settled",
+    "clip",
     "tune",
     "sweep",
     "evaluate",
