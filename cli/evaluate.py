@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, PairOf, device_option, format_option
+from .options import Context, PairOf, device_option, format_option, recipe_option
 from .output import note, print_json, print_table
 from .query import open_model, read_label_names
 
@@ -43,7 +43,7 @@ SHOWN_CONFUSIONS = 5
     metavar="V",
     help="A version or alias; a second one is compared with the first, picture by picture.",
 )
-@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@recipe_option
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
 @device_option

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from asif_lance.recipes import DEFAULT, RECIPES
+
 from .output import note
 
 if TYPE_CHECKING:
@@ -125,10 +127,19 @@ message_option = click.option(
     "--message", "-m", default="", help="What the new version is for; kept with it."
 )
 
+recipe_option = click.option(
+    "--recipe",
+    "recipe_name",
+    default=DEFAULT,
+    show_default=True,
+    metavar="NAME",
+    help=f"How vectors are compared: {', '.join(RECIPES)}.",
+)
+
 model_options = several(
     click.option("--model", metavar="V", help="A version (v3) or alias; by default the newest."),
     click.option("--as-of", type=Moment(), help="The newest version made at or before this time."),
-    click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME"),
+    recipe_option,
     click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text."),
     click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text."),
     device_option,

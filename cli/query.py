@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.recipes import DEFAULT
+
 from .options import Context, FileArgument, format_option, label_options, model_options
 from .output import note, print_json, print_table
 
@@ -147,7 +149,7 @@ def open_model(
     model: str | None,
     device: str,
     as_of: datetime | None = None,
-    recipe_name: str = "paper",
+    recipe_name: str = DEFAULT,
     k: tuple[int, int] | None = None,
     p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
@@ -175,6 +177,7 @@ def prediction_json(prediction: Prediction, top: int, explain: int | None) -> di
     value: dict[str, Any] = {
         "image": prediction.image,
         "model": prediction.model,
+        "recipe": prediction.recipe.name,
         "k": _one_or_both(prediction.recipe.k),
         "p": _one_or_both(prediction.recipe.p),
         "predictions": [{"label": n, "score": s} for n, s in prediction.ranking[:top]],

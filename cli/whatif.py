@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.recipes import DEFAULT
+
 from .options import (
     Context,
     FileArgument,
@@ -117,7 +119,7 @@ def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str
     options = {name: arguments.pop(name) for name in names}
     about = ("images", "vectors", "labels", "labels_file", "label_vectors", "templates")
     if not any(arguments[name] for name in about):
-        own = {"recipe_name": "paper"}
+        own = {"recipe_name": DEFAULT}
         if any(options[name] != own.get(name) for name in names[:5]):
             raise click.UsageError(
                 "a recorded run has its own model and recipe; name images to ask"

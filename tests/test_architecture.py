@@ -63,6 +63,7 @@ ROOMS = [
     "weights",
     "images",
     "devices",
+    "means",
     "search",
     "proposals",
     "products",
