@@ -48,6 +48,9 @@ from asif_lance.store import PairStore
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
 
+#: Pictures searched at once: the more, the fewer passes over the anchors, but the later answers.
+SEARCHED = 128
+
 Image = str | Path | bytes
 
 
@@ -149,7 +152,7 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
-        for names, vectors in self._encoded(images, rejects, batch_size):
+        for names, vectors in _joined(self._encoded(images, rejects, batch_size), SEARCHED):
             yield from self.classify_vectors(names, vectors, labels)
 
     def encode(
@@ -288,6 +291,22 @@ def open_model(
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     return Model(store, version, chosen, device=device, memory_limit=memory_limit)
+
+
+def _joined(
+    batches: Iterable[tuple[list[str], NDArray[np.float32]]], size: int
+) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """Join batches of encoded images until each has at least `size`; the last may have fewer."""
+    names: list[str] = []
+    parts: list[NDArray[np.float32]] = []
+    for more, vectors in batches:
+        names += more
+        parts.append(vectors)
+        if len(names) >= size:
+            yield names, np.concatenate(parts)
+            names, parts = [], []
+    if names:
+        yield names, np.concatenate(parts)
 
 
 def _loadable(encoder_name: str, option: str) -> str:
