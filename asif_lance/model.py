@@ -42,7 +42,7 @@ from asif_lance.labels import (
     named_templates,
 )
 from asif_lance.predictions import Evidence, Prediction
-from asif_lance.recipes import PAPER, Recipe, recipe
+from asif_lance.recipes import DEFAULT, Recipe, recipe
 from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
@@ -67,7 +67,7 @@ class Model:
     Attributes:
         store: the database.
         version: the model version.
-        recipe: k and p.
+        recipe: how it compares.
         ensemble: how a class's prompts become one score where nothing is said.
     """
 
@@ -220,12 +220,15 @@ class Model:
 
         Raises:
             DimensionError, InvalidVectorError: vectors that cannot be compared.
-            InputError: the label set belongs to another version.
+            InputError: the label set belongs to another version or recipe.
         """
         if labels.version != self.version.name:
             raise InputError(
                 f"the label set is compiled for {labels.version}, this model is {self.version.name}"
             )
+        if labels.recipe != self.recipe:
+            asked, mine = labels.recipe, self.recipe
+            raise InputError(f"the label set is compiled for the recipe {asked}, not for {mine}")
         _check_dimension("image vectors", self.store.image.dimension, vectors)
         for start in range(0, len(ids), BATCH):
             batch = slice(start, start + BATCH)
@@ -249,8 +252,13 @@ class Model:
     def _classified(
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
-        neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
+        neighbors = self.neighbors(queries)
         return self.classify_neighbors(ids, queries, neighbors, labels)
+
+    def neighbors(self, queries: NDArray[np.float32]) -> Neighbors:
+        """The anchors most similar to (m, d) unit image queries, as many as the recipe keeps."""
+        recipe = self.recipe
+        return self.anchors.top_k("image", queries, recipe.k[0], centred=recipe.centred)
 
     def classify_neighbors(
         self,
@@ -309,7 +317,7 @@ def open_model(
     """
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
-    chosen = recipe(recipe_name or PAPER.name, k=k, p=p)
+    chosen = recipe(recipe_name or DEFAULT, k=k, p=p)
     ensemble: Ensemble = "max"
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")

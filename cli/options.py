@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from asif_lance.recipes import DEFAULT, RECIPES
+
 from .output import note
 
 if TYPE_CHECKING:
@@ -129,7 +131,8 @@ recipe_option = click.option(
     "--recipe",
     "recipe_name",
     metavar="NAME",
-    help="paper, … [default: what tune has stored with the version, else paper]",
+    help=f"How vectors are compared: {', '.join(RECIPES)}. "
+    f"[default: as tune stored with the version, else {DEFAULT}]",
 )
 
 model_options = several(

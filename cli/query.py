@@ -184,6 +184,7 @@ def prediction_json(prediction: Prediction, top: int, explain: int | None) -> di
     value: dict[str, Any] = {
         "image": prediction.image,
         "model": prediction.model,
+        "recipe": prediction.recipe.name,
         "k": _one_or_both(prediction.recipe.k),
         "p": _one_or_both(prediction.recipe.p),
         "predictions": [{"label": n, "score": s} for n, s in prediction.ranking[:top]],

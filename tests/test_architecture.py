@@ -75,6 +75,7 @@ ROOMS = [
     "images",
     "devices",
     "calibration",
+    "means",
     "search",
     "proposals",
     "products",
