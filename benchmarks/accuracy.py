@@ -37,7 +37,7 @@ from asif_lance.errors import EncoderUnavailableError
 from asif_lance.evaluate import bootstrap
 from asif_lance.labelled import per_class
 from asif_lance.labels import Ensemble, Prompts
-from asif_lance.recipes import PAPER, RECIPES, Recipe
+from asif_lance.recipes import DEFAULT, PAPER, RECIPES, Recipe
 from asif_lance.records import Neighbors
 from asif_lance.scaling import scaling
 from asif_lance.sweep import right, scores, sweep
@@ -48,6 +48,7 @@ ENSEMBLES: tuple[Ensemble, ...] = ("max", "mean-embedding", "mean-relative")
 TEMPLATES = ("general", "imagenet-7", "lit", "imagenet-80")
 SECOND_IMAGE = "timm/tf_efficientnet_lite2"
 COUNTS = (1, 2, 5, 10, 20)
+CAPTIONS = ("a photo of a {}.", "a tiny picture of a {}.")
 note = Console(stderr=True).print
 
 
@@ -166,6 +167,7 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     (part,) = main_test.parts if len(main_test.parts) == 1 else tests[1].parts
     few = replace(part, labelled=part.labelled.take(_few(part, options.per_class)))
     page: dict[str, Any] = {
+        "default": DEFAULT,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "version": asif_lance.__version__,
         "python": platform.python_version(),
@@ -224,7 +226,7 @@ def _table(answers: Answers, tests: Sequence[TestSet]) -> dict[str, Any]:
     return {
         "comparisons": len(ways),
         "recipes": [(w, cells[w]) for w in ways if w.templates == "single"],
-        "prompts": [(w, cells[w]) for w in ways if w.recipe == PAPER],
+        "prompts": [(w, cells[w]) for w in ways],
         "best": (best, cells[best]),
     }
 
@@ -346,17 +348,23 @@ def _adaptation(
     part: Part, old: Part, answers: Answers, options: argparse.Namespace
 ) -> dict[str, Any]:
     prompts = answers.prompts(part, "single")
-    _, texts = captions_of(prompts, None, part.model.text_encoder)
     task = (old.labelled, answers.prompts(old, "single"))
+    most = min(part.labelled.truths.count(name) for name in part.labelled.classes) - 1
     rows = {}
-    for recipe in RECIPES.values():
-        counts = COUNTS if recipe == PAPER else (10,)
-        most = min(part.labelled.truths.count(name) for name in part.labelled.classes) - 1
-        rows[recipe.name] = adapt(
-            part.model.under(recipe), part.labelled, prompts, texts,
-            [count for count in counts if count <= most], old=task, trials=options.trials,
-        )  # fmt: skip
-    figure = plots.adaptation_figure(rows[PAPER.name], 1 / len(part.labels))
+    for recipe, caption in product(RECIPES.values(), CAPTIONS):
+        curve = recipe.name == DEFAULT and caption == CAPTIONS[0]
+        counts = [count for count in (COUNTS if curve else (10,)) if count <= most]
+        _, texts = captions_of(prompts, caption, part.model.text_encoder)
+        rows[recipe.name, caption] = adapt(
+            part.model.under(recipe),
+            part.labelled,
+            prompts,
+            texts,
+            counts,
+            old=task,
+            trials=options.trials,
+        )
+    figure = plots.adaptation_figure(rows[DEFAULT, CAPTIONS[0]], 1 / len(part.labels))
     plots.save(figure, options.output / "accuracy-adaptation.png")
     return rows
 
@@ -365,7 +373,8 @@ def _diagnosis(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
     found = diagnose(part.model, answers.prompts(part, "single"))
     plots.save(plots.diagnosis_figure(found), output / "accuracy-diagnosis.png")
     truths = np.array(part.labelled.truths, dtype=object)
-    hits = right(answers.scores(part, REFERENCE), part.labels, part.labelled.truths)
+    way = Way(RECIPES[DEFAULT])
+    hits = right(answers.scores(part, way), part.labels, part.labelled.truths)
     share = {name: float(hits[truths == name].mean()) for name in part.labelled.classes}
     known = [c for c in found.coverage if c.label in share]
     ranks = {
