@@ -146,10 +146,8 @@ def keep(
     captions: Sequence[str],
     texts: NDArray[np.float32],
     count: int,
-    *,
     seed: int = 0,
-    message: str = "",
-    source: str | None = None,
+    source: str = "adapt",
     license: str | None = None,
 ) -> IngestReport:
     """Add the first trial's `count` pictures per class to the newest model, as a new version.
@@ -162,8 +160,7 @@ def keep(
         texts: (c, d) float32, their embeddings.
         count: pictures per class.
         seed: of the choice.
-        message: kept with the version.
-        source: recorded with the pairs; by default the task's name is not known, and nothing is.
+        source: recorded with the pairs.
         license: recorded with the pairs.
 
     Raises:
@@ -179,15 +176,12 @@ def keep(
     else:
         columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
         columns["text_vector"] = texts[own]
-    names = [
-        None if pin.name == BROUGHT else pin.name for pin in (model.store.image, model.store.text)
-    ]
+    image, text = (
+        None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
+    )
+    message = f"{count} labelled pictures of each of {len(set(own))} classes"
     options = IngestOptions(
-        image_encoder=names[0],
-        text_encoder=names[1],
-        license=license,
-        source=source or "adapt",
-        message=message or f"{count} labelled pictures of each of {len(set(own))} classes",
+        image_encoder=image, text_encoder=text, license=license, source=source, message=message
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapt.parquet"

@@ -106,11 +106,10 @@ def adapt(
         plots.save(plots.adaptation_figure(found, 1 / len(prompts.names)), plot)
     if keep:
         report = library.keep(
-            opened, labelled, prompts, captions, texts, counts[0],
-            seed=seed, source=pictures.name, license=license,
-        )  # fmt: skip
-        made = report.version.name if report.version else opened.store.version().name
-        note(f"added {report.added:,} pairs; the newest model is {made}")
+            opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
+        )
+        made = report.version or opened.store.version()
+        note(f"added {report.added:,} pairs; the newest model is {made.name}")
     tell(rejects)
 
 
