@@ -69,7 +69,7 @@ class Adaptation:
     """What adding so many labelled pictures per class does.
 
     Attributes:
-        per_class: pictures of each class that become pairs.
+        per_class: pictures of each class that become pairs; of small classes all but one.
         added: pairs in all.
         new: the task that they are of, on the pictures left.
         prototypes: the nearest class mean of the same pictures, no pairs; `before` is chance.
@@ -101,13 +101,13 @@ def adapt(
         labelled: pictures of the new task, encoded.
         prompts: its classes; the true ones must be among them.
         texts: (c, d) float32, the embedding of each class's caption, in the order of `prompts`.
-        per_class_counts: how many pictures of each class to add.
+        per_class_counts: how many pictures of each class to add; one is left to test.
         old: pictures, encoded, and classes of a task that must not suffer.
         trials: random choices of the added pictures; those of a trial are nested.
         seed: of the choices.
 
     Raises:
-        InputError: a class has too few pictures or is not among the prompts.
+        InputError: a class is not among the prompts, or none has two pictures.
     """
     unknown = sorted(set(labelled.truths) - set(prompts.names))
     if unknown:
@@ -146,10 +146,8 @@ def keep(
     captions: Sequence[str],
     texts: NDArray[np.float32],
     count: int,
-    *,
     seed: int = 0,
-    message: str = "",
-    source: str | None = None,
+    source: str = "adapt",
     license: str | None = None,
 ) -> IngestReport:
     """Add the first trial's `count` pictures per class to the newest model, as a new version.
@@ -162,8 +160,7 @@ def keep(
         texts: (c, d) float32, their embeddings.
         count: pictures per class.
         seed: of the choice.
-        message: kept with the version.
-        source: recorded with the pairs; by default the task's name is not known, and nothing is.
+        source: recorded with the pairs.
         license: recorded with the pairs.
 
     Raises:
@@ -179,15 +176,12 @@ def keep(
     else:
         columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
         columns["text_vector"] = texts[own]
-    names = [
-        None if pin.name == BROUGHT else pin.name for pin in (model.store.image, model.store.text)
-    ]
+    image, text = (
+        None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
+    )
+    message = f"{count} labelled pictures of each of {len(set(own))} classes"
     options = IngestOptions(
-        image_encoder=names[0],
-        text_encoder=names[1],
-        license=license,
-        source=source or "adapt",
-        message=message or f"{count} labelled pictures of each of {len(set(own))} classes",
+        image_encoder=image, text_encoder=text, license=license, source=source, message=message
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapt.parquet"
@@ -227,7 +221,7 @@ class _Asked:
         before, after, prototypes, old = zip(*found, strict=True)
         return Adaptation(
             per_class=count,
-            added=count * len(self.labelled.classes),
+            added=int(per_class(self.labelled, count, _rng(seed, 0)).sum()),
             new=Task(before, after),
             prototypes=Task((1 / len(self.labelled.classes),), prototypes),
             old=None if self.old is None else Task(self.old_start, old),

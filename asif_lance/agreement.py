@@ -78,7 +78,9 @@ class Comparison:
         return answers, exact
 
     def _exactly(self, query: NDArray[np.float32]) -> RelativeVectors:
-        neighbors = self._anchors.top_k("image", query, self._recipe.k[0])
+        neighbors = self._anchors.top_k(
+            "image", query, self._recipe.k[0], centred=self._recipe.centred
+        )
         return relative_vectors(neighbors, self._recipe.p[0], len(self._anchors))
 
     def _answer(self, search: Search, query: NDArray[np.float32]) -> _Answer:

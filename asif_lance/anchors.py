@@ -8,7 +8,7 @@ Positions count the rows of all fragments in order, dead ones too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
 from asif_lance.fragments import fragment_of, mask_of
+from asif_lance.means import Centre, centre_of, total
+from asif_lance.products import Doubles
 from asif_lance.records import Neighbors
 from asif_lance.search import exact_top_k
 
@@ -68,6 +70,7 @@ class Anchors:
             [mask.live for mask in self._masks] or [np.zeros(0, dtype=bool)]
         )
         self.count = int(self.live.sum())
+        self._centres: dict[Side, Centre] = {}
 
     def __len__(self) -> int:
         """Positions, those of deleted rows included."""
@@ -98,17 +101,62 @@ class Anchors:
         """Caption vectors: one (rows, d) float16 tensor per fragment, in main memory."""
         return self._side("text")
 
-    def top_k(self, side: Side, queries: NDArray[np.float32], k: int) -> Neighbors:
-        """The k anchors most similar to each of the (m, d) queries on one side."""
-        blocks = self.image if side == "image" else self.text
+    def centre(self, side: Side) -> Centre:
+        """The mean of one side's live vectors and all distances from it, found at first use."""
+        if side not in self._centres:
+            blocks = self._blocks_of(side)
+            held = zip(self._fragments, self._sources, strict=True)
+            totals = [f.total(self.dataset, source, f"{side}_vector") for f, source in held]
+            totals += [total(block) for block in blocks[len(totals) :]]
+            self._centres[side] = centre_of(blocks, totals, self.live, self._release_of(blocks))
+        return self._centres[side]
+
+    def top_k(
+        self, side: Side, queries: NDArray[np.float32], k: int, *, centred: bool = False
+    ) -> Neighbors:
+        """The k anchors most similar to each of the (m, d) queries on one side.
+
+        Similar by cosine: that of the vectors, or `centred`, of their differences from the mean.
+        """
+        blocks = self._blocks_of(side)
+        turned, offset, scale = self.terms(side, queries, centred=centred)
         return exact_top_k(
-            torch.from_numpy(queries).to(self._device),
+            torch.from_numpy(turned).to(self._device),
             blocks,
             k,
+            offset=offset,
+            scale=scale,
             live=self.live,
             tie_order=self.tie_order,
-            release=self._release if self._too_large(blocks) else _keep,
+            release=self._release_of(blocks),
         )
+
+    def terms(
+        self, side: Side, queries: NDArray[np.float32], *, centred: bool = False
+    ) -> tuple[NDArray[np.float32], Doubles | None, Doubles | None]:
+        """Turned queries, offsets (m,) and scales (n,): similarity = (q·a + offset) * scale."""
+        if not centred:
+            return queries, None, None
+        centre = self.centre(side)
+        return *centre.turn(queries), centre.scale
+
+    def similarities(
+        self,
+        side: Side,
+        positions: NDArray[np.int64],
+        query: NDArray[np.floating],
+        *,
+        centred: bool = False,
+    ) -> NDArray[np.floating]:
+        """The similarities of one (d,) query and the anchors at (m,) positions, as in `top_k`."""
+        vectors = self.vectors(side, positions)
+        if not centred:
+            return vectors @ query
+        centre = self.centre(side)
+        turned, offset = centre.turn(query[None])
+        products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
+        similar: NDArray[np.float64] = (products + offset[0]) * centre.scale[positions]
+        return similar.astype(query.dtype)
 
     def top_k_among(
         self,
@@ -117,27 +165,31 @@ class Anchors:
         queries: NDArray[np.float32],
         k: int,
         *,
+        centred: bool = False,
         gathered: torch.Tensor | None = None,
     ) -> Neighbors:
         """The same, of the anchors at (r,) distinct live positions only.
 
         `gathered` spares reading their vectors again: what `gather` gave for these positions.
         """
+        turned, offset, scale = self.terms(side, queries, centred=centred)
         found = exact_top_k(
-            queries,
+            turned,
             self.gather(side, positions) if gathered is None else gathered,
             k,
+            offset=offset,
+            scale=None if scale is None else scale[positions],
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)
 
     def gather(self, side: Side, positions: NDArray[np.int64]) -> torch.Tensor:
         """The stored vectors at (r,) positions as they are: (r, d) float16 in main memory."""
-        return Blocks(self.image if side == "image" else self.text).take(positions).cpu()
+        return Blocks(self._blocks_of(side)).take(positions).cpu()
 
     def vectors(self, side: Side, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors at (m,) positions as (m, d) float32."""
-        return _gather(self.image if side == "image" else self.text, positions)
+        return _gather(self._blocks_of(side), positions)
 
     def ids(self, positions: NDArray[np.int64]) -> list[str]:
         """The pair ids at (m,) positions."""
@@ -153,6 +205,9 @@ class Anchors:
         ).to_pylist()
         return rows
 
+    def _blocks_of(self, side: Side) -> list[torch.Tensor]:
+        return self.image if side == "image" else self.text
+
     def _side(self, side: Side) -> list[torch.Tensor]:
         held = zip(self._fragments, self._sources, strict=True)
         return [f.vectors(self.dataset, source, f"{side}_vector") for f, source in held]
@@ -160,8 +215,12 @@ class Anchors:
     def _too_large(self, vectors: list[torch.Tensor]) -> bool:
         return self._limit is not None and sum(v.nbytes for v in vectors) > self._limit
 
+    def _release_of(self, blocks: list[torch.Tensor]) -> Callable[[int], None]:
+        return self._release if self._too_large(blocks) else _keep
+
     def _release(self, block: int) -> None:
-        self._fragments[block].release()
+        if block < len(self._fragments):  # imagined rows lie behind them, in memory of their own
+            self._fragments[block].release()
 
 
 def _keep(block: int) -> None:

@@ -156,12 +156,19 @@ def compare(
     """
     if [p.image for p in first] != [p.image for p in second] or len(first) != len(truths):
         raise InputError("only models that classified the same pictures can be compared")
-    one, other = hits(first, truths), hits(second, truths)
+    names = first[0].model, second[0].model
+    return compared(names, hits(first, truths), hits(second, truths))
+
+
+def compared(
+    names: tuple[str, str], one: NDArray[np.bool_], other: NDArray[np.bool_]
+) -> Comparison:
+    """Compare two models by what each got right of the same pictures, (m,) each."""
     only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
     gained = other.astype(np.float64) - one
     return Comparison(
-        first=first[0].model,
-        second=second[0].model,
+        first=names[0],
+        second=names[1],
         difference=float(gained.mean()),
         interval=bootstrap(gained),
         only_first=only_first,

@@ -40,8 +40,8 @@ class ShownPair:
         caption: its caption.
         source: where it came from, if known.
         license: its license, if known.
-        image_similarity: cosine with the picture.
-        text_similarity: cosine with the label's prompt.
+        image_similarity: with the picture, as the recipe measures it.
+        text_similarity: with the label's prompt, likewise.
         contribution: what it adds to the label's score.
         thumbnail: a data URI, or empty where its picture cannot be read here.
     """
@@ -86,6 +86,7 @@ def explain_page(prediction: Prediction, picture: Path | bytes, *, pairs: int = 
         "image": _printable(prediction.image),
         "picture": _data_uri(decode_image(picture), PICTURE),
         "model": prediction.model,
+        "recipe": prediction.recipe.name,
         "k": _sides(prediction.recipe.k),
         "p": _sides(prediction.recipe.p),
         "scores": [(name, s, 100 * s / best) for name, s in prediction.ranking[:SCORES]],

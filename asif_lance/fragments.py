@@ -25,6 +25,7 @@ from lance.file import LanceFileReader
 from numpy.typing import NDArray
 
 from asif_lance.blocks import as_tensor
+from asif_lance.means import total
 
 #: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
 _PLAIN = re.compile(
@@ -51,6 +52,7 @@ class Fragment:
         self.key, self.rows = key, rows
         self._maps: list[mmap.mmap] = []
         self._vectors: dict[str, torch.Tensor] = {}
+        self._totals: dict[str, NDArray[np.float64]] = {}
         self._places: dict[str, _Place] | None = None
         self._ids: pa.Array | None = None
 
@@ -66,6 +68,12 @@ class Fragment:
             mapped = self._mapped(dataset, fragment, column)
             self._vectors[column] = _read(fragment, column) if mapped is None else mapped
         return self._vectors[column]
+
+    def total(self, dataset: Any, fragment: Any, column: str) -> NDArray[np.float64]:
+        """The exact (d,) sum of a column of vectors over all rows."""
+        if column not in self._totals:
+            self._totals[column] = total(self.vectors(dataset, fragment, column))
+        return self._totals[column]
 
     def release(self) -> None:
         """Let the system take back the memory of mapped vectors; they come again when used."""

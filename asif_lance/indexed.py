@@ -43,18 +43,23 @@ class Indexed:
         labels: CompiledTexts,
     ) -> RelativeVectors:
         """Relative vectors of (m, d) image queries, as exact search makes them of its neighbors."""
-        return relative_vectors(
-            self.top_k(anchors, queries, recipe.k[0]), recipe.p[0], len(anchors)
-        )
+        near = self.top_k(anchors, queries, recipe.k[0], centred=recipe.centred)
+        return relative_vectors(near, recipe.p[0], len(anchors))
 
-    def top_k(self, anchors: Anchors, queries: NDArray[np.float32], k: int) -> Neighbors:
-        """About the k anchors most similar to each of the (m, d) queries, with true cosines."""
+    def top_k(
+        self, anchors: Anchors, queries: NDArray[np.float32], k: int, *, centred: bool = False
+    ) -> Neighbors:
+        """About the k anchors most similar to each of the (m, d) queries, with true cosines.
+
+        The index compares the raw vectors: of centred cosines it knows all but the anchor's scale.
+        """
         count = max(round(k * self.setting.candidates), 1)
-        later = _outside(anchors, queries, count)
+        later = _outside(anchors, queries, count, centred)
+        turned, _, _ = anchors.terms("image", queries, centred=centred)
         found = []
         for i in range(len(queries)):
-            candidates = np.union1d(later[i], self._candidates(anchors, queries[i], count))
-            found.append(_ranked(anchors, queries[i : i + 1], k, candidates))
+            candidates = np.union1d(later[i], self._candidates(anchors, turned[i], count))
+            found.append(_ranked(anchors, queries[i : i + 1], k, candidates, centred))
         return Neighbors(
             np.concatenate([one.indices for one in found]),
             np.concatenate([one.similarities for one in found]),
@@ -83,14 +88,16 @@ class Indexed:
         return _positions(anchors, found["_rowid"].to_numpy())
 
 
-def _ranked(anchors: Anchors, query: NDArray[np.float32], k: int, candidates: Longs) -> Neighbors:
+def _ranked(
+    anchors: Anchors, query: NDArray[np.float32], k: int, candidates: Longs, centred: bool
+) -> Neighbors:
     live = candidates[anchors.live[candidates]]
     if len(live) < min(k, anchors.count):
-        return anchors.top_k("image", query, k)
-    return anchors.top_k_among("image", live, query, k)
+        return anchors.top_k("image", query, k, centred=centred)
+    return anchors.top_k_among("image", live, query, k, centred=centred)
 
 
-def _outside(anchors: Anchors, queries: NDArray[np.float32], count: int) -> Longs:
+def _outside(anchors: Anchors, queries: NDArray[np.float32], count: int, centred: bool) -> Longs:
     """Positions of the nearest rows that the index does not hold: (m, w)."""
     held = {
         fragment
@@ -104,10 +111,13 @@ def _outside(anchors: Anchors, queries: NDArray[np.float32], count: int) -> Long
         return np.zeros((len(queries), 0), dtype=np.int64)
     starts = _starts(anchors)
     positions = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in new])
+    turned, offset, scale = anchors.terms("image", queries, centred=centred)
     found = exact_top_k(
-        queries,
+        turned,
         [anchors.image[i] for i in new],
         count,
+        offset=offset,
+        scale=None if scale is None else scale[positions],
         live=anchors.live[positions],
         tie_order=lambda indices: anchors.tie_order(positions[indices]),
     )

@@ -158,18 +158,18 @@ def split(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, La
 
 
 def per_class(labelled: Labelled, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """(m,) mask of `count` pictures of each class at random.
+    """(m,) mask of `count` pictures of each class at random, but of each all save one at most.
 
     Raises:
-        InputError: a class has not more than `count`, so that none would be left.
+        InputError: no class has two pictures.
     """
     truths = np.array(labelled.truths, dtype=object)
     chosen = np.zeros(len(truths), dtype=bool)
     for name in labelled.classes:
         mine = np.flatnonzero(truths == name)
-        if len(mine) <= count:
-            raise InputError(f"class {name!r} has {len(mine)} pictures: {count} would leave none")
-        chosen[rng.permutation(mine)[:count]] = True
+        chosen[rng.permutation(mine)[: min(count, len(mine) - 1)]] = True
+    if not chosen.any():
+        raise InputError("no class has two pictures: one to add and one to test")
     return chosen
 
 

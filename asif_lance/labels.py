@@ -56,6 +56,7 @@ class LabelSet:
         owner: (t,) int64, the class of each relative vector.
         compiled: the same, laid out for scoring many images.
         version: the model version's name.
+        recipe: the recipe they were compiled under.
     """
 
     prompts: Prompts
@@ -63,6 +64,7 @@ class LabelSet:
     owner: NDArray[np.int64]
     compiled: CompiledTexts
     version: str
+    recipe: Recipe
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -70,9 +72,10 @@ class LabelSet:
         return self.prompts.names
 
     def query(self, row: int) -> NDArray[np.float32]:
-        """The (d,) embedding whose cosines `relative[row]` was made of.
+        """The (d,) embedding whose similarities `relative[row]` was made of.
 
-        For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine.
+        For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine
+        (under a centred recipe nearly so).
         """
         one_each = len(self.owner) == len(self.prompts.owner)
         mine = np.arange(len(self.prompts.owner)) == row if one_each else self.prompts.owner == row
@@ -110,6 +113,19 @@ def named_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], st
     return tuple(templates), " | ".join(templates)
 
 
+def ensemble_named(name: str) -> Ensemble:
+    """The ensemble of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [ensemble for ensemble in get_args(Ensemble) if ensemble == name]
+    if not found:
+        raise InputError(f"no ensemble {name!r}; there are: {', '.join(ENSEMBLES)}")
+    chosen: Ensemble = found[0]
+    return chosen
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse label names that could not be told apart.
 
@@ -138,18 +154,20 @@ def from_vectors(vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble 
 def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version: str) -> LabelSet:
     """Search the caption side for every prompt and build the label set's relative vectors."""
     prompts = one_embedding_per_class(prompts)
-    neighbors = prompt_neighbors(anchors, prompts.vectors, recipe.k[1])
-    return assemble(prompts, neighbors, recipe.p[1], len(anchors), version)
+    neighbors = prompt_neighbors(anchors, prompts.vectors, recipe.k[1], centred=recipe.centred)
+    return assemble(prompts, neighbors, recipe, len(anchors), version)
 
 
-def assemble(prompts: Prompts, neighbors: Neighbors, p: float, n: int, version: str) -> LabelSet:
+def assemble(
+    prompts: Prompts, neighbors: Neighbors, recipe: Recipe, n: int, version: str
+) -> LabelSet:
     """Build a label set from the nearest captions of its prompts among n anchor positions."""
-    relative = relative_vectors(neighbors, p, n)
+    relative = relative_vectors(neighbors, recipe.p[1], n)
     owner = prompts.owner
     if prompts.ensemble == "mean-relative":
         relative = mean_vectors(relative, owner)
         owner = np.arange(len(prompts.names))
-    return LabelSet(prompts, relative, owner, compile_texts(relative), version)
+    return LabelSet(prompts, relative, owner, compile_texts(relative), version, recipe)
 
 
 def best_prompt(prompt_scores: NDArray[np.float64], labels: LabelSet, label: int) -> int:

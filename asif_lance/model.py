@@ -37,18 +37,20 @@ from asif_lance.labels import (
     LabelSet,
     Prompts,
     compile_prompts,
+    ensemble_named,
     fill_templates,
     from_vectors,
     named_templates,
 )
 from asif_lance.predictions import Evidence, Prediction
-from asif_lance.recipes import Recipe, recipe
+from asif_lance.recipes import DEFAULT, Recipe, recipe
 from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject, RelativeVectors
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
+from asif_lance.tuned import stored_choice
 
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
@@ -67,7 +69,8 @@ class Model:
     Attributes:
         store: the database.
         version: the model version.
-        recipe: k and p.
+        recipe: how it compares.
+        ensemble: how a class's prompts become one score where nothing is said.
         approximate: how pictures are compared if not with all anchors.
     """
 
@@ -77,12 +80,14 @@ class Model:
         version: ModelVersion,
         recipe: Recipe,
         *,
+        ensemble: Ensemble = "max",
         device: str = "auto",
         memory_limit: int | None = None,
         approximate: Approximation | None = None,
     ) -> None:
         self.approximate = approximate
         self.store, self.version, self.recipe = store, version, recipe
+        self.ensemble = ensemble
         self._memory_limit = memory_limit
         self._device = pick_device(device)
 
@@ -126,7 +131,7 @@ class Model:
         self,
         names: ClassNames,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
-        ensemble: Ensemble = "max",
+        ensemble: Ensemble | None = None,
     ) -> LabelSet:
         """Compile class names × templates (or a named set of them) against this version.
 
@@ -139,7 +144,7 @@ class Model:
         self,
         names: ClassNames,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
-        ensemble: Ensemble = "max",
+        ensemble: Ensemble | None = None,
     ) -> Prompts:
         """Embed class names × templates, not yet compared with any pair.
 
@@ -149,13 +154,13 @@ class Model:
         filled, name = named_templates(templates)
         texts, owner = fill_templates(names, filled)
         vectors = unit_queries(self.text_encoder.encode(texts))
-        return Prompts(tuple(names), owner, vectors, ensemble, name)
+        return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
 
     def label_vectors(
-        self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble = "max"
+        self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble | None = None
     ) -> LabelSet:
         """Compile labels given as embeddings: label -> (d,) or (prompts, d) float32."""
-        return self.compile(from_vectors(vectors, ensemble))
+        return self.compile(from_vectors(vectors, ensemble or self.ensemble))
 
     def compile(self, prompts: Prompts) -> LabelSet:
         """Compile prompts against this version."""
@@ -220,12 +225,15 @@ class Model:
 
         Raises:
             DimensionError, InvalidVectorError: vectors that cannot be compared.
-            InputError: the label set belongs to another version.
+            InputError: the label set belongs to another version or recipe.
         """
         if labels.version != self.version.name:
             raise InputError(
                 f"the label set is compiled for {labels.version}, this model is {self.version.name}"
             )
+        if labels.recipe != self.recipe:
+            asked, mine = labels.recipe, self.recipe
+            raise InputError(f"the label set is compiled for the recipe {asked}, not for {mine}")
         _check_dimension("image vectors", self.store.image.dimension, vectors)
         for start in range(0, len(ids), BATCH):
             batch = slice(start, start + BATCH)
@@ -250,10 +258,14 @@ class Model:
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
         if self.approximate is None:
-            neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
-            return self.classify_neighbors(ids, queries, neighbors, labels)
+            return self.classify_neighbors(ids, queries, self.neighbors(queries), labels)
         relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
         return self._scored(ids, queries, relative, labels)
+
+    def neighbors(self, queries: NDArray[np.float32]) -> Neighbors:
+        """The anchors most similar to (m, d) unit image queries, as many as the recipe keeps."""
+        recipe = self.recipe
+        return self.anchors.top_k("image", queries, recipe.k[0], centred=recipe.centred)
 
     def classify_neighbors(
         self,
@@ -295,7 +307,7 @@ def open_model(
     model: str | None = None,
     *,
     as_of: datetime | None = None,
-    recipe_name: str = "paper",
+    recipe_name: str | None = None,
     k: int | tuple[int, int] | None = None,
     p: float | tuple[float, float] | None = None,
     device: str = "auto",
@@ -308,7 +320,8 @@ def open_model(
         uri: the database.
         model: `v3`, an alias, or nothing for `latest`.
         as_of: the newest version made at or before this time; not together with `model`.
-        recipe_name: the recipe that k and p refine.
+        recipe_name: the recipe that k and p refine. Where none of the three is given, what
+            `tune --store` chose for the version, else the default recipe.
         k: anchors kept, for both sides or (image, text).
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda` or `mps`.
@@ -325,9 +338,14 @@ def open_model(
     """
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
-    chosen = recipe(recipe_name, k=k, p=p)
+    chosen = recipe(recipe_name or DEFAULT, k=k, p=p)
+    ensemble: Ensemble = "max"
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
+    if recipe_name is None and k is None and p is None:
+        stored = stored_choice(store, version.name)
+        if stored is not None:
+            chosen, ensemble = stored.recipe, ensemble_named(stored.ensemble)
     approximate = None
     if search != "exact":
         approximate = approximation(search, store.dataset(version.name), version.name, chosen)
@@ -335,6 +353,7 @@ def open_model(
         store,
         version,
         chosen,
+        ensemble=ensemble,
         device=device,
         memory_limit=memory_limit,
         approximate=approximate,

@@ -22,8 +22,8 @@ class Shares:
     Attributes:
         positions: (n,) int64, the pairs' positions among the anchors.
         pair_ids: n ids.
-        image_similarities: (n,) float32, cosines with the classified image.
-        text_similarities: (n,) float32, cosines with the label's prompt.
+        image_similarities: (n,) float32, with the classified image, as the recipe measures them.
+        text_similarities: (n,) float32, with the label's prompt, likewise.
         contributions: (n,) float64; all of them sum to the score.
     """
 
@@ -81,8 +81,9 @@ class Evidence:
         row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
         positions, shares = attributions(self.relative, one(self.labels.relative, row))
         positions, shares = positions[:n], shares[:n]
-        images = self.anchors.vectors("image", positions) @ self.vector
-        texts = self.anchors.vectors("text", positions) @ self.labels.query(row)
+        alike, centred = self.anchors.similarities, self.labels.recipe.centred
+        images = alike("image", positions, self.vector, centred=centred)
+        texts = alike("text", positions, self.labels.query(row), centred=centred)
         return Shares(positions, self.anchors.ids(positions), images, texts, shares)
 
 

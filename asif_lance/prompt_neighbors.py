@@ -25,24 +25,34 @@ _MOST = 0.5  # of the anchors may be new; with more, comparing all is about as f
 
 
 def prompt_neighbors(
-    anchors: Anchors, queries: NDArray[np.float32], k: int, *, worth: int = WORTH_KEEPING
+    anchors: Anchors,
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    centred: bool = False,
+    worth: int = WORTH_KEEPING,
 ) -> Neighbors:
     """The k captions most similar to each prompt; the same as `anchors.top_k("text", …)`.
+
+    Centred similarities all change with the mean, whatever pair comes or goes: what is kept of them
+    serves equal states only.
 
     Args:
         anchors: a model version.
         queries: (t, d) float32 unit vectors.
         k: how many to find.
+        centred: whether by centred similarities.
         worth: similarities that must be at stake before anything is kept.
     """
     if not anchors.state or len(queries) * len(anchors) < worth:
-        return anchors.top_k("text", queries, k)
-    name = hashlib.sha256(queries.astype("<f4").tobytes()).hexdigest()[:24]
+        return anchors.top_k("text", queries, k, centred=centred)
+    kind = b"centred" if centred else b""
+    name = hashlib.sha256(queries.astype("<f4").tobytes() + kind).hexdigest()[:24]
     database = anchors.dataset.uri.rpartition("/")[0]
     old = load(database, name)
     found = old if old is not None and _same(old, anchors, k) else None
     if found is None:
-        found = _found(anchors, queries, k, old)
+        found = _found(anchors, queries, k, None if centred else old, centred)
         keep(database, name, found)
     return Neighbors(found.indices[:, :k], found.similarities[:, :k])
 
@@ -51,7 +61,9 @@ def _same(old: Kept, anchors: Anchors, k: int) -> bool:
     return old.state == anchors.state and bool((old.complete >= min(k, anchors.count)).all())
 
 
-def _found(anchors: Anchors, queries: NDArray[np.float32], k: int, old: Kept | None) -> Kept:
+def _found(
+    anchors: Anchors, queries: NDArray[np.float32], k: int, old: Kept | None, centred: bool
+) -> Kept:
     wanted, width = min(k, anchors.count), min(k + max(k // 4, 64), anchors.count)
     indices = np.zeros((len(queries), width), dtype=np.int64)
     similarities = np.zeros((len(queries), width), dtype=np.float32)
@@ -61,7 +73,7 @@ def _found(anchors: Anchors, queries: NDArray[np.float32], k: int, old: Kept | N
         indices, similarities, complete = updated
     again = complete < wanted
     if again.any():
-        fresh = anchors.top_k("text", queries[again], width)
+        fresh = anchors.top_k("text", queries[again], width, centred=centred)
         indices[again], similarities[again] = fresh.indices, fresh.similarities
         complete[again] = width
     rows, dead = anchors.rows_per_fragment, np.flatnonzero(~anchors.live)

@@ -62,7 +62,7 @@ class Neighbors:
 
     Attributes:
         indices: (m, k) int64, positions in the anchors that were searched.
-        similarities: (m, k) float32 cosines, descending; equal ones by the anchors' tie order.
+        similarities: (m, k) float32, descending; equal ones by the anchors' tie order.
     """
 
     indices: NDArray[np.int64]
@@ -92,8 +92,9 @@ class Attribution:
         pair_id: the pair.
         caption: its caption.
         label: the label whose score it shares in.
-        image_similarity: cosine of the classified image and the pair's image.
-        text_similarity: cosine of the label's prompt and the pair's caption.
+        image_similarity: cosine of the classified image and the pair's image; under a centred
+            recipe, of their differences from the mean.
+        text_similarity: the same of the label's prompt and the pair's caption.
         contribution: what it adds to the label's score; all contributions sum to the score.
     """
 

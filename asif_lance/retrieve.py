@@ -58,7 +58,7 @@ def retrieve(
     if min(top, candidates) < 1:
         raise InputError("top and candidates must be at least 1")
     relative = _relative(anchors, recipe, side, query)
-    found = _candidates(anchors, _OTHER[side], relative, candidates)
+    found = _candidates(anchors, recipe, _OTHER[side], relative, candidates)
     if not len(found):
         return []
     items = _relative(
@@ -73,18 +73,22 @@ def _relative(
     anchors: Anchors, recipe: Recipe, side: Side, queries: NDArray[np.float32]
 ) -> RelativeVectors:
     which = 0 if side == "image" else 1
-    neighbors = anchors.top_k(side, queries, recipe.k[which])
+    neighbors = anchors.top_k(side, queries, recipe.k[which], centred=recipe.centred)
     return relative_vectors(neighbors, recipe.p[which], len(anchors))
 
 
 def _candidates(
-    anchors: Anchors, side: Side, relative: RelativeVectors, count: int
+    anchors: Anchors, recipe: Recipe, side: Side, relative: RelativeVectors, count: int
 ) -> NDArray[np.int64]:
     """Positions whose vectors on `side` are nearest to the query carried over to that side."""
     carried = relative.values @ anchors.vectors(side, relative.indices[0])
     if not np.any(carried):
         return np.zeros(0, dtype=np.int64)
-    found: NDArray[np.int64] = anchors.top_k(side, unit_queries(carried), count).indices[0]
+    # A mean of vectors is compared with their mean as it is, not made longer.
+    carried = carried / relative.values.sum() if recipe.centred else unit_queries(carried)
+    found: NDArray[np.int64] = anchors.top_k(side, carried, count, centred=recipe.centred).indices[
+        0
+    ]
     return found
 
 

@@ -67,7 +67,9 @@ class Sampled:
     ) -> RelativeVectors:
         """Relative vectors of (m, d) image queries, as far as the labels' scores depend on them."""
         part, k = self.part(anchors, labels), recipe.k[0]
-        near = anchors.top_k_among("image", part.positions, queries, k, gathered=part.vectors)
+        near = anchors.top_k_among(
+            "image", part.positions, queries, k, centred=recipe.centred, gathered=part.vectors
+        )
         stands = part.counts[np.searchsorted(part.positions, near.indices)]
         first, best = _relative(near, stands, k, recipe, labels)
         spread = _DEVIATIONS * _deviation(stands, k)
@@ -119,7 +121,7 @@ def _with_exact(
     """The same, with what exact search gives for the doubtful queries."""
     if not doubtful.any():
         return found
-    near = anchors.top_k("image", queries[doubtful], recipe.k[0])
+    near = anchors.top_k("image", queries[doubtful], recipe.k[0], centred=recipe.centred)
     exact = relative_vectors(near, recipe.p[0], found.n)
     wider = ((0, 0), (0, exact.indices.shape[1] - found.indices.shape[1]))
     indices, values = np.pad(found.indices, wider), np.pad(found.values, wider)

@@ -71,6 +71,22 @@ RECEIPTS_SCHEMA = pa.schema(
     ]
 )
 
+#: Settings that tuning chose, see `tuned`; k and p of image and text side.
+TUNED_SCHEMA = pa.schema(
+    [
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),
+        pa.field("k", pa.list_(pa.int64(), 2), nullable=False),
+        pa.field("p", pa.list_(pa.float64(), 2), nullable=False),
+        pa.field("ensemble", pa.string(), nullable=False),
+        pa.field("top_1", pa.float64(), nullable=False),
+        pa.field("pictures", pa.int64(), nullable=False),
+        pa.field("comparisons", pa.int64(), nullable=False),
+        pa.field("held_out", pa.float64()),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+    ]
+)
+
 #: Recorded predictions, see `runs`. `k` and `p` are `800`, or `800,200` for image and text side;
 #: `coverage` is the share of the score that the recorded attributions add up to.
 RUN_SCHEMAS = {

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
@@ -54,6 +55,16 @@ class SentenceEncoder:
             show_progress_bar=False,
         )
         return np.asarray(vectors, dtype=np.float32)
+
+    @property
+    def embeds_pictures(self) -> bool:
+        """Whether the model has an image side too, in the same space: a CLIP."""
+        return bool(self._model.supports("image"))
+
+    def encode_pictures(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """L2-normalised float32 vectors (m, d) of m RGB pictures, if it `embeds_pictures`."""
+        options = {"normalize_embeddings": True, "show_progress_bar": False}
+        return np.asarray(self._model.encode(list(pictures), **options), dtype=np.float32)
 
 
 def _find(name: str) -> tuple[Path, str]:

@@ -74,14 +74,15 @@ def query_row(prediction_id: str, prediction: Prediction) -> dict[str, Any]:
     """One row of `queries`."""
     made_of = prediction.evidence
     near = made_of.relative.indices[0]
-    kept = made_of.anchors.vectors("image", near[ranks(len(near))]).astype(np.float64)
+    query, centred = made_of.vector.astype(np.float64), made_of.labels.recipe.centred
+    kept = near[ranks(len(near))]
     place = {name: i for i, name in enumerate(made_of.labels.names)}
     best = prediction.ranking[:LABELS]
     return {
         "prediction_id": prediction_id,
         "vector": made_of.vector,
         "neighbors": len(near),
-        "similarities": kept @ made_of.vector.astype(np.float64),
+        "similarities": made_of.anchors.similarities("image", kept, query, centred=centred),
         "weight": float(made_of.relative.values[0, 0]),
         "labels": [place[name] for name, _ in best],
         "scores": [score for _, score in best],

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from asif_lance.labels import Ensemble, LabelSet, Prompts, assemble, one_embedding_per_class
 from asif_lance.model import Model
 from asif_lance.prompt_neighbors import prompt_neighbors
+from asif_lance.recipes import Recipe
 from asif_lance.records import Neighbors, RelativeVectors
 from asif_lance.relative import best_scores, relative_vectors
 from asif_lance.relative import scores as relative_scores
@@ -29,12 +30,14 @@ class Sweep:
         images: (m, K) the nearest anchors of the images.
         texts: what the prompts found, by ensemble.
         version: the model version's name.
+        recipe: how both sides were compared; its own k and p do not matter.
     """
 
     n: int
     images: Neighbors
     texts: dict[Ensemble, tuple[Prompts, Neighbors]]
     version: str
+    recipe: Recipe
 
     def image_side(self, k: int, p: float) -> RelativeVectors:
         """The images' relative vectors at a smaller k."""
@@ -43,7 +46,8 @@ class Sweep:
     def text_side(self, k: int, p: float, ensemble: Ensemble) -> LabelSet:
         """The label set at a smaller k."""
         prompts, found = self.texts[ensemble]
-        return assemble(prompts, nearest(found, k), p, self.n, self.version)
+        own = replace(self.recipe, k=(self.recipe.k[0], k), p=(self.recipe.p[0], p))
+        return assemble(prompts, nearest(found, k), own, self.n, self.version)
 
     def scores(
         self, k: tuple[int, int], p: tuple[float, float], ensemble: Ensemble
@@ -72,16 +76,18 @@ def sweep(
         images: what an earlier sweep with the same model and queries found; asked other prompts.
     """
     if images is None:
-        images = model.anchors.top_k("image", queries, k[0])
+        images = model.anchors.top_k("image", queries, k[0], centred=model.recipe.centred)
     searched: dict[bool, Neighbors] = {}
     texts: dict[Ensemble, tuple[Prompts, Neighbors]] = {}
     for ensemble in ensembles:
         asked = one_embedding_per_class(replace(prompts, ensemble=ensemble))
         mean = ensemble == "mean-embedding"  # the others ask for every prompt, the same ones
         if mean not in searched:
-            searched[mean] = prompt_neighbors(model.anchors, asked.vectors, k[1])
+            searched[mean] = prompt_neighbors(
+                model.anchors, asked.vectors, k[1], centred=model.recipe.centred
+            )
         texts[ensemble] = (asked, searched[mean])
-    return Sweep(len(model.anchors), images, texts, model.version.name)
+    return Sweep(len(model.anchors), images, texts, model.version.name, model.recipe)
 
 
 def scores(images: RelativeVectors, labels: LabelSet) -> NDArray[np.float64]:

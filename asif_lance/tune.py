@@ -22,6 +22,7 @@ from asif_lance.labels import Ensemble, Prompts
 from asif_lance.model import Model
 from asif_lance.recipes import recipe
 from asif_lance.sweep import Sweep, right, scores, sweep
+from asif_lance.tuned import Stored, store_choice
 
 Sides = tuple[int, int]
 Powers = tuple[float, float]
@@ -221,3 +222,22 @@ def by_k_and_p(choices: Sequence[Choice], side: int) -> dict[tuple[int, float], 
         cell = choice.k[side], choice.p[side]
         best[cell] = max(best.get(cell, 0.0), choice.top_1)
     return best
+
+
+def keep(model: Model, found: Tuning) -> None:
+    """Store the best choice with the version, as what it answers with by default.
+
+    Raises:
+        StorageError, DatabaseBusyError: it cannot be written.
+    """
+    best, held_out = found.best, found.held_out
+    chosen = Stored(
+        version=found.model,
+        recipe=recipe(best.recipe, k=best.k, p=best.p),
+        ensemble=best.ensemble,
+        top_1=best.top_1,
+        pictures=found.on_tuning.pictures,
+        comparisons=len(found.choices),
+        held_out=None if held_out is None else held_out.top_1,
+    )
+    store_choice(model.store, chosen)

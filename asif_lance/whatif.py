@@ -3,7 +3,8 @@
 The other state is imagined over the same matrices (`without`, `plus`) or is another model version;
 nothing is written. An imagined one is exact: it answers what really deleting or adding would
 answer. Most images need no second search: one is searched again only if a pair among its k nearest
-is gone (the next one enters) or a new pair is at least as near as its k-th.
+is gone (the next one enters) or a new pair is at least as near as its k-th. Under a centred recipe
+the mean moves with the pairs, and all are searched again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.labels import LabelSet, Prompts
 from asif_lance.model import BATCH, Model
 from asif_lance.predictions import Prediction
-from asif_lance.recipes import PAPER
 from asif_lance.records import BROUGHT, Neighbors, Reject
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.settled import Images, settled, shift_of
@@ -102,7 +102,7 @@ class Imagined(Anchors):
         imagined = cls.__new__(cls)
         anchors.image, anchors.text  # noqa: B018  # so that the copy has them
         imagined.__dict__.update(copy.copy(anchors.__dict__))
-        imagined.state = ()
+        imagined.state, imagined._centres = (), {}
         if not isinstance(anchors, Imagined):
             imagined._stored, imagined._new = anchors.live, None
             imagined._gone = np.zeros(len(anchors), dtype=np.bool_)
@@ -255,12 +255,12 @@ def recorded_changes(before: Model, after: Model, asked: Standings) -> Outlook:
             found = _changes(before, after, names, queries, labels)
             flips += [change for change in found if change.flips]
             continue
-        near = after.anchors.top_k("image", queries, after.recipe.k[0])
+        near = after.neighbors(queries)
         new = list(after.classify_neighbors(names, queries, near, labels[1]))
         old_labels = [asked.prompts.names[i] for i in asked.best[at]]
         changed = [i for i, p in enumerate(new) if p.label != old_labels[i]]
         if changed:
-            near = before.anchors.top_k("image", queries[changed], before.recipe.k[0])
+            near = before.neighbors(queries[changed])
             chosen = [names[i] for i in changed]
             old = before.classify_neighbors(chosen, queries[changed], near, labels[0])
             flips += map(Change, old, (new[i] for i in changed))
@@ -280,7 +280,7 @@ def _standing(
         raise InputError("only imagined states are compared with recorded predictions")
     came = anchors.came
     full = asked.neighbors == before.recipe.k[0]
-    if not _as_recorded(before, asked) or before.recipe.name != PAPER.name or (came and not full):
+    if not _as_recorded(before, asked) or before.recipe.centred or (came and not full):
         return np.zeros(len(asked.ids), dtype=np.bool_)
     new = np.arange(len(anchors)) >= len(anchors) - came
     changed = np.flatnonzero(anchors._gone | new)
@@ -307,7 +307,7 @@ def _changes(
     queries: NDArray[np.float32],
     labels: tuple[LabelSet, LabelSet],
 ) -> Iterator[Change]:
-    near = before.anchors.top_k("image", queries, before.recipe.k[0])
+    near = before.neighbors(queries)
     other = _other_neighbors(after, queries, near)
     yield from map(
         Change,
@@ -317,15 +317,15 @@ def _changes(
 
 
 def _other_neighbors(after: Model, queries: NDArray[np.float32], near: Neighbors) -> Neighbors:
-    k = after.recipe.k[0]
-    if not isinstance(after.anchors, Imagined):
-        return after.anchors.top_k("image", queries, k)
-    again = after.anchors.touched(queries, near, k)
+    # With the mean, every centred similarity moves.
+    if not isinstance(after.anchors, Imagined) or after.recipe.centred:
+        return after.neighbors(queries)
+    again = after.anchors.touched(queries, near, after.recipe.k[0])
     if again.all():
-        return after.anchors.top_k("image", queries, k)
+        return after.neighbors(queries)
     indices, similarities = near.indices.copy(), near.similarities.copy()
     if again.any():
-        found = after.anchors.top_k("image", queries[again], k)
+        found = after.neighbors(queries[again])
         indices[again], similarities[again] = found.indices, found.similarities
     return Neighbors(indices, similarities)
 

@@ -15,7 +15,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from accuracy_answers import REFERENCE, Answers, Cell, Hits, Way, beside
 from accuracy_sets import Part, TestSet, Workshop, cifar, flickr, labelled, mean_captions, pairs
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from numpy.typing import NDArray
 from rich.console import Console
 
 import asif_lance
@@ -34,91 +34,19 @@ from asif_lance.adapt import adapt, captions_of
 from asif_lance.diagnose import diagnose
 from asif_lance.encoders import DEFAULT_IMAGE, text_encoder
 from asif_lance.errors import EncoderUnavailableError
-from asif_lance.evaluate import bootstrap
 from asif_lance.labelled import per_class
-from asif_lance.labels import Ensemble, Prompts
-from asif_lance.recipes import PAPER, RECIPES, Recipe
-from asif_lance.records import Neighbors
+from asif_lance.labels import Ensemble
+from asif_lance.recipes import DEFAULT, PAPER, RECIPES
 from asif_lance.scaling import scaling
 from asif_lance.sweep import right, scores, sweep
 from asif_lance.tune import Grid, tune
 
-Hits = NDArray[np.bool_]
 ENSEMBLES: tuple[Ensemble, ...] = ("max", "mean-embedding", "mean-relative")
 TEMPLATES = ("general", "imagenet-7", "lit", "imagenet-80")
 SECOND_IMAGE = "timm/tf_efficientnet_lite2"
 COUNTS = (1, 2, 5, 10, 20)
+CAPTIONS = ("a photo of a {}.", "a tiny picture of a {}.")
 note = Console(stderr=True).print
-
-
-@dataclass(frozen=True)
-class Way:
-    """One way to answer."""
-
-    recipe: Recipe
-    templates: str = "single"
-    ensemble: Ensemble = "max"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One way on one test set, beside the reference on the same pictures."""
-
-    top_1: float
-    interval: tuple[float, float]
-    difference: float
-    difference_interval: tuple[float, float]
-
-
-REFERENCE = Way(PAPER)
-
-
-class Answers:
-    """What each way gets right on each set; images are searched once per model and recipe."""
-
-    def __init__(self) -> None:
-        self._images: dict[tuple[int, str], Neighbors] = {}
-        self._prompts: dict[tuple[tuple[str, ...], str], Prompts] = {}
-        self._hits: dict[tuple[str, Way], Hits] = {}
-
-    def prompts(self, part: Part, templates: str) -> Prompts:
-        """The classes × templates, embedded once."""
-        key = part.labels, templates
-        if key not in self._prompts:
-            self._prompts[key] = part.model.prompts(part.labels, templates)
-        return self._prompts[key]
-
-    def scores(self, part: Part, way: Way) -> NDArray[np.float64]:
-        """(m, c) scores of a part's pictures."""
-        model, key = part.model.under(way.recipe), (id(part), way.recipe.name)
-        found = sweep(
-            model,
-            part.labelled.queries,
-            self.prompts(part, way.templates),
-            way.recipe.k,
-            (way.ensemble,),
-            images=self._images.get(key),
-        )
-        self._images[key] = found.images
-        return found.scores(way.recipe.k, way.recipe.p, way.ensemble)
-
-    def hits(self, test: TestSet, way: Way) -> Hits:
-        """Which pictures of a set are right, all parts in order."""
-        if (test.name, way) not in self._hits:
-            self._hits[test.name, way] = np.concatenate(
-                [right(self.scores(p, way), p.labels, p.labelled.truths) for p in test.parts]
-            )
-        return self._hits[test.name, way]
-
-    def cell(self, test: TestSet, way: Way) -> Cell:
-        """A way beside the reference."""
-        return beside(self.hits(test, way), self.hits(test, REFERENCE))
-
-
-def beside(hits: Hits, reference: Hits) -> Cell:
-    """Accuracy with its interval, and the difference with its paired one."""
-    gained = hits.astype(np.float64) - reference
-    return Cell(float(hits.mean()), bootstrap(hits), float(gained.mean()), bootstrap(gained))
 
 
 def main() -> None:
@@ -166,6 +94,7 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     (part,) = main_test.parts if len(main_test.parts) == 1 else tests[1].parts
     few = replace(part, labelled=part.labelled.take(_few(part, options.per_class)))
     page: dict[str, Any] = {
+        "default": DEFAULT,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "version": asif_lance.__version__,
         "python": platform.python_version(),
@@ -224,7 +153,7 @@ def _table(answers: Answers, tests: Sequence[TestSet]) -> dict[str, Any]:
     return {
         "comparisons": len(ways),
         "recipes": [(w, cells[w]) for w in ways if w.templates == "single"],
-        "prompts": [(w, cells[w]) for w in ways if w.recipe == PAPER],
+        "prompts": [(w, cells[w]) for w in ways],
         "best": (best, cells[best]),
     }
 
@@ -346,17 +275,23 @@ def _adaptation(
     part: Part, old: Part, answers: Answers, options: argparse.Namespace
 ) -> dict[str, Any]:
     prompts = answers.prompts(part, "single")
-    _, texts = captions_of(prompts, None, part.model.text_encoder)
     task = (old.labelled, answers.prompts(old, "single"))
+    most = min(part.labelled.truths.count(name) for name in part.labelled.classes) - 1
     rows = {}
-    for recipe in RECIPES.values():
-        counts = COUNTS if recipe == PAPER else (10,)
-        most = min(part.labelled.truths.count(name) for name in part.labelled.classes) - 1
-        rows[recipe.name] = adapt(
-            part.model.under(recipe), part.labelled, prompts, texts,
-            [count for count in counts if count <= most], old=task, trials=options.trials,
-        )  # fmt: skip
-    figure = plots.adaptation_figure(rows[PAPER.name], 1 / len(part.labels))
+    for recipe, caption in product(RECIPES.values(), CAPTIONS):
+        curve = recipe.name == DEFAULT and caption == CAPTIONS[0]
+        counts = [count for count in (COUNTS if curve else (10,)) if count <= most]
+        _, texts = captions_of(prompts, caption, part.model.text_encoder)
+        rows[recipe.name, caption] = adapt(
+            part.model.under(recipe),
+            part.labelled,
+            prompts,
+            texts,
+            counts,
+            old=task,
+            trials=options.trials,
+        )
+    figure = plots.adaptation_figure(rows[DEFAULT, CAPTIONS[0]], 1 / len(part.labels))
     plots.save(figure, options.output / "accuracy-adaptation.png")
     return rows
 
@@ -365,7 +300,8 @@ def _diagnosis(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
     found = diagnose(part.model, answers.prompts(part, "single"))
     plots.save(plots.diagnosis_figure(found), output / "accuracy-diagnosis.png")
     truths = np.array(part.labelled.truths, dtype=object)
-    hits = right(answers.scores(part, REFERENCE), part.labels, part.labelled.truths)
+    way = Way(RECIPES[DEFAULT])
+    hits = right(answers.scores(part, way), part.labels, part.labelled.truths)
     share = {name: float(hits[truths == name].mean()) for name in part.labelled.classes}
     known = [c for c in found.coverage if c.label in share]
     ranks = {
@@ -398,7 +334,9 @@ def span(interval: Iterable[float]) -> str:
 
 
 def shown(cell: Cell) -> str:
-    """A table's cell."""
+    """A table's cell; the reference itself has no difference."""
+    if cell.difference_interval == (0.0, 0.0):
+        return percent(cell.top_1)
     return f"{percent(cell.top_1)} ({points(cell.difference)}; {span(cell.difference_interval)})"
 
 

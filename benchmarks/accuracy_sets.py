@@ -44,7 +44,7 @@ _GCOMPRIS_CLASSES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A model and pictures that it has not seen."""
 

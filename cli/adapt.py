@@ -18,7 +18,7 @@ from .labelled import (
     seed_option,
     tell,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, format_option
+from .options import LABEL_OPTIONS, Context, PairOf, format_option, recipe_option
 from .output import note, print_json, print_table
 from .query import open_model
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--keep", is_flag=True, help="Add the first trial's pictures; makes a new version.")
 @click.option("--license", help="With --keep: recorded with the pairs.")
-@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@recipe_option
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
 @seed_option
@@ -106,11 +106,10 @@ def adapt(
         plots.save(plots.adaptation_figure(found, 1 / len(prompts.names)), plot)
     if keep:
         report = library.keep(
-            opened, labelled, prompts, captions, texts, counts[0],
-            seed=seed, source=pictures.name, license=license,
-        )  # fmt: skip
-        made = report.version.name if report.version else opened.store.version().name
-        note(f"added {report.added:,} pairs; the newest model is {made}")
+            opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
+        )
+        made = report.version or opened.store.version()
+        note(f"added {report.added:,} pairs; the newest model is {made.name}")
     tell(rejects)
 
 

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labelled import ask, asked_options, pictures_argument, plot_option, tell
-from .options import Context, PairOf, device_option, format_option
+from .options import Context, PairOf, chosen_templates, device_option, format_option, recipe_option
 from .output import print_json, print_table
-from .query import open_model
+from .query import open_model, read_names
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from asif_lance.evaluate import Comparison, Evaluation
+    from asif_lance.labelled import Labelled
     from asif_lance.predictions import Prediction
     from asif_lance.records import Reject
 
@@ -36,7 +40,7 @@ _MODEL = ("recipe_name", "k", "p", "device")
     metavar="V",
     help="A version or alias; a second one is compared with the first, picture by picture.",
 )
-@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@recipe_option
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
 @click.option("--clip", metavar="NAME", help="A CLIP of sentence-transformers to compare with.")
@@ -70,17 +74,36 @@ def evaluate(
     given = {name: arguments.pop(name) for name in _MODEL}
     opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
+    labels = dict(arguments)
     labelled, prompts = ask(opened[0], pictures, arguments, rejects)
     answers = [library.predict(model, labelled, prompts) for model in opened]
     found = [library.evaluate(predictions, labelled.truths) for predictions in answers]
     for one in found:
         print_json(asdict(one)) if output == "json" else _print_evaluation(one)
-    for other in answers[1:]:
-        comparison = library.compare(answers[0], other, labelled.truths)
+    against = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
+    if clip is not None:
+        hits = library.hits(answers[0], labelled.truths)
+        theirs = _clip_hits(clip, labelled, labels, given["device"])
+        against.append(library.compared((found[0].model, clip), hits, theirs))
+    for comparison in against:
         print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
     if plot is not None:
         _draw(found[-1], answers[-1], labelled.truths, plot)
     tell(rejects)
+
+
+def _clip_hits(
+    name: str, labelled: Labelled, labels: dict[str, Any], device: str
+) -> NDArray[np.bool_]:
+    """What a CLIP gets right, asked with the same names and templates."""
+    from asif_lance.clip import clip_hits
+
+    if labels["label_vectors"] is not None:
+        raise click.UsageError("--clip needs label names, not --label-vectors")
+    named = labels["labels"] is not None or labels["labels_file"] is not None
+    names = read_names(labels["labels"], labels["labels_file"]) if named else labelled.classes
+    templates = chosen_templates(labels["templates"], labels["template_set"])
+    return clip_hits(name, labelled, names, templates, device=device)
 
 
 def _draw(

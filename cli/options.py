@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from asif_lance.recipes import DEFAULT, RECIPES
+
 from .output import note
 
 if TYPE_CHECKING:
@@ -125,10 +127,18 @@ message_option = click.option(
     "--message", "-m", default="", help="What the new version is for; kept with it."
 )
 
+recipe_option = click.option(
+    "--recipe",
+    "recipe_name",
+    metavar="NAME",
+    help=f"How vectors are compared: {', '.join(RECIPES)}. "
+    f"[default: as tune stored with the version, else {DEFAULT}]",
+)
+
 model_options = several(
     click.option("--model", metavar="V", help="A version (v3) or alias; by default the newest."),
     click.option("--as-of", type=Moment(), help="The newest version made at or before this time."),
-    click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME"),
+    recipe_option,
     click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text."),
     click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text."),
     device_option,
@@ -146,7 +156,7 @@ templates_option = click.option(
     help="A named set: general, imagenet-80, imagenet-7, lit, cifar10, eurosat, pets, …",
 )
 
-#: What `label_options` give a command; the ensemble, which always has a value, last.
+#: What `label_options` give a command; those that name what is asked first, the ensemble last.
 LABEL_OPTIONS = (
     "labels", "labels_file", "label_vectors", "templates", "template_set", "ensemble"
 )  # fmt: skip
@@ -168,9 +178,7 @@ label_options = several(
     click.option(
         "--ensemble",
         type=click.Choice(["max", "mean-embedding", "mean-relative"]),
-        default="max",
-        show_default=True,
-        help="How a class's prompts become one score.",
+        help="How a class's prompts become one score. [default: max, or as tune stored]",
     ),
 )
 

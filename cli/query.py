@@ -162,7 +162,7 @@ def open_model(
     model: str | None,
     device: str,
     as_of: datetime | None = None,
-    recipe_name: str = "paper",
+    recipe_name: str | None = None,
     k: tuple[int, int] | None = None,
     p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
@@ -197,6 +197,7 @@ def prediction_json(prediction: Prediction, top: int, explain: int | None) -> di
     value: dict[str, Any] = {
         "image": prediction.image,
         "model": prediction.model,
+        "recipe": prediction.recipe.name,
         "k": _one_or_both(prediction.recipe.k),
         "p": _one_or_both(prediction.recipe.p),
         "predictions": [{"label": n, "score": s} for n, s in prediction.ranking[:top]],
@@ -249,7 +250,7 @@ def read_prompts(
         from asif_lance.brought import read_label_vectors
         from asif_lance.labels import from_vectors
 
-        return from_vectors(read_label_vectors(label_vectors), ensemble)
+        return from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
     names = read_names(labels, labels_file) if given else otherwise
     return model.prompts(names, chosen_templates(templates, template_set), ensemble)
 

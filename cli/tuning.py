@@ -18,7 +18,7 @@ from .labelled import (
     seed_option,
     tell,
 )
-from .options import Context, PairOf, format_option
+from .options import Context, PairOf, format_option, recipe_option
 from .output import note, print_json, print_table
 from .query import open_model
 
@@ -59,6 +59,7 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 @click.option("--per-side", is_flag=True, help="Every k and p of one side with those of the other.")
 @click.option("--try-ensemble", "ensembles", multiple=True, metavar="E", help="Repeat for several.")
 @click.option("--try-recipe", "recipes", multiple=True, metavar="NAME", help="Repeat for several.")
+@click.option("--store", is_flag=True, help="Keep the choice with the version, as its default.")
 @click.option(
     "--holdout",
     type=click.FloatRange(0, 1, min_open=False, max_open=True),
@@ -80,6 +81,7 @@ def tune(
     per_side: bool,
     ensembles: tuple[str, ...],
     recipes: tuple[str, ...],
+    store: bool,
     holdout: float,
     seed: int,
     plot: Path | None,
@@ -101,9 +103,8 @@ def tune(
 
     opened = open_model(context, model=model, device=device)
     rejects: list[Reject] = []
-    own = arguments["ensemble"]
     labelled, prompts = ask(opened, pictures, arguments, rejects)
-    chosen: Any = ensembles or (own,)
+    chosen: Any = ensembles or (prompts.ensemble,)
     grid = library.Grid(ks, ps, chosen, recipes, per_side)
     found = library.tune(opened, labelled, prompts, grid, holdout=holdout, seed=seed)
     print_json(_summary(found)) if output == "json" else _print_tuning(found)
@@ -111,6 +112,9 @@ def tune(
         from asif_lance import plots
 
         plots.save(plots.tuning_figure(found), plot)
+    if store:
+        library.keep(opened, found)
+        note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
     tell(rejects)
 
 
@@ -130,7 +134,7 @@ def tune(
     "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
 )
 @click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@recipe_option
 @seed_option
 @plot_option
 @one_model_options
@@ -143,7 +147,7 @@ def scaling(
     settings: tuple[Any, ...],
     sizes: tuple[int, ...] | None,
     repetitions: int,
-    recipe_name: str,
+    recipe_name: str | None,
     seed: int,
     plot: Path | None,
     model: str | None,

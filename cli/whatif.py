@@ -118,8 +118,7 @@ def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str
     options = {name: arguments.pop(name) for name in names}
     about = ("images", "vectors", *LABEL_OPTIONS[:-1])
     if not any(arguments[name] for name in about):
-        own = {"recipe_name": "paper"}
-        if any(options[name] != own.get(name) for name in names[:5]):
+        if any(options[name] is not None for name in names[:5]):
             raise click.UsageError(
                 "a recorded run has its own model and recipe; name images to ask"
             )

@@ -56,6 +56,23 @@ def relative_vector(indices: Sequence[int], similarities: Sequence[float], p: fl
     return [x / norm for x in vector] if norm > 0 else vector
 
 
+def centred(queries: Vectors, anchors: Vectors, live: Sequence[bool] | None = None):
+    """Both sides as (unit query, anchor direction) rows about the mean of the live anchors.
+
+    An anchor nearer to the mean than a quarter of sqrt(1 - |mean|²) is divided by that instead.
+    """
+    rows = [[float(x) for x in a] for i, a in enumerate(anchors) if live is None or live[i]]
+    mean = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+    usual = math.sqrt(max(1.0 - dot(mean, mean), 2.0**-20))
+
+    def about(vectors: Vectors, least: float) -> NDArray[np.float64]:
+        differences = [[float(x) - m for x, m in zip(row, mean, strict=True)] for row in vectors]
+        sizes = [max(math.sqrt(dot(row, row)), least) for row in differences]
+        return np.array([[x / size for x in r] for r, size in zip(differences, sizes, strict=True)])
+
+    return about(queries, 1e-30), about(anchors, usual / 4)
+
+
 def asif_scores(
     image_queries: Vectors,
     text_queries: Vectors,
@@ -66,6 +83,7 @@ def asif_scores(
     *,
     live: Sequence[bool] | None = None,
     tie_order: Sequence[int] | None = None,
+    recipe: str = "paper",
 ) -> list[list[float]]:
     """Score every image (row) with every text (column); `k` and `p` are (image side, text side)."""
     sides = []
@@ -73,6 +91,8 @@ def asif_scores(
         (image_queries, image_anchors, 0),
         (text_queries, text_anchors, 1),
     ):
+        if recipe == "centred":
+            queries, anchors = centred(queries, anchors, live)
         found = top_k(queries, anchors, k[side], live=live, tie_order=tie_order)
         sides.append(
             [relative_vector(i, s, p[side], len(anchors)) for i, s in zip(*found, strict=True)]

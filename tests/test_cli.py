@@ -12,6 +12,8 @@ import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
 from oracle import asif_scores
 
+from asif_lance.recipes import DEFAULT, RECIPES
+
 DB = ("--db", "t.lancedb")
 
 
@@ -46,8 +48,8 @@ def test_ingesting_the_same_file_again_adds_nothing_and_makes_no_version(
 def test_classify_prints_the_contract(filled: Cli, query_file: Path, label_file: Path) -> None:
     found = answers(filled, query_file, label_file, "--k", "50", "--p", "4,2", "--explain", "3")
     assert len(found) == 20
-    assert list(found[0]) == ["image", "model", "k", "p", "predictions", "pairs"]
-    assert (found[0]["image"], found[0]["model"]) == ("q0", "v1")
+    assert list(found[0]) == ["image", "model", "recipe", "k", "p", "predictions", "pairs"]
+    assert (found[0]["image"], found[0]["model"], found[0]["recipe"]) == ("q0", "v1", DEFAULT)
     assert (found[0]["k"], found[0]["p"]) == (50, [4.0, 2.0])
     assert list(found[0]["pairs"][0]) == [
         "pair_id",
@@ -59,9 +61,10 @@ def test_classify_prints_the_contract(filled: Cli, query_file: Path, label_file:
     ]
 
 
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
 @pytest.mark.parametrize("k", [1, 7, 200, 800])
 def test_scores_and_labels_are_the_oracles(
-    filled: Cli, pairs_file: Path, query_file: Path, label_file: Path, k: int
+    filled: Cli, pairs_file: Path, query_file: Path, label_file: Path, k: int, recipe: str
 ) -> None:
     pairs, labels = pl.read_parquet(pairs_file), pl.read_parquet(label_file)
     ids = pairs["pair_id"].to_list()
@@ -71,11 +74,13 @@ def test_scores_and_labels_are_the_oracles(
         _unit(pairs["image_vector"].to_numpy()).astype(np.float16),
         _unit(pairs["text_vector"].to_numpy()).astype(np.float16),
         (k, k),
-        (8, 8),
+        RECIPES[recipe].p,
         tie_order=[sorted(ids).index(i) for i in ids],
+        recipe=recipe,
     )
+    asked = ("--recipe", recipe, "--k", k, "--top", 5)
     for found, scores in zip(
-        answers(filled, query_file, label_file, "--k", k, "--top", 5), expected, strict=True
+        answers(filled, query_file, label_file, *asked), expected, strict=True
     ):
         by_label = {p["label"]: p["score"] for p in found["predictions"]}
         assert [by_label[name] for name in labels["label"]] == pytest.approx(scores, abs=1e-5)

@@ -121,7 +121,37 @@ def test_a_folder_is_evaluated_and_bad_pictures_are_told(cli: Cli, tmp_path: Pat
     assert first == second
     assert (first["pictures"], first["labels"], first["top_1"]) == (2, 2, 1.0)
     assert (difference["difference"], difference["p_value"]) == (0, 1)
+    _make_clip(tmp_path / "clip")
+    compared = cli(*DB, "evaluate", "test", "--clip", tmp_path / "clip", "--format", "json")
+    trained = compared.objects[1]
+    assert (trained["first"], trained["second"]) == ("v1", str(tmp_path / "clip"))
+    assert trained["difference"] == (trained["only_second"] - trained["only_first"]) / 2
+    refused = cli(*DB, "evaluate", "test", "--clip", "all-MiniLM-L6-v2")
+    assert refused.status == 1
+    assert "all-MiniLM-L6-v2 embeds texts only: it is no CLIP" in refused.err
     shutil.rmtree(tmp_path / "test" / "red")
     shown = cli(*DB, "evaluate", "test")
     assert shown.status == 0
     assert shown.out.startswith("v1: 1 pictures, 1 labels\n")
+
+
+def _make_clip(folder: Path) -> None:
+    """A CLIP with random weights, small enough to be made here."""
+    import json
+
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+    folder.mkdir()
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + ["."]
+    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    side = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    side["num_attention_heads"] = 2
+    text = side | {"vocab_size": len(tokens), "max_position_embeddings": 20, "eos_token_id": 1}
+    vision = side | {"image_size": 16, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    names = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+    tokenizer = CLIPTokenizer(*names, model_max_length=20)
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    CLIPProcessor(CLIPImageProcessor(**sizes), tokenizer).save_pretrained(folder)

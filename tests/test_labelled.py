@@ -76,8 +76,9 @@ def test_some_pictures_of_each_class_are_nested_and_leave_others() -> None:
     more = per_class(labelled, 3, np.random.default_rng(1))
     assert [labelled.take(chosen).truths for chosen in (few, more)] == [("a", "b"), tuple("aaabbb")]
     assert not (few & ~more).any()
-    with pytest.raises(InputError, match="class 'a' has 4 pictures: 4 would leave none"):
-        per_class(labelled, 4, np.random.default_rng(1))
+    assert not per_class(made_of("aab"), 9, np.random.default_rng(1))[2]
+    with pytest.raises(InputError, match="no class has two pictures"):
+        per_class(made_of("ab"), 1, np.random.default_rng(1))
 
 
 def test_pictures_that_are_not_encoded_have_no_queries() -> None:

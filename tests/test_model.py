@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, pairs_frame
-from oracle import asif_scores
+from oracle import asif_scores, centred, dot
 
 import asif_lance
 from asif_lance.errors import DimensionError, EmptyModelError, InputError, InvalidVectorError
 from asif_lance.ingest import ingest_sources
 from asif_lance.labels import fill_templates
 from asif_lance.model import Model
+from asif_lance.recipes import RECIPES
 from asif_lance.retrieve import retrieve
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
@@ -28,9 +29,9 @@ def uri(tmp_path: Path, pairs_file: Path) -> Path:
     return tmp_path / "t.lancedb"
 
 
-@pytest.fixture
-def model(uri: Path) -> Model:
-    return asif_lance.open(uri, k=K, p=P)
+@pytest.fixture(params=sorted(RECIPES))
+def model(uri: Path, request: pytest.FixtureRequest) -> Model:
+    return asif_lance.open(uri, recipe_name=request.param, k=K, p=P)
 
 
 def stored(model: Model) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -43,7 +44,9 @@ def stored(model: Model) -> tuple[list[str], np.ndarray, np.ndarray]:
 def oracle(model: Model, images: np.ndarray, prompts: np.ndarray) -> np.ndarray:
     _, image_anchors, text_anchors = stored(model)
     queries = unit_queries(images), unit_queries(prompts)
-    return np.array(asif_scores(*queries, image_anchors, text_anchors, K, P))
+    return np.array(
+        asif_scores(*queries, image_anchors, text_anchors, K, P, recipe=model.recipe.name)
+    )
 
 
 def scores(model: Model, images: np.ndarray, labels: object) -> np.ndarray:
@@ -95,23 +98,26 @@ def test_attributions_sum_to_the_score_of_every_label(
             assert 0 <= score <= 1 + 1e-6
 
 
-def test_an_attribution_names_the_pair_and_both_cosines(
+def test_an_attribution_names_the_pair_and_both_similarities(
     model: Model, images: np.ndarray, prompts: dict[str, np.ndarray]
 ) -> None:
     ids, image_anchors, text_anchors = stored(model)
+    image, text = unit_queries(images[:1]), unit_queries(prompts["a"])
+    if model.recipe.centred:
+        image, image_anchors = centred(image, image_anchors)
+        text, text_anchors = centred(text, text_anchors)
     labels = model.label_vectors({"a": prompts["a"]})
     (prediction,) = model.classify_vectors(["x"], images[:1], labels)
     share = prediction.attributions(1)[0]
     at = ids.index(share.pair_id)
     assert share.caption == f"caption {share.pair_id[1:]}"
-    cosine = float(unit_queries(images[:1])[0] @ image_anchors[at].astype(np.float32))
-    assert share.image_similarity == pytest.approx(cosine, abs=1e-5)
-    cosine = float(unit_queries(prompts["a"])[0] @ text_anchors[at].astype(np.float32))
-    assert share.text_similarity == pytest.approx(cosine, abs=1e-5)
+    assert share.image_similarity == pytest.approx(dot(image[0], image_anchors[at]), abs=1e-5)
+    assert share.text_similarity == pytest.approx(dot(text[0], text_anchors[at]), abs=1e-5)
 
 
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
 def test_a_model_after_deleting_and_adding_equals_one_built_fresh(
-    uri: Path, tmp_path: Path, rng: np.random.Generator, images: np.ndarray,
+    recipe: str, uri: Path, tmp_path: Path, rng: np.random.Generator, images: np.ndarray,
     prompts: dict[str, np.ndarray], pairs_file: Path,
 ) -> None:  # fmt: skip
     more = pairs_frame(40, rng, start=500)
@@ -125,8 +131,8 @@ def test_a_model_after_deleting_and_adding_equals_one_built_fresh(
     kept = kept.filter(~pl.col("pair_id").is_in(gone)).sample(fraction=1, shuffle=True, seed=1)
     kept.write_parquet(tmp_path / "fresh.parquet")
     ingest_sources(tmp_path / "fresh.lancedb", [tmp_path / "fresh.parquet"])
-    edited = asif_lance.open(uri, k=K, p=P)
-    fresh = asif_lance.open(tmp_path / "fresh.lancedb", k=K, p=P)
+    edited = asif_lance.open(uri, recipe_name=recipe, k=K, p=P)
+    fresh = asif_lance.open(tmp_path / "fresh.lancedb", recipe_name=recipe, k=K, p=P)
     answers = [scores(m, images, m.label_vectors(prompts)).tolist() for m in (edited, fresh)]
     assert answers[0] == answers[1]
 
@@ -166,6 +172,13 @@ def test_a_label_set_of_another_version_is_refused(uri: Path, prompts: dict) -> 
     newer = asif_lance.open(uri)
     with pytest.raises(InputError, match="compiled for v1, this model is v2"):
         list(newer.classify_vectors(["x"], np.ones((1, IMAGE_DIM), np.float32), labels))
+
+
+def test_a_label_set_of_another_recipe_is_refused(uri: Path, prompts: dict) -> None:
+    labels = asif_lance.open(uri, recipe_name="paper").label_vectors(prompts)
+    other = asif_lance.open(uri, recipe_name="centred")
+    with pytest.raises(InputError, match="compiled for the recipe paper"):
+        list(other.classify_vectors(["x"], np.ones((1, IMAGE_DIM), np.float32), labels))
 
 
 def test_a_model_without_pairs_says_so(uri: Path, prompts: dict) -> None:

@@ -58,9 +58,11 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     done: list[int] = []
     search = Anchors.top_k
 
-    def noted(self: Anchors, side: str, queries: np.ndarray, k: int) -> Neighbors:
+    def noted(
+        self: Anchors, side: str, queries: np.ndarray, k: int, *, centred: bool = False
+    ) -> Neighbors:
         done.append(len(queries))
-        return search(self, side, queries, k)
+        return search(self, side, queries, k, centred=centred)
 
     monkeypatch.setattr(Anchors, "top_k", noted)
     return done

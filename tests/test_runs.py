@@ -95,7 +95,7 @@ def test_a_cap_is_stated_with_the_share_of_the_score_that_it_covers(
 def test_a_run_says_what_was_asked_of_which_model(model: Model, rng: np.random.Generator) -> None:
     run_id = record(model, rng)
     (run,) = runs.runs(model.store)
-    assert (run.run_id, run.model, run.recipe) == (run_id, "v1", "paper")
+    assert (run.run_id, run.model, run.recipe) == (run_id, "v1", model.recipe.name)
     assert (run.labels, run.predictions) == (5, 30)
 
 

@@ -16,7 +16,7 @@ from asif_lance.errors import InputError
 from asif_lance.labelled import Labelled, encoded, read_labelled
 from asif_lance.labels import Ensemble, Prompts, from_vectors
 from asif_lance.model import Model
-from asif_lance.recipes import recipe
+from asif_lance.recipes import DEFAULT, RECIPES, recipe
 from asif_lance.scaling import scaling, sizes_up_to
 from asif_lance.sweep import sweep
 from asif_lance.tune import Grid, tune
@@ -50,14 +50,15 @@ def task(cli: Cli, tmp_path: Path, rng: np.random.Generator) -> tuple[Model, Lab
     return model, encoded(model, read_labelled(tmp_path / "test.parquet")), prompts
 
 
+@pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("ensemble", get_args(Ensemble))
 def test_a_sweep_gives_the_scores_of_a_model_opened_so(
-    task: tuple[Model, Labelled, Prompts], ensemble: Ensemble
+    task: tuple[Model, Labelled, Prompts], ensemble: Ensemble, name: str
 ) -> None:
     model, labelled, prompts = task
-    found = sweep(model, labelled.queries, prompts, (299, 100))
+    found = sweep(model.under(recipe(name)), labelled.queries, prompts, (299, 100))
     for k, p in (((3, 7), (1.0, 8.0)), ((299, 100), (4.0, 2.0))):
-        own = model.under(recipe(k=k, p=p))
+        own = model.under(recipe(name, k=k, p=p))
         asked = Prompts(prompts.names, prompts.owner, prompts.vectors, ensemble)
         answers = own.classify_vectors(labelled.names, labelled.embeddings, own.compile(asked))
         expected = [[dict(a.ranking)[name] for name in prompts.names] for a in answers]
@@ -75,7 +76,7 @@ def test_tuning_finds_the_best_of_its_grid_and_confirms_it_elsewhere(
     assert {c.k[0] for c in found.choices} == {1, 10, 1000}  # 2,000 is the same as 1,000 here
     assert found.held_out is not None
     assert found.on_tuning.pictures + found.held_out.pictures == 60
-    assert found.reference.k == (800, 800)
+    assert (found.reference.recipe, found.reference.k) == (DEFAULT, RECIPES[DEFAULT].k)
     assert found.on_tuning.difference == pytest.approx(found.best.top_1 - found.reference.top_1)
 
 
@@ -131,7 +132,7 @@ def test_the_commands_print_tables_json_and_plots(
     asked = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "1,50,299")
     shown = cli(*asked, "--plot", "heat.png")
     assert shown.status == 0
-    assert "best of 21 choices on v2: --recipe paper --k " in shown.out
+    assert f"best of 21 choices on v2: --recipe {DEFAULT} --k " in shown.out
     assert "optimistic: chosen on this set" in shown.err
     (told,) = cli(*asked, "--holdout", "0.5", "--format", "json").objects
     assert told["comparisons"] == len(told["choices"]) == 21
@@ -169,6 +170,40 @@ def test_plots_have_a_known_suffix(task: tuple[Model, Labelled, Prompts], cli: C
     assert done.status == 1
     assert done.err == "asif-lance: result.doc: a plot is one of .png, .svg, .pdf\n"
     (told,) = cli(*DB, *asked, "--format", "json", "--plot", "result.pdf").objects
-    assert (told["recipe"], told["k"], told["templates"]) == ("paper", [800, 800], "")
+    assert (told["recipe"], told["k"], told["templates"]) == (DEFAULT, [*RECIPES[DEFAULT].k], "")
     assert sum(b["pictures"] for b in told["reliability"]) == 60
     assert json.dumps(told)
+
+
+def test_a_stored_choice_is_its_versions_default_and_no_others(
+    task: tuple[Model, Labelled, Prompts], cli: Cli, tmp_path: Path
+) -> None:
+    asked = ("--vectors", "test.parquet", "--label-vectors", "labels.parquet", "--format", "json")
+    frame = pl.read_parquet(tmp_path / "test.parquet").with_row_index("id")
+    frame.with_columns(pl.col("id").cast(pl.String)).write_parquet(tmp_path / "test.parquet")
+    before = cli(*DB, "classify", *asked).out
+    tuned = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "5,9")
+    grid = ("--ps", "3", "--try-ensemble", "mean-relative", "--holdout", "0.3", "--store")
+    done = cli(*tuned, *grid, "--format", "json")
+    assert done.err == "stored with v2, which answers so where no recipe, k or p is given\n"
+    best = done.objects[0]["best"]
+    (first, *_) = cli(*DB, "classify", *asked).objects
+    assert (first["k"], first["p"]) == (best["k"][0], 3.0)
+    assert asif_lance.open(tmp_path / "t.lancedb").ensemble == "mean-relative"
+    (told,) = cli(*DB, "evaluate", "test.parquet", *asked[2:]).objects
+    assert (told["k"], told["ensemble"]) == (best["k"], "mean-relative")
+    assert cli(*DB, "classify", *asked, "--recipe", DEFAULT).out == before
+    (first, *_) = cli(*DB, "classify", *asked, "--k", "7").objects
+    assert (first["k"], first["p"]) == (7, _told(RECIPES[DEFAULT].p))
+    assert cli(*DB, "delete", "p8").status == 0
+    (first, *_) = cli(*DB, "classify", *asked).objects
+    default = RECIPES[DEFAULT]
+    assert (first["model"], first["k"]) == ("v3", _told(default.k))
+    assert first["p"] == _told(default.p)
+    assert cli(*tuned, "--ps", "2", "--model", "v2", "--store").status == 0
+    (first, *_) = cli(*DB, "classify", *asked, "--model", "v2").objects
+    assert first["p"] == 2.0
+
+
+def _told(sides: tuple[float, float]) -> float | list[float]:
+    return sides[0] if sides[0] == sides[1] else list(sides)

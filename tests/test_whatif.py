@@ -21,11 +21,13 @@ from asif_lance.labels import ENSEMBLES, Prompts, from_vectors
 from asif_lance.model import Model
 from asif_lance.needles import Content
 from asif_lance.predictions import Prediction
+from asif_lance.recipes import RECIPES
 from asif_lance.standings import Standings
 from asif_lance.store import PairStore
 from asif_lance.verify import scan
 
 COUNT, K = 300, 25
+NAMES = sorted(RECIPES)
 LABELS = from_vectors(
     {f"label {i}": np.random.default_rng(i).normal(size=4).astype(np.float32) for i in range(6)}
 )
@@ -41,8 +43,8 @@ def store(tmp_path: Path) -> PairStore:
     return store
 
 
-def model_of(store: PairStore, version: str | None = None) -> Model:
-    return asif_lance.open(store.uri, version, k=K, p=3, device="cpu")
+def model_of(store: PairStore, version: str | None = None, recipe: str = "paper") -> Model:
+    return asif_lance.open(store.uri, version, recipe_name=recipe, k=K, p=3, device="cpu")
 
 
 def classified(model: Model, prompts: Prompts = LABELS) -> list[Prediction]:
@@ -58,32 +60,35 @@ def same(imagined: list[Prediction], real: list[Prediction]) -> None:
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT - 2))
-def test_deleting_in_thought_equals_deleting(store: PairStore, chosen: set[int]) -> None:
+@given(st.sets(st.integers(0, COUNT - 1), min_size=1, max_size=COUNT - 2), st.sampled_from(NAMES))
+def test_deleting_in_thought_equals_deleting(
+    store: PairStore, chosen: set[int], recipe: str
+) -> None:
     ids = [names(0, COUNT)[i] for i in sorted(chosen)]
-    before = model_of(store, "v1")
+    before = model_of(store, "v1", recipe)
     after, count = whatif.without(before, ids)
     assert count == len(ids)
     imagined = list(whatif.changes(before, after, IDS, IMAGES, LABELS))
     store.delete(ids)
     store.publish(command="delete")
     try:
-        same([c.after for c in imagined], classified(model_of(store)))
+        same([c.after for c in imagined], classified(model_of(store, recipe=recipe)))
         same([c.before for c in imagined], classified(before))
     finally:
         store.rollback("v1")
 
 
+@pytest.mark.parametrize("recipe", NAMES)
 @pytest.mark.parametrize("more", [1, 7, 150])
-def test_adding_in_thought_equals_adding(store: PairStore, more: int) -> None:
+def test_adding_in_thought_equals_adding(store: PairStore, more: int, recipe: str) -> None:
     new = pairs(names(COUNT - 5, COUNT + more))  # five are there already
-    before = model_of(store)
+    before = model_of(store, recipe=recipe)
     after, count = whatif.plus(before, new)
     assert count == more
     imagined = list(whatif.changes(before, after, IDS, IMAGES, LABELS))
     store.add(new)
     store.publish(command="ingest")
-    same([c.after for c in imagined], classified(model_of(store)))
+    same([c.after for c in imagined], classified(model_of(store, recipe=recipe)))
 
 
 def record(model: Model, prompts: Prompts = LABELS, **limits: int) -> Standings:
@@ -126,7 +131,8 @@ def test_recorded_predictions_flip_as_really_deleting_and_adding_flips_them(
     ensemble = data.draw(st.sampled_from(ENSEMBLES))
     prompts = from_vectors(SEVERAL, ensemble)  # type: ignore[arg-type]
     k, p = data.draw(st.sampled_from([(K, 3), (60, 8), (COUNT - 1, 5), (COUNT + 50, 2)]))
-    before = asif_lance.open(store.uri, "v1", k=k, p=p, device="cpu")
+    how = {"recipe_name": data.draw(st.sampled_from(NAMES)), "k": k, "p": p, "device": "cpu"}
+    before = asif_lance.open(store.uri, "v1", **how)
     asked = record(before, prompts)
     chosen = sorted(data.draw(st.sets(st.integers(0, COUNT - 1), max_size=8)))
     ids = [names(0, COUNT)[i] for i in chosen]
@@ -136,7 +142,7 @@ def test_recorded_predictions_flip_as_really_deleting_and_adding_flips_them(
     store.add(new)
     store.publish(command="test")
     try:
-        real = asif_lance.open(store.uri, k=k, p=p, device="cpu")
+        real = asif_lance.open(store.uri, **how)
         check_recorded(before, after, asked, real, prompts)
     finally:
         store.rollback("v1")
@@ -163,7 +169,7 @@ def test_recorded_queries_and_prompts_are_the_vectors_that_were_asked(store: Pai
         again = model.classify_neighbors(
             asked.images,
             asked.queries,
-            model.anchors.top_k("image", asked.queries, K),
+            model.neighbors(asked.queries),
             model.compile(asked.prompts),
         )
         assert [p.ranking for p in again] == [p.ranking for p in classified(model, prompts)]
@@ -215,10 +221,12 @@ def test_only_touched_images_are_searched_again(
     searched: list[int] = []
     search = whatif.Imagined.top_k
 
-    def noted(self: whatif.Imagined, side: str, queries: np.ndarray, k: int) -> object:
+    def noted(
+        self: whatif.Imagined, side: str, queries: np.ndarray, k: int, *, centred: bool
+    ) -> object:
         if side == "image":
             searched.append(len(queries))
-        return search(self, side, queries, k)
+        return search(self, side, queries, k, centred=centred)
 
     monkeypatch.setattr(whatif.Imagined, "top_k", noted)
     list(whatif.changes(before, after, IDS, IMAGES, LABELS))
