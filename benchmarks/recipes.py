@@ -22,8 +22,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from splits import encoded_images
 
 from asif_lance import stamps
@@ -194,15 +192,16 @@ def asked(task: Task, recipes: Recipes) -> Iterator[tuple[str, Hits]]:
 
 
 def shown(title: str, rows: Sequence[Row]) -> None:
-    """Print a table."""
-    table = Table("set", "pairs", "pictures", "recipe", "paper", "recipe's", "difference, 95 %")
+    """Print a table in Markdown."""
+    print(f"\n{title}\n")
+    print("| set | pairs | pictures | recipe | paper | recipe's | difference, 95 % interval |")
+    print("| --- | ---: | ---: | --- | ---: | ---: | --- |")
     for row in rows:
         gain, low, high = (f"{100 * x:+.1f}" for x in (row.accuracy - row.paper, row.low, row.high))
         counts = row.task, f"{row.pairs:,}", f"{row.pictures:,}"
         shares = f"{row.paper:.1%}", f"{row.accuracy:.1%}"
-        table.add_row(*counts, row.recipe, *shares, f"{gain} ({low} to {high})")
-    print(title)
-    Console(width=140).print(table)
+        cells = *counts, row.recipe, *shares, f"{gain} ({low} to {high})"
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 class Photos:
