@@ -220,8 +220,7 @@ def _settings(kind: str, count: int) -> Iterator[Sequence[Approximation]]:
         yield from ([Sampled(Setting(fraction=fraction))] for fraction in _FRACTIONS)
         return
     most = partitions(kind, count)
-    steps = {step << n for n in range(most.bit_length()) for step in (2, 3)}
-    probes = sorted({1, most} | {step for step in steps if step < most})
+    probes = sorted({most, *(1 << n for n in range(most.bit_length()))})
     for candidates in _CANDIDATES:
         yield [Indexed(Setting(nprobes=n, candidates=candidates), METRIC) for n in probes]
 
