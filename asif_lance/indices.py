@@ -38,7 +38,7 @@ KINDS = ("ivf-rq", "ivf-pq", "ivf-sq", "ivf-hnsw-sq", "ivf-flat", SAMPLED)
 #: query of any length, or moved by a recipe's mean, asks the same index.
 METRIC = "dot"
 
-_CANDIDATES = (1.0, 2.0, 4.0)
+_CANDIDATES = (1.0, 1.25, 2.0, 4.0)
 _FRACTIONS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ROWS_PER_PARTITION = 4096
 _ROWS_PER_GRAPH = 2**20
