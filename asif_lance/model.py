@@ -38,7 +38,7 @@ from asif_lance.labels import (
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import Recipe, recipe
-from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject
+from asif_lance.records import BROUGHT, SPARE, ModelVersion, Neighbors, Reject
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
@@ -217,7 +217,7 @@ class Model:
     def _classified(
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
-        neighbors = self.anchors.top_k("image", queries, self.recipe.k[0])
+        neighbors = self.anchors.top_k("image", queries, self.recipe.k[0] + SPARE)
         return self.classify_neighbors(ids, queries, neighbors, labels)
 
     def classify_neighbors(
@@ -227,13 +227,15 @@ class Model:
         neighbors: Neighbors,
         labels: LabelSet,
     ) -> Iterator[Prediction]:
-        """Classify m unit queries whose k nearest image anchors are known."""
-        relative = relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
+        """Classify m unit queries whose nearest image anchors, k or more of them, are known."""
+        k, near = self.recipe.k[0], neighbors.similarities
+        nearest = Neighbors(neighbors.indices[:, :k], near[:, :k])
+        relative = relative_vectors(nearest, self.recipe.p[0], len(self.anchors))
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
         for i, name in enumerate(ids):
-            made_of = Evidence(self.anchors, labels, queries[i], one(relative, i), prompt_scores[i])
-            yield self._prediction(name, scores[i], made_of)
+            mine = queries[i], near[i], one(relative, i), prompt_scores[i]
+            yield self._prediction(name, scores[i], Evidence(self.anchors, labels, *mine))
 
     def _prediction(
         self,

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     "__init__",
     "whatif",
+    "rescored",
     "settled",
     "evaluate",
     "explain",
