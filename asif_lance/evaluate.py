@@ -10,13 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asif_lance.errors import InputError, SourceError
-from asif_lance.images import SUFFIXES
+from asif_lance.calibration import Bin, calibration_error, reliability, shares
+from asif_lance.errors import InputError
+from asif_lance.labelled import Labelled
+from asif_lance.labels import Prompts
+from asif_lance.model import Model
 from asif_lance.predictions import Prediction
 
 RESAMPLES, SEED = 10_000, 0
@@ -29,6 +31,11 @@ class Evaluation:
 
     Attributes:
         model: the version's name.
+        recipe: the recipe's name.
+        k: anchors kept, (image side, text side).
+        p: power of similarities, likewise.
+        templates: the named set or the templates; empty for brought label vectors.
+        ensemble: how a class's prompts became one score.
         pictures: how many were classified.
         labels: how many labels could be chosen from.
         top_1: share whose best label is the true one.
@@ -40,9 +47,16 @@ class Evaluation:
         nearest_caption: what the label nearest to the caption of the nearest picture scores.
         classes: (class, pictures, `top_1`) by name.
         confusions: (truth, answer, pictures) of the wrong answers, most frequent first.
+        calibration_error: expected calibration error of the best score's share; see `calibration`.
+        reliability: the bins that it is made of.
     """
 
     model: str
+    recipe: str
+    k: tuple[int, int]
+    p: tuple[float, float]
+    templates: str
+    ensemble: str
     pictures: int
     labels: int
     top_1: float
@@ -54,6 +68,8 @@ class Evaluation:
     nearest_caption: float
     classes: tuple[tuple[str, int, float], ...]
     confusions: tuple[tuple[str, str, int], ...]
+    calibration_error: float
+    reliability: tuple[Bin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +95,14 @@ class Comparison:
     p_value: float
 
 
-def labelled_pictures(folder: Path) -> tuple[list[Path], list[str]]:
-    """The pictures below `folder` and their classes, the names of its sub-folders.
+def predict(model: Model, labelled: Labelled, prompts: Prompts) -> list[Prediction]:
+    """Classify labelled pictures, encoded before, in order.
 
     Raises:
-        SourceError: there are none.
+        DimensionError, InvalidVectorError: vectors that cannot be compared.
     """
-    found = [
-        (path, path.relative_to(folder).parts[0])
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and len(path.relative_to(folder).parts) > 1
-    ]
-    if not found:
-        raise SourceError(f"no pictures in {folder}: expected CLASS/picture.jpg")
-    return [path for path, _ in found], [label for _, label in found]
+    names, vectors = labelled.names, labelled.embeddings
+    return list(model.classify_vectors(names, vectors, model.compile(prompts)))
 
 
 def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evaluation:
@@ -111,8 +121,15 @@ def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evalua
     among = [t in [n for n, _ in p.ranking[:5]] for p, t in zip(predictions, truths, strict=True)]
     nearest = [nearest_caption(p) == t for p, t in zip(predictions, truths, strict=True)]
     classes = _per_class(right, truths)
+    first = predictions[0]
+    bins = reliability(confidence(predictions), right)
     return Evaluation(
-        model=predictions[0].model,
+        model=first.model,
+        recipe=first.recipe.name,
+        k=first.recipe.k,
+        p=first.recipe.p,
+        templates=first.evidence.labels.prompts.templates,
+        ensemble=first.evidence.labels.prompts.ensemble,
         pictures=len(right),
         labels=len(labels),
         top_1=float(right.mean()),
@@ -124,6 +141,8 @@ def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evalua
         nearest_caption=float(np.mean(nearest)),
         classes=classes,
         confusions=_confusions(predictions, truths),
+        calibration_error=calibration_error(bins),
+        reliability=bins,
     )
 
 
@@ -155,6 +174,11 @@ def hits(predictions: Sequence[Prediction], truths: Sequence[str]) -> NDArray[np
     """(n,) whether each best label is the true one; a model that says nothing is not right."""
     told = zip(predictions, truths, strict=True)
     return np.array([p.score > 0 and p.label == truth for p, truth in told], dtype=bool)
+
+
+def confidence(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """(m,) each best label's share of all labels' scores; see `calibration`."""
+    return shares(np.array([[score for _, score in p.ranking] for p in predictions]))
 
 
 def bootstrap(values: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from asif_lance.anchors import Anchors
 from asif_lance.errors import InputError
 from asif_lance.prompt_neighbors import prompt_neighbors
+from asif_lance.prompts import SINGLE, template_set
 from asif_lance.recipes import Recipe
-from asif_lance.records import RelativeVectors
+from asif_lance.records import Neighbors, RelativeVectors
 from asif_lance.relative import CompiledTexts, compile_texts, mean_vectors, relative_vectors
 from asif_lance.search import unit_queries
 
 Ensemble = Literal["max", "mean-embedding", "mean-relative"]
 ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
+DEFAULT_TEMPLATES = SINGLE
+
+#: Labels that are their own names, or label -> names that stand for it.
+ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +36,14 @@ class Prompts:
         owner: (t,) int64, the class each prompt belongs to; ascending.
         vectors: (t, d) float32, the prompts' embeddings, unit length.
         ensemble: how a class's prompts become one score.
+        templates: the named set, or the templates themselves; empty for brought vectors.
     """
 
     names: tuple[str, ...]
     owner: NDArray[np.int64]
     vectors: NDArray[np.float32]
     ensemble: Ensemble = "max"
+    templates: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +81,33 @@ class LabelSet:
 
 
 def fill_templates(
-    names: Sequence[str], templates: Sequence[str] = DEFAULT_TEMPLATES
+    names: ClassNames, templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> tuple[list[str], NDArray[np.int64]]:
     """Every prompt text, class by class, and the class that each belongs to.
 
     Raises:
         InputError: no names, an empty or repeated name, no templates, or one without `{}`.
     """
-    check_names(names)
+    check_names(list(names))
     if not templates:
         raise InputError("no templates: give at least one with {} where the label goes")
     for template in templates:
         if "{}" not in template:
             raise InputError(f"template {template!r} has no {{}} where the label goes")
-    texts = [template.replace("{}", name) for name in names for template in templates]
-    return texts, np.repeat(np.arange(len(names)), len(templates))
+    own = list(names.values()) if isinstance(names, Mapping) else [[name] for name in names]
+    texts = [t.replace("{}", name) for few in own for name in few for t in templates]
+    return texts, np.repeat(np.arange(len(own)), [len(few) * len(templates) for few in own])
+
+
+def named_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Templates of a named set, or as given, and what results call them.
+
+    Raises:
+        InputError: no set of this name.
+    """
+    if isinstance(templates, str):
+        return template_set(templates), templates
+    return tuple(templates), " | ".join(templates)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -119,9 +137,14 @@ def from_vectors(vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble 
 
 def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version: str) -> LabelSet:
     """Search the caption side for every prompt and build the label set's relative vectors."""
-    prompts = _one_embedding_per_class(prompts)
+    prompts = one_embedding_per_class(prompts)
     neighbors = prompt_neighbors(anchors, prompts.vectors, recipe.k[1])
-    relative = relative_vectors(neighbors, recipe.p[1], len(anchors))
+    return assemble(prompts, neighbors, recipe.p[1], len(anchors), version)
+
+
+def assemble(prompts: Prompts, neighbors: Neighbors, p: float, n: int, version: str) -> LabelSet:
+    """Build a label set from the nearest captions of its prompts among n anchor positions."""
+    relative = relative_vectors(neighbors, p, n)
     owner = prompts.owner
     if prompts.ensemble == "mean-relative":
         relative = mean_vectors(relative, owner)
@@ -135,10 +158,11 @@ def best_prompt(prompt_scores: NDArray[np.float64], labels: LabelSet, label: int
     return int(mine[np.argmax(prompt_scores[mine])])
 
 
-def _one_embedding_per_class(prompts: Prompts) -> Prompts:
+def one_embedding_per_class(prompts: Prompts) -> Prompts:
+    """The prompts as they are searched: for `mean-embedding` one mean vector per class."""
     if prompts.ensemble != "mean-embedding":
         return prompts
     sums = np.zeros((len(prompts.names), prompts.vectors.shape[1]), dtype=np.float64)
     np.add.at(sums, prompts.owner, prompts.vectors)
     owner = np.arange(len(prompts.names))
-    return Prompts(prompts.names, owner, unit_queries(sums), prompts.ensemble)
+    return replace(prompts, owner=owner, vectors=unit_queries(sums))

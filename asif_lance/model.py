@@ -8,6 +8,7 @@ print(p.label, p.score, p.attributions(10))
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -29,12 +30,14 @@ from asif_lance.encoders import (
 from asif_lance.errors import DimensionError, EmptyModelError, ImageError, InputError
 from asif_lance.labels import (
     DEFAULT_TEMPLATES,
+    ClassNames,
     Ensemble,
     LabelSet,
     Prompts,
     compile_prompts,
     fill_templates,
     from_vectors,
+    named_templates,
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import Recipe, recipe
@@ -47,6 +50,9 @@ from asif_lance.store import PairStore
 
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
+
+#: Pictures searched at once: the more, the fewer passes over the anchors, but the later answers.
+SEARCHED = 128
 
 Image = str | Path | bytes
 
@@ -74,6 +80,13 @@ class Model:
         self.store, self.version, self.recipe = store, version, recipe
         self._memory_limit = memory_limit
         self._device = pick_device(device)
+
+    def under(self, recipe: Recipe) -> Model:
+        """The same version under another recipe; vectors and encoders are shared."""
+        self.anchors  # noqa: B018  # so that the copy has them
+        other = copy.copy(self)
+        other.recipe = recipe
+        return other
 
     @cached_property
     def anchors(self) -> Anchors:
@@ -106,18 +119,32 @@ class Model:
 
     def labels(
         self,
-        names: Sequence[str],
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        names: ClassNames,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         ensemble: Ensemble = "max",
     ) -> LabelSet:
-        """Compile class names × templates against this version.
+        """Compile class names × templates (or a named set of them) against this version.
 
         Raises:
             InputError: unusable names or templates.
         """
-        texts, owner = fill_templates(names, templates)
+        return self.compile(self.prompts(names, templates, ensemble))
+
+    def prompts(
+        self,
+        names: ClassNames,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        ensemble: Ensemble = "max",
+    ) -> Prompts:
+        """Embed class names × templates, not yet compared with any pair.
+
+        Raises:
+            InputError: unusable names or templates.
+        """
+        filled, name = named_templates(templates)
+        texts, owner = fill_templates(names, filled)
         vectors = unit_queries(self.text_encoder.encode(texts))
-        return self.compile(Prompts(tuple(names), owner, vectors, ensemble))
+        return Prompts(tuple(names), owner, vectors, ensemble, name)
 
     def label_vectors(
         self, vectors: Mapping[str, NDArray[np.float32]], ensemble: Ensemble = "max"
@@ -149,7 +176,7 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
-        for names, vectors in self._encoded(images, rejects, batch_size):
+        for names, vectors in _joined(self._encoded(images, rejects, batch_size), SEARCHED):
             yield from self.classify_vectors(names, vectors, labels)
 
     def encode(
@@ -282,6 +309,22 @@ def open_model(
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     return Model(store, version, chosen, device=device, memory_limit=memory_limit)
+
+
+def _joined(
+    batches: Iterable[tuple[list[str], NDArray[np.float32]]], size: int
+) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """Join batches of encoded images until each has at least `size`; the last may have fewer."""
+    names: list[str] = []
+    parts: list[NDArray[np.float32]] = []
+    for more, vectors in batches:
+        names += more
+        parts.append(vectors)
+        if len(names) >= size:
+            yield names, np.concatenate(parts)
+            names, parts = [], []
+    if names:
+        yield names, np.concatenate(parts)
 
 
 def _loadable(encoder_name: str, option: str) -> str:

@@ -168,7 +168,7 @@ class Pool:
 
 
 def propose(
-    product: FastProduct, table: Table, k: int, settle: Settle, *, guess: bool
+    product: FastProduct, table: Table, k: int, settle: Settle, floors: Floats | None
 ) -> tuple[Proposals, NDArray[np.bool_]]:
     """Propose a superset of each query's k best anchors.
 
@@ -177,14 +177,12 @@ def propose(
         table: the anchors.
         k: at most the number of live anchors.
         settle: see `Pool`.
-        guess: whether to guess the floors from a sample.
+        floors: (m,) guessed, see `guess_floors`; None for no floors.
 
     Returns:
         The proposals, and which queries they may not be enough for (their guess was too high).
     """
-    start = _guess(product, table, k) if guess else None
-    if start is None:
-        start = np.full(product.count, _NO_FLOOR, dtype=np.float32)
+    start = np.full(product.count, _NO_FLOOR, dtype=np.float32) if floors is None else floors
     pool = Pool(k, product.below, start, settle)
     _scan(product, table, pool)
     kept = pool.trim()
@@ -212,11 +210,25 @@ def _runs(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, n)
 
 
-def _guess(product: FastProduct, table: Table, k: int) -> Floats | None:
-    """Guess floors that about twice k anchors reach, from a sample; None if it would be too small.
+@dataclass(frozen=True)
+class Guess:
+    """Floors that about twice k anchors reach, guessed from a sample.
+
+    Attributes:
+        floors: (m,).
+        crowding: by what factor the products' error bound lets in more than that, on average.
+    """
+
+    floors: Floats
+    crowding: float
+
+
+def guess_floors(product: FastProduct, table: Table, k: int) -> Guess | None:
+    """Guess floors from a sample; None if it would be too small.
 
     The k best of all are about `expected` of the sample; four standard deviations more make a
-    guess that is too high rare, and with twice the errors it is low enough even if all are equal.
+    guess that is too high rare. Errors are far below their bound: half as much of it again makes
+    the guess low enough even if all are equal.
     """
     n = len(table.anchors)
     stride = max(_STRIDES[product.count == 1], -(-n // product.run))
@@ -226,8 +238,11 @@ def _guess(product: FastProduct, table: Table, k: int) -> Floats | None:
     rank = math.ceil(expected + 4 * math.sqrt(expected)) + 3
     if rank > len(picked):
         return None
-    seen = product.sample(picked).topk(rank, dim=0).values[-1].cpu().double().numpy()
-    return product.below(product.below(seen).astype(np.float64))
+    sample = product.sample(picked)
+    seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
+    floors = product.below(seen - (seen - product.below(seen)) / 2)
+    reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
+    return Guess(floors, reaching / (rank * product.count))
 
 
 class _Groups:

@@ -48,17 +48,20 @@ WHERE p.rank = 1 GROUP BY ALL ORDER BY weight DESC, pair_id LIMIT 50""",
     ),
     Report(
         "wrong-drivers",
-        "Which pairs drive predictions that are wrong, where the truth is known?",
+        "Which pairs speak for the true label less often than chance, where the truth is known?",
+        # Chance: a pair's weight for a label times the share of pictures whose truth it is, so
+        # that pairs of rare labels are not blamed for being wrong mostly. Few pictures tell little.
         """\
-SELECT caption, pair_id,
-  coalesce(sum(contribution) FILTER (p.label <> truth), 0) AS wrong_weight,
-  coalesce(sum(contribution) FILTER (p.label = truth), 0) AS right_weight,
-  wrong_weight / (wrong_weight + right_weight) AS share_wrong
-FROM attributions a JOIN predictions p USING (prediction_id, label)
+WITH known AS (SELECT prediction_id, truth FROM predictions WHERE rank = 1 AND truth IS NOT NULL),
+shares AS (SELECT truth AS label, count(*) / sum(count(*)) OVER () AS share FROM known GROUP BY ALL)
+SELECT caption, pair_id, count(DISTINCT prediction_id) AS pictures,
+  coalesce(sum(contribution) FILTER (a.label <> truth), 0) AS wrong_weight,
+  coalesce(sum(contribution) FILTER (a.label = truth), 0) AS right_weight,
+  coalesce(sum(contribution * share), 0) AS by_chance
+FROM attributions a JOIN known USING (prediction_id) LEFT JOIN shares ON shares.label = a.label
 LEFT JOIN pairs USING (pair_id)
-WHERE p.rank = 1 AND truth IS NOT NULL
-GROUP BY ALL HAVING wrong_weight > 0
-ORDER BY wrong_weight - right_weight DESC, pair_id LIMIT 50""",
+GROUP BY ALL HAVING right_weight < by_chance AND pictures >= 5
+ORDER BY by_chance - right_weight DESC, pair_id""",
     ),
     Report(
         "weight-by-source",

@@ -18,13 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from .blocks import Blocks, Matrix
 from .errors import DimensionError, InputError, InvalidVectorError
-from .products import Doubles, FastProduct, exact_products, on_grid
-from .proposals import Longs, Proposals, Sheet, Table, propose
+from .products import Doubles, FastProduct, exact_products, on_grid, product_types
+from .proposals import Floats, Longs, Proposals, Sheet, Table, guess_floors, propose
 from .records import Neighbors
 
 _T = TypeVar("_T", bound=np.generic)
 TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 _BATCH = 256  # queries that share one pass over the anchors
+_CROWDED = 3.0  # so many times the proposals cost more than the next better product
 _FEW = 3  # so many queries take less time one by one, each at the speed of memory
 
 
@@ -109,15 +110,28 @@ def exact_top_k(
 
 def _search(batch: _Batch, device: torch.device, *, guess: bool) -> tuple[Doubles, Longs]:
     """Search one batch; queries whose guessed floor was too high once more without a guess."""
-    queries = torch.from_numpy(batch.queries).to(device)
-    product = FastProduct(queries, batch.table.anchors, batch.offset, batch.table.scale)
-    found, short = propose(product, batch.table, batch.k, batch.settle, guess=guess)
+    product, floors = _prepared(batch, device, guess=guess)
+    found, short = propose(product, batch.table, batch.k, batch.settle, floors)
     values, indices = batch.best(found)
     if short.any() and guess:
         values[short], indices[short] = _search(batch.where(short), device, guess=False)
     if (indices < 0).any():
         raise InvalidVectorError("some anchors hold NaN: their similarities cannot be compared")
     return values, indices
+
+
+def _prepared(
+    batch: _Batch, device: torch.device, *, guess: bool
+) -> tuple[FastProduct, Floats | None]:
+    """Choose the fastest product whose error bound does not let in too many, and its floors."""
+    queries, table = torch.from_numpy(batch.queries).to(device), batch.table
+    kinds = product_types(len(queries), table.anchors, device)
+    for kind in kinds if guess else kinds[-1:]:
+        product = FastProduct(queries, table.anchors, batch.offset, table.scale, kind)
+        guessed = guess_floors(product, table, batch.k) if guess else None
+        if guessed is not None and guessed.crowding < _CROWDED:
+            break
+    return product, None if guessed is None else guessed.floors
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ import click
 
 from asif_lance.errors import AsifError
 
+from .adapt import adapt
 from .admin import info, migrate, optimize
 from .audit import audit
 from .data import delete, ingest
 from .demo import demo
+from .diagnose import diagnose
 from .evaluate import evaluate
 from .explain import explain
 from .forget import forget
@@ -25,6 +27,7 @@ from .history import diff, rollback, tag, versions
 from .options import Context
 from .query import classify, search
 from .runs import runs
+from .tuning import scaling, tune
 from .whatif import what_if
 
 
@@ -75,4 +78,5 @@ def _register(commands: Sequence[click.Command]) -> None:
 
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
-_register([evaluate, explain, what_if, audit, runs, info, optimize, migrate])
+_register([evaluate, tune, scaling, diagnose, adapt])
+_register([explain, what_if, audit, runs, info, optimize, migrate])

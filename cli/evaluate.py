@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .labelled import ask, asked_options, pictures_argument, plot_option, tell
 from .options import Context, PairOf, device_option, format_option
-from .output import note, print_json, print_table
-from .query import open_model, read_label_names
+from .output import print_json, print_table
+from .query import open_model
 
 if TYPE_CHECKING:
     from asif_lance.evaluate import Comparison, Evaluation
@@ -21,21 +23,12 @@ if TYPE_CHECKING:
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
 
+_MODEL = ("recipe_name", "k", "p", "device")
+
 
 @click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--labels-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Class names, one per line; by default the names of the sub-folders.",
-)
-@click.option("--template", "templates", multiple=True, metavar="T", help="As for classify.")
-@click.option(
-    "--ensemble",
-    type=click.Choice(["max", "mean-embedding", "mean-relative"]),
-    default="max",
-    show_default=True,
-)
+@pictures_argument
+@asked_options
 @click.option(
     "--model",
     "models",
@@ -46,50 +39,57 @@ SHOWN_CONFUSIONS = 5
 @click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
+@click.option("--clip", metavar="NAME", help="A CLIP of sentence-transformers to compare with.")
+@plot_option
 @device_option
 @format_option
 @click.pass_obj
 def evaluate(
     context: Context,
     /,
-    folder: Path,
-    labels_file: Path | None,
-    templates: tuple[str, ...],
-    ensemble: Any,
+    pictures: Path,
     models: tuple[str, ...],
+    clip: str | None,
+    plot: Path | None,
     output: str,
-    **model_arguments: Any,
+    **arguments: Any,
 ) -> None:
-    """Measure accuracy on FOLDER/CLASS/picture.jpg, beside baselines, with 95% intervals.
+    """Measure accuracy on labelled PICTURES, beside baselines, with 95% intervals.
+
+    PICTURES is a folder with a sub-folder per class; or CSV, TSV, JSONL or Parquet with the columns
+    image and label; or Parquet with vector and label. The classes are its labels unless they are
+    given. Confidence, for calibration, is the best score's share of all labels' scores.
 
     \b
       asif-lance evaluate test/ --model v3
-      asif-lance evaluate test/ --model v3 --model v4
+      asif-lance evaluate test.csv --model v3 --model v4 --templates imagenet-7
+      asif-lance evaluate test.parquet --label-vectors labels.parquet --plot result.png
     """
     from asif_lance import evaluate as library
-    from asif_lance.labels import DEFAULT_TEMPLATES
 
-    pictures, truths = library.labelled_pictures(folder)
-    names = read_label_names(labels_file) if labels_file else sorted(set(truths))
-    answers: list[list[Prediction]] = []
+    given = {name: arguments.pop(name) for name in _MODEL}
+    opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
-    for version in models or (None,):
-        rejects = []
-        model = open_model(context, model=version, as_of=None, **model_arguments)
-        label_set = model.labels(names, templates or DEFAULT_TEMPLATES, ensemble)
-        answers.append(list(model.classify(pictures, label_set, rejects=rejects)))
-    refused = {reject.item for reject in rejects}
-    kept = [t for path, t in zip(pictures, truths, strict=True) if str(path) not in refused]
-    found = [library.evaluate(predictions, kept) for predictions in answers]
+    labelled, prompts = ask(opened[0], pictures, arguments, rejects)
+    answers = [library.predict(model, labelled, prompts) for model in opened]
+    found = [library.evaluate(predictions, labelled.truths) for predictions in answers]
     for one in found:
         print_json(asdict(one)) if output == "json" else _print_evaluation(one)
     for other in answers[1:]:
-        comparison = library.compare(answers[0], other, kept)
+        comparison = library.compare(answers[0], other, labelled.truths)
         print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
-    for reject in rejects:
-        note(f"asif-lance: {reject.item}: {reject.reason}")
-    if rejects:
-        sys.exit(1)
+    if plot is not None:
+        _draw(found[-1], answers[-1], labelled.truths, plot)
+    tell(rejects)
+
+
+def _draw(
+    found: Evaluation, predictions: Sequence[Prediction], truths: Sequence[str], plot: Path
+) -> None:
+    from asif_lance import plots
+
+    answers = Counter(zip(truths, (p.label for p in predictions), strict=True))
+    plots.save(plots.evaluation_figure(found, answers), plot)
 
 
 def _print_evaluation(found: Evaluation) -> None:
@@ -104,6 +104,7 @@ def _print_evaluation(found: Evaluation) -> None:
             ("chance", f"{found.chance:.1%}"),
             ("most frequent class", f"{found.most_frequent:.1%}"),
             ("nearest picture's caption", f"{found.nearest_caption:.1%}"),
+            ("calibration error", f"{found.calibration_error:.3f}"),
         ],
     )
     print_table(

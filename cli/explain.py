@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from .options import Context, model_options
+from .options import Context, chosen_templates, model_options, templates_option
 from .output import note
-from .query import open_model, read_label_names
+from .query import open_model, read_names
 
 
 @click.command()
@@ -18,9 +18,10 @@ from .query import open_model, read_label_names
 @click.option(
     "--labels-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Class names, one per line.",
+    help="A line per class: label, or label: name, name.",
 )
 @click.option("--template", "templates", multiple=True, metavar="T", help="As for classify.")
+@templates_option
 @click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, metavar="N")
 @click.option(
     "--output",
@@ -39,6 +40,7 @@ def explain(
     labels: str | None,
     labels_file: Path | None,
     templates: tuple[str, ...],
+    template_set: str | None,
     pairs: int,
     output: Path,
     **model_arguments: Any,
@@ -53,11 +55,10 @@ def explain(
     if (labels is None) == (labels_file is None):
         raise click.UsageError("give --labels or --labels-file, one of the two")
     from asif_lance.explain import explain_page
-    from asif_lance.labels import DEFAULT_TEMPLATES
 
     model = open_model(context, **model_arguments)
-    names = labels.split(",") if labels is not None else read_label_names(labels_file)
-    label_set = model.labels([n.strip() for n in names], templates or DEFAULT_TEMPLATES)
+    names, chosen = read_names(labels, labels_file), chosen_templates(templates, template_set)
+    label_set = model.labels(names, chosen)
     (prediction,) = model.classify([image], label_set)
     output.write_text(explain_page(prediction, image, pairs=pairs), encoding="utf-8")
     note(f"{output}: {image.name} is {prediction.label!r} ({prediction.score:.4f})")

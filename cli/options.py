@@ -139,9 +139,23 @@ model_options = several(
     ),
 )
 
+templates_option = click.option(
+    "--templates",
+    "template_set",
+    metavar="NAME",
+    help="A named set: general, imagenet-80, imagenet-7, lit, cifar10, eurosat, pets, …",
+)
+
+#: What `label_options` give a command; the ensemble, which always has a value, last.
+LABEL_OPTIONS = (
+    "labels", "labels_file", "label_vectors", "templates", "template_set", "ensemble"
+)  # fmt: skip
+
 label_options = several(
     click.option("--labels", help="Class names, separated by commas."),
-    click.option("--labels-file", type=FileArgument, help="Class names, one per line."),
+    click.option(
+        "--labels-file", type=FileArgument, help="A line per class: label, or label: name, name."
+    ),
     click.option("--label-vectors", type=FileArgument, help="Parquet with label and vector."),
     click.option(
         "--template",
@@ -150,6 +164,7 @@ label_options = several(
         metavar="T",
         help="A prompt with {} for the label; repeat it for several. [default: a photo of a {}.]",
     ),
+    templates_option,
     click.option(
         "--ensemble",
         type=click.Choice(["max", "mean-embedding", "mean-relative"]),
@@ -173,6 +188,15 @@ def open_store(context: Context) -> PairStore:
     if store.notice:
         note(store.notice)
     return store
+
+
+def chosen_templates(templates: tuple[str, ...], template_set: str | None) -> str | tuple[str, ...]:
+    """What `--template` or `--templates` ask for, or the default."""
+    from asif_lance.labels import DEFAULT_TEMPLATES
+
+    if templates and template_set is not None:
+        raise click.UsageError("give --template or --templates, one of the two")
+    return template_set or templates or DEFAULT_TEMPLATES
 
 
 def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:

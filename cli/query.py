@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, FileArgument, format_option, label_options, model_options
+from .options import (
+    LABEL_OPTIONS,
+    Context,
+    FileArgument,
+    chosen_templates,
+    format_option,
+    label_options,
+    model_options,
+)
 from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from asif_lance.labels import LabelSet
+    from asif_lance.labels import ClassNames, LabelSet, Prompts
     from asif_lance.model import Model
     from asif_lance.predictions import Prediction
     from asif_lance.records import Reject
@@ -48,18 +56,13 @@ def classify(
     /,
     images: tuple[str, ...],
     vectors: Path | None,
-    labels: str | None,
-    labels_file: Path | None,
-    label_vectors: Path | None,
-    templates: tuple[str, ...],
-    ensemble: str,
     top: int,
     explain: int | None,
     record: bool,
     attributions: int,
     truth_is_folder: bool,
     output: str,
-    **model_arguments: Any,
+    **arguments: Any,
 ) -> None:
     """Say which label fits each picture best, and on request which pairs decided.
 
@@ -71,8 +74,9 @@ def classify(
     """
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
-    model = open_model(context, **model_arguments)
-    label_set = read_labels(model, labels, labels_file, label_vectors, templates, ensemble)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    model = open_model(context, **arguments)
+    label_set = read_labels(model, **asked)
     rejects: list[Reject] = []
     predictions = _predict(model, images, vectors, label_set, rejects)
     if record:
@@ -171,7 +175,12 @@ def open_model(
 
 
 def prediction_json(prediction: Prediction, top: int, explain: int | None) -> dict[str, Any]:
-    """One prediction as the contract has it; `k` and `p` are one number when both sides agree."""
+    """One prediction as the contract has it; `k` and `p` are one number when both sides agree.
+
+    `templates` is there when a named set was asked for.
+    """
+    from asif_lance.prompts import TEMPLATE_SETS
+
     value: dict[str, Any] = {
         "image": prediction.image,
         "model": prediction.model,
@@ -179,6 +188,9 @@ def prediction_json(prediction: Prediction, top: int, explain: int | None) -> di
         "p": _one_or_both(prediction.recipe.p),
         "predictions": [{"label": n, "score": s} for n, s in prediction.ranking[:top]],
     }
+    templates = prediction.evidence.labels.prompts.templates
+    if templates in TEMPLATE_SETS:
+        value["templates"] = templates
     if explain is not None:
         value["pairs"] = [
             {
@@ -198,43 +210,44 @@ def _one_or_both(sides: tuple[float, float]) -> float | list[float]:
     return sides[0] if sides[0] == sides[1] else list(sides)
 
 
-def read_labels(
+def read_labels(model: Model, **asked: Any) -> LabelSet:
+    """The label set that `label_options` describe, compiled."""
+    return model.compile(read_prompts(model, **asked))
+
+
+def read_prompts(
     model: Model,
+    *,
     labels: str | None,
     labels_file: Path | None,
     label_vectors: Path | None,
     templates: tuple[str, ...],
+    template_set: str | None,
     ensemble: Any,
-) -> LabelSet:
-    """The label set that `label_options` describe, compiled."""
+    otherwise: Sequence[str] = (),
+) -> Prompts:
+    """What `label_options` ask; `otherwise` are the classes when none of them names any."""
     given = [x for x in (labels, labels_file, label_vectors) if x is not None]
-    if len(given) != 1:
+    if len(given) != 1 and not (otherwise and not given):
         raise click.UsageError("give --labels, --labels-file or --label-vectors, one of them")
     if label_vectors is not None:
-        if templates:
+        if templates or template_set:
             raise click.UsageError("--template needs label names, not --label-vectors")
         from asif_lance.brought import read_label_vectors
+        from asif_lance.labels import from_vectors
 
-        return model.label_vectors(read_label_vectors(label_vectors), ensemble)
-    from asif_lance.labels import DEFAULT_TEMPLATES
-
-    names = _names(labels) if labels is not None else read_label_names(labels_file)
-    return model.labels(names, templates or DEFAULT_TEMPLATES, ensemble)
-
-
-def _names(labels: str) -> list[str]:
-    return [name.strip() for name in labels.split(",")]
+        return from_vectors(read_label_vectors(label_vectors), ensemble)
+    names = read_names(labels, labels_file) if given else otherwise
+    return model.prompts(names, chosen_templates(templates, template_set), ensemble)
 
 
-def read_label_names(path: Path | None) -> list[str]:
-    """Class names, one per line."""
-    from asif_lance.errors import InputError
+def read_names(labels: str | None, labels_file: Path | None) -> ClassNames:
+    """The classes of `--labels` or `--labels-file`."""
+    from asif_lance.prompts import read_class_names
 
-    try:
-        text = Path(path or "").read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    if labels is not None:
+        return [name.strip() for name in labels.split(",")]
+    return read_class_names(Path(labels_file or ""))
 
 
 def _predict(

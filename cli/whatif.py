@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import (
+    LABEL_OPTIONS,
     Context,
     FileArgument,
     format_option,
@@ -21,7 +22,7 @@ from .options import (
     several,
 )
 from .output import note, print_json, print_table
-from .query import open_model, read_labels
+from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +116,7 @@ def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None
 def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
     names = ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
     options = {name: arguments.pop(name) for name in names}
-    about = ("images", "vectors", "labels", "labels_file", "label_vectors", "templates")
+    about = ("images", "vectors", *LABEL_OPTIONS[:-1])
     if not any(arguments[name] for name in about):
         own = {"recipe_name": "paper"}
         if any(options[name] != own.get(name) for name in names[:5]):
@@ -212,8 +213,7 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:
-    names = ("labels", "labels_file", "label_vectors", "templates", "ensemble")
-    return read_labels(model, *(asked[name] for name in names)).prompts
+    return read_prompts(model, **{name: asked[name] for name in LABEL_OPTIONS})
 
 
 def _print(change: Change, because: int, output: str) -> None:

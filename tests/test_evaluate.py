@@ -17,6 +17,7 @@ from PIL import Image
 import asif_lance
 from asif_lance import evaluate
 from asif_lance.errors import InputError, SourceError
+from asif_lance.labelled import read_labelled
 from asif_lance.predictions import Prediction
 
 DB = ("--db", "t.lancedb")
@@ -101,7 +102,7 @@ def test_intervals_hold_the_mean_and_do_not_change(right: list[bool]) -> None:
 def test_folders_without_classes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "picture.jpg").write_bytes(b"")
     with pytest.raises(SourceError, match=r"expected CLASS/picture\.jpg"):
-        evaluate.labelled_pictures(tmp_path)
+        read_labelled(tmp_path)
 
 
 @pytest.mark.encoders

@@ -199,10 +199,13 @@ def test_pairs_that_drive_wrong_answers_are_told_apart_from_those_that_help(
     model = asif_lance.open(tmp_path / "t.lancedb", k=3, p=1)
     labels = model.label_vectors(dict(zip("xy", np.eye(TEXT_DIM, dtype=np.float32), strict=False)))
     with runs.Recorder(model.store, labels, model.recipe) as run:
-        for prediction in model.classify_vectors(["x.jpg", "y.jpg"], image[[0, 3]], labels):
+        names = [f"{kind}{i}.jpg" for kind in "xy" for i in range(5)]
+        for prediction in model.classify_vectors(names, image[[0] * 5 + [3] * 5], labels):
             run.add(prediction, truth=prediction.image[0])
     said = "SELECT image, label FROM predictions WHERE rank = 1 ORDER BY image"
     answers = cli(*DB, "audit", said, "--format", "json").objects
-    assert [row["label"] for row in answers] == ["y", "y"]
+    assert {row["label"] for row in answers} == {"y"}
     found = cli(*DB, "audit", "--report", "wrong-drivers", "--format", "json").objects
     assert [row["pair_id"] for row in found] == ["p0", "p1"]
+    assert all(row["pictures"] >= 5 for row in found)
+    assert all(row["right_weight"] < row["by_chance"] < row["wrong_weight"] for row in found)

@@ -18,6 +18,7 @@ from asif_lance.errors import (
     NewerDatabaseError,
 )
 from asif_lance.forget import forget
+from asif_lance.runs import runs
 from asif_lance.store import PairStore
 
 ASSETS = Path(__file__).parent / "assets"
@@ -161,6 +162,21 @@ def test_databases_of_earlier_releases_are_upgraded_and_used(asset: Path, tmp_pa
     assert (version.name, version.pairs) == ("v4", 40)
     assert forget(store, names(7, 8), reason="asked to").clean
     assert [v.pairs for v in store.versions()] == [19, 29, 24, 39]
+
+
+@pytest.mark.parametrize("asset", ["database-m0003.tar.gz"])
+def test_runs_recorded_by_earlier_releases_are_still_there_and_can_be_forgotten(
+    asset: str, tmp_path: Path
+) -> None:
+    with tarfile.open(ASSETS / asset) as archive:
+        archive.extractall(tmp_path, filter="data")
+    schema.migrate(str(tmp_path / "db"))
+    store = PairStore.open(str(tmp_path / "db"))
+    assert [(run.model, run.labels, run.predictions) for run in runs(store)] == [("v2", 2, 2)]
+    named = lance.dataset(f"{store.uri}/attributions.lance").to_table()["pair_id"].to_pylist()
+    assert forget(store, named[:1], reason="asked to").clean
+    left = lance.dataset(f"{store.uri}/attributions.lance").to_table()["pair_id"].to_pylist()
+    assert sorted(left) == sorted(name for name in named if name != named[0])
 
 
 @pytest.mark.parametrize("step", range(1, 7))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import top_k
 
-from asif_lance import products, proposals
+from asif_lance import products, proposals, search
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
 from asif_lance.products import Blocks, exact_products, on_grid
 from asif_lance.search import exact_top_k, unit_queries
@@ -50,9 +50,19 @@ def rng():
     return np.random.default_rng(7)
 
 
-@pytest.fixture
-def small_runs(monkeypatch):
-    """Runs of a few hundred anchors, so that small tables take the path of large ones."""
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def small_runs(monkeypatch, request):
+    """Runs of a few hundred anchors, so that small tables take the path of large ones.
+
+    Batches are multiplied in one type or the other, whatever this processor is fast at.
+    """
+    types = search.product_types
+    monkeypatch.setattr(search, "_CROWDED", math.inf)
+    monkeypatch.setattr(
+        search,
+        "product_types",
+        lambda count, *given: types(1, *given) if count == 1 else (request.param,),
+    )
     monkeypatch.setattr(proposals, "_PENDING", 3000)
     monkeypatch.setattr(products, "_LONGEST", 320)
     monkeypatch.setattr(products, "_WIDE", 2**11)
@@ -116,6 +126,37 @@ def test_products_are_the_same_one_by_one_and_as_a_matrix_product(rng, dtype):
     few.sort()
     alone = exact_products(queries, Blocks(anchors), rows[few], indices[few])
     np.testing.assert_array_equal(dense[few], alone)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("recipe", [False, True])
+def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, recipe):
+    anchors, queries = clustered(rng, 2000, 300).astype(dtype), unit_queries(vectors(rng, 20, 300))
+    queries[:10] = unit_queries(anchors[:10])  # similarities near 1, and near 0
+    offset = rng.normal(size=20) if recipe else None
+    scale = rng.uniform(0.5, 2, size=2000) if recipe else None
+    given = torch.from_numpy(queries), Blocks(anchors)
+    fast = products.FastProduct(*given, offset, scale, kind)
+    exact = anchors.astype(float) @ queries.astype(float).T
+    exact = exact if scale is None else (exact + offset) * scale[:, None]
+    found = fast.between(0, fast.run)[: min(fast.run, 2000), :20].numpy()
+    # Of two anchors, the one that is truly as similar is never computed to be below this.
+    assert (found >= fast.below(exact[: len(found)])).all()
+    assert (exact[: len(found)] >= fast.below(found.astype(float))).all()
+
+
+def test_a_type_too_coarse_for_the_anchors_gives_way_to_the_next(rng, monkeypatch):
+    anchors, queries = clustered(rng, 9000, 64, 1, 1e-3), unit_queries(vectors(rng, 20, 64))
+    expected, made = exact_top_k(queries, anchors, 40), []
+    fast = products.FastProduct
+    both = (torch.bfloat16, torch.float32)
+    monkeypatch.setattr(search, "product_types", lambda *given: both)
+    monkeypatch.setattr(
+        search, "FastProduct", lambda *given: made.append(given[-1]) or fast(*given)
+    )
+    assert_same(exact_top_k(queries, anchors, 40), expected)
+    assert made == [torch.bfloat16, torch.float32]
 
 
 def test_unit_queries_are_unit_multiples_of_the_grid_and_stay_so(rng):
@@ -237,8 +278,13 @@ def test_adversarial_orders_stay_exact(rng, small_runs, arranged, m):
 def test_a_guess_that_is_too_high_is_noticed_and_made_good(rng, small_runs, monkeypatch):
     anchors, queries = vectors(rng, 4000, 16, np.float16), vectors(rng, 20, 16)
     expected = exact_top_k(queries, anchors, 40)
-    guess = proposals._guess
-    monkeypatch.setattr(proposals, "_guess", lambda *given: guess(*given) + 0.3)
+    guess = search.guess_floors
+
+    def too_high(*given):
+        honest = guess(*given)
+        return proposals.Guess(honest.floors + 0.3, honest.crowding)
+
+    monkeypatch.setattr(search, "guess_floors", too_high)
     assert_same(exact_top_k(queries, anchors, 40), expected)
 
 

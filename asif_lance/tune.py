@@ -1,0 +1,223 @@
+"""tune: recipes, k, p and ensembles on labelled pictures, from one search per recipe.
+
+The best of many choices looks better than it is on the pictures that chose it. So the choice is
+compared with the model's own recipe, the number of choices travels with the result, and held-out
+pictures that had no say give the honest figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.errors import InputError
+from asif_lance.evaluate import Interval, bootstrap, mcnemar
+from asif_lance.labelled import Labelled, split
+from asif_lance.labels import Ensemble, Prompts
+from asif_lance.model import Model
+from asif_lance.recipes import recipe
+from asif_lance.sweep import Sweep, right, scores, sweep
+
+Sides = tuple[int, int]
+Powers = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to answer, and what it scores on the tuning pictures.
+
+    Attributes:
+        recipe: the recipe's name.
+        k: anchors kept, (image side, text side).
+        p: power of similarities, likewise.
+        ensemble: how a class's prompts become one score.
+        top_1: share of the tuning pictures that it gets right.
+    """
+
+    recipe: str
+    k: Sides
+    p: Powers
+    ensemble: Ensemble
+    top_1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """What is tried.
+
+    Attributes:
+        k: ascending; those beyond the number of pairs are one, all pairs.
+        p: ascending.
+        ensembles: ways to make one score of a class's prompts.
+        recipes: names; empty for the model's own.
+        per_side: every k and p of the image side with every one of the text side.
+    """
+
+    k: tuple[int, ...] = (25, 50, 100, 200, 400, 800, 1600)
+    p: tuple[float, ...] = (1, 2, 4, 6, 8, 12, 16)
+    ensembles: tuple[Ensemble, ...] = ("max",)
+    recipes: tuple[str, ...] = ()
+    per_side: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not self.k or not self.p or not self.ensembles:
+            raise InputError("give at least one k, one p and one ensemble to choose from")
+        if min(self.k) < 1 or min(self.p) <= 0:
+            raise InputError("k must be at least 1 and p above 0")
+        unknown = sorted(set(self.ensembles) - set(get_args(Ensemble)))
+        if unknown:
+            raise InputError(f"no ensemble {unknown[0]!r}")
+
+    def within(self, pairs: int) -> tuple[int, ...]:
+        """The k's that differ for so many pairs: of those at or above them, the first."""
+        ordered = sorted(set(self.k))
+        smaller = [k for k in ordered if k < pairs]
+        return tuple(ordered[: len(smaller) + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What the choice is worth on pictures that did not choose it.
+
+    Attributes:
+        pictures: how many.
+        top_1: share that the choice gets right.
+        interval: its 95 % bootstrap interval.
+        reference: share that the model's own recipe gets right.
+        difference: `top_1` minus `reference`.
+        difference_interval: 95 % paired bootstrap interval of the difference.
+        p_value: two-sided exact McNemar test.
+    """
+
+    pictures: int
+    top_1: float
+    interval: Interval
+    reference: float
+    difference: float
+    difference_interval: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """All choices, and the best.
+
+    Attributes:
+        model: the version's name.
+        templates: the named set or the templates; empty for brought label vectors.
+        choices: everything that was compared.
+        best: the first of those with the most right.
+        reference: the model's own recipe and the prompts' own ensemble.
+        on_tuning: the best on the pictures that chose it: optimistic.
+        held_out: the best on pictures that did not; None if none were held out.
+    """
+
+    model: str
+    templates: str
+    choices: tuple[Choice, ...]
+    best: Choice
+    reference: Choice
+    on_tuning: Confirmed
+    held_out: Confirmed | None
+
+
+def tune(
+    model: Model,
+    labelled: Labelled,
+    prompts: Prompts,
+    grid: Grid | None = None,
+    *,
+    holdout: float = 0.0,
+    seed: int = 0,
+) -> Tuning:
+    """Compare every choice of a grid on labelled pictures, encoded before.
+
+    Args:
+        model: the version; its recipe is the reference.
+        labelled: the pictures.
+        prompts: the classes; their ensemble is the reference's.
+        grid: what is tried.
+        holdout: share of each class that has no say and confirms the choice.
+        seed: of that split.
+
+    Raises:
+        InputError: an unknown recipe, an empty grid, or a share that leaves nothing.
+    """
+    grid = grid or Grid()
+    tuned, kept = split(labelled, holdout, seed) if holdout else (labelled, None)
+    found = [
+        (choice, hits)
+        for name in grid.recipes or (model.recipe.name,)
+        for choice, hits in _tried(model, tuned, prompts, grid, name)
+    ]
+    best = max(found, key=lambda entry: entry[0].top_1)[0]
+    own = Choice(model.recipe.name, model.recipe.k, model.recipe.p, prompts.ensemble, 0.0)
+    reference_hits = _hits_of(model, tuned, prompts, own)
+    best_hits = next(hits for choice, hits in found if choice is best)
+    return Tuning(
+        model=model.version.name,
+        templates=prompts.templates,
+        choices=tuple(choice for choice, _ in found),
+        best=best,
+        reference=Choice(own.recipe, own.k, own.p, own.ensemble, float(reference_hits.mean())),
+        on_tuning=_confirmed(best_hits, reference_hits),
+        held_out=None
+        if kept is None
+        else _confirmed(*(_hits_of(model, kept, prompts, c) for c in (best, own))),
+    )
+
+
+def _tried(
+    model: Model, labelled: Labelled, prompts: Prompts, grid: Grid, name: str
+) -> Iterator[tuple[Choice, NDArray[np.bool_]]]:
+    """Every choice of one recipe with what it gets right."""
+    ks = grid.within(model.anchors.count)
+    own = model.recipe if model.recipe.name == name else recipe(name)
+    found = sweep(model.under(own), labelled.queries, prompts, (ks[-1], ks[-1]), grid.ensembles)
+    sides = list(product(ks, grid.p))
+    texts = {(k, p, e): found.text_side(k, p, e) for (k, p) in sides for e in grid.ensembles}
+    for k, p in sides:
+        images = found.image_side(k, p)
+        for (text_k, text_p, ensemble), labels in texts.items():
+            if grid.per_side or (text_k, text_p) == (k, p):
+                hits = right(scores(images, labels), prompts.names, labelled.truths)
+                share = float(hits.mean())
+                yield Choice(name, (k, text_k), (p, text_p), ensemble, share), hits
+
+
+def _hits_of(
+    model: Model, labelled: Labelled, prompts: Prompts, choice: Choice
+) -> NDArray[np.bool_]:
+    own = model.recipe if model.recipe.name == choice.recipe else recipe(choice.recipe)
+    found: Sweep = sweep(model.under(own), labelled.queries, prompts, choice.k, (choice.ensemble,))
+    answers = found.scores(choice.k, choice.p, choice.ensemble)
+    return right(answers, prompts.names, labelled.truths)
+
+
+def _confirmed(hits: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Confirmed:
+    gained = hits.astype(np.float64) - reference
+    only = int((reference & ~hits).sum()), int((hits & ~reference).sum())
+    return Confirmed(
+        pictures=len(hits),
+        top_1=float(hits.mean()),
+        interval=bootstrap(hits),
+        reference=float(reference.mean()),
+        difference=float(gained.mean()),
+        difference_interval=bootstrap(gained),
+        p_value=mcnemar(*only),
+    )
+
+
+def by_k_and_p(choices: Sequence[Choice], side: int) -> dict[tuple[int, float], float]:
+    """The best share of each k and p of one side (0 image, 1 text), over all else."""
+    best: dict[tuple[int, float], float] = {}
+    for choice in choices:
+        cell = choice.k[side], choice.p[side]
+        best[cell] = max(best.get(cell, 0.0), choice.top_1)
+    return best

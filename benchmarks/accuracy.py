@@ -1,0 +1,406 @@
+"""How accurate is it, and what makes it better? Writes docs/accuracy.md and its plots.
+
+    ASIF_SHARED=../shared python benchmarks/accuracy.py [--output docs] [--per-class 50]
+
+Every figure in the page comes out of this run. The stamps and GCompris come by apt; Flickr8k and
+the CIFAR-10 sample are the development data that ASIF_SHARED names, and without it the page has
+only what can be measured without them. `--per-class` bounds the pictures of the sections that
+search again and again (tuning, scaling, adaptation); the tables use all pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from accuracy_sets import Part, TestSet, Workshop, cifar, flickr, labelled, mean_captions, pairs
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from rich.console import Console
+
+import asif_lance
+from asif_lance import plots
+from asif_lance.adapt import adapt, captions_of
+from asif_lance.diagnose import diagnose
+from asif_lance.encoders import DEFAULT_IMAGE, text_encoder
+from asif_lance.errors import EncoderUnavailableError
+from asif_lance.evaluate import bootstrap
+from asif_lance.labelled import per_class
+from asif_lance.labels import Ensemble, Prompts
+from asif_lance.recipes import PAPER, RECIPES, Recipe
+from asif_lance.records import Neighbors
+from asif_lance.scaling import scaling
+from asif_lance.sweep import right, scores, sweep
+from asif_lance.tune import Grid, tune
+
+Hits = NDArray[np.bool_]
+ENSEMBLES: tuple[Ensemble, ...] = ("max", "mean-embedding", "mean-relative")
+TEMPLATES = ("general", "imagenet-7", "lit", "imagenet-80")
+SECOND_IMAGE = "timm/tf_efficientnet_lite2"
+COUNTS = (1, 2, 5, 10, 20)
+note = Console(stderr=True).print
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to answer."""
+
+    recipe: Recipe
+    templates: str = "single"
+    ensemble: Ensemble = "max"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way on one test set, beside the reference on the same pictures."""
+
+    top_1: float
+    interval: tuple[float, float]
+    difference: float
+    difference_interval: tuple[float, float]
+
+
+REFERENCE = Way(PAPER)
+
+
+class Answers:
+    """What each way gets right on each set; images are searched once per model and recipe."""
+
+    def __init__(self) -> None:
+        self._images: dict[tuple[int, str], Neighbors] = {}
+        self._prompts: dict[tuple[tuple[str, ...], str], Prompts] = {}
+        self._hits: dict[tuple[str, Way], Hits] = {}
+
+    def prompts(self, part: Part, templates: str) -> Prompts:
+        """The classes × templates, embedded once."""
+        key = part.labels, templates
+        if key not in self._prompts:
+            self._prompts[key] = part.model.prompts(part.labels, templates)
+        return self._prompts[key]
+
+    def scores(self, part: Part, way: Way) -> NDArray[np.float64]:
+        """(m, c) scores of a part's pictures."""
+        model, key = part.model.under(way.recipe), (id(part), way.recipe.name)
+        found = sweep(
+            model,
+            part.labelled.queries,
+            self.prompts(part, way.templates),
+            way.recipe.k,
+            (way.ensemble,),
+            images=self._images.get(key),
+        )
+        self._images[key] = found.images
+        return found.scores(way.recipe.k, way.recipe.p, way.ensemble)
+
+    def hits(self, test: TestSet, way: Way) -> Hits:
+        """Which pictures of a set are right, all parts in order."""
+        if (test.name, way) not in self._hits:
+            self._hits[test.name, way] = np.concatenate(
+                [right(self.scores(p, way), p.labels, p.labelled.truths) for p in test.parts]
+            )
+        return self._hits[test.name, way]
+
+    def cell(self, test: TestSet, way: Way) -> Cell:
+        """A way beside the reference."""
+        return beside(self.hits(test, way), self.hits(test, REFERENCE))
+
+
+def beside(hits: Hits, reference: Hits) -> Cell:
+    """Accuracy with its interval, and the difference with its paired one."""
+    gained = hits.astype(np.float64) - reference
+    return Cell(float(hits.mean()), bootstrap(hits), float(gained.mean()), bootstrap(gained))
+
+
+def main() -> None:
+    """Measure everything and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("docs"))
+    parser.add_argument("--cache", type=Path, default=Path("asif-demo"))
+    parser.add_argument("--per-class", type=int, default=50)
+    parser.add_argument("--trials", type=int, default=5)
+    options = parser.parse_args()
+    shared = os.environ.get("ASIF_SHARED")
+    with tempfile.TemporaryDirectory() as folder:
+        shop = Workshop(Path(folder), options.cache, text_encoder())
+        text = rendered(measured(shop, Path(shared) if shared else None, options))
+    (options.output / "accuracy.md").write_text(text, encoding="utf-8")
+
+
+def rendered(page: dict[str, Any]) -> str:
+    """The page as Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": percent, "points": points, "cell": shown, "span": span}
+    return environment.get_template("accuracy.md.j2").render(page)
+
+
+def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -> dict[str, Any]:
+    """All that the page shows."""
+    note("encoding the stamps and GCompris")
+    frame, photos = shop.stamps_frame(), shop.gcompris()
+    stamps_model = shop.model("stamps", pairs(frame))
+    folds = shop.folds("fold", frame)
+    tests = [folds, _test("stamps → GCompris", stamps_model, photos)]
+    own = flickr(shared) if shared else None
+    if own is not None and shared is not None:
+        photos_model = shop.model("first", pairs(own.filter("first")))
+        tests = [*_of_flickr(photos_model, frame, photos, shared), *tests]
+    main_test, answers = tests[0], Answers()
+    note("recipes and prompts")
+    table = _table(answers, tests)
+    (part,) = main_test.parts if len(main_test.parts) == 1 else tests[1].parts
+    few = replace(part, labelled=part.labelled.take(_few(part, options.per_class)))
+    page: dict[str, Any] = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "version": asif_lance.__version__,
+        "python": platform.python_version(),
+        "tests": tests,
+        "main": main_test,
+        "few": few,
+        "per_class": options.per_class,
+        "trials": options.trials,
+        **table,
+    }
+    note("captions")
+    page["captions"] = _captions(shop, own, tests, answers)
+    note("two encoders")
+    page["encoders"] = _two_encoders(shop, frame, folds, answers)
+    note("tuning")
+    page["tuning"] = _tuning(few, answers, options.output)
+    note("scaling")
+    page["scaling"] = _scaling(few, answers, options)
+    note("adaptation")
+    old = next(t for t in tests if len(t.parts) == 1 and t.parts[0] is not part).parts[0]
+    page["adaptation"] = _adaptation(few, old, answers, options)
+    page["old"] = next(t.name for t in tests if t.parts[0] is old)
+    note("diagnosis")
+    page["diagnosis"] = _diagnosis(part, answers, options.output)
+    return page
+
+
+def _test(name: str, model: Any, frame: pl.DataFrame) -> TestSet:
+    kept = frame.filter(pl.col("label") != "")
+    labels = tuple(sorted(set(kept["label"])))
+    return TestSet(name, (Part(model, labelled(kept, model), labels),))
+
+
+def _of_flickr(model: Any, stamps: pl.DataFrame, photos: pl.DataFrame, root: Path) -> list[TestSet]:
+    sample = cifar(root, model)
+    return [
+        TestSet("Flickr8k → CIFAR-10", (Part(model, sample, sample.classes),)),
+        _test("Flickr8k → stamps", model, stamps),
+        _test("Flickr8k → GCompris", model, photos),
+    ]
+
+
+def _few(part: Part, count: int) -> Hits:
+    sizes = [part.labelled.truths.count(name) for name in part.labelled.classes]
+    if min(sizes) <= count:
+        return np.ones(len(part.labelled.names), dtype=bool)
+    return per_class(part.labelled, count, np.random.default_rng(0))
+
+
+def _table(answers: Answers, tests: Sequence[TestSet]) -> dict[str, Any]:
+    """Every recipe × templates × ensemble; the best on the first set, confirmed on the others."""
+    prompts = [("single", "max"), *product(TEMPLATES, ENSEMBLES)]
+    ways = [Way(r, t, e) for r in RECIPES.values() for t, e in prompts]  # type: ignore[arg-type]
+    cells = {way: [answers.cell(test, way) for test in tests] for way in ways}
+    best = max(ways, key=lambda way: cells[way][0].top_1)
+    return {
+        "comparisons": len(ways),
+        "recipes": [(w, cells[w]) for w in ways if w.templates == "single"],
+        "prompts": [(w, cells[w]) for w in ways if w.recipe == PAPER],
+        "best": (best, cells[best]),
+    }
+
+
+def _captions(
+    shop: Workshop, own: pl.DataFrame | None, tests: Sequence[TestSet], answers: Answers
+) -> list[tuple[str, int, list[Cell]]]:
+    """Several captions per image: the first, each a pair of its own, and their mean."""
+    if own is None:
+        return []
+    frames = {"five pairs per photo": own, "one pair, mean of five": mean_captions(own)}
+    mine = [test for test in tests if test.name.startswith("Flickr8k")]
+    rows = [("the first caption", PAPER.name, [answers.cell(test, REFERENCE) for test in mine])]
+    rows += [
+        ("the first caption", r.name, [answers.cell(test, Way(r)) for test in mine])
+        for r in RECIPES.values()
+        if r != PAPER
+    ]
+    for name, frame in frames.items():
+        model = shop.model(name.replace(" ", "-"), pairs(frame))
+        for recipe in RECIPES.values():
+            cells = []
+            for test in mine:
+                other = TestSet(f"{test.name} {name}", (replace(test.parts[0], model=model),))
+                hits = answers.hits(other, Way(recipe))
+                cells.append(beside(hits, answers.hits(test, REFERENCE)))
+            rows.append((name, recipe.name, cells))
+    return rows  # type: ignore[return-value]
+
+
+def _two_encoders(
+    shop: Workshop, frame: pl.DataFrame, folds: TestSet, answers: Answers
+) -> list[tuple[str, str, Cell]]:
+    """A second image encoder, and both together: their vectors side by side, or their scores."""
+    try:
+        second = shop.stamps_frame(SECOND_IMAGE)["image_vector"].to_numpy()
+    except EncoderUnavailableError:
+        return []
+    first = frame["image_vector"].to_numpy()
+    both = np.concatenate([first, second], axis=1) / np.sqrt(2)
+    names = {"second": (SECOND_IMAGE, second), "both": ("both, vectors side by side", both)}
+    sets = {"first": folds}
+    for key, (_, vectors) in names.items():
+        own = frame.with_columns(image_vector=vectors.astype(np.float32))
+        sets[key] = replace(shop.folds(key, own), name=key)
+    rows = []
+    for recipe in RECIPES.values():
+        way, truth = Way(recipe), answers.hits(folds, REFERENCE)
+        rows.append((DEFAULT_IMAGE, recipe.name, answers.cell(folds, way)))
+        for key, (name, _) in names.items():
+            rows.append((name, recipe.name, beside(answers.hits(sets[key], way), truth)))
+        mean = [
+            right(answers.scores(a, way) + answers.scores(b, way), a.labels, a.labelled.truths)
+            for a, b in zip(folds.parts, sets["second"].parts, strict=True)
+        ]
+        rows.append(("both, scores added", recipe.name, beside(np.concatenate(mean), truth)))
+    return rows
+
+
+def _tuning(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
+    prompts = answers.prompts(part, "single")
+    grid = Grid(recipes=tuple(RECIPES))
+    found = tune(part.model.under(PAPER), part.labelled, prompts, grid, holdout=0.5)
+    plots.save(plots.tuning_figure(found), output / "accuracy-tuning.png")
+    around = [
+        c.top_1
+        for c in found.choices
+        if c.recipe == PAPER.name and c.k[0] in (400, 800, 1600) and c.p[0] in (6, 8, 12)
+    ]
+    return {"found": found, "around": (min(around), max(around), len(around))}
+
+
+def _scaling(part: Part, answers: Answers, options: argparse.Namespace) -> dict[str, Any]:
+    count = part.model.anchors.count
+    ks = [k for k in (100, 800, count) if k <= count]
+    settings = [((k, k), (p, p)) for k in ks for p in (1.0, 8.0)]
+    prompts, found = answers.prompts(part, "single"), {}
+    for recipe in RECIPES.values():
+        model = part.model.under(recipe)
+        asked = settings if recipe == PAPER else [(recipe.k, recipe.p)]
+        found[recipe.name] = scaling(
+            model, part.labelled, prompts, asked, repetitions=options.trials
+        )
+    figure = plots.scaling_figure(found[PAPER.name], 1 / len(part.labels))
+    plots.save(figure, options.output / "accuracy-scaling.png")
+    return {"curves": found, "findings": _findings(part, answers, ks)}
+
+
+def _findings(part: Part, answers: Answers, ks: Sequence[int]) -> list[tuple[str, Cell]]:
+    """Paired differences for k ≪ n and p > 1, all pairs, per recipe."""
+    rows = []
+    for recipe in RECIPES.values():
+        model, prompts = part.model.under(recipe), answers.prompts(part, "single")
+        most = (ks[-1], ks[-1])
+        found = sweep(model, part.labelled.queries, prompts, most, ("max",))
+
+        def hits(k: int, p: float) -> Hits:
+            own = scores(found.image_side(k, p), found.text_side(k, p, "max"))  # noqa: B023
+            return right(own, part.labels, part.labelled.truths)
+
+        small, name = ks[0], recipe.name
+        rows.append(
+            (f"{name}: k = {small} against k = n, p = 8", beside(hits(small, 8), hits(most[0], 8)))
+        )
+        rows.append(
+            (f"{name}: k = {small} against k = n, p = 1", beside(hits(small, 1), hits(most[0], 1)))
+        )
+        rows.append(
+            (f"{name}: p = 8 against p = 1, k = {small}", beside(hits(small, 8), hits(small, 1)))
+        )
+        middle = ks[min(1, len(ks) - 1)]
+        rows.append(
+            (f"{name}: p = 8 against p = 1, k = {middle}", beside(hits(middle, 8), hits(middle, 1)))
+        )
+    return rows
+
+
+def _adaptation(
+    part: Part, old: Part, answers: Answers, options: argparse.Namespace
+) -> dict[str, Any]:
+    prompts = answers.prompts(part, "single")
+    _, texts = captions_of(prompts, None, part.model.text_encoder)
+    task = (old.labelled, answers.prompts(old, "single"))
+    rows = {}
+    for recipe in RECIPES.values():
+        counts = COUNTS if recipe == PAPER else (10,)
+        most = min(part.labelled.truths.count(name) for name in part.labelled.classes) - 1
+        rows[recipe.name] = adapt(
+            part.model.under(recipe), part.labelled, prompts, texts,
+            [count for count in counts if count <= most], old=task, trials=options.trials,
+        )  # fmt: skip
+    figure = plots.adaptation_figure(rows[PAPER.name], 1 / len(part.labels))
+    plots.save(figure, options.output / "accuracy-adaptation.png")
+    return rows
+
+
+def _diagnosis(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
+    found = diagnose(part.model, answers.prompts(part, "single"))
+    plots.save(plots.diagnosis_figure(found), output / "accuracy-diagnosis.png")
+    truths = np.array(part.labelled.truths, dtype=object)
+    hits = right(answers.scores(part, REFERENCE), part.labels, part.labelled.truths)
+    share = {name: float(hits[truths == name].mean()) for name in part.labelled.classes}
+    known = [c for c in found.coverage if c.label in share]
+    ranks = {
+        what: spearman([getattr(c, what) for c in known], [share[c.label] for c in known])
+        for what in ("mentions", "nearest", "agreement")
+    }
+    return {"found": found, "classes": [(c, share[c.label]) for c in known], "ranks": ranks}
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Rank correlation, equal values at their mean rank."""
+    ranks = [pl.Series(values).rank().to_numpy() for values in (one, other)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def percent(value: float) -> str:
+    """A share as a percentage."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in points."""
+    return f"{100 * value:+.1f}"
+
+
+def span(interval: Iterable[float]) -> str:
+    """An interval of a difference."""
+    low, high = interval
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def shown(cell: Cell) -> str:
+    """A table's cell."""
+    return f"{percent(cell.top_1)} ({points(cell.difference)}; {span(cell.difference_interval)})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""adapt: what a handful of labelled pictures of a new task brings, and at what price."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .labelled import (
+    Numbers,
+    ask,
+    asked_options,
+    one_model_options,
+    pictures_argument,
+    plot_option,
+    seed_option,
+    tell,
+)
+from .options import LABEL_OPTIONS, Context, PairOf, format_option
+from .output import note, print_json, print_table
+from .query import open_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asif_lance.adapt import Adaptation, Task
+    from asif_lance.labels import Prompts
+    from asif_lance.model import Model
+    from asif_lance.records import Reject
+
+
+@click.command()
+@pictures_argument
+@asked_options
+@click.option(
+    "--per-class",
+    "counts",
+    type=Numbers(int),
+    default="10",
+    show_default=True,
+    help="Pictures of each class that become pairs; several numbers make a curve.",
+)
+@click.option("--caption", metavar="T", help="Caption of an added picture. [default: the template]")
+@click.option(
+    "--old",
+    type=click.Path(exists=True, path_type=Path),
+    help="Labelled pictures of an old task, to see whether it suffers.",
+)
+@click.option("--old-label-vectors", type=click.Path(exists=True, path_type=Path))
+@click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--keep", is_flag=True, help="Add the first trial's pictures; makes a new version.")
+@click.option("--license", help="With --keep: recorded with the pairs.")
+@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
+@click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
+@seed_option
+@plot_option
+@one_model_options
+@format_option
+@click.pass_obj
+def adapt(
+    context: Context,
+    /,
+    pictures: Path,
+    counts: tuple[int, ...],
+    caption: str | None,
+    old: Path | None,
+    old_label_vectors: Path | None,
+    trials: int,
+    keep: bool,
+    license: str | None,
+    seed: int,
+    plot: Path | None,
+    output: str,
+    **arguments: Any,
+) -> None:
+    """Add a few labelled PICTURES of each class, captioned by a template, and measure the rest.
+
+    Trials draw other pictures; the models are imagined and nothing is written without --keep. The
+    nearest class mean is what the same few pictures do on their own, without any pair.
+
+    \b
+      asif-lance adapt satellite/ --per-class 1,2,5,10 --template "a satellite image of {}"
+      asif-lance adapt satellite/ --per-class 10 --old test/ --keep
+    """
+    from asif_lance import adapt as library
+
+    options = {name: arguments.pop(name) for name in ("model", "device", "recipe_name", "k", "p")}
+    opened = open_model(context, **options)
+    if keep and len(counts) > 1:
+        raise click.UsageError("--keep needs one number of pictures per class")
+    rejects: list[Reject] = []
+    asked = {name: arguments[name] for name in LABEL_OPTIONS}
+    labelled, prompts = ask(opened, pictures, arguments, rejects)
+    captions, texts = _captions(opened, prompts, asked, caption)
+    task = None if old is None else _old_task(opened, old, old_label_vectors, asked, rejects)
+    found = library.adapt(
+        opened, labelled, prompts, texts, counts, old=task, trials=trials, seed=seed
+    )
+    _print(found, output)
+    if plot is not None:
+        from asif_lance import plots
+
+        plots.save(plots.adaptation_figure(found, 1 / len(prompts.names)), plot)
+    if keep:
+        report = library.keep(
+            opened, labelled, prompts, captions, texts, counts[0],
+            seed=seed, source=pictures.name, license=license,
+        )  # fmt: skip
+        made = report.version.name if report.version else opened.store.version().name
+        note(f"added {report.added:,} pairs; the newest model is {made}")
+    tell(rejects)
+
+
+def _captions(
+    model: Model, prompts: Prompts, asked: dict[str, Any], caption: str | None
+) -> tuple[list[str], Any]:
+    """Each class's caption and its embedding; label vectors stand for themselves."""
+    from asif_lance.adapt import captions_of
+
+    if asked["label_vectors"] is not None:
+        if caption is not None:
+            raise click.UsageError("--caption needs a text encoder, not --label-vectors")
+        return captions_of(prompts)
+    template = caption or (asked["templates"] or (None,))[0]
+    return captions_of(prompts, template, model.text_encoder)
+
+
+def _old_task(
+    model: Model,
+    old: Path,
+    vectors: Path | None,
+    asked: dict[str, Any],
+    rejects: list[Reject],
+) -> Any:
+    own: dict[str, Any] = {"labels": None, "labels_file": None, "label_vectors": vectors}
+    if vectors is not None:
+        own |= {"templates": (), "template_set": None}
+    return ask(model, old, {**asked, **own}, rejects)
+
+
+def _print(found: Sequence[Adaptation], output: str) -> None:
+    if output == "json":
+        for one in found:
+            print_json(asdict(one))
+        return
+    first = found[0]
+    click.echo(f"before: {first.new.mean_before:.1%} on the new task, nothing added")
+    if first.old is not None:
+        click.echo(f"        {first.old.mean_before:.1%} on the old task")
+    print_table(
+        ["per class", "pairs added", "new task", "nearest class mean", "old task"],
+        [(a.per_class, a.added, _share(a.new), _share(a.prototypes), _share(a.old)) for a in found],
+    )
+
+
+def _share(task: Task | None) -> str:
+    return "" if task is None else f"{task.mean:.1%} ± {task.deviation:.1%}"

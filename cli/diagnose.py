@@ -1,0 +1,101 @@
+"""diagnose: do the pairs carry what the method needs, and where will it fail?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .labelled import one_model_options, plot_option, seed_option
+from .options import LABEL_OPTIONS, Context, format_option, label_options
+from .output import print_json, print_table
+from .query import open_model, read_prompts
+
+if TYPE_CHECKING:
+    from asif_lance.diagnose import Diagnosis
+
+
+@click.command()
+@label_options
+@click.option("--probes", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N")
+@seed_option
+@plot_option
+@one_model_options
+@format_option
+@click.pass_obj
+def diagnose(
+    context: Context,
+    /,
+    probes: int,
+    seed: int,
+    plot: Path | None,
+    model: str | None,
+    device: str,
+    output: str,
+    **arguments: Any,
+) -> None:
+    """Examine a model's pairs: are captions of similar images similar, are there hubs, what lacks?
+
+    The gap is how much more alike captions are when their images are; without one there is nothing
+    to learn from the pairs. Anchors in very many lists (skewness above 1) crowd out others. With
+    labels it says how many captions mention each, and whether the images of the captions nearest
+    to it agree: labels without either will be confused.
+
+    \b
+      asif-lance diagnose --plot pairs.png
+      asif-lance diagnose --labels-file classes.txt --model v3
+    """
+    from asif_lance import diagnose as library
+
+    opened = open_model(context, model=model, device=device)
+    asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
+    prompts = read_prompts(opened, **arguments) if asked else None
+    found = library.diagnose(opened, prompts, probes=probes, seed=seed)
+    print_json(asdict(found)) if output == "json" else _print(found)
+    if plot is not None:
+        from asif_lance import plots
+
+        plots.save(plots.diagnosis_figure(found), plot)
+
+
+def _print(found: Diagnosis) -> None:
+    click.echo(
+        f"{found.model}: {found.gap.probes} probes against {found.reference:,} pairs, "
+        f"the {found.near} most similar images of each"
+    )
+    print_table(
+        ["captions' similarity", "probes", "near", "all", "gap", "±", "positive"],
+        [
+            (g.source or "all", g.probes, g.near, g.all, g.gap, g.deviation, f"{g.positive:.0%}")
+            for g in (found.gap, *found.sources[:10])
+        ],
+    )
+    for hubs in found.hubs:
+        click.echo(
+            f"\n{hubs.side} hubs: skewness {hubs.skewness:.2f}, {hubs.never:.0%} of the anchors "
+            f"in no list of {hubs.k}"
+        )
+        print_table(
+            ["share of lists", "caption", "pair_id"],
+            [(f"{share:.1%}", caption, pair_id) for pair_id, caption, share in hubs.top],
+        )
+    _print_captions(found)
+
+
+def _print_captions(found: Diagnosis) -> None:
+    captions = found.captions
+    click.echo(
+        f"\n{captions.duplicates:,} of {captions.pairs:,} pairs share their caption with another; "
+        f"{captions.uninformative:,} captions say nothing"
+    )
+    print_table(["repeated caption", "pairs"], captions.repeated)
+    if captions.examples:
+        print_table(["says nothing"], [(caption,) for caption in captions.examples])
+    if found.coverage:
+        click.echo()
+        print_table(
+            ["label", "mentions", "nearest", "agreement", "nearest caption"],
+            [(c.label, c.mentions, c.nearest, c.agreement, c.caption) for c in found.coverage],
+        )

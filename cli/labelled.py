@@ -1,0 +1,75 @@
+"""Labelled pictures and what is asked of them: shared by evaluate, tune, scaling and adapt."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import LABEL_OPTIONS, device_option, label_options, several
+from .output import note
+from .query import read_prompts
+
+if TYPE_CHECKING:
+    from asif_lance.labelled import Labelled
+    from asif_lance.labels import Prompts
+    from asif_lance.model import Model
+    from asif_lance.records import Reject
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """`50,100,200`."""
+
+    name = "N,N,…"
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self.number = number
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a tuple of numbers."""
+        try:
+            return tuple(self.number(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 1,2,4", param, ctx)
+
+
+pictures_argument = click.argument("pictures", type=click.Path(exists=True, path_type=Path))
+
+plot_option = click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Also draw the result into this PNG, SVG or PDF file.",
+)
+
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random."
+)
+
+one_model_options = several(
+    click.option("--model", metavar="V", help="A version (v3) or alias; by default the newest."),
+    device_option,
+)
+
+asked_options = label_options
+
+
+def ask(
+    model: Model, pictures: Path, arguments: dict[str, Any], rejects: list[Reject]
+) -> tuple[Labelled, Prompts]:
+    """The labelled pictures, encoded, and the prompts; the options are taken out of `arguments`."""
+    from asif_lance.labelled import encoded, read_labelled
+
+    labelled = encoded(model, read_labelled(pictures), rejects)
+    options = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    return labelled, read_prompts(model, **options, otherwise=labelled.classes)
+
+
+def tell(rejects: Sequence[Reject]) -> None:
+    """Name the pictures that could not be used; exit status 1 if there are any."""
+    for reject in rejects:
+        note(f"asif-lance: {reject.item}: {reject.reason}")
+    if rejects:
+        sys.exit(1)

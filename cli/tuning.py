@@ -1,0 +1,232 @@
+"""tune and scaling: which settings are best, and what more pairs would bring."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .labelled import (
+    Numbers,
+    ask,
+    asked_options,
+    one_model_options,
+    pictures_argument,
+    plot_option,
+    seed_option,
+    tell,
+)
+from .options import Context, PairOf, format_option
+from .output import note, print_json, print_table
+from .query import open_model
+
+if TYPE_CHECKING:
+    from asif_lance.records import Reject
+    from asif_lance.tune import Choice, Confirmed, Tuning
+
+#: Choices that are shown to people; JSON has all.
+SHOWN = 10
+
+
+class Setting(click.ParamType[tuple[Any, Any]]):
+    """`800:8` for both sides or `800,200:4,2` for image and text."""
+
+    name = "K:P"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to ((k image, k text), (p image, p text))."""
+        k, colon, p = str(value).partition(":")
+        if not colon:
+            self.fail(f"{value!r} is not K:P, such as 800:8 or 800,200:4,2", param, ctx)
+        return PairOf(int).convert(k, param, ctx), PairOf(float).convert(p, param, ctx)
+
+
+@click.command()
+@pictures_argument
+@asked_options
+@click.option(
+    "--ks",
+    type=Numbers(int),
+    default="25,50,100,200,400,800,1600",
+    show_default=True,
+    metavar="K,K,…",
+)
+@click.option(
+    "--ps", type=Numbers(float), default="1,2,4,6,8,12,16", show_default=True, metavar="P,P,…"
+)
+@click.option("--per-side", is_flag=True, help="Every k and p of one side with those of the other.")
+@click.option("--try-ensemble", "ensembles", multiple=True, metavar="E", help="Repeat for several.")
+@click.option("--try-recipe", "recipes", multiple=True, metavar="NAME", help="Repeat for several.")
+@click.option(
+    "--holdout",
+    type=click.FloatRange(0, 1, min_open=False, max_open=True),
+    default=0.0,
+    metavar="FRACTION",
+    help="Keep this share of each class out of the choice, and confirm it there.",
+)
+@seed_option
+@plot_option
+@one_model_options
+@format_option
+@click.pass_obj
+def tune(
+    context: Context,
+    /,
+    pictures: Path,
+    ks: tuple[int, ...],
+    ps: tuple[float, ...],
+    per_side: bool,
+    ensembles: tuple[str, ...],
+    recipes: tuple[str, ...],
+    holdout: float,
+    seed: int,
+    plot: Path | None,
+    model: str | None,
+    device: str,
+    output: str,
+    **arguments: Any,
+) -> None:
+    """Find the recipe, k, p and ensemble that suit labelled PICTURES, from one search per recipe.
+
+    Figures on the pictures that made the choice are optimistic: tune on a validation set, never on
+    the test set, and let --holdout confirm the choice on pictures that had no say.
+
+    \b
+      asif-lance tune validation/ --holdout 0.5
+      asif-lance tune validation.parquet --per-side --plot heat.png
+    """
+    from asif_lance import tune as library
+
+    opened = open_model(context, model=model, device=device)
+    rejects: list[Reject] = []
+    own = arguments["ensemble"]
+    labelled, prompts = ask(opened, pictures, arguments, rejects)
+    chosen: Any = ensembles or (own,)
+    grid = library.Grid(ks, ps, chosen, recipes, per_side)
+    found = library.tune(opened, labelled, prompts, grid, holdout=holdout, seed=seed)
+    print_json(_summary(found)) if output == "json" else _print_tuning(found)
+    if plot is not None:
+        from asif_lance import plots
+
+        plots.save(plots.tuning_figure(found), plot)
+    tell(rejects)
+
+
+@click.command()
+@pictures_argument
+@asked_options
+@click.option(
+    "--setting",
+    "settings",
+    type=Setting(),
+    multiple=True,
+    default=("800:8", "100:8", "800:1", "100:1"),
+    show_default=True,
+    help="k and p to measure, one number or image,text each; repeat it for several.",
+)
+@click.option(
+    "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
+)
+@click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--recipe", "recipe_name", default="paper", show_default=True, metavar="NAME")
+@seed_option
+@plot_option
+@one_model_options
+@format_option
+@click.pass_obj
+def scaling(
+    context: Context,
+    /,
+    pictures: Path,
+    settings: tuple[Any, ...],
+    sizes: tuple[int, ...] | None,
+    repetitions: int,
+    recipe_name: str,
+    seed: int,
+    plot: Path | None,
+    model: str | None,
+    device: str,
+    output: str,
+    **arguments: Any,
+) -> None:
+    """Measure accuracy on labelled PICTURES against the number of pairs: would more of them help?
+
+    Each repetition draws nested random subsets of the pairs; all k and p of one subset come from
+    one search.
+
+    \b
+      asif-lance scaling validation/ --plot growth.png
+      asif-lance scaling test.parquet --setting 800,200:4,2 --sizes 1000,2000,4000
+    """
+    from asif_lance import scaling as library
+
+    opened = open_model(context, model=model, device=device, recipe_name=recipe_name)
+    rejects: list[Reject] = []
+    labelled, prompts = ask(opened, pictures, arguments, rejects)
+    points = library.scaling(
+        opened, labelled, prompts, settings, sizes or (), repetitions=repetitions, seed=seed
+    )
+    if output == "json":
+        for point in points:
+            print_json({**asdict(point), "mean": point.mean, "deviation": point.deviation})
+    else:
+        _print_points(points)
+    if plot is not None:
+        from asif_lance import plots
+
+        plots.save(plots.scaling_figure(points, 1 / len(prompts.names)), plot)
+    tell(rejects)
+
+
+def _print_points(points: Any) -> None:
+    from asif_lance.plots import sides
+
+    print_table(
+        ["pairs", "k", "p", "top-1", "±", "repetitions"],
+        [
+            (p.pairs, sides(p.k), sides(p.p), f"{p.mean:.1%}", f"{p.deviation:.1%}", len(p.top_1))
+            for p in points
+        ],
+    )
+
+
+def _summary(found: Tuning) -> dict[str, Any]:
+    return {
+        **asdict(found),
+        "comparisons": len(found.choices),
+        "note": "figures on the tuning pictures are optimistic: these pictures made the choice",
+    }
+
+
+def _print_tuning(found: Tuning) -> None:
+    best = found.best
+    ordered = sorted(found.choices, key=lambda choice: -choice.top_1)[:SHOWN]
+    print_table(["recipe", "k", "p", "ensemble", "top-1"], [_row(choice) for choice in ordered])
+    click.echo(
+        f"\nbest of {len(found.choices)} choices on {found.model}: --recipe {best.recipe} "
+        f"--k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g} --ensemble {best.ensemble}"
+    )
+    _print_confirmed("on the pictures that chose it", found.on_tuning)
+    if found.held_out is None:
+        note("these figures are optimistic: chosen on this set; --holdout 0.5 gives an honest one")
+    else:
+        _print_confirmed("on held-out pictures", found.held_out)
+
+
+def _row(choice: Choice) -> tuple[object, ...]:
+    from asif_lance.plots import sides
+
+    share = f"{choice.top_1:.1%}"
+    return choice.recipe, sides(choice.k), sides(choice.p), choice.ensemble, share
+
+
+def _print_confirmed(where: str, found: Confirmed) -> None:
+    low, high = found.interval
+    least, most = found.difference_interval
+    click.echo(
+        f"{where} ({found.pictures}): {found.top_1:.1%} (95% interval {low:.1%} to {high:.1%}); "
+        f"the model's own recipe {found.reference:.1%}, difference {found.difference:+.1%} "
+        f"({least:+.1%} to {most:+.1%}), McNemar p = {found.p_value:.3g}"
+    )

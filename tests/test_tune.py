@@ -1,0 +1,174 @@
+"""Sweeps, tuning and growth, each against models really asked or really built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
+
+import asif_lance
+from asif_lance.errors import InputError
+from asif_lance.labelled import Labelled, encoded, read_labelled
+from asif_lance.labels import Ensemble, Prompts, from_vectors
+from asif_lance.model import Model
+from asif_lance.recipes import recipe
+from asif_lance.scaling import scaling, sizes_up_to
+from asif_lance.sweep import sweep
+from asif_lance.tune import Grid, tune
+
+DB = ("--db", "t.lancedb")
+
+
+@pytest.fixture
+def task(cli: Cli, tmp_path: Path, rng: np.random.Generator) -> tuple[Model, Labelled, Prompts]:
+    """300 pairs about five things, 60 pictures of them, two prompts each; on disk as files too."""
+    image, text = (rng.standard_normal((5, d)).astype(np.float32) for d in (IMAGE_DIM, TEXT_DIM))
+
+    def around(centres: np.ndarray, kinds: np.ndarray, noise: float) -> np.ndarray:
+        own = centres[kinds]
+        return own + noise * rng.standard_normal(own.shape).astype(np.float32)
+
+    kinds, asked = rng.integers(5, size=300), rng.integers(5, size=60)
+    pairs_frame(300, rng).with_columns(
+        image_vector=around(image, kinds, 1.0), text_vector=around(text, kinds, 1.0)
+    ).write_parquet(tmp_path / "pairs.parquet")
+    rows = {"label": [f"c{i}" for i in asked], "vector": around(image, asked, 1.5)}
+    pl.DataFrame(rows).write_parquet(tmp_path / "test.parquet")
+    names = [f"c{i}" for i in range(5) for _ in range(2)]
+    labels = {"label": names, "vector": around(text, np.repeat(np.arange(5), 2), 0.5)}
+    pl.DataFrame(labels).write_parquet(tmp_path / "labels.parquet")
+    cli(*DB, "ingest", "pairs.parquet")
+    cli(*DB, "delete", "p7")
+    model = asif_lance.open(tmp_path / "t.lancedb")
+    vectors = labels["vector"].reshape(5, 2, TEXT_DIM)
+    prompts = from_vectors({f"c{i}": vectors[i] for i in range(5)})
+    return model, encoded(model, read_labelled(tmp_path / "test.parquet")), prompts
+
+
+@pytest.mark.parametrize("ensemble", get_args(Ensemble))
+def test_a_sweep_gives_the_scores_of_a_model_opened_so(
+    task: tuple[Model, Labelled, Prompts], ensemble: Ensemble
+) -> None:
+    model, labelled, prompts = task
+    found = sweep(model, labelled.queries, prompts, (299, 100))
+    for k, p in (((3, 7), (1.0, 8.0)), ((299, 100), (4.0, 2.0))):
+        own = model.under(recipe(k=k, p=p))
+        asked = Prompts(prompts.names, prompts.owner, prompts.vectors, ensemble)
+        answers = own.classify_vectors(labelled.names, labelled.embeddings, own.compile(asked))
+        expected = [[dict(a.ranking)[name] for name in prompts.names] for a in answers]
+        assert found.scores(k, p, ensemble).tolist() == expected
+
+
+def test_tuning_finds_the_best_of_its_grid_and_confirms_it_elsewhere(
+    task: tuple[Model, Labelled, Prompts],
+) -> None:
+    model, labelled, prompts = task
+    grid = Grid(k=(1, 10, 1000, 2000), p=(1, 4), ensembles=("max", "mean-relative"), per_side=True)
+    found = tune(model, labelled, prompts, grid, holdout=0.5)
+    assert len(found.choices) == len(set(found.choices)) == (3 * 2) ** 2 * 2
+    assert found.best.top_1 == max(c.top_1 for c in found.choices) == found.on_tuning.top_1
+    assert {c.k[0] for c in found.choices} == {1, 10, 1000}  # 2,000 is the same as 1,000 here
+    assert found.held_out is not None
+    assert found.on_tuning.pictures + found.held_out.pictures == 60
+    assert found.reference.k == (800, 800)
+    assert found.on_tuning.difference == pytest.approx(found.best.top_1 - found.reference.top_1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "reason"),
+    [
+        ({"k": ()}, "at least one k"),
+        ({"k": (0,)}, "k must be at least 1"),
+        ({"ensembles": ("median",)}, "no ensemble 'median'"),
+    ],
+)
+def test_grids_without_meaning_are_refused(
+    grid: dict[str, tuple[object, ...]], reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        Grid(**grid)  # type: ignore[arg-type]
+
+
+def test_growth_is_what_models_of_so_many_pairs_score(
+    task: tuple[Model, Labelled, Prompts], cli: Cli, tmp_path: Path
+) -> None:
+    model, labelled, prompts = task
+    settings = [((20, 20), (4.0, 4.0)), ((299, 299), (1.0, 1.0))]
+    points = scaling(model, labelled, prompts, settings, [40, 299], repetitions=2, seed=5)
+    assert [(p.pairs, len(p.top_1)) for p in points] == [(40, 2), (40, 2), (299, 1), (299, 1)]
+    ids = np.array(sorted(model.anchors.pair_ids.to_pylist()))
+    ids = ids[ids != "p7"]
+    chosen = ids[np.random.default_rng([5, 0]).permutation(len(ids))[:40]]
+    frame = pl.read_parquet(tmp_path / "pairs.parquet")
+    frame.filter(pl.col("pair_id").is_in(chosen)).write_parquet(tmp_path / "few.parquet")
+    cli("--db", "few.lancedb", "ingest", "few.parquet")
+    few = asif_lance.open(tmp_path / "few.lancedb", k=20, p=4)
+    answers = few.classify_vectors(labelled.names, labelled.embeddings, few.compile(prompts))
+    hits = [a.label == truth for a, truth in zip(answers, labelled.truths, strict=True)]
+    assert points[0].top_1[0] == np.mean(hits)
+
+
+def test_sizes_grow_threefold_up_to_all() -> None:
+    assert sizes_up_to(1500) == (30, 100, 300, 1000, 1500)
+    assert sizes_up_to(20) == (20,)
+
+
+def test_impossible_sizes_are_refused(task: tuple[Model, Labelled, Prompts]) -> None:
+    with pytest.raises(InputError, match="between 1 and the 299 pairs"):
+        scaling(*task, [((1, 1), (1.0, 1.0))], [300])
+    with pytest.raises(InputError, match="at least one setting"):
+        scaling(*task, [])
+
+
+def test_the_commands_print_tables_json_and_plots(
+    task: tuple[Model, Labelled, Prompts], cli: Cli, tmp_path: Path
+) -> None:
+    asked = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "1,50,299")
+    shown = cli(*asked, "--plot", "heat.png")
+    assert shown.status == 0
+    assert "best of 21 choices on v2: --recipe paper --k " in shown.out
+    assert "optimistic: chosen on this set" in shown.err
+    (told,) = cli(*asked, "--holdout", "0.5", "--format", "json").objects
+    assert told["comparisons"] == len(told["choices"]) == 21
+    assert told["held_out"]["pictures"] == 60 - told["on_tuning"]["pictures"]
+    grown = (*DB, "scaling", "test.parquet", "--label-vectors", "labels.parquet", "--setting")
+    told = cli(*grown, "50,20:4,2", "--sizes", "50,299", "--format", "json", "--plot", "g.svg")
+    assert [(o["pairs"], o["k"], o["p"]) for o in told.objects] == [
+        (50, [50, 20], [4.0, 2.0]),
+        (299, [50, 20], [4.0, 2.0]),
+    ]
+    assert "±" in cli(*grown, "50:4", "--sizes", "50").out
+    assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "g.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--ks", "1,x"), "'1,x' is not a list of numbers"),
+        (("--holdout", "1"), "is not in the range"),
+        (("--labels", "a", "--labels-file", "test.parquet"), "one of them"),
+    ],
+)
+def test_wrong_usage_is_told(
+    task: tuple[Model, Labelled, Prompts], cli: Cli, options: tuple[str, ...], reason: str
+) -> None:
+    done = cli(*DB, "tune", "test.parquet", *options)
+    assert done.status == 2
+    assert reason in done.err
+
+
+def test_plots_have_a_known_suffix(task: tuple[Model, Labelled, Prompts], cli: Cli) -> None:
+    asked = ("evaluate", "test.parquet", "--label-vectors", "labels.parquet")
+    done = cli(*DB, *asked, "--plot", "result.doc")
+    assert done.status == 1
+    assert done.err == "asif-lance: result.doc: a plot is one of .png, .svg, .pdf\n"
+    (told,) = cli(*DB, *asked, "--format", "json", "--plot", "result.pdf").objects
+    assert (told["recipe"], told["k"], told["templates"]) == ("paper", [800, 800], "")
+    assert sum(b["pictures"] for b in told["reliability"]) == 60
+    assert json.dumps(told)
