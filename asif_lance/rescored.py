@@ -8,14 +8,36 @@ scored so, exactly but for anchors too close to that similarity to tell from flo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
+from asif_lance.blocks import Blocks
 from asif_lance.records import RelativeVectors
 from asif_lance.settled import ROUNDING, SAME, Floats, Images, Longs, Mask
 
 _COLUMN = 64  # images per prompt that cost what reading its anchors' vectors costs
+
+
+class Doubles:
+    """Vectors of anchors as float64, each time in the same memory: fresh memory costs more."""
+
+    def __init__(self, blocks: Sequence[torch.Tensor]) -> None:
+        """Read from (rows, d) blocks whose rows count through."""
+        self._blocks = Blocks(blocks)
+        self._kinds = (self._blocks.dtype, torch.float32, torch.float64)
+        self._rooms = [torch.empty((0, blocks[0].shape[1]), dtype=kind) for kind in self._kinds]
+
+    def __call__(self, positions: Longs) -> Floats:
+        """The (m, d) vectors at (m,) positions, until the next call."""
+        count = len(positions)
+        if count > len(self._rooms[0]):
+            self._rooms = [room.new_empty((count, room.shape[1])) for room in self._rooms]
+        half, single, double = (room[:count] for room in self._rooms)
+        half.copy_(self._blocks.take(positions))
+        found: Floats = double.copy_(single.copy_(half)).numpy()
+        return found
 
 
 def cost(open_: Mask, after: RelativeVectors, owner: Longs) -> int:

@@ -12,7 +12,6 @@ import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from asif_lance.model import BATCH, Model
 from asif_lance.predictions import Prediction
 from asif_lance.recipes import PAPER
 from asif_lance.records import BROUGHT, Neighbors, Reject
-from asif_lance.rescored import cost, nearness, stands
+from asif_lance.rescored import Doubles, cost, nearness, stands
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.settled import Floats, Images, Longs, contenders, shift_of
 from asif_lance.standings import Standings
@@ -313,7 +312,7 @@ def _rescored(
         for positions in (np.flatnonzero(anchors._gone), new)
     )
     bounds = nearness(images, went, came, after.recipe.k[0])
-    vectors = partial(_doubles, anchors)
+    vectors = Doubles(anchors.image)
     return stands(images, open_, bounds, labels.relative, labels.owner, vectors, power)
 
 
