@@ -25,6 +25,7 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .options import Context
+from .prune import prune
 from .query import classify, search
 from .runs import runs
 from .tuning import scaling, tune
@@ -79,4 +80,4 @@ def _register(commands: Sequence[click.Command]) -> None:
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, audit, runs, info, optimize, migrate])
+_register([explain, what_if, prune, audit, runs, info, optimize, migrate])

@@ -16,6 +16,7 @@ ROOMS = [
     "adapt",
     "diagnose",
     "scaling",
+    "prune",
     "whatif",
     "rescored",
     "settled",
