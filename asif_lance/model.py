@@ -44,7 +44,7 @@ from asif_lance.labels import (
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import DEFAULT, Recipe, recipe
-from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject, RelativeVectors
+from asif_lance.records import BROUGHT, SPARE, ModelVersion, Neighbors, Reject, RelativeVectors
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
@@ -258,14 +258,15 @@ class Model:
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
         if self.approximate is None:
-            return self.classify_neighbors(ids, queries, self.neighbors(queries), labels)
+            neighbors = self.neighbors(queries, spare=SPARE)
+            return self.classify_neighbors(ids, queries, neighbors, labels)
         relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
-        return self._scored(ids, queries, relative, labels)
+        return self._scored(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
 
-    def neighbors(self, queries: NDArray[np.float32]) -> Neighbors:
-        """The anchors most similar to (m, d) unit image queries, as many as the recipe keeps."""
+    def neighbors(self, queries: NDArray[np.float32], *, spare: int = 0) -> Neighbors:
+        """The anchors most similar to (m, d) unit image queries: the recipe's k, and some more."""
         recipe = self.recipe
-        return self.anchors.top_k("image", queries, recipe.k[0], centred=recipe.centred)
+        return self.anchors.top_k("image", queries, recipe.k[0] + spare, centred=recipe.centred)
 
     def classify_neighbors(
         self,
@@ -274,22 +275,25 @@ class Model:
         neighbors: Neighbors,
         labels: LabelSet,
     ) -> Iterator[Prediction]:
-        """Classify m unit queries whose k nearest image anchors are known."""
-        relative = relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
-        return self._scored(ids, queries, relative, labels)
+        """Classify m unit queries whose nearest image anchors, k or more of them, are known."""
+        k, near = self.recipe.k[0], neighbors.similarities
+        nearest = Neighbors(neighbors.indices[:, :k], near[:, :k])
+        relative = relative_vectors(nearest, self.recipe.p[0], len(self.anchors))
+        return self._scored(ids, queries, relative, near, labels)
 
     def _scored(
         self,
         ids: Sequence[str],
         queries: NDArray[np.float32],
         relative: RelativeVectors,
+        near: NDArray[np.float32],
         labels: LabelSet,
     ) -> Iterator[Prediction]:
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
         for i, name in enumerate(ids):
-            made_of = Evidence(self.anchors, labels, queries[i], one(relative, i), prompt_scores[i])
-            yield self._prediction(name, scores[i], made_of)
+            mine = queries[i], near[i], one(relative, i), prompt_scores[i]
+            yield self._prediction(name, scores[i], Evidence(self.anchors, labels, *mine))
 
     def _prediction(
         self,
