@@ -209,8 +209,8 @@ def _best(model: Model, asked: Questions, kind: str, target: float, told: Told) 
                 break  # looking further takes longer
     enough = [measured for measured in tried if measured.agreement >= target]
     if enough:
-        return min(enough, key=lambda measured: measured.milliseconds)
-    return max(tried, key=lambda measured: (measured.agreement, -measured.milliseconds))
+        return max(enough, key=lambda measured: measured.ratio)
+    return max(tried, key=lambda measured: (measured.agreement, measured.ratio))
 
 
 def _settings(kind: str, count: int) -> Iterator[Sequence[Approximation]]:

@@ -254,7 +254,7 @@ def test_of_the_settings_that_agree_often_enough_the_fastest_is_kept(
 ) -> None:
     def told(self: Comparison, approximation: Approximation) -> Measured:
         candidates = approximation.setting.candidates
-        return Measured(approximation.setting, 0.9, 0.95, 1.0, abs(candidates - 2) + 1)
+        return Measured(approximation.setting, 0.9, 0.95, 5.0 - abs(candidates - 2), 1.0)
 
     monkeypatch.setattr(Comparison, "measure", told)
     assert built(store, target=0.9).setting == Setting(nprobes=1, candidates=2.0)
