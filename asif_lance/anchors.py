@@ -103,10 +103,13 @@ class Anchors:
         """The mean of one side's live vectors and all distances from it, found at first use."""
         if side not in self._centres:
             blocks = self._blocks_of(side)
-            held = zip(self._fragments, self._sources, strict=True)
-            totals = [f.total(self.dataset, source, f"{side}_vector") for f, source in held]
-            totals += [total(block) for block in blocks[len(totals) :]]
-            self._centres[side] = centre_of(blocks, totals, self.live, self._release_of(blocks))
+            release = self._release_of(blocks)
+            totals = []
+            for i, source in enumerate(self._sources):
+                totals.append(self._fragments[i].total(self.dataset, source, f"{side}_vector"))
+                release(i)
+            totals += [total(block) for block in blocks[len(totals) :]]  # imagined ones
+            self._centres[side] = centre_of(blocks, totals, self.live, release)
         return self._centres[side]
 
     def top_k(
