@@ -36,7 +36,7 @@ NEAREST = 0.25
 
 _GRID = 2.0**-24
 _SAME = 2.0**-20  # a variance below it is that of rounding to float16
-_TAKEN = 2**18  # numbers widened at a time: they stay in the cache
+_TAKEN = 2**17  # numbers widened at a time: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,13 @@ def _distances(block: torch.Tensor, mean: Doubles) -> Doubles:
 
 
 def _wide(rows: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Copy rows to float64, a few at a time, where they lie; MPS has no float64."""
-    for part in torch.split(rows, max(_TAKEN // max(rows.shape[1], 1), 1)):
-        home = part.cpu() if part.device.type == "mps" else part
-        yield home.float().double()
+    """Copy rows to float64, a few at a time, where they lie; the next part overwrites the last."""
+    step = max(_TAKEN // max(rows.shape[1], 1), 1)
+    home = "cpu" if rows.device.type == "mps" else rows.device  # MPS has no float64
+    # By way of float32 is faster than at one go, and new memory costs as much as converting.
+    kinds = (torch.float32, torch.float64)
+    buffers = [torch.empty((step, rows.shape[1]), dtype=kind, device=home) for kind in kinds]
+    for part in torch.split(rows, step):
+        for buffer in buffers:
+            part = buffer[: part.shape[0]].copy_(part)
+        yield part

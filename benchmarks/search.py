@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from asif_lance.blocks import Blocks
+from asif_lance.means import Centre, centre_of, total
 from asif_lance.products import product_types
 from asif_lance.search import exact_top_k, unit_queries
 
@@ -34,7 +35,7 @@ try:
 except ImportError:
     faiss = None  # type: ignore[assignment]  # optional
 
-DATA = ("isotropic", "clustered", "sorted", "fivefold", "equal")
+DATA = ("isotropic", "clustered", "sorted", "fivefold", "equal", "crowded")
 Task = Callable[[], object]
 
 
@@ -48,6 +49,8 @@ def make_anchors(kind: str, n: int, d: int, rng: np.random.Generator) -> NDArray
             part = centres[np.arange(start, start + len(part)) * 200 // n] + 0.7 * part
         if kind == "fivefold":  # photos with five captions
             part = part[np.arange(len(part)) // 5]
+        if kind == "crowded":  # around one mean, as pictures are
+            part += 0.7 * centres[0]
         if kind == "equal":
             part[:] = centres[0]
         anchors[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
@@ -129,6 +132,8 @@ def contenders(
         tasks = {"reading the bytes": lambda: words.sum(), "exact_top_k": tasks["exact_top_k"]}
     elif torch.bfloat16 in product_types(len(queries), Blocks(narrow), narrow.device):
         tasks["bare bfloat16 product"] = fastest_product(narrow, given, torch.bfloat16)
+    if options.recipe_terms:
+        tasks |= centred(narrow, queries, k)
     if not options.lean:
         wide = narrow.float()
         tasks["torch.topk(q @ a.T)"] = lambda: torch.topk(given @ wide.T, k)
@@ -138,6 +143,22 @@ def contenders(
             tasks["FAISS IndexFlatIP"] = lambda: index.search(queries, k)
         tasks["LanceDB flat"] = lance_search(anchors, queries, k, at)
     return tasks
+
+
+def centred(anchors: torch.Tensor, queries: NDArray[np.float32], k: int) -> dict[str, Task]:
+    """Search by cosines of differences from the mean; the mean is found once per version."""
+
+    def find() -> Centre:
+        live = np.ones(len(anchors), dtype=np.bool_)
+        return centre_of([anchors], [total(anchors)], live, lambda block: None)
+
+    centre = find()
+
+    def run() -> object:
+        turned, offset = centre.turn(queries)
+        return exact_top_k(turned, anchors, k, offset=offset, scale=centre.scale)
+
+    return {"exact_top_k, centred": run, "mean, once a version": find}
 
 
 def compare(tasks: dict[str, Task], options: argparse.Namespace, m: int) -> None:
@@ -165,6 +186,7 @@ def main() -> None:
     parser.add_argument("--data", choices=DATA, default="isotropic")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lean", action="store_true", help="only the floor and exact_top_k")
+    parser.add_argument("--recipe-terms", action="store_true", help="search centred, too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu", action="store_true", help="processor time, of all threads")
     options = parser.parse_args()

@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     root = stamps.fetch(options.stamps)
     pictures = stamps.pictures_of_stamps(root)
-    images, prompts = _images(pictures), _prompts(stamps.split(pictures, root).labels)
+    images, prompts = encoded_images(pictures), _prompts(stamps.split(pictures, root).labels)
     captions = text_encoder().encode([p.caption for p in pictures])
     texts = {str(p.path): vector for p, vector in zip(pictures, captions, strict=True)}
     table, shares = Table("salt", "pairs", "held out", "right"), []
@@ -53,7 +53,8 @@ def main() -> None:
     print(f"mean {statistics.mean(shares):.1%}, standard deviation {100 * spread:.1f} points")
 
 
-def _images(pictures: Sequence[stamps.Picture]) -> Vectors:
+def encoded_images(pictures: Sequence[stamps.Picture]) -> Vectors:
+    """Embed pictures with the default encoder: path -> (d,); without those that cannot be read."""
     encoder = image_encoder()
     vectors: Vectors = {}
     rest = iter(pictures)

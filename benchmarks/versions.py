@@ -37,7 +37,8 @@ from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.model import open_model
 what, uri, version, labels, limit = sys.argv[1:6]
 rng = np.random.default_rng(7)
-model = open_model(uri, version, device="cpu", memory_limit=int(limit) or None)
+how = {"recipe_name": "paper", "device": "cpu", "memory_limit": int(limit) or None}
+model = open_model(uri, version, **how)
 names = {str(i): rng.normal(size=model.store.text.dimension) for i in range(int(labels))}
 image = unit_queries(rng.normal(size=(1, model.store.image.dimension)))
 torch.mm(torch.ones(64, 64), torch.ones(64, 64))
@@ -56,7 +57,7 @@ if what == "read":
     exact_top_k(unit_queries(np.stack(list(names.values()))), sides[1], 800)
     exact_top_k(image, sides[0], 800)
 else:
-    model = open_model(uri, version, device="cpu", memory_limit=int(limit) or None)
+    model = open_model(uri, version, **how)
     anchors = model.anchors; anchors.image, anchors.text
     loaded = time.perf_counter() - start
     compiled = model.label_vectors(names)
@@ -160,7 +161,7 @@ def in_memory(uri: str, labels: int, rounds: int) -> dict[str, list[float]]:
 
     rng = np.random.default_rng(7)
     seconds: dict[str, list[float]] = {"v1": [], "v2": [], "v3": []}
-    first = open_model(uri, "v1", device="cpu")
+    first = open_model(uri, "v1", recipe_name="paper", device="cpu")
     prompts = {str(i): rng.normal(size=first.store.text.dimension) for i in range(labels)}
     image = rng.normal(size=(1, first.store.image.dimension)).astype(np.float32)
     held = first.label_vectors(prompts)
@@ -170,9 +171,9 @@ def in_memory(uri: str, labels: int, rounds: int) -> dict[str, list[float]]:
             forget_compiled(uri)
             first.label_vectors(prompts)  # as the version before left it
             if version == "v3":
-                open_model(uri, "v2", device="cpu").label_vectors(prompts)
+                open_model(uri, "v2", recipe_name="paper", device="cpu").label_vectors(prompts)
             start = time.perf_counter()
-            model = open_model(uri, version, device="cpu")
+            model = open_model(uri, version, recipe_name="paper", device="cpu")
             compiled = model.label_vectors(prompts)
             seconds[version].append(time.perf_counter() - start)
             next(iter(model.classify_vectors(["x"], image, compiled)))

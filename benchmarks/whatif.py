@@ -27,6 +27,7 @@ from asif_lance.model import Model
 Floats = NDArray[np.float32]
 
 IMAGE, TEXT = 1280, 384
+RECIPE = "paper"  # under a centred one all images are searched again
 _NOISE = 0.3  # length of the noise beside a unit vector
 _CENTRES = 300
 
@@ -127,7 +128,7 @@ def compare(
         store.add(rows(image[at], text[at], start))
     store.publish(command="ingest")
     names = [f"image {i}" for i in range(len(images))]
-    model = asif_lance.open(uri, device="cpu")
+    model = asif_lance.open(uri, recipe_name=RECIPE, device="cpu")
     begun = time.perf_counter()
     with runs.Recorder(store, model.label_vectors(labels), model.recipe) as run:
         for prediction in model.classify_vectors(names, images, model.label_vectors(labels)):
@@ -155,7 +156,9 @@ def compare(
         else:
             store.add(new)
         store.publish(command=what)
-        now = label_of(asif_lance.open(uri, device="cpu"), names, images, labels)
+        now = label_of(
+            asif_lance.open(uri, recipe_name=RECIPE, device="cpu"), names, images, labels
+        )
         real = time.perf_counter() - begun
         flips = {i: (was[i], now[i]) for i in was if was[i] != now[i]}
         said = {c.before.image: (c.before.label, c.after.label) for c in found.flips}

@@ -167,3 +167,25 @@ def test_a_new_caption_that_equals_an_old_one_takes_its_place_by_its_id(store: P
     store.publish(command="ingest")
     check(store, k=300)
     check(store)
+
+
+def test_centred_neighbors_are_kept_for_equal_states_only(
+    store: PairStore, searches: list[int]
+) -> None:
+    def same(version: str) -> None:
+        anchors = Anchors(store.dataset(version))
+        found = prompt_neighbors(anchors, PROMPTS, K, centred=True, worth=0)
+        fresh = anchors.top_k("text", PROMPTS, K, centred=True)
+        np.testing.assert_array_equal(found.indices, fresh.indices)
+        np.testing.assert_array_equal(found.similarities, fresh.similarities)
+
+    check(store)  # raw neighbors of the same prompts are kept beside them
+    searches.clear()
+    same("v1")
+    same("v1")
+    assert len(searches) == 3  # found once, and twice to compare with
+    add(store, 4000, 4050)
+    delete(store, names(700, 720))
+    for version in ("v3", "v2", "v1"):
+        same(version)
+    check(store)
