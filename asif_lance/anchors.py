@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -22,6 +22,7 @@ from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
 from asif_lance.fragments import fragment_of, mask_of
 from asif_lance.means import Centre, centre_of, total
+from asif_lance.products import Doubles
 from asif_lance.records import Neighbors
 from asif_lance.search import exact_top_k
 
@@ -38,6 +39,7 @@ class Anchors:
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions. Empty where no version holds them.
         files: names each fragment's files alone.
+        fragment_ids: (fragments,) uint64, ascending; Lance's own.
         rows_per_fragment: (fragments,) int64, dead rows included.
     """
 
@@ -61,6 +63,7 @@ class Anchors:
         held = zip(self._fragments, self._sources, strict=True)
         self._masks = [mask_of(fragment, source) for fragment, source in held]
         self.state = tuple(mask.key for mask in self._masks)
+        self.fragment_ids = np.array([s.fragment_id for s in self._sources], dtype=np.uint64)
         self.files = tuple(fragment.key for fragment in self._fragments)
         self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
         self.live: NDArray[np.bool_] = np.concatenate(
@@ -83,10 +86,9 @@ class Anchors:
     def tie_order(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ranks of the ids at (m,) positions: equal cosines go to the smaller `pair_id`."""
         distinct, place = np.unique(positions, return_inverse=True)
-        order = pl.Series(self.pair_ids.take(pa.array(distinct))).arg_sort().to_numpy()
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        return rank[place]
+        rank = pc.rank(self.pair_ids.take(pa.array(distinct)), tiebreaker="first")
+        ranks: NDArray[np.int64] = rank.to_numpy().astype(np.int64)[place]
+        return ranks
 
     @cached_property
     def image(self) -> list[torch.Tensor]:
@@ -120,18 +122,26 @@ class Anchors:
         Similar by cosine: that of the vectors, or `centred`, of their differences from the mean.
         """
         blocks = self._blocks_of(side)
-        centre = self.centre(side) if centred else None
-        turned, offset = (queries, None) if centre is None else centre.turn(queries)
+        turned, offset, scale = self.terms(side, queries, centred=centred)
         return exact_top_k(
             torch.from_numpy(turned).to(self._device),
             blocks,
             k,
             offset=offset,
-            scale=None if centre is None else centre.scale,
+            scale=scale,
             live=self.live,
             tie_order=self.tie_order,
             release=self._release_of(blocks),
         )
+
+    def terms(
+        self, side: Side, queries: NDArray[np.float32], *, centred: bool = False
+    ) -> tuple[NDArray[np.float32], Doubles | None, Doubles | None]:
+        """Turned queries, offsets (m,) and scales (n,): similarity = (q·a + offset) * scale."""
+        if not centred:
+            return queries, None, None
+        centre = self.centre(side)
+        return *centre.turn(queries), centre.scale
 
     def similarities(
         self,
@@ -152,17 +162,33 @@ class Anchors:
         return similar.astype(query.dtype)
 
     def top_k_among(
-        self, side: Side, positions: NDArray[np.int64], queries: NDArray[np.float32], k: int
+        self,
+        side: Side,
+        positions: NDArray[np.int64],
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        centred: bool = False,
+        gathered: torch.Tensor | None = None,
     ) -> Neighbors:
-        """The same, of the anchors at (r,) distinct live positions only."""
-        blocks = Blocks(self._blocks_of(side))
+        """The same, of the anchors at (r,) distinct live positions only.
+
+        `gathered` spares reading their vectors again: what `gather` gave for these positions.
+        """
+        turned, offset, scale = self.terms(side, queries, centred=centred)
         found = exact_top_k(
-            queries,
-            blocks.take(positions).cpu(),
+            turned,
+            self.gather(side, positions) if gathered is None else gathered,
             k,
+            offset=offset,
+            scale=None if scale is None else scale[positions],
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)
+
+    def gather(self, side: Side, positions: NDArray[np.int64]) -> torch.Tensor:
+        """The stored vectors at (r,) positions as they are: (r, d) float16 in main memory."""
+        return Blocks(self._blocks_of(side)).take(positions).cpu()
 
     def vectors(self, side: Side, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors at (m,) positions as (m, d) float32."""

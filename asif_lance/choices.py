@@ -1,78 +1,156 @@
-"""Settings that belong to a model version because tuning chose them: table `choices`.
+"""How a model version may be searched without comparing everything, as it was measured.
 
-A choice is its version's alone: one that comes after has other pairs, and answers with the default
-until it is tuned itself. What a user gives (a recipe, k, p or ensemble) always goes first.
+A choice is kept in the configuration of the pairs table, which Lance versions with the rows: later
+versions inherit it, older ones do not have it, restored ones have their own again, and forgetting
+carries it along. It holds settings and figures, nothing of any pair.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
-import pyarrow as pa
+import lance
 
-from asif_lance.recipes import Recipe, recipe
-from asif_lance.schema import CHOICES_SCHEMA
-from asif_lance.store import PairStore
-from asif_lance.tables import open_table, retried, upsert
+from asif_lance.errors import SearchUnavailableError
+from asif_lance.recipes import Recipe
+
+Search = Literal["exact", "index", "sampled"]
+SEARCHES: tuple[str, ...] = get_args(Search)
+
+#: The name of the index of the image side in Lance.
+INDEX = "asif_image"
+
+_KEY = "asif.search."
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What was chosen for a version, and on what evidence.
+class Setting:
+    """Where to look for neighbors; what only the other kind of search knows is 0.
 
     Attributes:
-        version: the model version's name.
-        recipe: with its k and p.
-        ensemble: how a class's prompts become one score.
-        top_1: share right of the pictures that made the choice: optimistic.
-        pictures: how many those were.
-        comparisons: how many choices were compared.
-        held_out: share right of pictures that had no say; None if none were held out.
+        nprobes: partitions of the index that are looked into.
+        candidates: how many of them, as a multiple of k, are ranked by their true similarities.
+        fraction: the share of the anchors without weight for any label that are compared.
     """
 
+    nprobes: int = 0
+    candidates: float = 0.0
+    fraction: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a setting gave, beside exact search, on the same queries one by one.
+
+    Attributes:
+        setting: what was measured.
+        recall: mean share of the k exact neighbors that were found.
+        agreement: share of queries that got the same label as by exact search.
+        ratio: exact search's time to this one's, means.
+        milliseconds: mean time of one query.
+    """
+
+    setting: Setting
+    recall: float
+    agreement: float
+    ratio: float
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The setting that serves a version, and what it was measured on.
+
+    Attributes:
+        search: `index` or `sampled`.
+        kind: of index, such as `IVF_RQ`; `sampled` for none.
+        metric: of the index.
+        measured: what the setting gave.
+        target: the agreement that was asked for.
+        version: the model version that it was measured on.
+        recipe: the recipe that it was measured with, as a dictionary.
+        queries: how many queries.
+        labels: how many labels.
+        asked: where queries and labels came from, for people.
+        seconds: how long building the index took; 0 for none.
+    """
+
+    search: str
+    kind: str
+    metric: str
+    measured: Measured
+    target: float
     version: str
-    recipe: Recipe
-    ensemble: str
-    top_1: float
-    pictures: int
-    comparisons: int
-    held_out: float | None
+    recipe: dict[str, Any]
+    queries: int
+    labels: int
+    asked: str
+    seconds: float
+
+    @property
+    def setting(self) -> Setting:
+        """The setting itself."""
+        return self.measured.setting
 
 
-def store_choice(store: PairStore, chosen: Stored) -> None:
-    """Keep a choice with its version, in place of an earlier one.
+def load(state: lance.LanceDataset, search: str) -> Choice | None:
+    """The choice of a state of the pairs table; None if it has none, or its index is gone."""
+    text = state.config().get(_KEY + search)
+    if text is None or (search == "index" and not has_index(state)):
+        return None
+    value = json.loads(text)
+    measured = value.pop("measured")
+    setting = Setting(**measured.pop("setting"))
+    return Choice(**value, measured=Measured(**measured, setting=setting))
+
+
+def keep(head: lance.LanceDataset, choice: Choice) -> None:
+    """Write a choice down at head."""
+    head.update_config({_KEY + choice.search: json.dumps(asdict(choice))})
+
+
+def drop(head: lance.LanceDataset, search: str) -> None:
+    """Take a choice away, if there is one."""
+    if _KEY + search in head.config():
+        head.update_config({_KEY + search: None})
+
+
+def required(state: lance.LanceDataset, search: str, version: str, recipe: Recipe) -> Choice:
+    """The choice that serves a version under a recipe.
 
     Raises:
-        StorageError, DatabaseBusyError: it cannot be written.
+        SearchUnavailableError: it has none, or one that was measured with another recipe.
     """
-    row = {
-        "version": chosen.version,
-        "recipe": chosen.recipe.name,
-        "k": list(chosen.recipe.k),
-        "p": list(chosen.recipe.p),
-        "ensemble": chosen.ensemble,
-        "top_1": chosen.top_1,
-        "pictures": chosen.pictures,
-        "comparisons": chosen.comparisons,
-        "held_out": chosen.held_out,
-        "created_at": datetime.now(UTC),
-    }
-    with store.writing("tune"):
-        rows = pa.Table.from_pylist([row], schema=CHOICES_SCHEMA)
-        upsert(open_table(store.uri, "choices"), rows, "version")
+    choice = load(state, search)
+    kind = " --kind sampled" if search == "sampled" else ""
+    if choice is None:
+        raise SearchUnavailableError(
+            version,
+            f"{version} has nothing measured for --search {search}: `asif-lance index build{kind}` "
+            "does that for the newest version and those after it; --search exact always works",
+        )
+    if choice.recipe != as_values(recipe):
+        raise SearchUnavailableError(
+            version,
+            f"--search {search} of {version} was measured with {_told(choice.recipe)}, not "
+            f"{_told(as_values(recipe))}: run `asif-lance index build{kind}` with these options, "
+            "or use --search exact",
+        )
+    return choice
 
 
-def stored_choice(store: PairStore, version: str) -> Stored | None:
-    """What was chosen for a version, if anything.
+def has_index(state: lance.LanceDataset) -> bool:
+    """Whether a state has the index of the image side."""
+    return any(index.name == INDEX for index in state.describe_indices())
 
-    Raises:
-        InputError: a recipe that this release does not know.
-    """
-    rows = retried(lambda: open_table(store.uri, "choices").to_table().to_pylist())
-    for row in rows:
-        if row["version"] == version:
-            own = recipe(row["recipe"], k=tuple(row["k"]), p=tuple(row["p"]))
-            evidence = (row["top_1"], row["pictures"], row["comparisons"], row["held_out"])
-            return Stored(version, own, row["ensemble"], *evidence)
-    return None
+
+def as_values(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as what comes back from JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return values
+
+
+def _told(recipe: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in recipe.items())

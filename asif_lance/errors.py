@@ -9,6 +9,7 @@
     │   ├── DatabaseBusyError          another writer holds the lock
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
+    ├── SearchUnavailableError         no index, or none for this recipe: `asif-lance index build`
     ├── InvalidNameError               a tag or alias that cannot be used
     ├── AuditError                     SQL that is wrong or not allowed
     ├── PredicateError                 SQL that does not fit the pairs table
@@ -90,6 +91,14 @@ class VersionNotFoundError(AsifError):
         self.name, self.known = name, known
         newest = ", ".join(known[-5:]) or "none yet"
         super().__init__(f"no model version {name!r}; there are: {newest}")
+
+
+class SearchUnavailableError(AsifError):
+    """The model version cannot be searched in the way that was asked for."""
+
+    def __init__(self, version: str, reason: str) -> None:
+        self.version = version
+        super().__init__(reason)
 
 
 class InvalidNameError(AsifError):

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.anchors import Anchors
-from asif_lance.choices import stored_choice
+from asif_lance.approximate import Approximation, approximation
+from asif_lance.choices import Search
 from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
@@ -43,12 +44,13 @@ from asif_lance.labels import (
 )
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import DEFAULT, Recipe, recipe
-from asif_lance.records import BROUGHT, ModelVersion, Neighbors, Reject
+from asif_lance.records import BROUGHT, SPARE, ModelVersion, Neighbors, Reject, RelativeVectors
 from asif_lance.relative import best_scores, one, relative_vectors
 from asif_lance.relative import scores as relative_scores
 from asif_lance.retrieve import Match, retrieve
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
+from asif_lance.tuned import stored_choice
 
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
@@ -69,6 +71,7 @@ class Model:
         version: the model version.
         recipe: how it compares.
         ensemble: how a class's prompts become one score where nothing is said.
+        approximate: how pictures are compared if not with all anchors.
     """
 
     def __init__(
@@ -80,7 +83,9 @@ class Model:
         ensemble: Ensemble = "max",
         device: str = "auto",
         memory_limit: int | None = None,
+        approximate: Approximation | None = None,
     ) -> None:
+        self.approximate = approximate
         self.store, self.version, self.recipe = store, version, recipe
         self.ensemble = ensemble
         self._memory_limit = memory_limit
@@ -252,13 +257,16 @@ class Model:
     def _classified(
         self, ids: Sequence[str], queries: NDArray[np.float32], labels: LabelSet
     ) -> Iterator[Prediction]:
-        neighbors = self.neighbors(queries)
-        return self.classify_neighbors(ids, queries, neighbors, labels)
+        if self.approximate is None:
+            neighbors = self.neighbors(queries, spare=SPARE)
+            return self.classify_neighbors(ids, queries, neighbors, labels)
+        relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
+        return self._scored(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
 
-    def neighbors(self, queries: NDArray[np.float32]) -> Neighbors:
-        """The anchors most similar to (m, d) unit image queries, as many as the recipe keeps."""
+    def neighbors(self, queries: NDArray[np.float32], *, spare: int = 0) -> Neighbors:
+        """The anchors most similar to (m, d) unit image queries: the recipe's k, and some more."""
         recipe = self.recipe
-        return self.anchors.top_k("image", queries, recipe.k[0], centred=recipe.centred)
+        return self.anchors.top_k("image", queries, recipe.k[0] + spare, centred=recipe.centred)
 
     def classify_neighbors(
         self,
@@ -267,13 +275,25 @@ class Model:
         neighbors: Neighbors,
         labels: LabelSet,
     ) -> Iterator[Prediction]:
-        """Classify m unit queries whose k nearest image anchors are known."""
-        relative = relative_vectors(neighbors, self.recipe.p[0], len(self.anchors))
+        """Classify m unit queries whose nearest image anchors, k or more of them, are known."""
+        k, near = self.recipe.k[0], neighbors.similarities
+        nearest = Neighbors(neighbors.indices[:, :k], near[:, :k])
+        relative = relative_vectors(nearest, self.recipe.p[0], len(self.anchors))
+        return self._scored(ids, queries, relative, near, labels)
+
+    def _scored(
+        self,
+        ids: Sequence[str],
+        queries: NDArray[np.float32],
+        relative: RelativeVectors,
+        near: NDArray[np.float32],
+        labels: LabelSet,
+    ) -> Iterator[Prediction]:
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
         for i, name in enumerate(ids):
-            made_of = Evidence(self.anchors, labels, queries[i], one(relative, i), prompt_scores[i])
-            yield self._prediction(name, scores[i], made_of)
+            mine = queries[i], near[i], one(relative, i), prompt_scores[i]
+            yield self._prediction(name, scores[i], Evidence(self.anchors, labels, *mine))
 
     def _prediction(
         self,
@@ -296,6 +316,7 @@ def open_model(
     p: float | tuple[float, float] | None = None,
     device: str = "auto",
     memory_limit: int | None = None,
+    search: Search = "exact",
 ) -> Model:
     """Bind a database's model version: the newest, a named one, or the one of a point in time.
 
@@ -309,10 +330,14 @@ def open_model(
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda` or `mps`.
         memory_limit: bytes that the vectors of one side may occupy; see `Anchors`.
+        search: `exact`, or how pictures are compared with fewer anchors, as `indices.build` chose
+            it for this version: through the `index`, or those that the labels depend on and a
+            sample of the others (`sampled`).
 
     Raises:
         DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.
         VersionNotFoundError: no such version.
+        SearchUnavailableError: nothing was measured for such a search of this version.
         InputError: both `model` and `as_of`, or an unusable recipe.
     """
     if model is not None and as_of is not None:
@@ -325,8 +350,17 @@ def open_model(
         stored = stored_choice(store, version.name)
         if stored is not None:
             chosen, ensemble = stored.recipe, ensemble_named(stored.ensemble)
+    approximate = None
+    if search != "exact":
+        approximate = approximation(search, store.dataset(version.name), version.name, chosen)
     return Model(
-        store, version, chosen, ensemble=ensemble, device=device, memory_limit=memory_limit
+        store,
+        version,
+        chosen,
+        ensemble=ensemble,
+        device=device,
+        memory_limit=memory_limit,
+        approximate=approximate,
     )
 
 

@@ -42,6 +42,8 @@ class Evidence:
         anchors: the model version's anchors.
         labels: the label set that was scored.
         vector: (d,) float32, the image's embedding.
+        similarities: (k or more,) float32, those with the nearest anchors, best first; none if they
+            were not found by exact search.
         relative: the image's relative vector, one row.
         prompt_scores: (t,) score of each relative vector of the label set.
     """
@@ -49,6 +51,7 @@ class Evidence:
     anchors: Anchors
     labels: LabelSet
     vector: NDArray[np.float32]
+    similarities: NDArray[np.float32]
     relative: RelativeVectors
     prompt_scores: NDArray[np.float64]
 

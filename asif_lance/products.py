@@ -105,9 +105,12 @@ def _by_matrix(
 ) -> Doubles:
     """Multiply every query with every distinct anchor, and pick."""
     products = np.empty(len(rows), dtype=np.float64)
+    as_they_are = len(anchors.blocks) == 1 and len(distinct) == len(anchors)
     for start in range(0, len(distinct), widen.rows):
         stop = start + widen.rows
-        matrix = widen.multiply(widen(anchors.take(distinct[start:stop])), wide.T).cpu().numpy()
+        here = distinct[start:stop]
+        taken = anchors.blocks[0][start:stop] if as_they_are else anchors.take(here)
+        matrix = widen.multiply(widen(taken), wide.T).cpu().numpy()
         here = np.flatnonzero((position >= start) & (position < stop))
         products[here] = matrix[position[here] - start, rows[here]]
     return products

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 #: The encoder name of embeddings that users bring without saying what made them.
 BROUGHT = "vectors"
 
+#: Neighbors found beyond the k that count, so that what enters when others go is known already.
+SPARE = 64
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderPin:

@@ -22,7 +22,9 @@ from .records import Neighbors, RelativeVectors
 _PAIRS = 2**22  # products held at a time
 
 
-def relative_vectors(neighbors: Neighbors, p: float, n: int) -> RelativeVectors:
+def relative_vectors(
+    neighbors: Neighbors, p: float, n: int, counts: NDArray[np.float64] | None = None
+) -> RelativeVectors:
     """Turn similarities to the k nearest anchors into relative vectors (paper, definition 2.1).
 
     Negative similarities become 0, the others are raised to p, and each row is divided by its L2
@@ -32,6 +34,8 @@ def relative_vectors(neighbors: Neighbors, p: float, n: int) -> RelativeVectors:
         neighbors: (m, k) indices and similarities.
         p: exponent, above 0.
         n: number of anchors that the indices refer to.
+        counts: (m, k) how many anchors each neighbor stands for in the norm, where neighbors are a
+            sample; one that stands for none is left out. None for one each.
 
     Returns:
         (m, k) values in the neighbors' order, computed in float64, stored as float32.
@@ -44,7 +48,11 @@ def relative_vectors(neighbors: Neighbors, p: float, n: int) -> RelativeVectors:
     values = np.maximum(neighbors.similarities.astype(np.float64), 0.0)
     values /= _or_one(values.max(axis=1, initial=0.0))  # so that no power underflows as a whole
     values **= p
-    values /= _or_one(np.sqrt(np.square(values).sum(axis=1)))
+    squares = np.square(values)
+    if counts is not None:
+        squares *= counts
+        values[counts == 0] = 0.0
+    values /= _or_one(np.sqrt(squares.sum(axis=1)))
     return RelativeVectors(neighbors.indices, values.astype(np.float32), n)
 
 

@@ -24,7 +24,7 @@ from asif_lance.versions import Ledger
 _BOOKKEEPING = (
     *("versions", "rejects", "receipts", "migrations"),
     *("runs", "predictions", "attributions", "queries", "prompts"),
-    "choices",
+    "tuned",
 )
 # A fragment is worth rewriting when it is less than half full or a tenth of it is deleted.
 _FULL_ENOUGH = ROWS_PER_FRAGMENT // 2

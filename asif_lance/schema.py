@@ -71,8 +71,8 @@ RECEIPTS_SCHEMA = pa.schema(
     ]
 )
 
-#: Settings that tuning chose, see `choices`; k and p of image and text side.
-CHOICES_SCHEMA = pa.schema(
+#: Settings that tuning chose, see `tuned`; k and p of image and text side.
+TUNED_SCHEMA = pa.schema(
     [
         pa.field("version", pa.string(), nullable=False),
         pa.field("recipe", pa.string(), nullable=False),

@@ -27,6 +27,7 @@ TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 _BATCH = 256  # queries that share one pass over the anchors
 _CROWDED = 3.0  # so many times the proposals cost more than the next better product
 _FEW = 3  # so many queries take less time one by one, each at the speed of memory
+_SHORTLIST = 4  # times k: among fewer anchors every one is proposed, which spares the fast pass
 
 
 def unit_queries(vectors: ArrayLike | torch.Tensor) -> NDArray[np.float32]:
@@ -110,14 +111,22 @@ def exact_top_k(
 
 def _search(batch: _Batch, device: torch.device, *, guess: bool) -> tuple[Doubles, Longs]:
     """Search one batch; queries whose guessed floor was too high once more without a guess."""
+    if len(batch.table.anchors) <= _SHORTLIST * batch.k:
+        return batch.checked(*batch.best(_everything(batch)))
     product, floors = _prepared(batch, device, guess=guess)
     found, short = propose(product, batch.table, batch.k, batch.settle, floors)
     values, indices = batch.best(found)
     if short.any() and guess:
         values[short], indices[short] = _search(batch.where(short), device, guess=False)
-    if (indices < 0).any():
-        raise InvalidVectorError("some anchors hold NaN: their similarities cannot be compared")
-    return values, indices
+    return batch.checked(values, indices)
+
+
+def _everything(batch: _Batch) -> Proposals:
+    live = batch.table.live
+    anchors = np.arange(len(batch.table.anchors)) if live is None else np.flatnonzero(live)
+    rows = np.repeat(np.arange(len(batch.queries)), len(anchors))
+    indices = np.tile(anchors, len(batch.queries))
+    return Proposals(rows, indices, np.zeros(len(rows), dtype=np.float32))
 
 
 def _prepared(
@@ -180,6 +189,12 @@ class _Batch:
             torch.nn.functional.pad(similarity.gather(1, order), width, value=-np.inf).numpy(),
             torch.nn.functional.pad(index.gather(1, order), width, value=-1).numpy(),
         )
+
+    def checked(self, values: Doubles, indices: Longs) -> tuple[Doubles, Longs]:
+        """Pass what `best` found, unless anchors that are no numbers had a part in it."""
+        if (indices < 0).any() or np.isnan(values).any():
+            raise InvalidVectorError("some anchors hold NaN: their similarities cannot be compared")
+        return values, indices
 
     def _untie(self, values: torch.Tensor, index: torch.Tensor, order: torch.Tensor) -> None:
         """Reorder equal ones among the k best; (m, w) each, sorted by value, `order` changes."""

@@ -11,26 +11,27 @@ anchors go or come, three things move it (the image's norm moves all labels alik
   stays at the last place in any case.
 
 So each label's new score lies between two bounds. Where the chosen label's lower bound is above all
-others' upper bounds the prediction stands; the others have to be searched again.
+others' upper bounds the prediction stands; the other contenders are for `rescored`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.records import RelativeVectors
-from asif_lance.standings import ranks
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _BATCH = 2048  # images bounded at once
-_SAME = 1e-9  # products in float64 of unit vectors agree better than that
-_ROUNDING = 1e-6  # of the float32 values that scores are sums of
+#: Cosines of unit vectors, rounded to float32, agree better than this.
+SAME = 1e-7
+#: Of scores, sums of float32 values.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,32 @@ class Images:
 
     queries: NDArray[np.float32]
     similarities: Floats
+    ranks: Longs
     weights: Floats
     best: Longs
     scores: Floats
     neighbors: int
+    pairs: int
+
+    def part(self, at: slice | Longs) -> Images:
+        """Some of them."""
+        return replace(
+            self,
+            queries=self.queries[at],
+            similarities=self.similarities[at],
+            weights=self.weights[at],
+            best=self.best[at],
+            scores=self.scores[at],
+        )
+
+    def weight_of(self, similarities: Floats, power: float) -> Floats:
+        """The relative weights before of anchors with these similarities, (m, any)."""
+        nearest = self.similarities[:, :1]
+        return self.weights[:, None] * (np.maximum(similarities, 0.0) / nearest) ** power
 
 
-def settled(images: Images, shift: Shift, vectors: Floats, changed: Mask, power: float) -> Mask:
-    """Which of m images surely keep their label.
+def contenders(images: Images, shift: Shift, vectors: Floats, changed: Mask, power: float) -> Mask:
+    """Which labels could take the place of the chosen one.
 
     Args:
         images: as recorded.
@@ -131,62 +150,48 @@ def settled(images: Images, shift: Shift, vectors: Floats, changed: Mask, power:
         power: the recipe's p of the image side.
 
     Returns:
-        (m,) bool.
+        (m, c) bool; a row without any is settled.
     """
-    sure = np.zeros(len(images.queries), dtype=np.bool_)
+    open_ = np.ones(images.scores.shape, dtype=np.bool_)
     with np.errstate(all="ignore"):  # what overflows is no number, and nothing is sure of it
-        for start in range(0, len(sure), _BATCH):
+        for start in range(0, len(open_), _BATCH):
             at = slice(start, start + _BATCH)
-            sure[at] = _settled(_part(images, at), shift, vectors, changed, power)
-    return sure
+            open_[at] = _contenders(images.part(at), shift, vectors, changed, power)
+    return open_
 
 
-def _part(images: Images, at: slice) -> Images:
-    return Images(
-        images.queries[at],
-        images.similarities[at],
-        images.weights[at],
-        images.best[at],
-        images.scores[at],
-        images.neighbors,
-    )
-
-
-def _settled(images: Images, shift: Shift, vectors: Floats, changed: Mask, power: float) -> Mask:
+def _contenders(images: Images, shift: Shift, vectors: Floats, changed: Mask, power: float) -> Mask:
     similar = images.queries.astype(np.float64) @ vectors.T
-    nearest, last = images.similarities[:, :1], images.similarities[:, 1:2]
-    weight = images.weights[:, None] * (np.maximum(similar, 0.0) / nearest) ** power
-    inside, surely = similar >= last - _SAME, similar >= last + _SAME
+    last = _at_rank(images, np.zeros(len(similar), dtype=np.int64))
+    weight = images.weight_of(similar, power)
+    inside, surely = similar >= last - SAME, similar >= last + SAME
     counted = np.where(inside, weight, 0.0)
     unsure = np.where(inside & ~surely, weight, 0.0)
     enter, leave = (inside[:, which].sum(axis=1) for which in changed)
     known = counted @ shift.delta
-    slack = unsure @ np.abs(shift.delta) + shift.rest + _ROUNDING
-    more = _at_rank(images, np.zeros_like(enter), power) * _sum_of(shift, enter)
-    less = _at_rank(images, leave, power) * _sum_of(shift, leave)
+    slack = unsure @ np.abs(shift.delta) + shift.rest + ROUNDING
+    enter = np.minimum(enter, images.pairs - images.neighbors)
+    more = images.weight_of(last, power) * _sum_of(shift, enter)
+    less = images.weight_of(_at_rank(images, leave), power) * _sum_of(shift, leave)
     base = shift.scale * images.scores[:, shift.owner] + known
     first = np.flatnonzero(np.diff(shift.owner, prepend=-1))
     lower = np.minimum.reduceat(base - slack - less, first, axis=1)
     upper = np.maximum.reduceat(base + slack + more, first, axis=1)
     mine = np.arange(len(lower)), images.best
-    floor = lower[mine].copy()
+    floor = lower[mine][:, None]
     upper[mine] = -np.inf
-    # Written so that what is no number fails.
-    stands: Mask = (floor > upper.max(axis=1)) & (nearest[:, 0] > 0)
-    return stands
+    # Written so that what is no number stays open.
+    open_: Mask = ~((floor > upper) & (images.similarities[:, :1] > 0))
+    return open_
 
 
-def _at_rank(images: Images, leaving: Longs, power: float) -> Floats:
-    """(m, 1) the largest weight that one of the last anchors may have if so many leave."""
-    kept = ranks(images.neighbors)
-    steps = images.neighbors - 1 - kept[1:]
-    column = np.searchsorted(steps, leaving)
-    similar = images.similarities[np.arange(len(leaving)), np.minimum(column, len(steps) - 1) + 1]
-    weight: Floats = (
-        images.weights * (np.maximum(similar, 0.0) / images.similarities[:, 0]) ** power
-    )
-    weight[column >= len(steps)] = np.inf
-    return weight[:, None]
+def _at_rank(images: Images, leaving: Longs) -> Floats:
+    """(m, 1) the similarity of the last anchor that stays if so many leave, inf if not recorded."""
+    column = 1 + images.ranks[0] - (images.neighbors - 1 - leaving)
+    width = images.similarities.shape[1]
+    similar = images.similarities[np.arange(len(leaving)), np.minimum(column, width - 1)]
+    found: Floats = np.where(column < width, similar, np.inf)[:, None]
+    return found
 
 
 def _sum_of(shift: Shift, counts: Longs) -> Floats:

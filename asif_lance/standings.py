@@ -1,8 +1,9 @@
 """What is recorded of a prediction beside its answer, so that imagined pairs can be tried on it.
 
-Table `queries`, one row per prediction: the image's unit vector; how many `neighbors` it had; their
-`similarities` at the ranks of `ranks`, and the relative `weight` of the nearest, from which the
-weight of any other anchor follows; and the best labels (places in the label set) with their scores.
+Table `queries`, one row per prediction: the image's unit vector; how many `neighbors` it had;
+`similarities`, that of the nearest and those at `ranks` around the last; the relative `weight` of
+the nearest, from which that of any other anchor follows; and the best labels (places in the label
+set) with their scores.
 Table `prompts`: the run's label set as vectors, and how many `pairs` the model had: fewer
 since, and something was forgotten.
 """
@@ -18,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from asif_lance.errors import InputError
+from asif_lance.records import SPARE
 from asif_lance.store import PairStore
 from asif_lance.tables import open_table, retried, storage_errors
 
@@ -41,7 +43,8 @@ class Standings:
         images: m names.
         queries: (m, d) float32, unit vectors on the grid of `search.unit_queries`.
         neighbors: how many neighbors each image had.
-        similarities: (m, len(ranks(neighbors))) float64.
+        similarities: (m, 1 + r) float64 cosines: the nearest anchor's, then those at `ranks`.
+        ranks: (r,) int64, descending; empty if an older release recorded the run.
         weights: (m,) float64, the value of the nearest neighbor in the image's relative vector.
         best: (m,) int64, the chosen label's place in the label set.
         scores: (m, c) float64; of labels that were not recorded, at least their score.
@@ -54,6 +57,7 @@ class Standings:
     queries: NDArray[np.float32]
     neighbors: int
     similarities: Floats
+    ranks: Longs
     weights: Floats
     best: Longs
     scores: Floats
@@ -61,28 +65,32 @@ class Standings:
     pairs: int
 
 
-def ranks(neighbors: int) -> Longs:
-    """The ranks, from 0, whose similarities are kept: the first, and 0, 1, 2, 4, … from the last.
+def ranks(neighbors: int, found: int) -> Longs:
+    """The ranks, from 0, whose similarities are kept: up to SPARE on both sides of the last one's.
 
-    Pairs that come in push out the last ones: of those, the least similar that stays is a bound.
+    Pairs that come push out the last ones, and for pairs that go the next ones enter: the k-th
+    similarity is among these for up to SPARE of them.
     """
-    steps = [0, *(1 << n for n in range(max(neighbors - 1, 0).bit_length()))]
-    return np.array([0, *(neighbors - 1 - step for step in steps if step < neighbors)])
+    return np.arange(found - 1, max(neighbors - 1 - SPARE, 0) - 1, -1)
 
 
 def query_row(prediction_id: str, prediction: Prediction) -> dict[str, Any]:
-    """One row of `queries`."""
+    """One row of `queries`.
+
+    Raises:
+        InputError: the prediction was not made by exact search.
+    """
     made_of = prediction.evidence
-    near = made_of.relative.indices[0]
-    query, centred = made_of.vector.astype(np.float64), made_of.labels.recipe.centred
-    kept = near[ranks(len(near))]
+    if not len(made_of.similarities):
+        raise InputError("only predictions of exact search are recorded: what-if relies on them")
+    near, count = made_of.similarities, made_of.relative.indices.shape[1]
     place = {name: i for i, name in enumerate(made_of.labels.names)}
     best = prediction.ranking[:LABELS]
     return {
         "prediction_id": prediction_id,
         "vector": made_of.vector,
-        "neighbors": len(near),
-        "similarities": made_of.anchors.similarities("image", kept, query, centred=centred),
+        "neighbors": count,
+        "similarities": near[[0, *ranks(count, len(near))]].astype(np.float64),
         "weight": float(made_of.relative.values[0, 0]),
         "labels": [place[name] for name, _ in best],
         "scores": [score for _, score in best],
@@ -127,6 +135,8 @@ def load(store: PairStore, run_id: str, labels: int) -> Standings:
     count = int(queries["neighbors"][0].as_py())
     places = _rows(queries["labels"], np.int64)
     known = _rows(queries["scores"], np.float64)
+    similarities, pairs = _rows(queries["similarities"], np.float64), prompts["pairs"][0].as_py()
+    kept = ranks(count, min(count + SPARE, pairs))
     scores = np.repeat(known[:, -1:], labels, axis=1)
     np.put_along_axis(scores, places, known, axis=1)
     return Standings(
@@ -134,12 +144,13 @@ def load(store: PairStore, run_id: str, labels: int) -> Standings:
         images=tuple(named[i] for i in ids),
         queries=_rows(queries["vector"], np.float32),
         neighbors=count,
-        similarities=_rows(queries["similarities"], np.float64),
+        similarities=similarities,
+        ranks=kept if similarities.shape[1] == 1 + len(kept) else kept[:0],
         weights=queries["weight"].to_numpy(),
         best=places[:, 0],
         scores=scores,
         prompts=asked,
-        pairs=int(prompts["pairs"][0].as_py()),
+        pairs=pairs,
     )
 
 

@@ -15,7 +15,6 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from asif_lance.choices import Stored, store_choice
 from asif_lance.errors import InputError
 from asif_lance.evaluate import Interval, bootstrap, mcnemar
 from asif_lance.labelled import Labelled, split
@@ -23,6 +22,7 @@ from asif_lance.labels import Ensemble, Prompts
 from asif_lance.model import Model
 from asif_lance.recipes import recipe
 from asif_lance.sweep import Sweep, right, scores, sweep
+from asif_lance.tuned import Stored, store_choice
 
 Sides = tuple[int, int]
 Powers = tuple[float, float]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from asif_lance.labels import LabelSet, Prompts
 from asif_lance.model import BATCH, Model
 from asif_lance.predictions import Prediction
 from asif_lance.records import BROUGHT, Neighbors, Reject
+from asif_lance.rescored import Doubles, cost, nearness, stands
 from asif_lance.search import exact_top_k, unit_queries
-from asif_lance.settled import Images, settled, shift_of
+from asif_lance.settled import Floats, Images, Longs, contenders, shift_of
 from asif_lance.standings import Standings
 from asif_lance.store import PairStore
 
@@ -236,8 +237,9 @@ class Outlook:
 def recorded_changes(before: Model, after: Model, asked: Standings) -> Outlook:
     """Which recorded predictions another imagined state would flip.
 
-    Bounds on how far the scores can move settle most of them without a search, exactly: what they
-    leave open is classified again.
+    Bounds on how far the scores can move settle most of them without a search, exactly. What they
+    leave open is scored again, first from the contending labels' own anchors alone; what flips or
+    cannot be told so is searched again.
 
     Args:
         before: the model that the predictions were recorded with.
@@ -245,8 +247,7 @@ def recorded_changes(before: Model, after: Model, asked: Standings) -> Outlook:
         asked: the predictions.
     """
     labels = before.compile(asked.prompts), after.compile(asked.prompts)
-    stands = _standing(before, after, asked, labels)
-    again = np.flatnonzero(~stands)
+    again = _unsettled(before, after, asked, labels)
     flips: list[Change] = []
     for start in range(0, len(again), BATCH):
         at = again[start : start + BATCH]
@@ -272,32 +273,55 @@ def _as_recorded(model: Model, asked: Standings) -> bool:
     return model.anchors.count == asked.pairs
 
 
-def _standing(
+def _unsettled(
     before: Model, after: Model, asked: Standings, labels: tuple[LabelSet, LabelSet]
-) -> NDArray[np.bool_]:
+) -> Longs:
+    """The places of the predictions that may flip."""
     anchors = after.anchors
     if not isinstance(anchors, Imagined):
         raise InputError("only imagined states are compared with recorded predictions")
     came = anchors.came
     full = asked.neighbors == before.recipe.k[0]
-    if not _as_recorded(before, asked) or before.recipe.centred or (came and not full):
-        return np.zeros(len(asked.ids), dtype=np.bool_)
+    known = _as_recorded(before, asked) and len(asked.ranks) and not before.recipe.centred
+    if not known or (came and not full):
+        return np.arange(len(asked.ids))
     new = np.arange(len(anchors)) >= len(anchors) - came
     changed = np.flatnonzero(anchors._gone | new)
     old = replace(labels[0].relative, n=len(anchors))
-    owner = labels[0].owner
-    shift = shift_of(old, labels[1].relative, owner, changed, most=len(changed))
-    images = Images(
-        asked.queries,
-        asked.similarities,
-        asked.weights,
-        asked.best,
-        asked.scores,
-        asked.neighbors,
-    )
-    vectors = anchors.vectors("image", shift.anchors).astype(np.float64)
+    shift = shift_of(old, labels[1].relative, labels[0].owner, changed, most=len(changed))
     kinds = np.stack([anchors._gone[shift.anchors], new[shift.anchors]])
-    return settled(images, shift, vectors, kinds, before.recipe.p[0])
+    power = before.recipe.p[0]
+    images = _images(asked)
+    open_ = contenders(images, shift, _doubles(anchors, shift.anchors), kinds, power)
+    again = np.flatnonzero(open_.any(axis=1))
+    return again[~_rescored(after, images.part(again), open_[again], labels[1])]
+
+
+def _rescored(
+    after: Model, images: Images, open_: NDArray[np.bool_], labels: LabelSet
+) -> NDArray[np.bool_]:
+    """Which of some images surely keep their label, by the scores of those that may win."""
+    anchors, power = after.anchors, after.recipe.p[0]
+    assert isinstance(anchors, Imagined)
+    open_[np.arange(len(open_)), images.best] = True
+    if cost(open_, labels.relative, labels.owner) > len(open_) * anchors.count:
+        return np.zeros(len(open_), dtype=np.bool_)  # a search takes no longer
+    new = np.arange(len(anchors) - anchors.came, len(anchors))
+    went, came = (
+        images.queries.astype(np.float64) @ _doubles(anchors, positions).T
+        for positions in (np.flatnonzero(anchors._gone), new)
+    )
+    bounds = nearness(images, went, came, after.recipe.k[0])
+    vectors = Doubles(anchors.image)
+    return stands(images, open_, bounds, labels.relative, labels.owner, vectors, power)
+
+
+def _doubles(anchors: Anchors, positions: Longs) -> Floats:
+    return anchors.vectors("image", positions).astype(np.float64)
+
+
+def _images(asked: Standings) -> Images:
+    return Images(**{field.name: getattr(asked, field.name) for field in fields(Images)})
 
 
 def _changes(

@@ -6,9 +6,11 @@ Every contender runs once per round, in turn, so that a busy machine slows all o
 shows medians over the rounds and ratios to `exact_top_k`'s floor: for a batch the fastest blocked
 float32 product found (float16 anchors widened into a small buffer), for one query reading the
 float16 anchors once. Where the processor multiplies bfloat16, that bare product is a row too: it is
-what `exact_top_k` proposes with, but alone it is right to two digits only. FAISS is optional
-(`pip install faiss-cpu`). On a busy machine `--threads 1 --cpu` counts processor time instead of
-waiting for the clock on the wall.
+what `exact_top_k` proposes with, but alone it is right to two digits only. FAISS and usearch are
+optional (`pip install faiss-cpu usearch`). On a busy machine `--threads 1 --cpu` counts processor
+time instead of waiting for the clock on the wall. `--indexed` adds approximate peers, FAISS IVF-PQ
+with re-ranking and LanceDB's IVF_RQ, which take minutes to build; the last column says which share
+of the k nearest each contender finds.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import torch
+from lancedb.index import IvfRq
 from numpy.typing import NDArray
 
 from asif_lance.blocks import Blocks
@@ -34,8 +38,17 @@ try:
     import faiss
 except ImportError:
     faiss = None  # type: ignore[assignment]  # optional
+try:
+    import usearch.index as usearch
+except ImportError:
+    usearch = None  # type: ignore[assignment]  # optional
 
 DATA = ("isotropic", "clustered", "sorted", "fivefold", "equal", "crowded")
+FLOORS = ("bare product", "reading the bytes")
+PROBES = 32  # partitions that the indices look into, of about n / 4096
+REFINED = 2  # times k: candidates that are ranked by their own vectors
+
+Found = NDArray[np.int64]
 Task = Callable[[], object]
 
 
@@ -96,19 +109,78 @@ def fastest_product(
     return bare_product(anchors, queries, sizes[int(np.argmin(times))], kind)
 
 
-def lance_search(
-    anchors: NDArray[np.float16], queries: NDArray[np.float32], k: int, at: str
-) -> Task:
-    """Search a LanceDB table without an index."""
+def lance_table(anchors: NDArray[np.float16], at: str) -> Any:
+    """Make a LanceDB table without an index."""
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(anchors.ravel()), anchors.shape[1])
-    table = lancedb.connect(at).create_table("anchors", pa.table({"vector": vectors}))
+    return lancedb.connect(at).create_table("anchors", pa.table({"vector": vectors}))
+
+
+def lance_search(
+    table: Any, queries: NDArray[np.float32], k: int, refine: int | None = None
+) -> Task:
+    """Search a LanceDB table, through its index if `refine` says how many k to look at again."""
     given = queries.astype(np.float16) if len(queries) > 1 else queries[0].astype(np.float16)
 
-    def run() -> object:
+    def run() -> Found:
         search = table.search(given, vector_column_name="vector").distance_type("dot")
-        return search.limit(k).select(["_distance"]).with_row_id(True).to_arrow()
+        if refine is None:
+            search = search.bypass_vector_index()
+        else:
+            search = search.nprobes(PROBES).refine_factor(refine)
+        found = search.limit(k).select(["_distance"]).with_row_id(True).to_arrow()
+        return found["_rowid"].to_numpy().astype(np.int64).reshape(len(queries), -1)
 
     return run
+
+
+def peers(
+    anchors: NDArray[np.float16], queries: NDArray[np.float32], options: argparse.Namespace, at: str
+) -> dict[str, Task]:
+    """What people use instead, exact."""
+    given, wide, k = torch.from_numpy(queries), torch.from_numpy(anchors).float(), options.k
+    table = lance_table(anchors, at)
+    tasks: dict[str, Task] = {
+        "torch.topk(q @ a.T)": lambda: torch.topk(given @ wide.T, k).indices.numpy()
+    }
+    if faiss is not None:
+        index = faiss.IndexFlatIP(anchors.shape[1])
+        index.add(wide.numpy())
+        tasks["FAISS IndexFlatIP"] = lambda: index.search(queries, k)[1]
+    if usearch is not None:
+        narrow = queries.astype(np.float16)
+        tasks["usearch exact, float16"] = lambda: usearch.search(
+            anchors, narrow, k, usearch.MetricKind.IP, exact=True, threads=options.threads
+        ).keys.reshape(len(queries), -1)
+    tasks["LanceDB flat"] = lance_search(table, queries, k)
+    if options.indexed:
+        tasks.update(indexed_peers(wide, table, queries, k))
+    return tasks
+
+
+def indexed_peers(
+    wide: torch.Tensor, table: Any, queries: NDArray[np.float32], k: int
+) -> dict[str, Task]:
+    """The same with indices: approximate."""
+    n, d = wide.shape
+    lists = max(n // 4096, 1)
+    tasks: dict[str, Task] = {}
+    if faiss is not None:
+        described = f"IVF{lists},PQ{d // 8},RFlat"
+        index = faiss.index_factory(d, described, faiss.METRIC_INNER_PRODUCT)
+        index.train(wide.numpy())
+        index.add(wide.numpy())
+        index.k_factor = float(REFINED)
+        faiss.extract_index_ivf(index.base_index).nprobe = PROBES
+        tasks["FAISS IVF-PQ, refined"] = lambda: index.search(queries, k)[1]
+    table.create_index("vector", config=IvfRq("dot", num_partitions=lists, num_bits=5))
+    tasks["LanceDB IVF_RQ, refined"] = lance_search(table, queries, k, REFINED)
+    return tasks
+
+
+def recall(found: object, exact: Found) -> float:
+    """The share of the k nearest that were found."""
+    both = zip(np.asarray(found), exact, strict=True)
+    return float(np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in both]))
 
 
 def clock(task: Task, now: Callable[[], float] = time.perf_counter) -> float:
@@ -126,7 +198,7 @@ def contenders(
     words = narrow.view(-1).view(torch.int64)
     tasks: dict[str, Task] = {
         "bare product": fastest_product(narrow, given),
-        "exact_top_k": lambda: exact_top_k(queries, anchors, k),
+        "exact_top_k": lambda: exact_top_k(queries, anchors, k).indices,
     }
     if len(queries) == 1:
         tasks = {"reading the bytes": lambda: words.sum(), "exact_top_k": tasks["exact_top_k"]}
@@ -135,13 +207,7 @@ def contenders(
     if options.recipe_terms:
         tasks |= centred(narrow, queries, k)
     if not options.lean:
-        wide = narrow.float()
-        tasks["torch.topk(q @ a.T)"] = lambda: torch.topk(given @ wide.T, k)
-        if faiss is not None:
-            index = faiss.IndexFlatIP(anchors.shape[1])
-            index.add(wide.numpy())
-            tasks["FAISS IndexFlatIP"] = lambda: index.search(queries, k)
-        tasks["LanceDB flat"] = lance_search(anchors, queries, k, at)
+        tasks.update(peers(anchors, queries, options, at))
     return tasks
 
 
@@ -169,11 +235,16 @@ def compare(tasks: dict[str, Task], options: argparse.Namespace, m: int) -> None
             times[name].append(clock(task, time.process_time if options.cpu else time.perf_counter))
     medians = {name: float(np.median(values)) for name, values in times.items()}
     floor, ours = list(medians.values())[:2]
-    print(f"{'':22}{'ms/query':>10}{'best':>10}{'to floor':>10}{'exact_top_k to it':>19}")
+    exact = np.asarray(tasks["exact_top_k"]())
+    print(
+        f"{'':24}{'ms/query':>10}{'best':>10}{'to floor':>10}{'exact_top_k to it':>19}{'recall':>8}"
+    )
     for name, median in medians.items():
         best = min(times[name]) / m * 1e3
         ratios = f"{median / floor:10.2f}{ours / median:19.2f}"
-        print(f"{name:22}{median / m * 1e3:10.2f}{best:10.2f}{ratios}")
+        found = recall(tasks[name](), exact) if name not in FLOORS else None
+        share = "" if found is None else f"{found:8.3f}"
+        print(f"{name:24}{median / m * 1e3:10.2f}{best:10.2f}{ratios}{share}")
 
 
 def main() -> None:
@@ -186,6 +257,7 @@ def main() -> None:
     parser.add_argument("--data", choices=DATA, default="isotropic")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lean", action="store_true", help="only the floor and exact_top_k")
+    parser.add_argument("--indexed", action="store_true", help="approximate peers too")
     parser.add_argument("--recipe-terms", action="store_true", help="search centred, too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu", action="store_true", help="processor time, of all threads")

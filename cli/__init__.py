@@ -24,7 +24,9 @@ from .evaluate import evaluate
 from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
+from .index import index
 from .options import Context
+from .prune import prune
 from .query import classify, search
 from .runs import runs
 from .tuning import scaling, tune
@@ -79,4 +81,5 @@ def _register(commands: Sequence[click.Command]) -> None:
 _register([demo, ingest, classify, search])
 _register([delete, forget, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, audit, runs, info, optimize, migrate])
+_register([explain, what_if, prune, audit, runs])
+_register([index, info, optimize, migrate])

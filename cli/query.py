@@ -48,6 +48,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --record: the name of a picture's folder is its true label.",
 )
+@click.option(
+    "--search",
+    "search_by",
+    type=click.Choice(["exact", "index", "sampled"]),
+    default="exact",
+    show_default=True,
+    help="Compare with all pairs, or as `index build` has measured.",
+)
 @model_options
 @format_option
 @click.pass_obj
@@ -61,6 +69,7 @@ def classify(
     record: bool,
     attributions: int,
     truth_is_folder: bool,
+    search_by: str,
     output: str,
     **arguments: Any,
 ) -> None:
@@ -74,8 +83,10 @@ def classify(
     """
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
+    if record and search_by != "exact":
+        raise click.UsageError("--record needs --search exact: what-if relies on the records")
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
-    model = open_model(context, **arguments)
+    model = open_model(context, search=search_by, **arguments)
     label_set = read_labels(model, **asked)
     rejects: list[Reject] = []
     predictions = _predict(model, images, vectors, label_set, rejects)
@@ -155,6 +166,7 @@ def open_model(
     k: tuple[int, int] | None = None,
     p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
+    search: Any = "exact",
 ) -> Model:
     """The model that `model_options` describe."""
     from asif_lance import model as library
@@ -168,6 +180,7 @@ def open_model(
         p=p,
         device=device,
         memory_limit=memory_limit,
+        search=search,
     )
     if opened.store.notice:
         note(opened.store.notice)

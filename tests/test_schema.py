@@ -28,12 +28,12 @@ def test_migrations_lead_to_the_schemas_that_the_code_uses(tmp_path: Path) -> No
     store = new_store(tmp_path)
     made = {
         name: lance.dataset(f"{store.uri}/{name}.lance")
-        for name in ("pairs", "versions", "rejects", "choices")
+        for name in ("pairs", "versions", "rejects", "tuned")
     }
     assert made["pairs"].schema.remove_metadata().equals(schema.pairs_schema(8, 4))
     assert made["versions"].schema.equals(schema.VERSIONS_SCHEMA)
     assert made["rejects"].schema.equals(schema.REJECTS_SCHEMA)
-    assert made["choices"].schema.equals(schema.CHOICES_SCHEMA)
+    assert made["tuned"].schema.equals(schema.TUNED_SCHEMA)
     assert made["pairs"].schema.field("pair_id").metadata == {
         b"lance-schema:unenforced-primary-key": b"true"
     }
@@ -165,7 +165,7 @@ def test_databases_of_earlier_releases_are_upgraded_and_used(asset: Path, tmp_pa
     assert [v.pairs for v in store.versions()] == [19, 29, 24, 39]
 
 
-@pytest.mark.parametrize("asset", ["database-m0003.tar.gz"])
+@pytest.mark.parametrize("asset", ["database-m0003.tar.gz", "database-m0004.tar.gz"])
 def test_runs_recorded_by_earlier_releases_are_still_there_and_can_be_forgotten(
     asset: str, tmp_path: Path
 ) -> None:

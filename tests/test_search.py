@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -79,8 +80,11 @@ def small_runs(monkeypatch, request):
     recipe=st.booleans(),
     masked=st.booleans(),
     shuffled=st.booleans(),
+    shortlist=st.sampled_from([0, 4]),
 )
-def test_it_finds_what_naive_loops_find(seed, n, m, d, k, dtype, recipe, masked, shuffled):
+def test_it_finds_what_naive_loops_find(
+    seed, n, m, d, k, dtype, recipe, masked, shuffled, shortlist
+):
     rng = np.random.default_rng(seed)
     anchors = vectors(rng, n, d, dtype)
     anchors[rng.integers(n, size=n // 2)] = anchors[0]
@@ -91,7 +95,8 @@ def test_it_finds_what_naive_loops_find(seed, n, m, d, k, dtype, recipe, masked,
         "live": rng.random(n) < 0.6 if masked else None,
         "tie_order": rng.permutation(n) if shuffled else None,
     }
-    found = exact_top_k(queries, anchors, k, **options)
+    with mock.patch("asif_lance.search._SHORTLIST", shortlist):
+        found = exact_top_k(queries, anchors, k, **options)
     indices, similarities = top_k(queries, anchors, k, **options)
     np.testing.assert_allclose(found.similarities, similarities, atol=2e-7, rtol=2e-7)
     if dtype == np.float16 or not recipe:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import lance
 import pyarrow as pa
 
-CHOICES = pa.schema(
+TUNED = pa.schema(
     [
         pa.field("version", pa.string(), nullable=False),
         pa.field("recipe", pa.string(), nullable=False),
@@ -25,10 +25,10 @@ CHOICES = pa.schema(
 
 def up(uri: str, pins: Mapping[str, Mapping[str, object]]) -> None:
     """Makes the empty table; an interrupted first try may have made it already."""
-    path = f"{uri}/choices.lance"
+    path = f"{uri}/tuned.lance"
     try:
         lance.dataset(path)
     except ValueError as error:
         if "was not found" not in str(error):
             raise
-        lance.write_dataset(CHOICES.empty_table(), path, data_storage_version="2.2")
+        lance.write_dataset(TUNED.empty_table(), path, data_storage_version="2.2")

@@ -1,0 +1,78 @@
+"""Settings that belong to a model version because tuning chose them: table `tuned`.
+
+A choice is its version's alone: one that comes after has other pairs, and answers with the default
+until it is tuned itself. What a user gives (a recipe, k, p or ensemble) always goes first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from asif_lance.recipes import Recipe, recipe
+from asif_lance.schema import TUNED_SCHEMA
+from asif_lance.store import PairStore
+from asif_lance.tables import open_table, retried, upsert
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What was chosen for a version, and on what evidence.
+
+    Attributes:
+        version: the model version's name.
+        recipe: with its k and p.
+        ensemble: how a class's prompts become one score.
+        top_1: share right of the pictures that made the choice: optimistic.
+        pictures: how many those were.
+        comparisons: how many choices were compared.
+        held_out: share right of pictures that had no say; None if none were held out.
+    """
+
+    version: str
+    recipe: Recipe
+    ensemble: str
+    top_1: float
+    pictures: int
+    comparisons: int
+    held_out: float | None
+
+
+def store_choice(store: PairStore, chosen: Stored) -> None:
+    """Keep a choice with its version, in place of an earlier one.
+
+    Raises:
+        StorageError, DatabaseBusyError: it cannot be written.
+    """
+    row = {
+        "version": chosen.version,
+        "recipe": chosen.recipe.name,
+        "k": list(chosen.recipe.k),
+        "p": list(chosen.recipe.p),
+        "ensemble": chosen.ensemble,
+        "top_1": chosen.top_1,
+        "pictures": chosen.pictures,
+        "comparisons": chosen.comparisons,
+        "held_out": chosen.held_out,
+        "created_at": datetime.now(UTC),
+    }
+    with store.writing("tune"):
+        rows = pa.Table.from_pylist([row], schema=TUNED_SCHEMA)
+        upsert(open_table(store.uri, "tuned"), rows, "version")
+
+
+def stored_choice(store: PairStore, version: str) -> Stored | None:
+    """What was chosen for a version, if anything.
+
+    Raises:
+        InputError: a recipe that this release does not know.
+    """
+    rows = retried(lambda: open_table(store.uri, "tuned").to_table().to_pylist())
+    for row in rows:
+        if row["version"] == version:
+            own = recipe(row["recipe"], k=tuple(row["k"]), p=tuple(row["p"]))
+            evidence = (row["top_1"], row["pictures"], row["comparisons"], row["held_out"])
+            return Stored(version, own, row["ensemble"], *evidence)
+    return None

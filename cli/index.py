@@ -1,0 +1,202 @@
+"""index: search with fewer comparisons, measured beside exact search before it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    LABEL_OPTIONS,
+    Context,
+    FileArgument,
+    format_option,
+    label_options,
+    model_options,
+    open_store,
+)
+from .output import megabytes, note, print_json, print_table
+from .query import open_model, read_prompts
+
+if TYPE_CHECKING:
+    from asif_lance.choices import Choice, Measured
+    from asif_lance.indices import Status
+    from asif_lance.model import Model
+    from asif_lance.questions import Questions
+
+_COLUMNS = ("nprobes", "candidates", "fraction", "recall", "agreement", "times faster", "ms")
+
+
+@click.group()
+def index() -> None:
+    """Search with fewer comparisons than exact search makes, for `classify --search`.
+
+    Exact search is the default and needs none of this; beyond some 100,000 pairs, or beyond memory,
+    an index answers single pictures faster.
+
+    \b
+      asif-lance index build --labels-file classes.txt --agreement 0.99
+      asif-lance classify cat.jpg --labels-file classes.txt --search index
+    """
+
+
+@index.command()
+@click.option(
+    "--kind",
+    type=click.Choice(["ivf-rq", "ivf-pq", "ivf-sq", "ivf-hnsw-sq", "ivf-flat", "sampled"]),
+    help="An index of LanceDB, by default ivf-rq; sampled needs none, see below.",
+)
+@click.option(
+    "--agreement",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.99,
+    show_default=True,
+    help="Share of the queries that must get the label of exact search.",
+)
+@click.option(
+    "--queries",
+    type=FileArgument,
+    help="Parquet with id and vector to measure on; by default pairs of the table, left out of it.",
+)
+@click.option("--run", metavar="RUN", help="Measure on a recorded run's pictures and labels.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
+    metavar="N",
+    help="How many pairs of the table to measure on.",
+)
+@label_options
+@model_options
+@format_option
+@click.pass_obj
+def build(
+    context: Context,
+    /,
+    kind: str | None,
+    agreement: float,
+    output: str,
+    **arguments: Any,
+) -> None:
+    """Build an index of the newest version's pictures and find the fastest setting that will do.
+
+    Settings are tried on your own queries and labels (or on captions of the table as labels), one
+    picture at a time, beside exact search. `classify --search index` uses the one that is found, on
+    this version and those after it.
+
+    With `--kind sampled` nothing is built: `classify --search sampled` compares a picture with the
+    pairs that carry weight for some label and a sample of the others, and what is found is how
+    large a sample it takes. It pays if the labels depend on few of the pairs.
+    """
+    options = {
+        name: arguments.pop(name)
+        for name in ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
+    }
+    model = open_model(context, **options)
+    from asif_lance import indices
+
+    asked = _questions(model, arguments)
+    note(f"measured on {asked.asked}")
+    found: list[Measured] = []
+    choice = indices.build(model, asked, kind=kind, target=agreement, told=found.append)
+    if output == "json":
+        print_json(_choice_json(choice))
+        return
+    print_table(_COLUMNS, [_row(measured) for measured in found])
+    click.echo(_told(choice))
+
+
+@index.command()
+@click.option("--model", default="latest", metavar="V", help="A version or alias.")
+@format_option
+@click.pass_obj
+def status(context: Context, model: str, output: str) -> None:
+    """Show what a version can be searched with beside exact search, and how well that does."""
+    from asif_lance import indices
+
+    found = indices.status(open_store(context), model)
+    for each in found:
+        if output == "json":
+            choice = None if each.choice is None else _choice_json(each.choice)
+            counts = {"rows": each.rows, "later": each.later, "bytes": each.bytes}
+            print_json({"version": each.version, "search": each.search, **counts, "choice": choice})
+        else:
+            _print_status(each)
+    if not found:
+        note("no index, nothing sampled: `asif-lance index build` makes one")
+
+
+@index.command()
+@click.pass_obj
+def drop(context: Context) -> None:
+    """Take index and settings away from the newest version."""
+    from asif_lance import indices
+
+    gone = indices.drop(open_store(context))
+    note(f"dropped: {', '.join(gone) or 'nothing was there'}")
+
+
+def _questions(model: Model, arguments: dict[str, Any]) -> Questions:
+    from asif_lance.questions import questions, recorded
+
+    labelled = any(arguments[name] for name in LABEL_OPTIONS[:-1])
+    if arguments["run"]:
+        if labelled or arguments["queries"]:
+            raise click.UsageError("a --run has queries and labels of its own")
+        return recorded(model, arguments["run"])
+    asked = {name: arguments[name] for name in LABEL_OPTIONS}
+    prompts = read_prompts(model, **asked) if labelled else None
+    return questions(model, _vectors(arguments["queries"]), prompts, count=arguments["sample"])
+
+
+def _vectors(path: Path | None) -> Any:
+    if path is None:
+        return None
+    from asif_lance.brought import read_vectors
+
+    return read_vectors(path)[1]
+
+
+def _row(measured: Measured) -> tuple[object, ...]:
+    setting = measured.setting
+    figures = measured.recall, measured.agreement, measured.ratio, measured.milliseconds
+    return (setting.nprobes, setting.candidates, setting.fraction, *figures)
+
+
+def _told(choice: Choice) -> str:
+    from asif_lance.agreement import at_least
+
+    measured, setting = choice.measured, choice.setting
+    where = (
+        f"{setting.nprobes} partitions, {setting.candidates:g} k candidates"
+        if choice.search == "index"
+        else f"{setting.fraction:.1%} of the other pairs"
+    )
+    low = at_least(measured.agreement, choice.queries)
+    return (
+        f"{choice.version}: --search {choice.search} ({choice.kind}) with {where}: "
+        f"{measured.agreement:.1%} of {choice.queries} queries get the label of exact search "
+        f"(95%: at least {low:.1%}), {measured.ratio:.1f} times as fast"
+    )
+
+
+def _print_status(each: Status) -> None:
+    if each.search == "index":
+        size = megabytes(each.bytes)
+        click.echo(f"{each.version}: index over {each.rows:,} pairs, {size}; {each.later:,} later")
+    if each.choice is None:
+        click.echo(f"{each.version}: no setting was measured: `asif-lance index build`")
+        return
+    click.echo(_told(each.choice))
+    click.echo(f"measured on {each.choice.version} with {each.choice.asked}")
+
+
+def _choice_json(choice: Choice) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from asif_lance.agreement import at_least
+
+    low = at_least(choice.measured.agreement, choice.queries)
+    return {**asdict(choice), "agreement_at_least": low}

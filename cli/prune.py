@@ -1,0 +1,73 @@
+"""prune: pairs that recorded predictions do without."""
+
+from __future__ import annotations
+
+import click
+
+from .options import Context, format_option, open_store
+from .output import note, print_json
+
+
+@click.command()
+@click.option(
+    "--unused-in",
+    "run_ids",
+    multiple=True,
+    metavar="RUN",
+    help="A recorded run to agree with; repeat it for several. By default all of them.",
+)
+@click.option(
+    "--agreement",
+    type=click.FloatRange(0, 1),
+    default=0.99,
+    show_default=True,
+    metavar="SHARE",
+    help="The share of recorded predictions that must keep its label.",
+)
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Pairs that stay, at most.")
+@click.option("--dry-run", is_flag=True, help="Measure, and leave the model as it is.")
+@format_option
+@click.pass_obj
+def prune(
+    context: Context,
+    run_ids: tuple[str, ...],
+    agreement: float,
+    keep: int | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Take out of the newest model the pairs that recorded predictions do without.
+
+    Those with the least recorded weight go first, as many as --agreement allows, or all but --keep.
+    The agreement is measured on every recorded prediction. A new version is made; older ones
+    still have the pairs, and `rollback` brings them back.
+
+    \b
+      asif-lance prune --dry-run
+      asif-lance prune --unused-in r20261124-101500-5ab1f4c0d2e3 --agreement 0.995
+      asif-lance prune --keep 100000
+    """
+    from asif_lance.prune import prunable
+
+    store = open_store(context)
+    found = prunable(store, run_ids, agreement=agreement, keep=keep)
+    version = found.version
+    if found.gone and not dry_run:
+        message = f"{found.agreement:.1%} of {found.predictions} recorded predictions agree"
+        store.delete(found.gone)
+        made = store.publish(command="prune", message=message)
+        version = made.name if made else version
+    if output == "json":
+        names = ("pairs", "unused", "coverage", "predictions", "agreement")
+        facts = {name: getattr(found, name) for name in names}
+        print_json({"pruned": len(found.gone), **facts, "dry_run": dry_run, "version": version})
+        return
+    can = "could go" if dry_run else "went"
+    click.echo(
+        f"{len(found.gone):,} of {found.pairs:,} pairs {can}; {found.agreement:.1%} of "
+        f"{found.predictions:,} recorded predictions keep their label"
+    )
+    note(
+        f"{found.unused:,} are in no recorded attribution (which cover {found.coverage:.1%} of the "
+        f"scores); the newest model is {version}"
+    )
