@@ -110,8 +110,8 @@ class Coverage:
         mentions: pairs whose caption has the label as words.
         nearest: cosine of its prompts and the most similar caption.
         caption: that caption.
-        agreement: how much more alike the images of its nearest captions are than any two
-            images (mean cosine minus mean cosine); near 0, the captions do not lead to one thing.
+        agreement: how alike the images of its nearest captions are: the mean cosine of two of
+            them, less the images' mean; near 0, these captions do not lead to one thing.
     """
 
     label: str
@@ -247,7 +247,6 @@ def _hubs(anchors: Anchors, found: Resemblance, side: Side) -> Hubs:
 
 def _coverage(anchors: Anchors, captions: Sequence[str], prompts: Prompts) -> tuple[Coverage, ...]:
     nearest = anchors.top_k("text", prompts.vectors, AGREEING)
-    common = _mean_cosine(anchors, np.flatnonzero(anchors.live))
     lowered = [caption.lower() for caption in captions]
     found = []
     for i, label in enumerate(prompts.names):
@@ -261,18 +260,19 @@ def _coverage(anchors: Anchors, captions: Sequence[str], prompts: Prompts) -> tu
                 mentions=sum(word.search(caption) is not None for caption in lowered),
                 nearest=float(nearest.similarities[best, 0]),
                 caption=_column(anchors, positions[:1], "caption")[0],
-                agreement=_mean_cosine(anchors, positions) - common,
+                agreement=_agreement(anchors, positions),
             )
         )
     return tuple(sorted(found, key=lambda c: (c.mentions, c.nearest)))
 
 
-def _mean_cosine(anchors: Anchors, positions: NDArray[np.int64], most: int = 2000) -> float:
-    """Mean cosine of two different images of some pairs, of evenly chosen ones if there are many.
+def _agreement(anchors: Anchors, positions: NDArray[np.int64]) -> float:
+    """Mean centred cosine of two different images of some pairs; near 0 for any pairs.
 
     With unit vectors it follows from the length of their sum.
     """
-    chosen = positions[:: max(1, len(positions) // most)]
-    total = anchors.vectors("image", chosen).astype(np.float64).sum(axis=0)
-    n = len(chosen)
-    return float(total @ total - n) / max(n * (n - 1), 1)
+    centre, n = anchors.centre("image"), len(positions)
+    vectors = anchors.vectors("image", positions).astype(np.float64) - centre.mean
+    vectors *= centre.scale[positions, None]
+    total, own = vectors.sum(axis=0), np.square(vectors).sum()
+    return float(total @ total - own) / max(n * (n - 1), 1)

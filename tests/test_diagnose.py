@@ -144,6 +144,12 @@ def test_coverage_counts_mentions_as_words_and_sees_which_labels_lead_somewhere(
     assert found["K1"].mentions == sum("k1" in caption for caption in captions)
     assert (found["k"].mentions, found["a.b"].mentions) == (0, 0)
     assert "kind k0" in found["k0"].caption
+    positions = model.anchors.top_k("text", text[:1], 10).indices[0]
+    images = model.anchors.vectors("image", np.arange(200)).astype(np.float64)
+    centred = images[positions] - images.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    pairs = [centred[i] @ centred[j] for i in range(10) for j in range(i)]
+    assert found["k0"].agreement == pytest.approx(np.mean(pairs), abs=1e-3)
 
 
 def test_too_few_pairs_cannot_be_diagnosed(cli: Cli, tmp_path: Path, model: Model) -> None:
