@@ -8,7 +8,10 @@ same for all anchors. Centred ones tell more: the cosine of `q - mean` and `a - 
 it is a product with the raw anchors, an offset per query and a scale per anchor: the anchors stay
 as they are stored, for all recipes and versions.
 
-The usual distance is the root of their mean square, sqrt(1 - |mean|²) for unit vectors.
+The mean is that of the live vectors and one more at zero: with many pairs that changes nothing, and
+a few do not lie on their own mean.
+
+The usual distance is about the root of their mean square, sqrt(1 - |mean|²) for unit vectors.
 
 All of it is a function of the live rows alone, bit by bit, whatever the order, the fragments, the
 history, the threads or the device. A float16 number of size at most 1 is a multiple of 2^-24, so
@@ -90,7 +93,7 @@ def centre_of(
     sums = np.zeros(blocks[0].shape[1])
     for block, whole, mask in zip(blocks, totals, masks, strict=True):
         sums += whole - total(_where(block, ~mask))
-    mean = np.rint(sums / max(int(live.sum()), 1) / _GRID) * _GRID
+    mean = np.rint(sums / (int(live.sum()) + 1) / _GRID) * _GRID
     distance = [np.zeros(0)]
     for i, block in enumerate(blocks):
         distance.append(_distances(block, mean))

@@ -62,7 +62,7 @@ def centred(queries: Vectors, anchors: Vectors, live: Sequence[bool] | None = No
     An anchor nearer to the mean than a quarter of sqrt(1 - |mean|²) is divided by that instead.
     """
     rows = [[float(x) for x in a] for i, a in enumerate(anchors) if live is None or live[i]]
-    mean = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+    mean = [math.fsum(column) / (len(rows) + 1) for column in zip(*rows, strict=True)]
     usual = math.sqrt(max(1.0 - dot(mean, mean), 2.0**-20))
 
     def about(vectors: Vectors, least: float) -> NDArray[np.float64]:

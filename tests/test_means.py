@@ -72,15 +72,16 @@ def test_centred_search_finds_what_naive_loops_find(seed: int, n: int, k: int) -
         assert np.abs(found.similarities).max() <= 1 + 1e-6
 
 
-def test_one_pair_alone_is_its_mean_and_similar_to_nothing(rng: np.random.Generator) -> None:
+def test_one_pair_alone_is_similar_to_itself_and_what_lies_on_the_mean_to_nothing(
+    rng: np.random.Generator,
+) -> None:
     anchor = crowded(rng, 1)
     alone = centre([anchor])
-    np.testing.assert_array_equal(alone.mean, anchor[0].astype(np.float64))
-    queries = np.stack([anchor[0].astype(np.float32), unit_queries(crowded(rng, 1))[0]])
-    turned, offset = alone.turn(queries)
-    assert not turned[0].any()
+    np.testing.assert_array_equal(alone.mean, anchor[0].astype(np.float64) / 2)
+    turned, offset = alone.turn(np.stack([anchor[0].astype(np.float64), alone.mean]))
+    assert not turned[1].any()
     found = exact_top_k(turned, anchor, 3, offset=offset, scale=alone.scale)
-    assert found.similarities.tolist() == [[0.0], [0.0]]
+    assert found.similarities[:, 0].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
 
 
 def test_anchors_next_to_the_mean_fade_and_loosen_no_bound(rng: np.random.Generator) -> None:
