@@ -83,18 +83,18 @@ def explain_page(prediction: Prediction, picture: Path | bytes, *, pairs: int = 
     )
     best = max(prediction.score, 1e-12)
     page = {
-        "image": _printable(prediction.image),
+        "image": printable(prediction.image),
         "picture": _data_uri(decode_image(picture), PICTURE),
         "model": prediction.model,
         "recipe": prediction.recipe.name,
-        "k": _sides(prediction.recipe.k),
-        "p": _sides(prediction.recipe.p),
+        "k": spelled(prediction.recipe.k),
+        "p": spelled(prediction.recipe.p),
         "scores": [(name, s, 100 * s / best) for name, s in prediction.ranking[:SCORES]],
         "labels": [
-            _label(prediction, name, score, pairs) for name, score in prediction.ranking[:2]
+            shown_label(prediction, name, score, pairs) for name, score in prediction.ranking[:2]
         ],
     }
-    plot = scatter([_marks(prediction, name) for name, _ in prediction.ranking[:2]])
+    plot = scatter([marks_of(prediction, name) for name, _ in prediction.ranking[:2]])
     return environment.get_template("explain.html").render(page=page, plot=plot)
 
 
@@ -134,16 +134,17 @@ def scatter(sides: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
     }
 
 
-def _label(prediction: Prediction, name: str, score: float, count: int) -> ShownLabel:
+def shown_label(prediction: Prediction, name: str, score: float, count: int) -> ShownLabel:
+    """One label with the pairs that add most to its score."""
     found = prediction.attributions(count, name)
     positions = prediction.evidence.shares(name, count).positions
     rows = prediction.evidence.anchors.rows(positions, _COLUMNS)
     shown = tuple(
         ShownPair(
-            pair_id=_printable(a.pair_id),
-            caption=_printable(a.caption),
-            source=_printable(row["source"] or ""),
-            license=_printable(row["license"] or ""),
+            pair_id=printable(a.pair_id),
+            caption=printable(a.caption),
+            source=printable(row["source"] or ""),
+            license=printable(row["license"] or ""),
             image_similarity=a.image_similarity,
             text_similarity=a.text_similarity,
             contribution=a.contribution,
@@ -156,11 +157,12 @@ def _label(prediction: Prediction, name: str, score: float, count: int) -> Shown
     )
 
 
-def _marks(prediction: Prediction, name: str) -> list[dict[str, Any]]:
+def marks_of(prediction: Prediction, name: str) -> list[dict[str, Any]]:
+    """The numbers, ids and captions of the `MARKS` pairs that add most to a label's score."""
     return [
         {
-            "pair_id": _printable(a.pair_id),
-            "caption": _printable(a.caption),
+            "pair_id": printable(a.pair_id),
+            "caption": printable(a.caption),
             "image_similarity": a.image_similarity,
             "text_similarity": a.text_similarity,
             "contribution": a.contribution,
@@ -193,11 +195,12 @@ def _data_uri(image: Image.Image, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text without control characters and marks that turn the writing direction."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _sides(values: tuple[float, float]) -> str:
+def spelled(values: tuple[float, float]) -> str:
+    """A value of both sides: one number if they agree."""
     first, second = (f"{value:g}" for value in values)
     return first if first == second else f"{first} and {second}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import Context, chosen_templates, model_options, templates_option
 from .output import note
 from .query import open_model, read_names
+
+if TYPE_CHECKING:
+    from asif_lance.predictions import Prediction
 
 
 @click.command()
@@ -29,7 +32,7 @@ from .query import open_model, read_names
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     default=Path("explanation.html"),
     show_default=True,
-    help="The page; an older one is replaced.",
+    help="The page, or a picture if it ends in .png; an older one is replaced.",
 )
 @model_options
 @click.pass_obj
@@ -45,20 +48,31 @@ def explain(
     output: Path,
     **model_arguments: Any,
 ) -> None:
-    """Show which pairs decided, for the best label and the runner-up, as one HTML file.
+    """Show which pairs decided, for the best label and the runner-up, as one file.
 
-    The file holds all pictures and loads nothing from anywhere.
+    HTML holds all pictures and loads nothing from anywhere; a name ending in .png gives the same
+    as a picture.
 
     \b
       asif-lance explain cat.jpg --labels cat,dog -o why.html
+      asif-lance explain cat.jpg --labels cat,dog -o why.png --pairs 5
     """
     if (labels is None) == (labels_file is None):
         raise click.UsageError("give --labels or --labels-file, one of the two")
-    from asif_lance.explain import explain_page
 
     model = open_model(context, **model_arguments)
     names, chosen = read_names(labels, labels_file), chosen_templates(templates, template_set)
     label_set = model.labels(names, chosen)
     (prediction,) = model.classify([image], label_set)
-    output.write_text(explain_page(prediction, image, pairs=pairs), encoding="utf-8")
+    output.write_bytes(_drawn(output, prediction, image, pairs))
     note(f"{output}: {image.name} is {prediction.label!r} ({prediction.score:.4f})")
+
+
+def _drawn(output: Path, prediction: Prediction, image: Path, pairs: int) -> bytes:
+    if output.suffix.lower() == ".png":
+        from asif_lance.poster import explain_png
+
+        return explain_png(prediction, image, pairs=pairs)
+    from asif_lance.explain import explain_page
+
+    return explain_page(prediction, image, pairs=pairs).encode()

@@ -27,6 +27,7 @@ ROOMS = [
     "sweep",
     "evaluate",
     "labelled",
+    "poster",
     "explain",
     "forget",
     "retention",

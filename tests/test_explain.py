@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 import asif_lance
 from asif_lance.errors import ImageError, InputError
 from asif_lance.explain import explain_page, scatter
+from asif_lance.poster import explain_png
 from asif_lance.predictions import Prediction
 
 HOSTILE = [
@@ -156,6 +161,33 @@ def test_what_cannot_be_explained_is_an_error(prediction: Prediction, picture: P
         explain_page(prediction, picture, pairs=0)
 
 
+def test_the_png_shows_it_whatever_captions_say(
+    prediction: Prediction, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    drawn = Figure.savefig
+
+    def noted(self: Figure, *given: object, **how: object) -> None:
+        found = self.findobj(Text)
+        texts.extend(text.get_text() for text in found)
+        theirs = [text for text in found if "$" in text.get_text()]
+        assert not any(text.get_parse_math() for text in theirs)
+        drawn(self, *given, **how)
+
+    monkeypatch.setattr(Figure, "savefig", noted)
+    long = replace(prediction, image="$\\frac{1}{0$" + "x" * 500)
+    image = Image.open(BytesIO(explain_png(long, picture, pairs=8)))
+    assert image.format == "PNG"
+    assert min(image.size) > 1000
+    together = "\n".join(texts)
+    assert not re.search("[\u202e\x1b\x07]", together)
+    assert "{{ 7 * 7 }}" in together
+    assert f"{prediction.score:.4f}" in together
+    assert max(map(len, texts)) < 130
+    with pytest.raises(ImageError, match="missing file"):
+        explain_png(prediction, Path("nowhere.png"))
+
+
 @pytest.mark.encoders
 def test_the_command_writes_the_page(cli: Cli, tmp_path: Path, picture: Path) -> None:
     (tmp_path / "picture.txt").write_text("a teal rectangle")
@@ -165,6 +197,8 @@ def test_the_command_writes_the_page(cli: Cli, tmp_path: Path, picture: Path) ->
     assert done.status == 0
     assert done.err.startswith("why.html: picture.png is '")
     assert "a teal rectangle" in (tmp_path / "why.html").read_text(encoding="utf-8")
+    assert cli(*asked, "--labels", "teal,pink", "-o", "why.png").status == 0
+    assert Image.open(tmp_path / "why.png").format == "PNG"
     assert cli(*asked).status == 2
     missing = cli("--db", "t.lancedb", "explain", "nowhere.png", "--labels", "a,b")
     assert missing.status == 1
