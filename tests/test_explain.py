@@ -70,7 +70,7 @@ def prediction(cli: Cli, tmp_path: Path, picture: Path) -> Prediction:
     )
     frame.write_parquet(tmp_path / "pairs.parquet")
     assert cli("--db", "t.lancedb", "ingest", "pairs.parquet").status == 0
-    model = asif_lance.open(tmp_path / "t.lancedb", p=1)
+    model = asif_lance.open(tmp_path / "t.lancedb", recipe_name="paper", p=1)
     vectors = {name: rng.random((2, TEXT_DIM)) for name in ("<i>one</i>", "two")}
     labels = model.label_vectors({n: v.astype(np.float32) for n, v in vectors.items()})
     query = rng.random((1, IMAGE_DIM)).astype(np.float32)
@@ -160,7 +160,7 @@ def test_what_cannot_be_explained_is_an_error(prediction: Prediction, picture: P
 def test_the_command_writes_the_page(cli: Cli, tmp_path: Path, picture: Path) -> None:
     (tmp_path / "picture.txt").write_text("a teal rectangle")
     assert cli("--db", "t.lancedb", "ingest", ".").status == 0
-    asked = ("--db", "t.lancedb", "explain", "picture.png")
+    asked = ("--db", "t.lancedb", "explain", "picture.png", "--recipe", "paper")
     done = cli(*asked, "--labels", "teal,pink", "-o", "why.html")
     assert done.status == 0
     assert done.err.startswith("why.html: picture.png is '")
