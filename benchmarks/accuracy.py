@@ -91,7 +91,8 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     main_test, answers = tests[0], Answers()
     note("recipes and prompts")
     table = _table(answers, tests)
-    (part,) = main_test.parts if len(main_test.parts) == 1 else tests[1].parts
+    single = [test for test in tests if len(test.parts) == 1]  # folds have a model each
+    part = single[0].parts[0]
     few = replace(part, labelled=part.labelled.take(_few(part, options.per_class)))
     page: dict[str, Any] = {
         "default": DEFAULT,
@@ -101,6 +102,7 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
         "tests": tests,
         "main": main_test,
         "few": few,
+        "few_name": single[0].name,
         "per_class": options.per_class,
         "trials": options.trials,
         **table,
@@ -114,9 +116,9 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     note("scaling")
     page["scaling"] = _scaling(few, answers, options)
     note("adaptation")
-    old = next(t for t in tests if len(t.parts) == 1 and t.parts[0] is not part).parts[0]
-    page["adaptation"] = _adaptation(few, old, answers, options)
-    page["old"] = next(t.name for t in tests if t.parts[0] is old)
+    old = next((test for test in single[1:] if test.parts[0].model is part.model), None)
+    page["adaptation"] = _adaptation(few, old.parts[0] if old else None, answers, options)
+    page["old"] = old.name if old else ""
     note("diagnosis")
     page["diagnosis"] = _diagnosis(part, answers, options.output)
     return page
@@ -239,7 +241,10 @@ def _scaling(part: Part, answers: Answers, options: argparse.Namespace) -> dict[
         )
     figure = plots.scaling_figure(found[PAPER.name], 1 / len(part.labels))
     plots.save(figure, options.output / "accuracy-scaling.png")
-    return {"curves": found, "findings": _findings(part, answers, ks)}
+    own = [p for p in found[PAPER.name] if p.k[0] == ks[-2] and p.p[0] == 8]
+    growth: dict[str, Any] = {"from": own[-2].pairs, "to": own[-1].pairs, "k": ks[-2]}
+    growth["gain"] = own[-1].mean - own[-2].mean
+    return {"curves": found, "growth": growth, "findings": _findings(part, answers, ks)}
 
 
 def _findings(part: Part, answers: Answers, ks: Sequence[int]) -> list[tuple[str, Cell]]:
@@ -272,15 +277,14 @@ def _findings(part: Part, answers: Answers, ks: Sequence[int]) -> list[tuple[str
 
 
 def _adaptation(
-    part: Part, old: Part, answers: Answers, options: argparse.Namespace
+    part: Part, old: Part | None, answers: Answers, options: argparse.Namespace
 ) -> dict[str, Any]:
     prompts = answers.prompts(part, "single")
-    task = (old.labelled, answers.prompts(old, "single"))
-    most = min(part.labelled.truths.count(name) for name in part.labelled.classes) - 1
+    task = None if old is None else (old.labelled, answers.prompts(old, "single"))
     rows = {}
     for recipe, caption in product(RECIPES.values(), CAPTIONS):
         curve = recipe.name == DEFAULT and caption == CAPTIONS[0]
-        counts = [count for count in (COUNTS if curve else (10,)) if count <= most]
+        counts = COUNTS if curve else (10,)
         _, texts = captions_of(prompts, caption, part.model.text_encoder)
         rows[recipe.name, caption] = adapt(
             part.model.under(recipe),
