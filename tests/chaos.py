@@ -2,11 +2,12 @@
 
     python tests/chaos.py [--rounds 200] [--seed N]
 
-Each round starts one command (ingest, delete, forget, migrate, prune, optimize, rollback) in a
+Each round starts one command (ingest, delete, forget, record, prune, optimize, …) in a
 process of its own and kills it with SIGKILL at a random moment, while two writers ingest and two
 readers read. Then the database is opened, which has to make good what the kill left, and must hold:
-every pair there exactly once, every version answering as recorded less what was forgotten, no
-forgotten content in any file, no leftover file after upkeep. Prints rounds, kills by command, and
+every pair there exactly once, every version answering as recorded less what was forgotten, every
+finished run with all its predictions less what was forgotten, no forgotten content in any file, no
+leftover file after upkeep. Prints rounds, kills by command, and
 losses; exit status 1 if there is any.
 """
 
@@ -32,13 +33,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asif_lance import retention, schema
+from asif_lance import retention, runs, schema
 from asif_lance.errors import AsifError
 from asif_lance.forget import forget
+from asif_lance.model import Model
 from asif_lance.needles import Content
 from asif_lance.receipts import load_all
+from asif_lance.recipes import PAPER
 from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
+from asif_lance.tables import open_table
 from asif_lance.verify import scan
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -132,6 +136,24 @@ def do_rollback(uri: str, ready: Ready, seed: int) -> None:
         store.rollback(dice.choice(store.versions()).name)
 
 
+def do_record(uri: str, ready: Ready, seed: int) -> None:
+    """Records what the model says of its own pictures, with its own captions as labels."""
+    store, dice = PairStore.open(uri), random.Random(seed)
+    model = Model(store, store.version(), PAPER, device="cpu")
+    known = store.read(columns=["pair_id", "image_vector", "text_vector"]).to_pylist()
+    ready()
+    while True:
+        asked = dice.sample(known, min(30, len(known)))
+        labels = model.label_vectors(
+            {row["pair_id"]: np.array(row["text_vector"], np.float32) for row in asked[:5]}
+        )
+        names = [row["pair_id"] for row in asked]
+        images = np.array([row["image_vector"] for row in asked], np.float32)
+        with runs.Recorder(store, labels, model.recipe) as run:
+            for prediction in model.classify_vectors(names, images, labels):
+                run.add(prediction)
+
+
 def do_migrate(uri: str, ready: Ready, seed: int) -> None:
     """Upgrades a database of the first release."""
     ready()
@@ -146,6 +168,7 @@ COMMANDS: dict[str, Callable[[str, Ready, int], None]] = {
     "prune": do_prune,
     "optimize": do_optimize,
     "rollback": do_rollback,
+    "record": do_record,
     "migrate": do_migrate,
 }
 
@@ -181,6 +204,7 @@ class Chaos:
         kills: how often each command was killed.
         losses: what was found wrong.
         sound: version name -> ids, as last seen in good order.
+        recorded: run -> how many predictions it has, as last seen in good order.
         seen: receipts that were looked at already.
         slowest: the longest that opening a database took, repair included; seconds.
     """
@@ -190,6 +214,7 @@ class Chaos:
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     losses: list[str] = field(default_factory=list)
     sound: dict[str, frozenset[str]] = field(default_factory=dict)
+    recorded: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
     slowest: float = 0.0
 
@@ -264,6 +289,7 @@ class Chaos:
         gone = {i for p in prints for i in ids if p.is_forgotten(i)}
         lost = [f"{when}: receipt {r.receipt_id} is not clean" for r in receipts if not r.clean]
         lost += self.check_versions(store, gone)
+        lost += self.check_runs(store, gone)
         lost += self.check_files(store, content, gone)
         self.losses += [f"{when}: {loss}" for loss in lost]
         keep_small(store)
@@ -286,6 +312,17 @@ class Chaos:
         names = {version.name for version in store.versions()}
         if "prod" in self.sound and store.version("prod").name not in names:
             lost.append("prod is gone")
+        return lost
+
+    def check_runs(self, store: PairStore, gone: set[str]) -> list[str]:
+        """Every finished run has its predictions; only forgetting takes some of them away."""
+        lost, rows = [], open_table(store.uri, "predictions").to_table(filter="rank = 1")
+        there = collections.Counter(rows["run_id"].to_pylist())
+        for run in runs.runs(store):
+            expected, found = self.recorded.get(run.run_id, run.predictions), there[run.run_id]
+            if found > expected or (found < expected and not gone):
+                lost.append(f"{run.run_id} has {found} predictions instead of {expected}")
+            self.recorded[run.run_id] = found
         return lost
 
     def check_files(self, store: PairStore, content: pa.Table, gone: set[str]) -> list[str]:
