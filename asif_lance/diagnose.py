@@ -273,6 +273,6 @@ def _agreement(anchors: Anchors, positions: NDArray[np.int64]) -> float:
     """
     centre, n = anchors.centre("image"), len(positions)
     vectors = anchors.vectors("image", positions).astype(np.float64) - centre.mean
-    vectors *= centre.scale[positions, None]
+    vectors *= centre.scale.at(positions)[:, None]
     total, own = vectors.sum(axis=0), np.square(vectors).sum()
     return float(total @ total - own) / max(n * (n - 1), 1)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .scales import Scale
 
 ANCHOR_NORM = 1.01
 """Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
@@ -207,7 +208,7 @@ class FastProduct:
         queries: torch.Tensor,
         anchors: Blocks,
         offset: Doubles | None = None,
-        scale: Doubles | None = None,
+        scale: Scale | None = None,
         kind: torch.dtype | None = None,
     ) -> None:
         """Allocate the buffers.
@@ -216,7 +217,7 @@ class FastProduct:
             queries: (m, d) float32 on the grid, on the device that is to compute.
             anchors: n anchors on that device or in main memory.
             offset: (m,) added to each query's products.
-            scale: (n,) multiplies each anchor's sums.
+            scale: multiplies each anchor's sums.
             kind: one of `product_types`; by default the most precise.
         """
         count, d = queries.shape
@@ -239,7 +240,7 @@ class FastProduct:
         self._scores = queries.new_zeros((self.run, width))
         self._load = _Loader(queries.device)
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
-        self._scale = None if scale is None else torch.from_numpy(scale).to(queries)
+        self._scale = None if scale is None else torch.from_numpy(scale.near).to(queries)
         self._rounding = _ROUNDING[kind]
         self._slack = self._bound(queries.cpu().double(), offset, scale)
 
@@ -299,9 +300,7 @@ class FastProduct:
         part = self._narrow[:size].copy_(part)
         out.copy_(torch.mm(part, self._weights, out=self._products[:size]))
 
-    def _bound(
-        self, queries: torch.Tensor, offset: Doubles | None, scale: Doubles | None
-    ) -> Doubles:
+    def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
         unit = 2 * queries.shape[1] * _UNIT  # twice, for processors that add products in pairs
         norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
@@ -313,7 +312,7 @@ class FastProduct:
         if offset is not None or scale is not None:  # the product was rounded before them
             error += norm * self._rounding
         error += 4 * _UNIT * (size + 1)
-        return error if scale is None else error * float(np.abs(scale).max(initial=0.0))
+        return error if scale is None else error * scale.largest + size * scale.error
 
 
 def _rounded_up(size: int) -> int:

@@ -15,6 +15,7 @@ from oracle import top_k
 from asif_lance import products, proposals, search
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
 from asif_lance.products import Blocks, exact_products, on_grid
+from asif_lance.scales import Scale
 from asif_lance.search import exact_top_k, unit_queries
 
 
@@ -141,8 +142,10 @@ def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, reci
     queries[:10] = unit_queries(anchors[:10])  # similarities near 1, and near 0
     offset = rng.normal(size=20) if recipe else None
     scale = rng.uniform(0.5, 2, size=2000) if recipe else None
+    error = 0.01
+    near = None if scale is None else Scale(scale + rng.uniform(-error, error, size=2000), error)
     given = torch.from_numpy(queries), Blocks(anchors)
-    fast = products.FastProduct(*given, offset, scale, kind)
+    fast = products.FastProduct(*given, offset, near, kind)
     exact = anchors.astype(float) @ queries.astype(float).T
     exact = exact if scale is None else (exact + offset) * scale[:, None]
     found = fast.between(0, fast.run)[: min(fast.run, 2000), :20].numpy()
