@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
 from asif_lance.fragments import fragment_of, mask_of
-from asif_lance.means import Centre, Distances, centre_at, mean_of, total
+from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
 from asif_lance.products import Doubles
 from asif_lance.records import Neighbors
 from asif_lance.scales import Scale
@@ -109,19 +109,21 @@ class Anchors:
             release, column = self._release_of(blocks), f"{side}_vector"
             stored = list(zip(self._fragments, self._sources, strict=True))
             imagined = blocks[len(stored) :]
-            totals = []
+            sums = []
             for i, (fragment, source) in enumerate(stored):
-                totals.append(fragment.total(self.dataset, source, column))
+                sums.append(fragment.sums(self.dataset, source, column))
                 release(i)
-            totals += [total(block) for block in imagined]
-            mean = mean_of(blocks, totals, self.live)
+            sums += [Sums.of(block) for block in imagined]
+            mean = mean_of(blocks, sums, self.live)
             distances = []
             for i, (fragment, source) in enumerate(stored):
                 distances.append(fragment.distances(self.dataset, source, column, mean))
                 release(i)
-            distances += [Distances.of(block, mean) for block in imagined]
-            anchors = Blocks(blocks, release)
-            self._centres[side] = centre_at(mean, anchors, distances, self.live)
+            distances += [
+                Distances.of(block, sums[i], mean)
+                for i, block in enumerate(imagined, start=len(stored))
+            ]
+            self._centres[side] = centre_at(mean, sums, distances, self.live)
         return self._centres[side]
 
     def top_k(
@@ -168,7 +170,7 @@ class Anchors:
         centre = self.centre(side)
         turned, offset = centre.turn(query[None])
         products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
-        similar: NDArray[np.float64] = (products + offset[0]) * centre.scale.at(positions)
+        similar: NDArray[np.float64] = (products + offset[0]) * centre.scale.of(vectors, positions)
         return similar.astype(query.dtype)
 
     def top_k_among(
@@ -191,7 +193,7 @@ class Anchors:
             self.gather(side, positions) if gathered is None else gathered,
             k,
             offset=offset,
-            scale=None if scale is None else scale.at(positions),
+            scale=None if scale is None else scale.part(positions),
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)

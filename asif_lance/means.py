@@ -16,9 +16,9 @@ The usual distance is about the root of their mean square, sqrt(1 - |mean|²) fo
 All of it is a function of the live rows alone, bit by bit, whatever the order, the fragments, the
 history, the threads or the device. A float16 number of size at most 1 is a multiple of 2^-24, so
 float64 sums up to 2^29 rows without rounding. The mean is rounded to the same grid, once. Then
-a - mean is on it too, its squares are multiples of 2^-48 that sum up to less than 5, and q'·mean is
-exact for the same reason as q'·a (see `products`). Only the root, the division by it and the mean
-itself are rounded, each once.
+|a|², a·mean and |mean|² are multiples of 2^-48 that sum up to less than 8, and q'·mean is exact for
+the same reason as q'·a (see `products`). Only the root of |a - mean|², the division by it and the
+mean itself are rounded, each once.
 
 Distances take a pass over all vectors; those from a point nearby, such as the mean of the version
 before, differ by no more than that point lies away from the mean. So they serve the next versions
@@ -35,8 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asif_lance.blocks import Blocks
-from asif_lance.scales import Doubles, Longs, Scale
+from asif_lance.scales import Distant, Doubles, Scale
 from asif_lance.search import unit_queries
 
 #: Anchors nearer to the mean than this share of the usual distance count as so far away: their
@@ -46,9 +45,30 @@ NEAREST = 0.25
 _GRID = 2.0**-24
 _SAME = 2.0**-20  # a variance below it is that of rounding to float16
 _TAKEN = 2**17  # numbers widened at a time: they stay in the cache
-_GATHERED = 2**16  # rows gathered at a time
 _LOOSEST = 2.0**-11  # what distances from elsewhere may do to a scale
 _TURN_ROUNDING = 2e-6  # of similarities: turned queries are on a grid, and what is kept is float32
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Exact sums over the numbers of the rows of one block.
+
+    Attributes:
+        total: (d,) float64, the sum of all rows.
+        squares: (n,) float64, |a|² of each row.
+    """
+
+    total: Doubles
+    squares: Doubles
+
+    @staticmethod
+    def of(rows: torch.Tensor) -> Sums:
+        """Sum (n, d) float16 rows up."""
+        total, squares = np.zeros(rows.shape[1]), [np.zeros(0)]
+        for part in _wide(rows):
+            total += part.sum(dim=0).cpu().numpy()
+            squares.append(torch.linalg.vecdot(part, part).cpu().numpy())
+        return Sums(total, np.concatenate(squares))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +84,13 @@ class Distances:
     values: Doubles
 
     @staticmethod
-    def of(rows: torch.Tensor, point: Doubles) -> Distances:
-        """Measure (n, d) float16 rows."""
-        return Distances(point, _distances(rows, point))
+    def of(rows: torch.Tensor, sums: Sums, point: Doubles) -> Distances:
+        """Measure (n, d) float16 rows, whose sums are known."""
+        square = sums.squares - 2.0 * _along(rows, point) + float(point @ point)
+        return Distances(point, np.sqrt(square))
 
     def factors(self, mean: Doubles) -> Scale:
-        """The scale for a mean, and how far off it is."""
+        """The factors for a mean, and how far off they are."""
         near = 1.0 / np.maximum(self.values, nearest(mean))
         apart, largest = float(np.linalg.norm(self.point - mean)), float(near.max(initial=0.0))
         # 1/a - 1/b = (b - a) / ab, where the exact distance is at least b - apart.
@@ -134,29 +155,22 @@ class Centre:
         return bound
 
 
-def total(rows: torch.Tensor) -> Doubles:
-    """Sum (n, d) float16 rows up exactly: (d,)."""
-    sums = torch.zeros(rows.shape[1], dtype=torch.float64)
-    for part in _wide(rows):
-        sums += part.sum(dim=0).cpu()
-    return sums.numpy()
-
-
 def mean_of(
-    blocks: Sequence[torch.Tensor], totals: Sequence[Doubles], live: NDArray[np.bool_]
+    blocks: Sequence[torch.Tensor], sums: Sequence[Sums], live: NDArray[np.bool_]
 ) -> Doubles:
     """The mean of the live rows of one side, on the grid: (d,).
 
     Args:
         blocks: (n_i, d) float16 each.
-        totals: the `total` of each block, dead rows included.
+        sums: of each block, dead rows included.
         live: (n,) bool over all blocks.
     """
     masks = np.split(live, np.cumsum([len(block) for block in blocks])[:-1])
-    sums = np.zeros(blocks[0].shape[1])
-    for block, whole, mask in zip(blocks, totals, masks, strict=True):
-        sums += whole - total(_where(block, ~mask))
-    mean: Doubles = np.rint(sums / (int(live.sum()) + 1) / _GRID) * _GRID
+    total = np.zeros(blocks[0].shape[1])
+    for block, whole, mask in zip(blocks, sums, masks, strict=True):
+        dead = torch.from_numpy(np.flatnonzero(~mask)).to(block.device)
+        total += whole.total - Sums.of(block[dead]).total
+    mean: Doubles = np.rint(total / (int(live.sum()) + 1) / _GRID) * _GRID
     return mean
 
 
@@ -166,52 +180,25 @@ def nearest(mean: Doubles) -> float:
 
 
 def centre_at(
-    mean: Doubles, anchors: Blocks, distances: Sequence[Distances], live: NDArray[np.bool_]
+    mean: Doubles,
+    sums: Sequence[Sums],
+    distances: Sequence[Distances],
+    live: NDArray[np.bool_],
 ) -> Centre:
-    """The centre at the mean of the live anchors, by the distances of each block's rows."""
+    """The centre at the mean of the live anchors, by what is known of each block's rows."""
     each = [of_block.factors(mean) for of_block in distances]
     near = np.concatenate([np.zeros(0), *(scale.near for scale in each)]) * live
     error = max((scale.error for scale in each), default=0.0)
     if not error:
         return Centre(mean, Scale(near))
-    exact = [s.near if not s.error else np.full(len(s.near), np.nan) for s in each]
-    known = np.where(live, np.concatenate(exact), 0.0)
-    return Centre(mean, Scale(near, error, _Exact(anchors, mean, known)))
+    squares = np.concatenate([of_block.squares for of_block in sums])
+    return Centre(mean, Scale(near, error, Distant(mean, squares, nearest(mean))))
 
 
-class _Exact:
-    """Exact factors, found when they are asked for the first time."""
-
-    def __init__(self, anchors: Blocks, mean: Doubles, known: Doubles) -> None:
-        """`known` are (n,) factors, NaN where they are not known yet."""
-        self._anchors, self._mean, self._known = anchors, mean, known
-
-    def __call__(self, indices: Longs) -> Doubles:
-        found = self._known[indices]
-        unknown = np.isnan(found)
-        if not unknown.any():
-            return found
-        seen = np.zeros(len(self._known), dtype=np.bool_)
-        seen[indices[unknown]] = True
-        missing = np.flatnonzero(seen)
-        for start in range(0, len(missing), _GATHERED):
-            part = missing[start : start + _GATHERED]
-            distances = Distances.of(self._anchors.take(part), self._mean)
-            self._known[part] = distances.factors(self._mean).near
-        return self._known[indices]
-
-
-def _where(block: torch.Tensor, mask: NDArray[np.bool_]) -> torch.Tensor:
-    return block[torch.from_numpy(np.flatnonzero(mask)).to(block.device)]
-
-
-def _distances(rows: torch.Tensor, point: Doubles) -> Doubles:
-    parts = [np.zeros(0)]
-    for part in _wide(rows):
-        part -= torch.from_numpy(point).to(part.device)
-        parts.append(torch.linalg.vecdot(part, part).cpu().numpy())
-    distances: Doubles = np.sqrt(np.concatenate(parts))
-    return distances
+def _along(rows: torch.Tensor, point: Doubles) -> Doubles:
+    """Exact products of (n, d) rows and a point on the grid: (n,)."""
+    parts = [torch.mv(part, torch.from_numpy(point).to(part.device)) for part in _wide(rows)]
+    return np.concatenate([np.zeros(0), *(part.cpu().numpy() for part in parts)])
 
 
 def _wide(rows: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -70,7 +70,8 @@ def exact_products(
     anchors: Blocks,
     rows: NDArray[np.int64],
     indices: NDArray[np.int64],
-) -> Doubles:
+    beside: Doubles | None = None,
+) -> tuple[Doubles, Doubles | None]:
     """Give the exact q·a of single (query, anchor) pairs.
 
     Args:
@@ -78,54 +79,63 @@ def exact_products(
         anchors: n anchors.
         rows: (p,) the query of each pair, ascending.
         indices: (p,) the anchor of each pair.
+        beside: (d,) one vector more on the grid, or None.
 
     Returns:
-        (p,) float64.
+        (p,) float64, and those of the same anchors with `beside`.
     """
     rows_at_a_time = max(_TAKEN // max(queries.shape[1], 1), 1)
     widen = _Widener(anchors, max(min(rows_at_a_time, len(indices)), 1))
     wide = torch.from_numpy(queries).double()
+    other = None if beside is None else torch.from_numpy(beside)
     if len(queries) == 1 and not widen.on_accelerator:  # the same, without looking at all anchors
-        return _by_query(wide, anchors, rows, indices, widen)
+        return _by_query(wide, other, anchors, rows, indices, widen)
     seen = np.zeros(len(anchors), dtype=np.bool_)
     seen[indices] = True
     distinct = np.flatnonzero(seen)
     if widen.on_accelerator or len(indices) * _DENSE >= len(distinct) * len(queries):
         position = (np.cumsum(seen) - 1)[indices]  # as `np.unique` gives it, but without sorting
-        return _by_matrix(wide, anchors, distinct, rows, position, widen)
-    return _by_query(wide, anchors, rows, indices, widen)
+        return _by_matrix(wide, other, anchors, distinct, rows, position, widen)
+    return _by_query(wide, other, anchors, rows, indices, widen)
 
 
 def _by_matrix(
     wide: torch.Tensor,
+    other: torch.Tensor | None,
     anchors: Blocks,
     distinct: NDArray[np.int64],
     rows: NDArray[np.int64],
     position: NDArray[np.int64],
     widen: _Widener,
-) -> Doubles:
+) -> tuple[Doubles, Doubles | None]:
     """Multiply every query with every distinct anchor, and pick."""
-    products = np.empty(len(rows), dtype=np.float64)
+    products = np.empty(len(rows))
+    beside = None if other is None else np.empty(len(rows))
+    columns = wide if other is None else torch.cat([wide, other[None]])
     as_they_are = len(anchors.blocks) == 1 and len(distinct) == len(anchors)
     for start in range(0, len(distinct), widen.rows):
         stop = start + widen.rows
         here = distinct[start:stop]
         taken = anchors.blocks[0][start:stop] if as_they_are else anchors.take(here)
-        matrix = widen.multiply(widen(taken), wide.T).cpu().numpy()
+        matrix = widen.multiply(widen(taken), columns.T).cpu().numpy()
         here = np.flatnonzero((position >= start) & (position < stop))
         products[here] = matrix[position[here] - start, rows[here]]
-    return products
+        if beside is not None:
+            beside[here] = matrix[position[here] - start, -1]
+    return products, beside
 
 
 def _by_query(
     wide: torch.Tensor,
+    other: torch.Tensor | None,
     anchors: Blocks,
     rows: NDArray[np.int64],
     indices: NDArray[np.int64],
     widen: _Widener,
-) -> Doubles:
+) -> tuple[Doubles, Doubles | None]:
     """Multiply each query with its own anchors only."""
-    products = np.empty(len(rows), dtype=np.float64)
+    products = np.empty(len(rows))
+    beside = None if other is None else np.empty(len(rows))
     taken = torch.empty((widen.rows, wide.shape[1]), dtype=anchors.dtype)
     for start in range(0, len(rows), widen.rows):
         at = slice(start, start + widen.rows)
@@ -134,7 +144,9 @@ def _by_query(
         for lo, hi in itertools.pairwise(cuts):
             product = widen.multiply(mine[lo:hi], wide[rows[start + lo]])
             products[start + lo : start + hi] = product.numpy()
-    return products
+        if other is not None and beside is not None:
+            beside[at] = widen.multiply(mine, other).numpy()
+    return products, beside
 
 
 class _Widener:

@@ -147,8 +147,9 @@ def top_k_of(
     for start in range(0, len(host), _BATCH):
         at = slice(start, start + _BATCH)
         batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
-        rows, columns = np.nonzero(candidates[at] >= 0)
-        named = candidates[at][rows, columns]
+        mine = np.sort(candidates[at], axis=1)  # in order they are gathered faster
+        rows, columns = np.nonzero(mine >= 0)
+        named = mine[rows, columns]
         found = Proposals(rows, named, np.zeros(len(named), dtype=np.float32))
         values[at], indices[at] = batch.best(found)
     return Neighbors(indices, (values * size[:, None]).astype(np.float32))
@@ -213,11 +214,18 @@ class _Batch:
 
     def similarities(self, found: Proposals) -> Doubles:
         """Compute exact products, then offset and scale with one rounding each."""
-        values = exact_products(self.queries, self.table.anchors, found.rows, found.indices)
+        scale = self.table.scale
+        values, along = exact_products(
+            self.queries,
+            self.table.anchors,
+            found.rows,
+            found.indices,
+            None if scale is None else scale.mean,
+        )
         if self.offset is not None:
             values += self.offset[found.rows]
-        if self.table.scale is not None:
-            values *= self.table.scale.at(found.indices)
+        if scale is not None:
+            values *= scale.at(found.indices, along)
         return values
 
     def best(self, found: Proposals) -> tuple[Doubles, Longs]:

@@ -1,4 +1,4 @@
-"""What takes a pass over all vectors of a fragment to know, and is kept: their sum and distances.
+"""What takes a pass over all vectors of a fragment to know, and is kept: sums and distances.
 
 Fragments never change, so both serve every version that has the fragment, in this process and the
 next ones.
@@ -10,13 +10,12 @@ import hashlib
 from dataclasses import dataclass
 
 from asif_lance.kept_files import DISTANCES, keep, load
-from asif_lance.means import Distances
-from asif_lance.scales import Doubles
+from asif_lance.means import Distances, Sums
 
 #: Rows from which a file is written: measuring fewer again takes about as long as reading it.
 WORTH_KEEPING = 2**16
 
-_COLUMNS = ("total", "point", "values")
+_COLUMNS = ("total", "squares", "point", "values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +23,11 @@ class Summary:
     """A fragment's vectors of one side as a whole, dead ones included.
 
     Attributes:
-        total: their exact sum, (d,).
+        sums: exact ones.
         distances: from a point that was once their version's mean; None if nobody asked.
     """
 
-    total: Doubles
+    sums: Sums
     distances: Distances | None = None
 
 
@@ -37,7 +36,8 @@ def find(dataset_uri: str, files: list[str], column: str) -> Summary | None:
     found = load(_database(dataset_uri), DISTANCES, _name(files, column), _COLUMNS)
     if found is None:
         return None
-    return Summary(found["total"], Distances(found["point"], found["values"]))
+    total, squares, point, values = (found[column] for column in _COLUMNS)
+    return Summary(Sums(total, squares), Distances(point, values))
 
 
 def remember(dataset_uri: str, files: list[str], column: str, summary: Summary) -> None:
@@ -45,7 +45,7 @@ def remember(dataset_uri: str, files: list[str], column: str, summary: Summary) 
     distances = summary.distances
     if distances is None or len(distances.values) < WORTH_KEEPING:
         return
-    arrays = (summary.total, distances.point, distances.values)
+    arrays = (summary.sums.total, summary.sums.squares, distances.point, distances.values)
     named = dict(zip(_COLUMNS, arrays, strict=True))
     keep(_database(dataset_uri), DISTANCES, _name(files, column), named, files)
 

@@ -14,10 +14,9 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance import fragments, means, summaries
 from asif_lance.anchors import Anchors
-from asif_lance.blocks import Blocks
 from asif_lance.forget import forget
 from asif_lance.kept_files import DISTANCES
-from asif_lance.means import NEAREST, Centre, Distances, centre_at, mean_of, total
+from asif_lance.means import NEAREST, Centre, Distances, Sums, centre_at, mean_of
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.store import PairStore
 
@@ -33,8 +32,13 @@ def crowded(rng: np.random.Generator, n: int, width: int = WIDTH) -> np.ndarray:
 def centre(blocks: list[np.ndarray], live: np.ndarray | None = None) -> Centre:
     tensors = [torch.from_numpy(block) for block in blocks]
     mask = np.ones(sum(map(len, blocks)), dtype=bool) if live is None else live
-    mean = mean_of(tensors, [total(t) for t in tensors], mask)
-    return centre_at(mean, Blocks(tensors), [Distances.of(t, mean) for t in tensors], mask)
+    sums = [Sums.of(tensor) for tensor in tensors]
+    mean = mean_of(tensors, sums, mask)
+    return centre_at(mean, sums, distances(tensors, [mean] * len(tensors)), mask)
+
+
+def distances(blocks: list[torch.Tensor], points: list[np.ndarray]) -> list[Distances]:
+    return [Distances.of(b, Sums.of(b), point) for b, point in zip(blocks, points, strict=True)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -59,7 +63,10 @@ def test_sums_are_those_of_rational_arithmetic(rng: np.random.Generator) -> None
 
     rows = crowded(rng, 300, 5)
     exact = [float(sum(map(Fraction, map(float, column)))) for column in rows.T]
-    assert total(torch.from_numpy(rows)).tolist() == exact
+    sums = Sums.of(torch.from_numpy(rows))
+    assert sums.total.tolist() == exact
+    squares = [float(sum(Fraction(float(x)) ** 2 for x in row)) for row in rows]
+    assert sums.squares.tolist() == squares
 
 
 @settings(max_examples=30, deadline=None)
@@ -101,8 +108,9 @@ def test_distances_from_a_point_nearby_give_the_same_answers(
     blocks = [crowded(rng, n), crowded(rng, 5)]
     plain, tensors = centre(blocks), [torch.from_numpy(block) for block in blocks]
     off = plain.mean + np.rint(rng.normal(size=WIDTH) * size * 2**24) / 2**24
-    known = [Distances.of(tensors[0], off), Distances.of(tensors[1], plain.mean)]
-    other = centre_at(plain.mean, Blocks(tensors), known, np.ones(n + 5, dtype=bool))
+    known = distances(tensors, [off, plain.mean])
+    sums = [Sums.of(tensor) for tensor in tensors]
+    other = centre_at(plain.mean, sums, known, np.ones(n + 5, dtype=bool))
     assert (np.abs(other.scale.near - plain.scale.near) <= other.scale.error).all()
     if np.isfinite(other.scale.error):
         turned, offset = plain.turn(unit_queries(crowded(rng, 6)))
@@ -111,7 +119,8 @@ def test_distances_from_a_point_nearby_give_the_same_answers(
         )
         np.testing.assert_array_equal(found.indices, expected.indices)
         np.testing.assert_array_equal(found.similarities, expected.similarities)
-    np.testing.assert_array_equal(other.scale.at(np.arange(n + 5)), plain.scale.near)
+    exact = other.scale.of(np.concatenate(blocks), np.arange(n + 5))
+    np.testing.assert_array_equal(exact, plain.scale.near)
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,7 +135,8 @@ def test_similarities_move_no_more_than_the_bound_says(seed: int, gone: int, nea
     first, second = centre([rows]), centre([rows[gone:]])
     similarities = []
     for one in (first, second):
-        scale = Distances.of(torch.from_numpy(rows), one.mean).factors(one.mean)
+        (known,) = distances([torch.from_numpy(rows)], [one.mean])
+        scale = known.factors(one.mean)
         turned, offset = one.turn(queries)
         products = turned.astype(float) @ rows.T.astype(float)
         similarities.append((products + offset[:, None]) * scale.near)
@@ -164,7 +174,13 @@ def test_a_version_has_the_centre_of_its_pairs_whatever_happened_before(store: P
         rows = np.array(frame[f"{side}_vector"].to_pylist(), dtype=np.float16)
         expected = dict(zip(frame["pair_id"].to_pylist(), centre([rows]).scale.near, strict=True))
         live = np.flatnonzero(anchors.live)
-        found = dict(zip(anchors.ids(live), anchors.centre(side).scale.at(live), strict=True))
+        found = dict(
+            zip(
+                anchors.ids(live),
+                anchors.centre(side).scale.of(anchors.vectors(side, live), live),
+                strict=True,
+            )
+        )
         assert found == expected
         np.testing.assert_array_equal(anchors.centre(side).mean, centre([rows]).mean)
 
@@ -189,13 +205,13 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows whose distances were measured, time by time; fragments of this size are kept."""
     monkeypatch.setattr(summaries, "WORTH_KEEPING", 100)
     measured: list[int] = []
-    measure = means._distances
+    measure = means._along
 
     def noted(rows: torch.Tensor, point: np.ndarray) -> np.ndarray:
         measured.append(len(rows))
         return measure(rows, point)
 
-    monkeypatch.setattr(means, "_distances", noted)
+    monkeypatch.setattr(means, "_along", noted)
     return measured
 
 

@@ -117,7 +117,7 @@ def test_thousands_of_anchors_agree_with_naive_loops(rng, small_runs, dtype, m):
 def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
     anchors, queries = vectors(rng, 40, 384, np.float16), unit_queries(vectors(rng, 5, 384))
     rows, indices = np.repeat(np.arange(5), 40), np.tile(np.arange(40), 5)
-    products = exact_products(queries, Blocks(anchors), rows, indices)
+    products = exact_products(queries, Blocks(anchors), rows, indices)[0]
     for value, row, index in zip(products, rows, indices, strict=True):
         terms = queries[row].astype(float) * anchors[index].astype(float)
         assert value == math.fsum(terms) == sum(rng.permutation(terms))
@@ -127,10 +127,10 @@ def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
 def test_products_are_the_same_one_by_one_and_as_a_matrix_product(rng, dtype):
     anchors, queries = vectors(rng, 500, 100, dtype), unit_queries(vectors(rng, 30, 100))
     rows, indices = np.repeat(np.arange(30), 500), np.tile(np.arange(500), 30)
-    dense = exact_products(queries, Blocks(anchors), rows, indices)
+    dense = exact_products(queries, Blocks(anchors), rows, indices)[0]
     few = rng.permutation(len(rows))[:300]
     few.sort()
-    alone = exact_products(queries, Blocks(anchors), rows[few], indices[few])
+    alone = exact_products(queries, Blocks(anchors), rows[few], indices[few])[0]
     np.testing.assert_array_equal(dense[few], alone)
 
 
