@@ -67,6 +67,11 @@ class Blocks:
             yield from torch.split(part, rows)
             self._release(i)
 
+    def owner(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The block that each of (m,) anchors lies in."""
+        owner = np.searchsorted(self.starts, indices, side="right") - 1
+        return owner.astype(np.int32)
+
     def take(self, indices: NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
         """Gather single anchors, in any order: (len(indices), d), in `out` if it is given."""
         if out is None:
@@ -74,7 +79,7 @@ class Blocks:
         taken = out[: len(indices)]
         if len(self.blocks) == 1:
             return torch.index_select(self.blocks[0], 0, self._here(indices), out=taken)
-        owner = (np.searchsorted(self.starts, indices, side="right") - 1).astype(np.int32)
+        owner = self.owner(indices)
         runs = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
         if len(runs) <= _RUNS * len(self.blocks):
             self._take_runs(indices, owner, runs, taken)

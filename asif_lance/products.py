@@ -133,17 +133,22 @@ def _by_query(
     indices: NDArray[np.int64],
     widen: _Widener,
 ) -> tuple[Doubles, Doubles | None]:
-    """Multiply each query with its own anchors only."""
+    """Multiply each query with its own anchors only, block after block."""
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
     taken = torch.empty((widen.rows, wide.shape[1]), dtype=anchors.dtype)
+    order = np.argsort(anchors.owner(indices), kind="stable")
     for start in range(0, len(rows), widen.rows):
-        at = slice(start, start + widen.rows)
-        mine = widen(anchors.take(indices[at], taken))
-        cuts = np.flatnonzero(np.diff(rows[at], prepend=-1, append=len(wide)))
-        for lo, hi in itertools.pairwise(cuts):
-            product = widen.multiply(mine[lo:hi], wide[rows[start + lo]])
-            products[start + lo : start + hi] = product.numpy()
+        at = order[start : start + widen.rows]
+        mine, own = widen(anchors.take(indices[at], taken)), rows[at]
+        cuts = np.flatnonzero(np.diff(own, prepend=-1, append=len(wide)))
+        found = [
+            widen.multiply(mine[lo:hi], wide[query])
+            for (lo, hi), query in zip(
+                itertools.pairwise(cuts.tolist()), own[cuts[:-1]].tolist(), strict=True
+            )
+        ]
+        products[at] = torch.cat(found).numpy()
         if other is not None and beside is not None:
             beside[at] = widen.multiply(mine, other).numpy()
     return products, beside
