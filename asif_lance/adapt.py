@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from asif_lance.encoders import TextEncoder
 from asif_lance.errors import InputError
+from asif_lance.imagined import plus
 from asif_lance.ingest import IngestOptions, IngestReport, ingest_sources
 from asif_lance.labelled import Labelled, per_class
 from asif_lance.labels import (
@@ -33,7 +34,6 @@ from asif_lance.records import BROUGHT
 from asif_lance.search import unit_queries
 from asif_lance.sweep import right, sweep
 from asif_lance.vectors import unit_float16
-from asif_lance.whatif import plus
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,26 +105,28 @@ class Anchors:
     def centre(self, side: Side) -> Centre:
         """The mean of one side's live vectors and all distances from it, found at first use."""
         if side not in self._centres:
-            blocks = self._blocks_of(side)
-            release, column = self._release_of(blocks), f"{side}_vector"
-            stored = list(zip(self._fragments, self._sources, strict=True))
-            imagined = blocks[len(stored) :]
-            sums = []
-            for i, (fragment, source) in enumerate(stored):
-                sums.append(fragment.sums(self.dataset, source, column))
-                release(i)
-            sums += [Sums.of(block) for block in imagined]
-            mean = mean_of(blocks, sums, self.live)
-            distances = []
-            for i, (fragment, source) in enumerate(stored):
-                distances.append(fragment.distances(self.dataset, source, column, mean))
-                release(i)
-            distances += [
-                Distances.of(block, sums[i], mean)
-                for i, block in enumerate(imagined, start=len(stored))
-            ]
-            self._centres[side] = centre_at(mean, sums, distances, self.live)
+            mean = mean_of(self._blocks_of(side), self._sums(side), self.live)
+            self._centres[side] = self.centre_at(side, mean, self.live)
         return self._centres[side]
+
+    def centre_at(self, side: Side, mean: Doubles, live: NDArray[np.bool_]) -> Centre:
+        """The centre of some rows, (n,) bool, at a (d,) mean that need not be theirs."""
+        blocks, sums, distances = self._blocks_of(side), self._sums(side), []
+        release, column = self._release_of(blocks), f"{side}_vector"
+        for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
+            distances.append(fragment.distances(self.dataset, source, column, mean))
+            release(i)
+        imagined = range(len(distances), len(blocks))
+        distances += [Distances.of(blocks[i], sums[i], mean) for i in imagined]
+        return centre_at(mean, sums, distances, live)
+
+    def _sums(self, side: Side) -> list[Sums]:
+        blocks, sums = self._blocks_of(side), []
+        release, column = self._release_of(blocks), f"{side}_vector"
+        for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
+            sums.append(fragment.sums(self.dataset, source, column))
+            release(i)
+        return sums + [Sums.of(block) for block in blocks[len(sums) :]]
 
     def top_k(
         self, side: Side, queries: NDArray[np.float32], k: int, *, centred: bool = False

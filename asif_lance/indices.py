@@ -17,7 +17,7 @@ from typing import Any
 import lance
 import torch
 
-from asif_lance import choices, whatif
+from asif_lance import choices, imagined
 from asif_lance.agreement import Comparison
 from asif_lance.approximate import Approximation
 from asif_lance.choices import INDEX, Choice, Measured, Setting
@@ -197,7 +197,7 @@ def _product_options(dimension: int) -> dict[str, Any]:
 
 def _best(model: Model, asked: Questions, kind: str, target: float, told: Told) -> Measured:
     """The fastest setting that agrees often enough, or the one that agrees most often."""
-    held_out = whatif.without(model, asked.left_out)[0] if asked.left_out else model
+    held_out = imagined.without(model, asked.left_out)[0] if asked.left_out else model
     labels = held_out.compile(asked.prompts)
     comparison = Comparison(held_out.anchors, model.recipe, asked.queries, labels)
     tried = []

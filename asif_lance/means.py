@@ -140,15 +140,19 @@ class Centre:
             (m,), with float32 rounding of both similarities; infinite for a query that is one of
             the means.
         """
-        apart = float(np.linalg.norm(self.mean - mean))
-        if not apart:
-            return np.zeros(len(queries))
         wide = queries.astype(np.float64)
         away = np.minimum(*(np.linalg.norm(wide - m, axis=1) for m in (self.mean, mean)))
+        return self.moved_at(away, mean)
+
+    def moved_at(self, away: Doubles, mean: Doubles) -> Doubles:
+        """The same of queries that are (m,) so far from the nearer mean."""
+        apart = float(np.linalg.norm(self.mean - mean))
+        if not apart:
+            return np.zeros(len(away))
         # The other mean's anchors are not nearer to it than this, nor is what stands for nearness.
         least = 1 / self.scale.largest - apart - abs(nearest(self.mean) - nearest(mean))
         if least <= 0:
-            return np.full(len(queries), np.inf)
+            return np.full(len(away), np.inf)
         anchor = (apart + abs(nearest(self.mean) - nearest(mean))) / least
         with np.errstate(divide="ignore"):
             bound: Doubles = apart / away + anchor + _TURN_ROUNDING

@@ -211,8 +211,6 @@ class FastProduct:
     Anchors are converted a few at a time into a buffer that stays in the cache. A single query on
     the CPU is instead multiplied with the anchors as they are.
 
-    A float32 sum of d products is off by at most gamma_d |q| |a| with gamma_d = d u / (1 - d u),
-    in any order of summation (Higham, *Accuracy and Stability of Numerical Algorithms*, 3.1).
     Queries, anchors and products of a narrower type are rounded to it; sums are float32 there too.
 
     Attributes:
@@ -319,17 +317,26 @@ class FastProduct:
 
     def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
-        unit = 2 * queries.shape[1] * _UNIT  # twice, for processors that add products in pairs
         norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
         used = self._weights.T[: self.count].cpu().double()
         error: Doubles = (queries - used).norm(dim=1).numpy() * ANCHOR_NORM
-        error += norm * (unit / (1 - unit) + _COARSER[torch.get_float32_matmul_precision()])
+        error += norm * float32_error(queries.shape[1])
         error += norm * (0.0 if self._narrow is None else _NARROWING)
         size = norm if offset is None else norm + np.abs(offset)
         if offset is not None or scale is not None:  # the product was rounded before them
             error += norm * self._rounding
         error += 4 * _UNIT * (size + 1)
         return error if scale is None else error * scale.largest + size * scale.error
+
+
+def float32_error(d: int) -> float:
+    """How far a float32 sum of d products may be off, as a share of |q| |a|.
+
+    gamma_d = d u / (1 - d u), in any order of summation (Higham, *Accuracy and Stability of
+    Numerical Algorithms*, 3.1).
+    """
+    unit = 2 * d * _UNIT  # twice, for processors that add products in pairs
+    return unit / (1 - unit) + _COARSER[torch.get_float32_matmul_precision()]
 
 
 def _rounded_up(size: int) -> int:

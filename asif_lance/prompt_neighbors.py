@@ -57,6 +57,10 @@ class Kept:
         """What is written down."""
         return {name: np.asarray(getattr(self, name)) for name in _COLUMNS}
 
+    def first(self, k: int) -> Neighbors:
+        """The k nearest."""
+        return Neighbors(self.indices[:, :k], self.similarities[:, :k])
+
     @staticmethod
     def of(arrays: dict[str, NDArray[Any]]) -> Kept:
         """What was written down."""
@@ -81,8 +85,20 @@ def prompt_neighbors(
         centred: whether by centred similarities.
         worth: similarities that must be at stake before anything is kept.
     """
+    return kept_neighbors(anchors, queries, k, centred=centred, worth=worth).first(k)
+
+
+def kept_neighbors(
+    anchors: Anchors,
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    centred: bool = False,
+    worth: int = WORTH_KEEPING,
+) -> Kept:
+    """The same, with some to spare, from which those of other states follow."""
     if not anchors.state or len(queries) * len(anchors) < worth:
-        return anchors.top_k("text", queries, k, centred=centred)
+        return neighbors_to_keep(anchors, queries, k, None, centred=centred)
     kind = b"centred" if centred else b""
     name = hashlib.sha256(queries.astype("<f4").tobytes() + kind).hexdigest()[:24]
     database = anchors.dataset.uri.rpartition("/")[0]
@@ -93,7 +109,7 @@ def prompt_neighbors(
         found = neighbors_to_keep(anchors, queries, k, old, centred=centred)
         files = [file for key in found.state for file in key.split("|")[1:-1]]
         keep(database, LABEL_SETS, name, found.arrays, files)
-    return Neighbors(found.indices[:, :k], found.similarities[:, :k])
+    return found
 
 
 def _same(old: Kept, anchors: Anchors, k: int) -> bool:

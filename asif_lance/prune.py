@@ -14,12 +14,14 @@ import numpy as np
 import polars as pl
 
 from asif_lance.errors import InputError
+from asif_lance.imagined import without
 from asif_lance.model import Model
+from asif_lance.outlook import recorded_changes
 from asif_lance.runs import Run, find, recipe_of, runs
 from asif_lance.standings import Standings, load
 from asif_lance.store import PairStore
 from asif_lance.tables import open_table, retried, storage_errors
-from asif_lance.whatif import changes, recorded_changes, without
+from asif_lance.whatif import changes
 
 _FINE = 100  # the search ends when it is sure to this part of the pairs
 

@@ -1,43 +1,22 @@
 """Which of two labels wins in another state, from their own anchors alone.
 
 A label's score needs only the anchors that carry its text weight, a few hundred, and which of them
-are among an image's k nearest. The similarity that decides is known: it is the k-th of the recorded
-ones without those that went and with those that came. What the bounds of `settled` leave open is
-scored so, exactly but for anchors too close to that similarity to tell from float32.
+are among an image's k nearest. The similarity that decides is nearly known: it is the k-th of the
+recorded ones without those that went and with those that came, give or take how far the mean's move
+lets similarities drift. What the bounds of `settled` leave open is scored so; anchors too close to
+that similarity count for one bound and not for the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from asif_lance.blocks import Blocks
+from asif_lance.estimates import Compare, Estimates
 from asif_lance.records import RelativeVectors
 from asif_lance.settled import ROUNDING, SAME, Floats, Images, Longs, Mask
 
 _COLUMN = 64  # images per prompt that cost what reading its anchors' vectors costs
-
-
-class Doubles:
-    """Vectors of anchors as float64, each time in the same memory: fresh memory costs more."""
-
-    def __init__(self, blocks: Sequence[torch.Tensor]) -> None:
-        """Read from (rows, d) blocks whose rows count through."""
-        self._blocks = Blocks(blocks)
-        self._kinds = (self._blocks.dtype, torch.float32, torch.float64)
-        self._rooms = [torch.empty((0, blocks[0].shape[1]), dtype=kind) for kind in self._kinds]
-
-    def __call__(self, positions: Longs) -> Floats:
-        """The (m, d) vectors at (m,) positions, until the next call."""
-        count = len(positions)
-        if count > len(self._rooms[0]):
-            self._rooms = [room.new_empty((count, room.shape[1])) for room in self._rooms]
-        half, single, double = (room[:count] for room in self._rooms)
-        half.copy_(self._blocks.take(positions))
-        found: Floats = double.copy_(single.copy_(half)).numpy()
-        return found
 
 
 def cost(open_: Mask, after: RelativeVectors, owner: Longs) -> int:
@@ -52,7 +31,7 @@ def stands(
     bounds: tuple[Floats, Floats],
     after: RelativeVectors,
     owner: Longs,
-    vectors: Callable[[Longs], Floats],
+    compare: Compare,
     power: float,
 ) -> Mask:
     """Which of m images surely keep their label.
@@ -63,7 +42,7 @@ def stands(
         bounds: from `nearness`.
         after: relative vectors of r prompts in the other state.
         owner: (r,) the label of each.
-        vectors: gives the (x, d) image vectors of x anchors.
+        compare: compares these images in that state.
         power: the recipe's p of the image side.
 
     Returns:
@@ -74,14 +53,9 @@ def stands(
         mine, kept = np.flatnonzero(open_[:, label]), after.values[row] > 0
         if not len(mine):
             continue
-        queries = images.queries[mine].astype(np.float64)
-        similar = queries @ vectors(after.indices[row][kept]).T
-        # As a search rounds them, so that their powers agree.
-        weight = images.part(mine).weight_of(similar.astype(np.float32).astype(np.float64), power)
-        parts = weight * after.values[row][kept]
-        near, far = (bound[mine, None] for bound in bounds)
-        least = np.where(similar >= near, parts, 0.0).sum(axis=1)
-        most = np.where(similar >= far, parts, 0.0).sum(axis=1)
+        similar = compare(mine, after.indices[row][kept])
+        text, near = after.values[row][kept], tuple(bound[mine] for bound in bounds)
+        least, most = _scores(images.part(mine), similar, text.astype(np.float64), near, power)
         lower[mine, label] = np.maximum(lower[mine, label], least)
         upper[mine, label] = np.maximum(upper[mine, label], most)
     best = np.arange(len(lower)), images.best
@@ -92,31 +66,53 @@ def stands(
     return sure & (images.similarities[:, 0] > 0)
 
 
-def nearness(images: Images, went: Floats, came: Floats, k: int) -> tuple[Floats, Floats]:
+def _scores(
+    images: Images, similar: Estimates, text: Floats, bounds: tuple[Floats, ...], power: float
+) -> tuple[Floats, Floats]:
+    """(m,) the score of a label with (x,) text values at least and at most, but for the norm."""
+    surely, never = bounds
+    off = (similar.error + SAME)[:, None]
+    rows, columns = np.nonzero(similar.values + off >= never[:, None])
+    values, off = similar.values[rows, columns], off[rows, 0]
+    most = images.weights_of(rows, values + off, power) * text[columns]
+    least = images.weights_of(rows, values - off, power) * text[columns]
+    least[values - off < surely[rows]] = 0.0
+    return _sums(rows, least, len(never)), _sums(rows, most, len(never))
+
+
+def _sums(rows: Longs, parts: Floats, count: int) -> Floats:
+    return np.bincount(rows, parts, count).astype(np.float64)
+
+
+def nearness(images: Images, went: Estimates, came: Estimates, k: int) -> tuple[Floats, Floats]:
     """From which similarity on an anchor is surely among the k nearest, and below which it is not.
 
     Args:
         images: m images, as recorded.
-        went: (m, g) similarities of the anchors that went.
-        came: (m, a) of those that came.
+        went: of the anchors that went, in the first state.
+        came: of those that came, in the same.
         k: how many anchors count.
 
     Returns:
-        (m,) both; infinite where the recorded similarities do not reach that far.
+        (m,) both, similarities in the other state; infinite where the recorded similarities do not
+        reach that far.
     """
     known = images.similarities[:, 1:]
     # Among those before, ranks + 1 are at least as similar as this one and more than the next.
     end = np.inf if images.ranks[0] + 1 < images.pairs else -np.inf
     following = np.concatenate([np.full((len(known), 1), end), known[:, :-1]], axis=1) + 2 * SAME
-    most = images.ranks + 1 - _at_least(went, following) + _at_least(came, following)
-    surely = np.where(most <= k, following, np.inf).min(axis=1)
-    lowest = known - SAME
-    least = images.ranks + 1 - _at_least(went, lowest) + _at_least(came, known + SAME)
-    never = np.where(least >= k, lowest, -np.inf).max(axis=1)
-    return surely, never
+    off, slack = (went.error + SAME)[:, None], (came.error + SAME)[:, None]
+    least, most = _at_least(went.values, known - off), _at_least(went.values, following + off)
+    new_least, new_most = (
+        _at_least(came.values, bound) for bound in (known + slack, following - slack)
+    )
+    count = images.ranks + 1
+    surely = np.where(count - most + new_most <= k, following, np.inf).min(axis=1)
+    never = np.where(count - least + new_least >= k, known - SAME, -np.inf).max(axis=1)
+    return surely + images.drift, never - images.drift
 
 
-def _at_least(similarities: Floats, bounds: Floats) -> Longs:
+def _at_least(similarities: NDArray[np.float32], bounds: Floats) -> Longs:
     """(m, w) how many of (m, x) similarities reach each of (m, w) bounds."""
     counts = np.zeros(bounds.shape, dtype=np.int64)
     for column in similarities.T:

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from asif_lance.errors import InputError
+from asif_lance.imagined import without
 from asif_lance.labelled import Labelled
 from asif_lance.labels import Prompts
 from asif_lance.model import Model
 from asif_lance.sweep import right, sweep
-from asif_lance.whatif import without
 
 Setting = tuple[tuple[int, int], tuple[float, float]]
 

@@ -1,14 +1,16 @@
 """Which predictions surely keep their label when some anchors go or come: bounds, no search.
 
 A score is the sum of image part × text part over the anchors among an image's k nearest. When
-anchors go or come, three things move it (the image's norm moves all labels alike and is left out):
+anchors go or come, these things move it (the image's norm moves all labels alike and is left out):
 
 - anchors whose text part changed: those that went or came, and those that entered or left the
   label's own k nearest. They are few, named, and compared with every image;
-- anchors that enter the image's k nearest, at most one for each that went. Which ones is unknown,
-  but each is less similar than the k-th was, and no two have one text part;
-- anchors that leave them, at most one for each that came; each is less similar than the one that
-  stays at the last place in any case.
+- the mean, under a centred recipe: every similarity drifts, each by no more than a known bound;
+- anchors that enter the image's k nearest: at most one for each that went, and as many as the drift
+  can lift over the k-th. Which ones is unknown, but each was less similar than the k-th, and no two
+  have one text part;
+- anchors that leave them: at most one for each that came or entered; each is less similar than the
+  one that stays at the last place in any case.
 
 So each label's new score lies between two bounds. Where the chosen label's lower bound is above all
 others' upper bounds the prediction stands; the other contenders are for `rescored`.
@@ -21,13 +23,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from asif_lance.estimates import Compare, Estimates
 from asif_lance.records import RelativeVectors
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_BATCH = 2048  # images bounded at once
+_AT_ONCE = 2**22  # similarities bounded at once
 #: Cosines of unit vectors, rounded to float32, agree better than this.
 SAME = 1e-7
 #: Of scores, sums of float32 values.
@@ -42,6 +45,8 @@ class Shift:
 
     Attributes:
         anchors: (x,) int64, the named ones.
+        went: (x,) bool, those that the other state lacks.
+        came: (x,) bool, those that only the other state has.
         owner: (r,) int64, the label of each prompt; ascending.
         scale: (r,) not negative.
         delta: (x, r) after less scale times before, at the named anchors.
@@ -50,6 +55,8 @@ class Shift:
     """
 
     anchors: Longs
+    went: Mask
+    came: Mask
     owner: Longs
     scale: Floats
     delta: Floats
@@ -58,7 +65,7 @@ class Shift:
 
 
 def shift_of(
-    before: RelativeVectors, after: RelativeVectors, owner: Longs, changed: Longs, most: int
+    before: RelativeVectors, after: RelativeVectors, owner: Longs, went: Longs, came: Longs
 ) -> Shift:
     """Compare prompts' relative vectors.
 
@@ -66,12 +73,12 @@ def shift_of(
         before: r relative vectors over the first state's anchors.
         after: the same prompts' over the other's; positions of anchors in both agree.
         owner: (r,) the label of each.
-        changed: positions of the anchors that went or came.
-        most: how many of them an image may have among its nearest.
+        went: positions of the anchors that only the first state has.
+        came: positions of those that only the other has.
     """
     pairs = [(_sparse(before, r), _sparse(after, r)) for r in range(len(owner))]
     moved = [np.setxor1d(old.anchors, new.anchors, assume_unique=True) for old, new in pairs]
-    anchors = np.unique(np.concatenate([changed.astype(np.int64), *moved]))
+    anchors = np.unique(np.concatenate([went, came, *moved]).astype(np.int64))
     delta, rest = np.empty((len(anchors), len(owner))), np.empty(len(owner))
     scale = np.zeros(len(owner))
     for r, (old, new) in enumerate(pairs):
@@ -82,9 +89,10 @@ def shift_of(
         elsewhere = (new.values[j] - scale[r] * old.values[i])[~np.isin(both, anchors)]
         rest[r] = np.linalg.norm(elsewhere)
         delta[:, r] = new.at(anchors) - scale[r] * old.at(anchors)
-    largest = -np.sort(-after.values.astype(np.float64), axis=1)[:, :most]
+    largest = -np.sort(-after.values.astype(np.float64), axis=1)
     heaviest = np.pad(np.cumsum(largest, axis=1), ((0, 0), (1, 0)))
-    return Shift(anchors, owner, scale, delta, rest, heaviest)
+    gone, new_ = np.isin(anchors, went), np.isin(anchors, came)
+    return Shift(anchors, gone, new_, owner, scale, delta, rest, heaviest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +119,12 @@ def _sparse(vectors: RelativeVectors, row: int) -> _Sparse:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What is known of m images, see `standings.Standings`."""
+    """What is known of m images, see `standings.Standings`; and what becomes of them.
 
-    queries: NDArray[np.float32]
+    Attributes:
+        drift: (m,) each similarity differs between the states by at most so much.
+    """
+
     similarities: Floats
     ranks: Longs
     weights: Floats
@@ -121,62 +132,64 @@ class Images:
     scores: Floats
     neighbors: int
     pairs: int
+    drift: Floats
 
     def part(self, at: slice | Longs) -> Images:
         """Some of them."""
         return replace(
             self,
-            queries=self.queries[at],
             similarities=self.similarities[at],
             weights=self.weights[at],
             best=self.best[at],
             scores=self.scores[at],
+            drift=self.drift[at],
         )
 
-    def weight_of(self, similarities: Floats, power: float) -> Floats:
-        """The relative weights before of anchors with these similarities, (m, any)."""
-        nearest = self.similarities[:, :1]
-        return self.weights[:, None] * (np.maximum(similarities, 0.0) / nearest) ** power
+    def weights_of(self, rows: slice | Longs, similarities: Floats, power: float) -> Floats:
+        """The relative weights before of anchors with (r,) similarities to r images of these."""
+        near = np.maximum(similarities, 0.0) / self.similarities[rows, 0]
+        weights: Floats = self.weights[rows] * near**power
+        return weights
+
+    def at_rank(self, rank: int | Longs) -> Floats:
+        """(m,) the similarity at a rank from 0; inf above the recorded ones, -inf below them."""
+        column = np.broadcast_to(1 + self.ranks[0] - rank, len(self.similarities))
+        width = self.similarities.shape[1]
+        found = self.similarities[np.arange(len(column)), np.clip(column, 1, width - 1)]
+        return np.where(column < 1, -np.inf, np.where(column < width, found, np.inf))
+
+    def up_to(self, bound: Floats) -> Longs:
+        """(m,) how many of an image's neighbors may be no more similar than this."""
+        known = self.similarities[:, 1:]
+        counted = ((known <= bound[:, None]) & (self.ranks < self.neighbors)).sum(axis=1)
+        beyond = (known[:, -1] <= bound) & (self.ranks[-1] > 0)
+        return np.where(beyond, self.neighbors, counted)
 
 
-def contenders(images: Images, shift: Shift, vectors: Floats, changed: Mask, power: float) -> Mask:
+def contenders(images: Images, shift: Shift, compare: Compare, power: float) -> Mask:
     """Which labels could take the place of the chosen one.
 
     Args:
         images: as recorded.
         shift: how the prompts moved.
-        vectors: (x, d) image vectors of `shift.anchors`.
-        changed: (2, x) bool, which of the anchors went and which came.
+        compare: compares these images in the first state.
         power: the recipe's p of the image side.
 
     Returns:
         (m, c) bool; a row without any is settled.
     """
     open_ = np.ones(images.scores.shape, dtype=np.bool_)
+    step = max(_AT_ONCE // max(len(shift.anchors), len(shift.owner), 1), 1)
     with np.errstate(all="ignore"):  # what overflows is no number, and nothing is sure of it
-        for start in range(0, len(open_), _BATCH):
-            at = slice(start, start + _BATCH)
-            open_[at] = _contenders(images.part(at), shift, vectors, changed, power)
+        for start in range(0, len(open_), step):
+            at = slice(start, start + step)
+            similar = compare(at, shift.anchors)
+            open_[at] = _contenders(images.part(at), shift, similar, power)
     return open_
 
 
-def _contenders(images: Images, shift: Shift, vectors: Floats, changed: Mask, power: float) -> Mask:
-    similar = images.queries.astype(np.float64) @ vectors.T
-    last = _at_rank(images, np.zeros(len(similar), dtype=np.int64))
-    weight = images.weight_of(similar, power)
-    inside, surely = similar >= last - SAME, similar >= last + SAME
-    counted = np.where(inside, weight, 0.0)
-    unsure = np.where(inside & ~surely, weight, 0.0)
-    enter, leave = (inside[:, which].sum(axis=1) for which in changed)
-    known = counted @ shift.delta
-    slack = unsure @ np.abs(shift.delta) + shift.rest + ROUNDING
-    enter = np.minimum(enter, images.pairs - images.neighbors)
-    more = images.weight_of(last, power) * _sum_of(shift, enter)
-    less = images.weight_of(_at_rank(images, leave), power) * _sum_of(shift, leave)
-    base = shift.scale * images.scores[:, shift.owner] + known
-    first = np.flatnonzero(np.diff(shift.owner, prepend=-1))
-    lower = np.minimum.reduceat(base - slack - less, first, axis=1)
-    upper = np.maximum.reduceat(base + slack + more, first, axis=1)
+def _contenders(images: Images, shift: Shift, similar: Estimates, power: float) -> Mask:
+    lower, upper = bounds(images, shift, similar, power)
     mine = np.arange(len(lower)), images.best
     floor = lower[mine][:, None]
     upper[mine] = -np.inf
@@ -185,13 +198,77 @@ def _contenders(images: Images, shift: Shift, vectors: Floats, changed: Mask, po
     return open_
 
 
-def _at_rank(images: Images, leaving: Longs) -> Floats:
-    """(m, 1) the similarity of the last anchor that stays if so many leave, inf if not recorded."""
-    column = 1 + images.ranks[0] - (images.neighbors - 1 - leaving)
-    width = images.similarities.shape[1]
-    similar = images.similarities[np.arange(len(leaving)), np.minimum(column, width - 1)]
-    found: Floats = np.where(column < width, similar, np.inf)[:, None]
+def bounds(images: Images, shift: Shift, similar: Estimates, power: float) -> tuple[Floats, Floats]:
+    """(m, c) what each label's score is at least and at most, but for the image's norm."""
+    last, drift = images.at_rank(images.neighbors - 1), images.drift
+    near = _Near(images, shift, similar, last)
+    next_ = np.maximum(images.at_rank(images.neighbors), near.nearest_that_came_behind)
+    blurred = images.up_to(next_ + 2 * drift)  # neighbors that the drift may put behind the next
+    enter, leave = blurred + near.went, blurred + near.came + near.went - near.surely_went
+    stays = images.at_rank(images.neighbors - near.came) + 2 * drift
+    more = _weight(images, next_ + drift, power) * _sum_of(shift, enter)
+    less = _weight(images, stays, power) * _sum_of(shift, leave)
+    known, unsure = near.moved(power)
+    slack = unsure + shift.rest + ROUNDING
+    base = shift.scale * images.scores[:, shift.owner] + known
+    shrink, grow = _drifted(last - SAME, drift, power)
+    lower = shrink[:, None] * np.maximum(base - slack - less, 0.0)
+    upper = grow[:, None] * (base + slack) + more
+    first = np.flatnonzero(np.diff(shift.owner, prepend=-1))
+    return np.minimum.reduceat(lower, first, axis=1), np.maximum.reduceat(upper, first, axis=1)
+
+
+def _drifted(similarities: Floats, drift: Floats, power: float) -> tuple[Floats, Floats]:
+    """What becomes of weights with at least these (m,) similarities: smallest and largest share."""
+    change = np.where(drift > 0, drift / similarities, 0.0)
+    tiny = (drift > 0) & (similarities <= drift)
+    shrink, grow = np.maximum(1 - change, 0.0) ** power, (1 + change) ** power
+    return np.where(tiny, 0.0, shrink), np.where(tiny, np.inf, grow)
+
+
+class _Near:
+    """Which of the named anchors are among the images' neighbors.
+
+    Attributes:
+        went: (m,) how many of those that went may be.
+        surely_went: how many of them surely are.
+        came: how many of those that came may be as near.
+        nearest_that_came_behind: the similarity of the nearest other one, at most.
+    """
+
+    def __init__(self, images: Images, shift: Shift, similar: Estimates, last: Floats) -> None:
+        self._images, self._shift, self._similar = images, shift, similar
+        values, off = similar.values, (similar.error + SAME)[:, None]
+        self._floor = last[:, None]
+        self._inside, self._surely = values >= self._floor - off, values >= self._floor + off
+        self.went = self._inside[:, shift.went].sum(axis=1)
+        self.surely_went = self._surely[:, shift.went].sum(axis=1)
+        came, drift = values[:, shift.came], images.drift[:, None]
+        self.came = (came >= self._floor - 2 * drift - off).sum(axis=1)
+        behind = np.where(self._inside[:, shift.came], -np.inf, came + off)
+        self.nearest_that_came_behind = behind.max(axis=1, initial=-np.inf)
+
+    def moved(self, power: float) -> tuple[Floats, Floats]:
+        """(m, r) what the neighbors among them add to each prompt's score, and how unsure it is."""
+        rows, columns = np.nonzero(self._inside)
+        similar, error = self._similar.values[rows, columns], self._similar.error[rows]
+        shape = self._inside.shape
+        most, least = (
+            _scattered(shape, rows, columns, self._images.weights_of(rows, similar + by, power))
+            for by in (error, -error)
+        )
+        unsure = most - np.where(self._surely, least, 0.0)
+        return most @ self._shift.delta, unsure @ np.abs(self._shift.delta)
+
+
+def _scattered(shape: tuple[int, ...], rows: Longs, columns: Longs, values: Floats) -> Floats:
+    found = np.zeros(shape)
+    found[rows, columns] = values
     return found
+
+
+def _weight(images: Images, similarities: Floats, power: float) -> Floats:
+    return images.weights_of(slice(None), similarities, power)[:, None]
 
 
 def _sum_of(shift: Shift, counts: Longs) -> Floats:

@@ -116,7 +116,9 @@ def compare(
 ) -> None:
     """Record a run, then delete and add, in thought and for real, and print the table."""
     import asif_lance
-    from asif_lance import runs, standings, whatif
+    from asif_lance import runs, standings
+    from asif_lance.imagined import plus, without
+    from asif_lance.outlook import recorded_changes
     from asif_lance.records import EncoderPin
     from asif_lance.store import PairStore
 
@@ -143,12 +145,10 @@ def compare(
     for what in ("delete", "add"):
         begun = time.perf_counter()
         if what == "delete":
-            after, _ = whatif.without(model, gone)
+            after, _ = without(model, gone)
         else:
-            after, _ = whatif.plus(model, new)
-        found = whatif.recorded_changes(
-            model, after, standings.load(store, run.run_id, len(labels))
-        )
+            after, _ = plus(model, new)
+        found = recorded_changes(model, after, standings.load(store, run.run_id, len(labels)))
         thought = time.perf_counter() - begun
         begun = time.perf_counter()
         if what == "delete":

@@ -86,10 +86,10 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     """What deleting pairs, named by ID or by a predicate, would change."""
     need_ids_or_where(ids, where)
     model, asked = _model(context, arguments)
-    from asif_lance import whatif
+    from asif_lance.imagined import without
 
     chosen = list(ids) if where is None else model.store.matching(where, version=model.version.name)
-    after, count = whatif.without(model, chosen)
+    after, count = without(model, chosen)
     note(f"{model.version.name} without {count:,} of its {model.anchors.count:,} pairs")
     _report(model, after, asked)
 
@@ -104,11 +104,12 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
 def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None:
     """What ingesting sources would change."""
     model, asked = _model(context, arguments)
-    from asif_lance import whatif
+    from asif_lance.imagined import plus
     from asif_lance.ingest import IngestOptions
+    from asif_lance.whatif import read_pairs
 
-    pairs, rejects = whatif.read_pairs(model, sources, IngestOptions())
-    after, count = whatif.plus(model, pairs)
+    pairs, rejects = read_pairs(model, sources, IngestOptions())
+    after, count = plus(model, pairs)
     note(f"{model.version.name} with {count:,} more pairs; {len(rejects)} items would be rejected")
     _report(model, after, asked)
 
@@ -149,14 +150,15 @@ def _made_with(context: Context, run: Run) -> dict[str, Any]:
 
 
 def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
-    from asif_lance import standings, whatif
+    from asif_lance import standings
+    from asif_lance.outlook import recorded_changes
 
     run = asked["run"]
     if run is None:
         report(before, after, asked)
         return
     recorded = standings.load(before.store, run.run_id, run.labels)
-    found = whatif.recorded_changes(before, after, recorded)
+    found = recorded_changes(before, after, recorded)
     for change in sorted(found.flips, key=_gap, reverse=True):
         _print(change, asked["because"], asked["output"])
     note(

@@ -17,9 +17,11 @@ import asif_lance
 from asif_lance import runs, standings, whatif
 from asif_lance.errors import InputError
 from asif_lance.forget import forget
+from asif_lance.imagined import Imagined, plus, without
 from asif_lance.labels import ENSEMBLES, Prompts, from_vectors
 from asif_lance.model import Model
 from asif_lance.needles import Content
+from asif_lance.outlook import Outlook, recorded_changes
 from asif_lance.predictions import Prediction
 from asif_lance.recipes import RECIPES
 from asif_lance.standings import Standings
@@ -66,7 +68,7 @@ def test_deleting_in_thought_equals_deleting(
 ) -> None:
     ids = [names(0, COUNT)[i] for i in sorted(chosen)]
     before = model_of(store, "v1", recipe)
-    after, count = whatif.without(before, ids)
+    after, count = without(before, ids)
     assert count == len(ids)
     imagined = list(whatif.changes(before, after, IDS, IMAGES, LABELS))
     store.delete(ids)
@@ -83,7 +85,7 @@ def test_deleting_in_thought_equals_deleting(
 def test_adding_in_thought_equals_adding(store: PairStore, more: int, recipe: str) -> None:
     new = pairs(names(COUNT - 5, COUNT + more))  # five are there already
     before = model_of(store, recipe=recipe)
-    after, count = whatif.plus(before, new)
+    after, count = plus(before, new)
     assert count == more
     imagined = list(whatif.changes(before, after, IDS, IMAGES, LABELS))
     store.add(new)
@@ -107,8 +109,8 @@ def flips_of(old: list[Prediction], new: list[Prediction]) -> list[tuple[object,
 
 def check_recorded(
     before: Model, after: Model, asked: Standings, real: Model, prompts: Prompts = LABELS
-) -> whatif.Outlook:
-    found = whatif.recorded_changes(before, after, asked)
+) -> Outlook:
+    found = recorded_changes(before, after, asked)
     imagined = [(c.before.image, c.before.ranking, c.after.ranking) for c in found.flips]
     assert imagined == flips_of(classified(before, prompts), classified(real, prompts))
     return found
@@ -137,7 +139,7 @@ def test_recorded_predictions_flip_as_really_deleting_and_adding_flips_them(
     chosen = sorted(data.draw(st.sets(st.integers(0, COUNT - 1), max_size=8)))
     ids = [names(0, COUNT)[i] for i in chosen]
     new = pairs(names(COUNT, COUNT + data.draw(st.integers(0 if ids else 1, 6))))
-    after, _ = whatif.plus(whatif.without(before, ids)[0], new)
+    after, _ = plus(without(before, ids)[0], new)
     store.delete(ids)
     store.add(new)
     store.publish(command="test")
@@ -153,7 +155,7 @@ def test_most_recorded_predictions_need_no_search(store: PairStore) -> None:
     asked = record(before)
     strongest = classified(before)[0].attributions(2)
     ids = [a.pair_id for a in strongest]
-    after, _ = whatif.without(before, ids)
+    after, _ = without(before, ids)
     store.delete(ids)
     store.publish(command="delete")
     found = check_recorded(before, after, asked, model_of(store))
@@ -179,7 +181,7 @@ def test_after_forgetting_recorded_predictions_are_all_asked_again(store: PairSt
     asked = record(model_of(store))
     forget(store, names(0, 3), reason="asked to")
     before = model_of(store, "v1")
-    after, _ = whatif.without(before, names(3, 20))
+    after, _ = without(before, names(3, 20))
     store.delete(names(3, 20))
     store.publish(command="delete")
     assert check_recorded(before, after, asked, model_of(store)).searched == len(IDS)
@@ -217,18 +219,16 @@ def test_only_touched_images_are_searched_again(
 ) -> None:
     before = model_of(store)
     nearest = classified(before)[0].evidence.relative.indices[0, :2]
-    after, _ = whatif.without(before, before.anchors.ids(nearest))
+    after, _ = without(before, before.anchors.ids(nearest))
     searched: list[int] = []
-    search = whatif.Imagined.top_k
+    search = Imagined.top_k
 
-    def noted(
-        self: whatif.Imagined, side: str, queries: np.ndarray, k: int, *, centred: bool
-    ) -> object:
+    def noted(self: Imagined, side: str, queries: np.ndarray, k: int, *, centred: bool) -> object:
         if side == "image":
             searched.append(len(queries))
         return search(self, side, queries, k, centred=centred)
 
-    monkeypatch.setattr(whatif.Imagined, "top_k", noted)
+    monkeypatch.setattr(Imagined, "top_k", noted)
     list(whatif.changes(before, after, IDS, IMAGES, LABELS))
     assert 0 < sum(searched) < len(IMAGES)
 
@@ -237,7 +237,7 @@ def test_a_flip_names_the_pairs_that_did_it(store: PairStore) -> None:
     before = model_of(store)
     first = classified(before)[0]
     strongest = [a.pair_id for a in first.attributions(15)]
-    after, _ = whatif.without(before, strongest)
+    after, _ = without(before, strongest)
     change = next(iter(whatif.changes(before, after, IDS, IMAGES, LABELS)))
     assert change.flips
     why = change.because(3)
@@ -249,24 +249,24 @@ def test_a_flip_names_the_pairs_that_did_it(store: PairStore) -> None:
 def test_a_deleted_pair_of_another_version_is_no_part_of_it(store: PairStore) -> None:
     store.delete(names(0, 10))
     store.publish(command="delete")
-    _, count = whatif.without(model_of(store), names(5, 15))
+    _, count = without(model_of(store), names(5, 15))
     assert count == 5
 
 
 def test_deleting_everything_is_refused(store: PairStore) -> None:
     with pytest.raises(InputError, match="no pair would be left"):
-        whatif.without(model_of(store), names(0, COUNT))
+        without(model_of(store), names(0, COUNT))
 
 
 def test_vectors_of_another_width_are_refused(store: PairStore) -> None:
     with pytest.raises(InputError, match="image vectors: expected dimension 8, got 9"):
-        whatif.plus(model_of(store), pairs(names(900, 901), image=9))
+        plus(model_of(store), pairs(names(900, 901), image=9))
 
 
 def test_nothing_is_written(store: PairStore) -> None:
     files = sorted(str(p) for p in Path(store.uri).rglob("*"))
     before = model_of(store)
-    after, _ = whatif.plus(whatif.without(before, names(0, 9))[0], pairs(names(700, 709)))
+    after, _ = plus(without(before, names(0, 9))[0], pairs(names(700, 709)))
     list(whatif.changes(before, after, IDS, IMAGES, LABELS))
     assert sorted(str(p) for p in Path(store.uri).rglob("*")) == files
 
@@ -347,7 +347,7 @@ def test_wrong_usage_says_what_is_missing(
 def test_new_pairs_are_compared_as_they_would_be_stored(store: PairStore) -> None:
     new = pairs(names(COUNT, COUNT + 1))
     assert new["image_vector"].type.value_type == pa.float16()
-    after, _ = whatif.plus(model_of(store), new)
+    after, _ = plus(model_of(store), new)
     assert (
         after.anchors.image[-1].numpy().tobytes()
         == np.array(new["image_vector"].combine_chunks().flatten()).tobytes()

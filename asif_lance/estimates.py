@@ -1,0 +1,102 @@
+"""Similarities of images and some anchors: fast, and off by a known bound at most.
+
+To rule most labels and anchors out, float32 is enough; what is too close to tell is for an exact
+search.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asif_lance.blocks import Blocks
+from asif_lance.means import Centre
+from asif_lance.products import ANCHOR_NORM, float32_error
+
+Floats = NDArray[np.float64]
+Longs = NDArray[np.int64]
+
+_UNIT = 2.0**-24
+_TURNED = 64  # queries at a time: they stay in the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Similarities of m images and x anchors.
+
+    Attributes:
+        values: (m, x) float32.
+        error: (m,) each similarity of an image is off by at most so much.
+    """
+
+    values: NDArray[np.float32]
+    error: Floats
+
+
+class Compare:
+    """How the images that are asked about compare with anchors, in one state of the pairs.
+
+    Attributes:
+        away: (m,) how far the images are from the state's mean.
+    """
+
+    def __init__(
+        self, queries: NDArray[np.float32], anchors: Blocks, centre: Centre | None
+    ) -> None:
+        """Turn the queries, as the recipe wants them.
+
+        Args:
+            queries: (m, d) unit vectors.
+            anchors: (n, d) image vectors.
+            centre: their centre in this state; None if the recipe needs none.
+        """
+        self._anchors, self._centre = anchors, centre
+        self.away, self._offset = np.ones(len(queries)), np.zeros(len(queries))
+        if centre is not None:
+            queries, self.away, self._offset = _turned(queries, centre.mean)
+        self._queries = torch.from_numpy(queries).to(anchors.blocks[0].device)
+
+    def part(self, rows: Longs) -> Compare:
+        """The same for some of the images, which count from 0 then."""
+        part = copy.copy(self)
+        part._queries = self._queries[torch.from_numpy(rows).to(self._queries.device)]
+        part.away, part._offset = self.away[rows], self._offset[rows]
+        return part
+
+    def __call__(self, rows: slice | Longs, positions: Longs) -> Estimates:
+        """Estimate the similarities of some of the images and the anchors at (x,) positions."""
+        queries, offset = self._queries[rows], self._offset[rows]
+        anchors = self._anchors.take(positions).float()
+        values = torch.mm(queries, anchors.T).cpu().numpy()
+        # Turned queries are off by three roundings, and so are the sum, offset and scale.
+        error = np.full(len(values), ANCHOR_NORM * (float32_error(queries.shape[1]) + 4 * _UNIT))
+        error += 4 * _UNIT * (ANCHOR_NORM + np.abs(offset))
+        if self._centre is not None:
+            scale = self._centre.scale
+            values += offset[:, None].astype(np.float32)
+            values *= scale.near[positions].astype(np.float32)
+            error = error * scale.largest + (ANCHOR_NORM + np.abs(offset)) * scale.error
+        return Estimates(values, error)
+
+
+def _turned(
+    queries: NDArray[np.float32], mean: Floats
+) -> tuple[NDArray[np.float32], Floats, Floats]:
+    """Turn (m, d) queries as `means.Centre.turn` does, but for rounding.
+
+    Returns:
+        The turned ones (m, d); how far the queries are from the mean (m,); offsets (m,).
+    """
+    turned = np.empty_like(queries)
+    away, offset = np.empty(len(queries)), np.empty(len(queries))
+    for start in range(0, len(queries), _TURNED):
+        at = slice(start, start + _TURNED)
+        wide = queries[at] - mean
+        away[at] = np.linalg.norm(wide, axis=1)
+        wide /= np.where(away[at] > 0, away[at], 1.0)[:, None]
+        turned[at], offset[at] = wide, -(wide @ mean)
+    return turned, away, offset

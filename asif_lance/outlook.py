@@ -1,0 +1,188 @@
+"""Which recorded predictions another state of the pairs would flip, nearly without searching.
+
+Bounds on how far scores can move settle most of them (`settled`); of what they leave open nearly
+all is told by the labels that may win, scored from their own anchors (`rescored`); what flips or
+cannot be told so is searched again. The answer is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from asif_lance.blocks import Blocks
+from asif_lance.errors import InputError
+from asif_lance.estimates import Compare
+from asif_lance.imagined import Imagined, compiled
+from asif_lance.labels import LabelSet
+from asif_lance.means import Centre
+from asif_lance.model import BATCH, Model
+from asif_lance.rescored import cost, nearness, stands
+from asif_lance.settled import Images, Longs, Mask, Shift, contenders, shift_of
+from asif_lance.standings import Standings
+from asif_lance.whatif import Change, changes_of
+
+_IMAGES = 2**14  # bounded at once
+_NAMED = 1 / 8  # of the anchors; comparing images with more of them saves little
+_FEW = 2**15  # anchors that are compared in no time, all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What becomes of recorded predictions.
+
+    Attributes:
+        flips: those that get another label.
+        predictions: how many there are.
+        searched: how many had to be searched again; all others surely keep their label.
+    """
+
+    flips: tuple[Change, ...]
+    predictions: int
+    searched: int
+
+
+def recorded_changes(before: Model, after: Model, asked: Standings) -> Outlook:
+    """Which recorded predictions another imagined state would flip.
+
+    Bounds on how far the scores can move settle most of them without a search, exactly. What they
+    leave open is scored again, first from the contending labels' own anchors alone; what flips or
+    cannot be told so is searched again.
+
+    Args:
+        before: the model that the predictions were recorded with.
+        after: from `without` or `plus`.
+        asked: the predictions.
+    """
+    labels = compiled(before, after, asked.prompts)
+    again = _unsettled(before, after, asked, labels)
+    flips: list[Change] = []
+    for start in range(0, len(again), BATCH):
+        flips += _flips(before, after, asked, again[start : start + BATCH], labels)
+    return Outlook(tuple(flips), len(asked.ids), len(again))
+
+
+def _flips(
+    before: Model, after: Model, asked: Standings, at: Longs, labels: tuple[LabelSet, LabelSet]
+) -> list[Change]:
+    """Search again for the predictions at some places, and for those that flip in both states."""
+    names, queries = [asked.images[i] for i in at], asked.queries[at]
+    if not _as_recorded(before, asked):
+        found = changes_of(before, after, names, queries, labels)
+        return [change for change in found if change.flips]
+    new = list(after.classify_neighbors(names, queries, after.neighbors(queries), labels[1]))
+    old_labels = [asked.prompts.names[i] for i in asked.best[at]]
+    changed = [i for i, prediction in enumerate(new) if prediction.label != old_labels[i]]
+    if not changed:
+        return []
+    near, chosen = before.neighbors(queries[changed]), [names[i] for i in changed]
+    old = before.classify_neighbors(chosen, queries[changed], near, labels[0])
+    return list(map(Change, old, (new[i] for i in changed)))
+
+
+def _as_recorded(model: Model, asked: Standings) -> bool:
+    """Whether the version still has what it had: only forgetting takes pairs out of one."""
+    return model.anchors.count == asked.pairs
+
+
+def _unsettled(
+    before: Model, after: Model, asked: Standings, labels: tuple[LabelSet, LabelSet]
+) -> Longs:
+    """The places of the predictions that may flip."""
+    if not isinstance(after.anchors, Imagined):
+        raise InputError("only imagined states are compared with recorded predictions")
+    full = asked.neighbors == before.recipe.k[0]
+    known = _as_recorded(before, asked) and len(asked.ranks)
+    if not known or (after.anchors.came and not full):
+        return np.arange(len(asked.ids))
+    states = States.of(before, after.anchors)
+    old = replace(labels[0].relative, n=len(after.anchors))
+    shift = shift_of(old, labels[1].relative, labels[0].owner, states.went, states.came)
+    if len(shift.anchors) > _NAMED * max(len(after.anchors), _FEW):
+        return np.arange(len(asked.ids))
+    found = [np.zeros(0, dtype=np.int64)]
+    for start in range(0, len(asked.ids), _IMAGES):
+        at = slice(start, start + _IMAGES)
+        found.append(start + _open(states.standing(asked, at), shift, labels[1]))
+    return np.concatenate(found)
+
+
+def _open(standing: Standing, shift: Shift, labels: LabelSet) -> Longs:
+    """Which images bounds and contending labels' scores leave open."""
+    images, power = standing.images, labels.recipe.p[0]
+    open_ = contenders(images, shift, standing.first, power)
+    again = np.flatnonzero(open_.any(axis=1))
+    open_[again, images.best[again]] = True
+    return again[~_stands(standing.part(again), shift, open_[again], labels)]
+
+
+def _stands(standing: Standing, shift: Shift, open_: Mask, labels: LabelSet) -> Mask:
+    """Which images surely keep their label, as those that may win score."""
+    recipe, texts = labels.recipe, (labels.relative, labels.owner)
+    if cost(open_, *texts) > len(open_) * labels.relative.n:
+        return np.zeros(len(open_), dtype=np.bool_)  # a search takes no longer
+    went, came = (standing.first(slice(None), shift.anchors[w]) for w in (shift.went, shift.came))
+    bounds = nearness(standing.images, went, came, recipe.k[0])
+    return stands(standing.images, open_, bounds, *texts, standing.other, recipe.p[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Some images and how they compare with anchors in both states.
+
+    Attributes:
+        images: what is known of them.
+        first: similarities before, also of anchors that come.
+        other: similarities after.
+    """
+
+    images: Images
+    first: Compare
+    other: Compare
+
+    def part(self, rows: Longs) -> Standing:
+        """Some of them."""
+        return Standing(self.images.part(rows), self.first.part(rows), self.other.part(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """The image side of both states.
+
+    Attributes:
+        anchors: (n, d), those of both.
+        first: their centre before, also of those that come; None if the recipe needs none.
+        other: their centre after.
+        went: (g,) positions of the anchors that only the first has.
+        came: (a,) positions of those that only the other has.
+    """
+
+    anchors: Blocks
+    first: Centre | None
+    other: Centre | None
+    went: Longs
+    came: Longs
+
+    @staticmethod
+    def of(before: Model, anchors: Imagined) -> States:
+        """Find the centres."""
+        went, came = anchors.went, np.arange(len(anchors) - anchors.came, len(anchors))
+        first, other = None, None
+        if before.recipe.centred:
+            either = anchors.live.copy()
+            either[went] = True
+            first = anchors.centre_at("image", before.anchors.centre("image").mean, either)
+            other = anchors.centre("image")
+        return States(Blocks(anchors.image), first, other, went, came)
+
+    def standing(self, asked: Standings, at: slice) -> Standing:
+        """Compare some images of a run in both, and find how far their similarities drift."""
+        first = Compare(asked.queries[at], self.anchors, self.first)
+        other, drift = first, np.zeros(len(first.away))
+        if self.first is not None and self.other is not None:
+            other = Compare(asked.queries[at], self.anchors, self.other)
+            drift = self.other.moved_at(np.minimum(first.away, other.away), self.first.mean)
+        known = {f.name: getattr(asked, f.name) for f in fields(Images) if f.name != "drift"}
+        images = Images(**known, drift=np.zeros(len(asked.ids))).part(at)
+        return Standing(replace(images, drift=drift), first, other)

@@ -1,0 +1,72 @@
+"""What-if's bounds hold: no score moves further than they say, whatever goes and comes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pairs_at_hand import names, new_store, pairs
+
+import asif_lance
+from asif_lance import runs, settled, standings
+from asif_lance.imagined import compiled, plus, without
+from asif_lance.labels import from_vectors
+from asif_lance.outlook import States
+from asif_lance.recipes import RECIPES
+from asif_lance.settled import shift_of
+from asif_lance.store import PairStore
+
+COUNT, IMAGES = 2000, 60
+LABELS = from_vectors(
+    {
+        f"label {i}": np.random.default_rng(i).normal(size=(1 + i % 2, 4)).astype(np.float32)
+        for i in range(20)
+    }
+)
+VECTORS = np.random.default_rng(9).normal(size=(IMAGES, 8)).astype(np.float32)
+IDS = [f"image {i}" for i in range(IMAGES)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PairStore:
+    store = new_store(tmp_path_factory.mktemp("settled"))
+    store.add(pairs(names(0, COUNT)))
+    store.publish(command="ingest")
+    return store
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataObject) -> None:
+    k, p = data.draw(st.sampled_from([(50, 4), (200, 2), (100, 8.5)]))
+    how = {"recipe_name": data.draw(st.sampled_from(sorted(RECIPES))), "k": k, "p": p}
+    before = asif_lance.open(store.uri, "v1", device="cpu", **how)
+    labels = before.compile(LABELS)
+    with runs.Recorder(store, labels, before.recipe) as run:
+        for prediction in before.classify_vectors(IDS, VECTORS, labels):
+            run.add(prediction)
+    asked = standings.load(store, run.run_id, len(LABELS.names))
+    gone = sorted(data.draw(st.sets(st.integers(0, COUNT - 1), max_size=12)))
+    new = pairs(names(COUNT, COUNT + data.draw(st.integers(0, 12))))
+    after, _ = plus(without(before, [names(0, COUNT)[i] for i in gone])[0], new)
+    both = compiled(before, after, asked.prompts)
+    states = States.of(before, after.anchors)
+    standing = states.standing(asked, slice(None))
+    images = standing.images
+    old = replace(both[0].relative, n=len(after.anchors))
+    shift = shift_of(old, both[1].relative, both[0].owner, states.went, states.came)
+    similar = standing.first(slice(None), shift.anchors)
+    lower, upper = settled.bounds(images, shift, similar, before.recipe.p[0])
+    for i, one in enumerate(after.classify_vectors(IDS, VECTORS, after.compile(LABELS))):
+        nearest, first = one.evidence.similarities[0], images.similarities[i, 0]
+        norm = images.weights[i] * (nearest / first) ** before.recipe.p[0]
+        norm /= one.evidence.relative.values[0, 0]
+        true = dict(one.ranking)
+        scores = np.array([true[name] for name in LABELS.names]) * norm
+        assert (scores <= upper[i] + 1e-6).all()
+        assert scores[images.best[i]] >= lower[i, images.best[i]] - 1e-6
