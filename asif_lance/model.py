@@ -68,6 +68,7 @@ class Model:
         version: the model version.
         recipe: how it compares.
         ensemble: how a class's prompts become one score where nothing is said.
+        templates: what classes are asked with where nothing is said.
         approximate: how pictures are compared if not with all anchors.
     """
 
@@ -78,13 +79,14 @@ class Model:
         recipe: Recipe,
         *,
         ensemble: Ensemble = "max",
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         device: str = "auto",
         memory_limit: int | None = None,
         approximate: Approximation | None = None,
     ) -> None:
         self.approximate = approximate
         self.store, self.version, self.recipe = store, version, recipe
-        self.ensemble = ensemble
+        self.ensemble, self.templates = ensemble, templates
         self._memory_limit = memory_limit
         self._device = pick_device(device)
 
@@ -127,7 +129,7 @@ class Model:
     def labels(
         self,
         names: ClassNames,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> LabelSet:
         """Compile class names × templates (or a named set of them) against this version.
@@ -140,7 +142,7 @@ class Model:
     def prompts(
         self,
         names: ClassNames,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> Prompts:
         """Embed class names × templates, not yet compared with any pair.
@@ -148,7 +150,7 @@ class Model:
         Raises:
             InputError: unusable names or templates.
         """
-        filled, name = named_templates(templates)
+        filled, name = named_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
         vectors = unit_queries(self.text_encoder.encode(texts))
         return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
@@ -325,12 +327,14 @@ def open_model(
         raise InputError("give a model version or a time, not both")
     chosen = recipe(recipe_name or DEFAULT, k=k, p=p)
     ensemble: Ensemble = "max"
+    templates: str | Sequence[str] = DEFAULT_TEMPLATES
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     if recipe_name is None and k is None and p is None:
         stored = stored_choice(store, version.name)
         if stored is not None:
             chosen, ensemble = stored.recipe, ensemble_named(stored.ensemble)
+            templates = stored.templates or DEFAULT_TEMPLATES
     approximate = None
     if search != "exact":
         approximate = approximation(search, store.dataset(version.name), version.name, chosen)
@@ -339,6 +343,7 @@ def open_model(
         version,
         chosen,
         ensemble=ensemble,
+        templates=templates,
         device=device,
         memory_limit=memory_limit,
         approximate=approximate,

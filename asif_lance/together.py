@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from asif_lance.encoders import encode_each
 from asif_lance.errors import ImageError, InputError
-from asif_lance.labels import DEFAULT_TEMPLATES, ClassNames, Ensemble, LabelSet
+from asif_lance.labels import ClassNames, Ensemble, LabelSet
 from asif_lance.model import SEARCHED, Model
 from asif_lance.pictures import Image, as_item, name_of, refuse
 from asif_lance.predictions import Prediction
@@ -98,7 +98,7 @@ class Together:
     def labels(
         self,
         names: ClassNames,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> tuple[LabelSet, ...]:
         """Compile class names × templates against each model, in the models' order.

@@ -179,7 +179,7 @@ def _said(prediction: Prediction, top: int) -> dict[str, Any]:
     `templates` (a named set, or themselves) and `ensemble` are missing for brought label vectors.
     """
     recipe, asked = prediction.recipe, prediction.evidence.labels.prompts
-    value = {"model": prediction.model, "recipe": recipe.name}
+    value: dict[str, Any] = {"model": prediction.model, "recipe": recipe.name}
     value |= {"k": _one_or_both(recipe.k), "p": _one_or_both(recipe.p)}
     value["predictions"] = _ranked(prediction, top)
     if asked.templates:

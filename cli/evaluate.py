@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from asif_lance.evaluate import Accuracy, Comparison, Evaluation
     from asif_lance.labelled import Labelled
+    from asif_lance.model import Model
     from asif_lance.predictions import Prediction
     from asif_lance.records import Reject
     from asif_lance.together import Together
@@ -103,7 +104,7 @@ def evaluate(
     against = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
     if clip is not None:
         hits = library.hits(answers[0], labelled.truths)
-        theirs = _clip_hits(clip, labelled, labels, given["device"])
+        theirs = _clip_hits(clip, opened[0], labelled, labels, given["device"])
         against.append(library.compared((found[0].model, clip), hits, theirs))
     for comparison in against:
         print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
@@ -140,7 +141,7 @@ def _evaluate_together(
 
 
 def _clip_hits(
-    name: str, labelled: Labelled, labels: dict[str, Any], device: str
+    name: str, model: Model, labelled: Labelled, labels: dict[str, Any], device: str
 ) -> NDArray[np.bool_]:
     """What a CLIP gets right, asked with the same names and templates."""
     from asif_lance.clip import clip_hits
@@ -149,7 +150,7 @@ def _clip_hits(
         raise click.UsageError("--clip needs label names, not --label-vectors")
     named = labels["labels"] is not None or labels["labels_file"] is not None
     names = read_names(labels["labels"], labels["labels_file"]) if named else labelled.classes
-    templates = chosen_templates(labels["templates"], labels["template_set"])
+    templates = chosen_templates(labels["templates"], labels["template_set"]) or model.templates
     return clip_hits(name, labelled, names, templates, device=device)
 
 
