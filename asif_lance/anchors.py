@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
 from asif_lance.fragments import fragment_of, mask_of
-from asif_lance.means import Centre, centre_of, total
+from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
 from asif_lance.products import Doubles
 from asif_lance.records import Neighbors
-from asif_lance.search import exact_top_k
+from asif_lance.scales import Scale
+from asif_lance.search import exact_top_k, top_k_of
 
 Side = Literal["image", "text"]
 
@@ -105,13 +106,24 @@ class Anchors:
         """The mean of one side's live vectors and all distances from it, found at first use."""
         if side not in self._centres:
             blocks = self._blocks_of(side)
-            release = self._release_of(blocks)
-            totals = []
-            for i, source in enumerate(self._sources):
-                totals.append(self._fragments[i].total(self.dataset, source, f"{side}_vector"))
+            release, column = self._release_of(blocks), f"{side}_vector"
+            stored = list(zip(self._fragments, self._sources, strict=True))
+            imagined = blocks[len(stored) :]
+            sums = []
+            for i, (fragment, source) in enumerate(stored):
+                sums.append(fragment.sums(self.dataset, source, column))
                 release(i)
-            totals += [total(block) for block in blocks[len(totals) :]]  # imagined ones
-            self._centres[side] = centre_of(blocks, totals, self.live, release)
+            sums += [Sums.of(block) for block in imagined]
+            mean = mean_of(blocks, sums, self.live)
+            distances = []
+            for i, (fragment, source) in enumerate(stored):
+                distances.append(fragment.distances(self.dataset, source, column, mean))
+                release(i)
+            distances += [
+                Distances.of(block, sums[i], mean)
+                for i, block in enumerate(imagined, start=len(stored))
+            ]
+            self._centres[side] = centre_at(mean, sums, distances, self.live)
         return self._centres[side]
 
     def top_k(
@@ -136,8 +148,8 @@ class Anchors:
 
     def terms(
         self, side: Side, queries: NDArray[np.float32], *, centred: bool = False
-    ) -> tuple[NDArray[np.float32], Doubles | None, Doubles | None]:
-        """Turned queries, offsets (m,) and scales (n,): similarity = (q·a + offset) * scale."""
+    ) -> tuple[NDArray[np.float32], Doubles | None, Scale | None]:
+        """Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale."""
         if not centred:
             return queries, None, None
         centre = self.centre(side)
@@ -158,7 +170,7 @@ class Anchors:
         centre = self.centre(side)
         turned, offset = centre.turn(query[None])
         products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
-        similar: NDArray[np.float64] = (products + offset[0]) * centre.scale[positions]
+        similar: NDArray[np.float64] = (products + offset[0]) * centre.scale.of(vectors, positions)
         return similar.astype(query.dtype)
 
     def top_k_among(
@@ -181,10 +193,24 @@ class Anchors:
             self.gather(side, positions) if gathered is None else gathered,
             k,
             offset=offset,
-            scale=None if scale is None else scale[positions],
+            scale=None if scale is None else scale.part(positions),
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)
+
+    def top_k_of(
+        self,
+        side: Side,
+        candidates: NDArray[np.int64],
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        centred: bool = False,
+    ) -> Neighbors:
+        """The same, of each query's own (m, w) live candidates; -1 where it has fewer."""
+        turned, offset, scale = self.terms(side, queries, centred=centred)
+        blocks, ties = self._blocks_of(side), self.tie_order
+        return top_k_of(turned, blocks, candidates, k, offset=offset, scale=scale, tie_order=ties)
 
     def gather(self, side: Side, positions: NDArray[np.int64]) -> torch.Tensor:
         """The stored vectors at (r,) positions as they are: (r, d) float16 in main memory."""

@@ -272,7 +272,9 @@ def _agreement(anchors: Anchors, positions: NDArray[np.int64]) -> float:
     With unit vectors it follows from the length of their sum.
     """
     centre, n = anchors.centre("image"), len(positions)
-    vectors = anchors.vectors("image", positions).astype(np.float64) - centre.mean
-    vectors *= centre.scale[positions, None]
+    stored = anchors.vectors("image", positions)
+    vectors = (stored.astype(np.float64) - centre.mean) * centre.scale.of(stored, positions)[
+        :, None
+    ]
     total, own = vectors.sum(axis=0), np.square(vectors).sum()
     return float(total @ total - own) / max(n * (n - 1), 1)

@@ -24,8 +24,10 @@ import torch
 from lance.file import LanceFileReader
 from numpy.typing import NDArray
 
+from asif_lance import summaries
 from asif_lance.blocks import as_tensor
-from asif_lance.means import total
+from asif_lance.means import Distances, Sums
+from asif_lance.summaries import Summary
 
 #: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
 _PLAIN = re.compile(
@@ -52,7 +54,7 @@ class Fragment:
         self.key, self.rows = key, rows
         self._maps: list[mmap.mmap] = []
         self._vectors: dict[str, torch.Tensor] = {}
-        self._totals: dict[str, NDArray[np.float64]] = {}
+        self._summaries: dict[str, Summary] = {}
         self._places: dict[str, _Place] | None = None
         self._ids: pa.Array | None = None
 
@@ -69,11 +71,29 @@ class Fragment:
             self._vectors[column] = _read(fragment, column) if mapped is None else mapped
         return self._vectors[column]
 
-    def total(self, dataset: Any, fragment: Any, column: str) -> NDArray[np.float64]:
-        """The exact (d,) sum of a column of vectors over all rows."""
-        if column not in self._totals:
-            self._totals[column] = total(self.vectors(dataset, fragment, column))
-        return self._totals[column]
+    def sums(self, dataset: Any, fragment: Any, column: str) -> Sums:
+        """Exact sums over a column of vectors, dead rows included."""
+        if column not in self._summaries:
+            kept = summaries.find(dataset.uri, self._files, column)
+            mine = kept or Summary(Sums.of(self.vectors(dataset, fragment, column)))
+            self._summaries[column] = mine
+        return self._summaries[column].sums
+
+    def distances(
+        self, dataset: Any, fragment: Any, column: str, mean: NDArray[np.float64]
+    ) -> Distances:
+        """The rows' distances from a version's (d,) mean, or from a point near enough to it."""
+        sums = self.sums(dataset, fragment, column)
+        known = self._summaries[column].distances
+        if known is None or not known.serve(mean):
+            known = Distances.of(self.vectors(dataset, fragment, column), sums, mean)
+            mine = self._summaries[column] = Summary(sums, known)
+            summaries.remember(dataset.uri, self._files, column, mine)
+        return known
+
+    @property
+    def _files(self) -> list[str]:
+        return self.key.split("|")[1:]
 
     def release(self) -> None:
         """Let the system take back the memory of mapped vectors; they come again when used."""

@@ -117,7 +117,7 @@ def _outside(anchors: Anchors, queries: NDArray[np.float32], count: int, centred
         [anchors.image[i] for i in new],
         count,
         offset=offset,
-        scale=None if scale is None else scale[positions],
+        scale=None if scale is None else scale.part(positions),
         live=anchors.live[positions],
         tie_order=lambda indices: anchors.tie_order(positions[indices]),
     )

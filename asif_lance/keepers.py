@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from asif_lance.kept_labels import drop_all
+from asif_lance.kept_files import DISTANCES, LABEL_SETS, drop_all
 from asif_lance.needles import Content, as_matrix
 from asif_lance.purge import clean_up
 from asif_lance.rows import delete_at
@@ -107,7 +107,12 @@ def _quotable(content: Content) -> set[str]:
 
 def forget_label_sets(uri: str, content: Content) -> int:
     """What is kept of label sets goes altogether: it holds places in fragments that are gone."""
-    return drop_all(uri)
+    return drop_all(uri, LABEL_SETS)
+
+
+def forget_distances(uri: str, content: Content) -> int:
+    """What is kept of distances goes too: forgotten vectors were part of its sums."""
+    return drop_all(uri, DISTANCES)
 
 
 def purge_rows(
@@ -162,5 +167,6 @@ KEEPERS: dict[str, Keeper] = {
     "attributions": forget_attributions,
     "prompts": forget_prompts,
     "label sets": forget_label_sets,
+    "distances": forget_distances,
 }
 """Each keeper by the name that receipts give it. A room that keeps pairs' content adds its own."""

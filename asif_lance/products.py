@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .scales import Scale
 
 ANCHOR_NORM = 1.01
 """Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
@@ -69,7 +70,8 @@ def exact_products(
     anchors: Blocks,
     rows: NDArray[np.int64],
     indices: NDArray[np.int64],
-) -> Doubles:
+    beside: Doubles | None = None,
+) -> tuple[Doubles, Doubles | None]:
     """Give the exact q·a of single (query, anchor) pairs.
 
     Args:
@@ -77,63 +79,79 @@ def exact_products(
         anchors: n anchors.
         rows: (p,) the query of each pair, ascending.
         indices: (p,) the anchor of each pair.
+        beside: (d,) one vector more on the grid, or None.
 
     Returns:
-        (p,) float64.
+        (p,) float64, and those of the same anchors with `beside`.
     """
     rows_at_a_time = max(_TAKEN // max(queries.shape[1], 1), 1)
     widen = _Widener(anchors, max(min(rows_at_a_time, len(indices)), 1))
     wide = torch.from_numpy(queries).double()
+    other = None if beside is None else torch.from_numpy(beside)
     if len(queries) == 1 and not widen.on_accelerator:  # the same, without looking at all anchors
-        return _by_query(wide, anchors, rows, indices, widen)
+        return _by_query(wide, other, anchors, rows, indices, widen)
     seen = np.zeros(len(anchors), dtype=np.bool_)
     seen[indices] = True
     distinct = np.flatnonzero(seen)
     if widen.on_accelerator or len(indices) * _DENSE >= len(distinct) * len(queries):
         position = (np.cumsum(seen) - 1)[indices]  # as `np.unique` gives it, but without sorting
-        return _by_matrix(wide, anchors, distinct, rows, position, widen)
-    return _by_query(wide, anchors, rows, indices, widen)
+        return _by_matrix(wide, other, anchors, distinct, rows, position, widen)
+    return _by_query(wide, other, anchors, rows, indices, widen)
 
 
 def _by_matrix(
     wide: torch.Tensor,
+    other: torch.Tensor | None,
     anchors: Blocks,
     distinct: NDArray[np.int64],
     rows: NDArray[np.int64],
     position: NDArray[np.int64],
     widen: _Widener,
-) -> Doubles:
+) -> tuple[Doubles, Doubles | None]:
     """Multiply every query with every distinct anchor, and pick."""
-    products = np.empty(len(rows), dtype=np.float64)
+    products = np.empty(len(rows))
+    beside = None if other is None else np.empty(len(rows))
+    columns = wide if other is None else torch.cat([wide, other[None]])
     as_they_are = len(anchors.blocks) == 1 and len(distinct) == len(anchors)
     for start in range(0, len(distinct), widen.rows):
         stop = start + widen.rows
         here = distinct[start:stop]
         taken = anchors.blocks[0][start:stop] if as_they_are else anchors.take(here)
-        matrix = widen.multiply(widen(taken), wide.T).cpu().numpy()
+        matrix = widen.multiply(widen(taken), columns.T).cpu().numpy()
         here = np.flatnonzero((position >= start) & (position < stop))
         products[here] = matrix[position[here] - start, rows[here]]
-    return products
+        if beside is not None:
+            beside[here] = matrix[position[here] - start, -1]
+    return products, beside
 
 
 def _by_query(
     wide: torch.Tensor,
+    other: torch.Tensor | None,
     anchors: Blocks,
     rows: NDArray[np.int64],
     indices: NDArray[np.int64],
     widen: _Widener,
-) -> Doubles:
-    """Multiply each query with its own anchors only."""
-    products = np.empty(len(rows), dtype=np.float64)
+) -> tuple[Doubles, Doubles | None]:
+    """Multiply each query with its own anchors only, block after block."""
+    products = np.empty(len(rows))
+    beside = None if other is None else np.empty(len(rows))
     taken = torch.empty((widen.rows, wide.shape[1]), dtype=anchors.dtype)
+    order = np.argsort(anchors.owner(indices), kind="stable")
     for start in range(0, len(rows), widen.rows):
-        at = slice(start, start + widen.rows)
-        mine = widen(anchors.take(indices[at], taken))
-        cuts = np.flatnonzero(np.diff(rows[at], prepend=-1, append=len(wide)))
-        for lo, hi in itertools.pairwise(cuts):
-            product = widen.multiply(mine[lo:hi], wide[rows[start + lo]])
-            products[start + lo : start + hi] = product.numpy()
-    return products
+        at = order[start : start + widen.rows]
+        mine, own = widen(anchors.take(indices[at], taken)), rows[at]
+        cuts = np.flatnonzero(np.diff(own, prepend=-1, append=len(wide)))
+        found = [
+            widen.multiply(mine[lo:hi], wide[query])
+            for (lo, hi), query in zip(
+                itertools.pairwise(cuts.tolist()), own[cuts[:-1]].tolist(), strict=True
+            )
+        ]
+        products[at] = torch.cat(found).numpy()
+        if other is not None and beside is not None:
+            beside[at] = widen.multiply(mine, other).numpy()
+    return products, beside
 
 
 class _Widener:
@@ -207,7 +225,7 @@ class FastProduct:
         queries: torch.Tensor,
         anchors: Blocks,
         offset: Doubles | None = None,
-        scale: Doubles | None = None,
+        scale: Scale | None = None,
         kind: torch.dtype | None = None,
     ) -> None:
         """Allocate the buffers.
@@ -216,7 +234,7 @@ class FastProduct:
             queries: (m, d) float32 on the grid, on the device that is to compute.
             anchors: n anchors on that device or in main memory.
             offset: (m,) added to each query's products.
-            scale: (n,) multiplies each anchor's sums.
+            scale: multiplies each anchor's sums.
             kind: one of `product_types`; by default the most precise.
         """
         count, d = queries.shape
@@ -239,7 +257,7 @@ class FastProduct:
         self._scores = queries.new_zeros((self.run, width))
         self._load = _Loader(queries.device)
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
-        self._scale = None if scale is None else torch.from_numpy(scale).to(queries)
+        self._scale = None if scale is None else torch.from_numpy(scale.near).to(queries)
         self._rounding = _ROUNDING[kind]
         self._slack = self._bound(queries.cpu().double(), offset, scale)
 
@@ -299,9 +317,7 @@ class FastProduct:
         part = self._narrow[:size].copy_(part)
         out.copy_(torch.mm(part, self._weights, out=self._products[:size]))
 
-    def _bound(
-        self, queries: torch.Tensor, offset: Doubles | None, scale: Doubles | None
-    ) -> Doubles:
+    def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
         unit = 2 * queries.shape[1] * _UNIT  # twice, for processors that add products in pairs
         norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
@@ -313,7 +329,7 @@ class FastProduct:
         if offset is not None or scale is not None:  # the product was rounded before them
             error += norm * self._rounding
         error += 4 * _UNIT * (size + 1)
-        return error if scale is None else error * float(np.abs(scale).max(initial=0.0))
+        return error if scale is None else error * scale.largest + size * scale.error
 
 
 def _rounded_up(size: int) -> int:

@@ -3,25 +3,65 @@
 A large label set costs a pass of every prompt over all captions. What it found is kept in the
 database's directory, with some neighbors to spare, as rows of fragments: fragments never change,
 so another model version shares most of them. What it lacks is removed, what it has beyond them is
-compared anew, and as long as enough of the old neighbors are left the answer is exact: every
-caption that is not among them is known to be less similar than the last that is.
+compared anew, and the best of both are ranked by what their vectors say. Captions that are not
+among them are known to be no more similar than the last that was kept; where the mean moved with
+the pairs, by no more than `means.Centre.moved` says. As long as enough are above that, the answer
+is exact.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.anchors import Anchors
-from asif_lance.kept_labels import Kept, Longs, keep, load
+from asif_lance.kept_files import LABEL_SETS, keep, load
 from asif_lance.records import Neighbors
+from asif_lance.scales import Doubles, Longs
 
 #: Compiling less than so many similarities takes about as long as reading what was kept.
 WORTH_KEEPING = 2**24
 
 _MOST = 0.5  # of the anchors may be new; with more, comparing all is about as fast
+_COLUMNS = ("state", "rows", "dead", "mean", "indices", "similarities", "complete")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The neighbors of t prompts in one state of the table.
+
+    Attributes:
+        state: as `Anchors.state`.
+        rows: rows of each fragment.
+        dead: positions of deleted rows.
+        mean: (d,) float64, that of centred similarities; empty for others.
+        indices: (t, w) int64 positions, best first.
+        similarities: (t, w) float32.
+        complete: (t,) int64: so many of the first neighbors are the best of all.
+    """
+
+    state: tuple[str, ...]
+    rows: Longs
+    dead: Longs
+    mean: Doubles
+    indices: Longs
+    similarities: NDArray[np.float32]
+    complete: Longs
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What is written down."""
+        return {name: np.asarray(getattr(self, name)) for name in _COLUMNS}
+
+    @staticmethod
+    def of(arrays: dict[str, NDArray[Any]]) -> Kept:
+        """What was written down."""
+        state, *others = (arrays[name] for name in _COLUMNS)
+        return Kept(tuple(state.tolist()), *others)
 
 
 def prompt_neighbors(
@@ -33,9 +73,6 @@ def prompt_neighbors(
     worth: int = WORTH_KEEPING,
 ) -> Neighbors:
     """The k captions most similar to each prompt; the same as `anchors.top_k("text", …)`.
-
-    Centred similarities all change with the mean, whatever pair comes or goes: what is kept of them
-    serves equal states only.
 
     Args:
         anchors: a model version.
@@ -49,11 +86,13 @@ def prompt_neighbors(
     kind = b"centred" if centred else b""
     name = hashlib.sha256(queries.astype("<f4").tobytes() + kind).hexdigest()[:24]
     database = anchors.dataset.uri.rpartition("/")[0]
-    old = load(database, name)
+    kept = load(database, LABEL_SETS, name, _COLUMNS)
+    old = None if kept is None else Kept.of(kept)
     found = old if old is not None and _same(old, anchors, k) else None
     if found is None:
-        found = _found(anchors, queries, k, None if centred else old, centred)
-        keep(database, name, found)
+        found = neighbors_to_keep(anchors, queries, k, old, centred=centred)
+        files = [file for key in found.state for file in key.split("|")[1:-1]]
+        keep(database, LABEL_SETS, name, found.arrays, files)
     return Neighbors(found.indices[:, :k], found.similarities[:, :k])
 
 
@@ -61,14 +100,28 @@ def _same(old: Kept, anchors: Anchors, k: int) -> bool:
     return old.state == anchors.state and bool((old.complete >= min(k, anchors.count)).all())
 
 
-def _found(
-    anchors: Anchors, queries: NDArray[np.float32], k: int, old: Kept | None, centred: bool
+def neighbors_to_keep(
+    anchors: Anchors,
+    queries: NDArray[np.float32],
+    k: int,
+    old: Kept | None,
+    *,
+    centred: bool = False,
 ) -> Kept:
+    """Find at least k neighbors of each prompt, and some to spare.
+
+    Args:
+        anchors: a model version, or an imagined one.
+        queries: (t, d) float32 unit vectors.
+        k: how many are needed.
+        old: what this gave for the same prompts and another state, to spare most of the work.
+        centred: whether by centred similarities, as `old`.
+    """
     wanted, width = min(k, anchors.count), min(k + max(k // 4, 64), anchors.count)
     indices = np.zeros((len(queries), width), dtype=np.int64)
     similarities = np.zeros((len(queries), width), dtype=np.float32)
     complete = np.zeros(len(queries), dtype=np.int64)
-    updated = None if old is None else _updated(old, anchors, queries, width)
+    updated = None if old is None else _updated(old, anchors, queries, width, centred)
     if updated is not None:
         indices, similarities, complete = updated
     again = complete < wanted
@@ -77,13 +130,14 @@ def _found(
         indices[again], similarities[again] = fresh.indices, fresh.similarities
         complete[again] = width
     rows, dead = anchors.rows_per_fragment, np.flatnonzero(~anchors.live)
-    return Kept(anchors.state, rows, dead, indices, similarities, complete)
+    mean = anchors.centre("text").mean if centred else np.zeros(0)
+    return Kept(anchors.state, rows, dead, mean, indices, similarities, complete)
 
 
 def _updated(
-    old: Kept, anchors: Anchors, queries: NDArray[np.float32], width: int
+    old: Kept, anchors: Anchors, queries: NDArray[np.float32], width: int, centred: bool
 ) -> tuple[Longs, NDArray[np.float32], Longs] | None:
-    """Merge the kept neighbors that are still there with the best of the new rows.
+    """Rank the kept neighbors that are still there with the best of the new rows.
 
     Returns:
         Indices and similarities (t, width), and (t,) how many of them are the best of all; None
@@ -92,18 +146,21 @@ def _updated(
     own, new = _still_there(old, anchors)
     if len(new) > _MOST * len(anchors) or own.shape[1] + len(new) < width:
         return None
-    added = anchors.top_k_among("text", new, queries, min(width, max(len(new), 1)))
-    kept = np.where(own >= 0, old.similarities, -np.inf).astype(np.float32)
-    similarities = np.concatenate([kept, added.similarities], axis=1)
-    order = np.argsort(-similarities, axis=1, kind="stable")
-    ranked = np.take_along_axis(similarities, order, axis=1)
-    is_new = order >= own.shape[1]
-    # Equal in float32 need not be equal: only full precision tells an old one from a new one.
-    unclear = (ranked[:, 1:] == ranked[:, :-1]) & (is_new[:, 1:] != is_new[:, :-1])
-    unclear &= ranked[:, 1:] > -np.inf
-    indices = np.take_along_axis(np.concatenate([own, added.indices], axis=1), order, axis=1)
-    complete = np.where(unclear.any(axis=1), 0, _complete(own, indices, width))
-    return indices[:, :width], ranked[:, :width], complete
+    most = min(width, max(len(new), 1))
+    added = anchors.top_k_among("text", new, queries, most, centred=centred).indices
+    candidates = np.concatenate([own, added], axis=1)
+    found = anchors.top_k_of("text", candidates, queries, width, centred=centred)
+    moved = anchors.centre("text").moved(queries, old.mean) if centred else 0.0
+    # What is as similar as the last one may be tied with one that was not kept.
+    sure = found.similarities > (_last(old) + moved)[:, None]
+    return found.indices, found.similarities, sure.sum(axis=1)
+
+
+def _last(old: Kept) -> Doubles:
+    """(t,) what all captions that were not kept are at most as similar as."""
+    last = np.take_along_axis(old.similarities, np.maximum(old.complete - 1, 0)[:, None], axis=1)
+    found: Doubles = np.where(old.complete > 0, last[:, 0].astype(np.float64), np.inf)
+    return found
 
 
 def _still_there(old: Kept, anchors: Anchors) -> tuple[Longs, Longs]:
@@ -116,14 +173,6 @@ def _still_there(old: Kept, anchors: Anchors) -> tuple[Longs, Longs]:
     own[own >= 0] = np.where(anchors.live[own[own >= 0]], own[own >= 0], -1)
     own[np.arange(own.shape[1]) >= old.complete[:, None]] = -1
     return own, np.flatnonzero(anchors.live & ~known)
-
-
-def _complete(own: Longs, indices: Longs, width: int) -> Longs:
-    """How many of the merged neighbors are surely the best: down to the last one kept before."""
-    last = own.shape[1] - 1 - np.argmax(own[:, ::-1] >= 0, axis=1)
-    last = own[np.arange(len(own)), last]
-    place = (indices == last[:, None]).argmax(axis=1) + 1
-    return np.where(last >= 0, np.minimum(place, width), 0)
 
 
 def _moved(old: Kept, anchors: Anchors) -> Longs:

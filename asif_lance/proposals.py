@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .blocks import Blocks
 from .products import Doubles, FastProduct
+from .scales import Scale
 
 _GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
 _PENDING = 2**17  # groups that wait to be looked into
@@ -39,13 +40,13 @@ class Table:
 
     Attributes:
         anchors: n anchors.
-        scale: (n,) float64 or None; multiplies each anchor's products.
+        scale: multiplies each anchor's products; None for ones.
         live: (n,) bool or None; the anchors that may be found.
         count: number of live anchors.
     """
 
     anchors: Blocks
-    scale: Doubles | None
+    scale: Scale | None
     live: NDArray[np.bool_] | None
     count: int
 

@@ -9,7 +9,7 @@ the caller's order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from .errors import DimensionError, InputError, InvalidVectorError
 from .products import Doubles, FastProduct, exact_products, on_grid, product_types
 from .proposals import Floats, Longs, Proposals, Sheet, Table, guess_floors, propose
 from .records import Neighbors
+from .scales import Scale
 
 _T = TypeVar("_T", bound=np.generic)
 TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -58,7 +59,7 @@ def exact_top_k(
     k: int,
     *,
     offset: ArrayLike | None = None,
-    scale: ArrayLike | None = None,
+    scale: ArrayLike | Scale | None = None,
     live: ArrayLike | Sequence[ArrayLike] | None = None,
     tie_order: ArrayLike | TieOrder | None = None,
     release: Callable[[int], None] = lambda block: None,
@@ -76,7 +77,7 @@ def exact_top_k(
             blocks, whose rows count through.
         k: how many to find.
         offset: (m,) per query, or None for zeros.
-        scale: (n,) per anchor, or None for ones.
+        scale: (n,) per anchor, or None for ones; a `Scale` where exact ones take time to find.
         live: (n,) bool, or one such array per block: which anchors may be found; None for all.
         tie_order: (n,) distinct integers; the smaller goes first among equal similarities. Or a
             function that gives them for some indices: it is asked for tied anchors only. None for
@@ -106,6 +107,50 @@ def exact_top_k(
         at = slice(start, start + size_of_batch)
         batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
         values[at], indices[at] = _search(batch, _device(queries, blocks), guess=True)
+    return Neighbors(indices, (values * size[:, None]).astype(np.float32))
+
+
+def top_k_of(
+    queries: Matrix,
+    anchors: Matrix | Sequence[Matrix],
+    candidates: NDArray[np.int64],
+    k: int,
+    *,
+    offset: ArrayLike | None = None,
+    scale: ArrayLike | Scale | None = None,
+    tie_order: ArrayLike | TieOrder | None = None,
+) -> Neighbors:
+    """The same as `exact_top_k`, among some anchors of each query's own.
+
+    What is not named here is as there.
+
+    Args:
+        queries: (m, d).
+        anchors: (n, d).
+        candidates: (m, w) int64, distinct in a row; below 0 where a query has fewer.
+        k: how many to find.
+        offset: (m,) or None.
+        scale: of n anchors, or None.
+        tie_order: of n anchors, or None.
+
+    Returns:
+        k neighbors per query, best first; of index -1 and similarity -inf where there are fewer.
+    """
+    blocks = Blocks(anchors)
+    host = _checked_queries(queries, blocks, k)
+    table = _table(blocks, scale, None)
+    ties = tie_order if callable(tie_order) else _ties(tie_order, len(blocks))
+    shift = None if offset is None else _per_item("offset", offset, len(host), np.float64)
+    values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
+    grid, size = on_grid(host)
+    shift = None if shift is None else shift / size
+    for start in range(0, len(host), _BATCH):
+        at = slice(start, start + _BATCH)
+        batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
+        rows, columns = np.nonzero(candidates[at] >= 0)
+        named = candidates[at][rows, columns]
+        found = Proposals(rows, named, np.zeros(len(named), dtype=np.float32))
+        values[at], indices[at] = batch.best(found)
     return Neighbors(indices, (values * size[:, None]).astype(np.float32))
 
 
@@ -168,11 +213,18 @@ class _Batch:
 
     def similarities(self, found: Proposals) -> Doubles:
         """Compute exact products, then offset and scale with one rounding each."""
-        values = exact_products(self.queries, self.table.anchors, found.rows, found.indices)
+        scale = self.table.scale
+        values, along = exact_products(
+            self.queries,
+            self.table.anchors,
+            found.rows,
+            found.indices,
+            None if scale is None else scale.mean,
+        )
         if self.offset is not None:
             values += self.offset[found.rows]
-        if self.table.scale is not None:
-            values *= self.table.scale[found.indices]
+        if scale is not None:
+            values *= scale.at(found.indices, along)
         return values
 
     def best(self, found: Proposals) -> tuple[Doubles, Longs]:
@@ -249,14 +301,23 @@ def _checked_queries(queries: Matrix, blocks: Blocks, k: int) -> NDArray[np.gene
 
 
 def _table(
-    blocks: Blocks, scale: ArrayLike | None, live: ArrayLike | Sequence[ArrayLike] | None
+    blocks: Blocks,
+    scale: ArrayLike | Scale | None,
+    live: ArrayLike | Sequence[ArrayLike] | None,
 ) -> Table:
     n = len(blocks)
-    scales = None if scale is None else _per_item("scale", scale, n, np.float64)
+    scales = _scales(scale, n)
     if live is None:
         return Table(blocks, scales, None, n)
     mask = _per_item("live", _one_mask(live), n, np.bool_)
     return Table(blocks, scales, mask, int(mask.sum()))
+
+
+def _scales(scale: ArrayLike | Scale | None, n: int) -> Scale | None:
+    if scale is None:
+        return None
+    given = scale if isinstance(scale, Scale) else Scale(np.asarray(scale))
+    return replace(given, near=_per_item("scale", given.near, n, np.float64))
 
 
 def _ties(ranks: ArrayLike | None, n: int) -> TieOrder:

@@ -30,7 +30,7 @@ from lancedb.index import IvfRq
 from numpy.typing import NDArray
 
 from asif_lance.blocks import Blocks
-from asif_lance.means import Centre, centre_of, total
+from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
 from asif_lance.products import product_types
 from asif_lance.search import exact_top_k, unit_queries
 
@@ -219,7 +219,9 @@ def centred(anchors: torch.Tensor, queries: NDArray[np.float32], k: int) -> dict
 
     def find() -> Centre:
         live = np.ones(len(anchors), dtype=np.bool_)
-        return centre_of([anchors], [total(anchors)], live, lambda block: None)
+        sums = Sums.of(anchors)
+        mean = mean_of([anchors], [sums], live)
+        return centre_at(mean, [sums], [Distances.of(anchors, sums, mean)], live)
 
     centre = find()
 

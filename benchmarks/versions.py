@@ -1,6 +1,7 @@
 """How long until a model version answers: at first, after adding 100 pairs, after deleting 100?
 
     python benchmarks/versions.py [--pairs 1600000] [--image 384] [--text 384] [--labels 100]
+        [--recipe paper]
 
 Every figure is the median over rounds of a fresh process that opens the version, compiles the
 labels and classifies one image vector; imports are not counted. `full load` is what a version costs
@@ -35,9 +36,9 @@ import numpy as np, torch, lance
 import asif_lance
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.model import open_model
-what, uri, version, labels, limit = sys.argv[1:6]
+what, uri, version, labels, limit, recipe = sys.argv[1:7]
 rng = np.random.default_rng(7)
-how = {"recipe_name": "paper", "device": "cpu", "memory_limit": int(limit) or None}
+how = {"recipe_name": recipe, "device": "cpu", "memory_limit": int(limit) or None}
 model = open_model(uri, version, **how)
 names = {str(i): rng.normal(size=model.store.text.dimension) for i in range(int(labels))}
 image = unit_queries(rng.normal(size=(1, model.store.image.dimension)))
@@ -107,9 +108,12 @@ def rows(rng: np.random.Generator, start: int, stop: int, image: int, text: int)
     return pa.table({**texts, **sides})
 
 
-def probe(what: str, uri: str, version: str, labels: int, limit: int = 0) -> dict[str, float]:
+def probe(
+    what: str, uri: str, version: str, options: argparse.Namespace, limit: int = 0
+) -> dict[str, float]:
     """Run one probe in a fresh process."""
-    command = [sys.executable, "-c", PROBE, what, uri, version, str(labels), str(limit)]
+    asked = [str(options.labels), str(limit), options.recipe]
+    command = [sys.executable, "-c", PROBE, what, uri, version, *asked]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(answer.stdout)
     return figures
@@ -148,43 +152,45 @@ def from_disk(uri: str, files: list[Path], options: argparse.Namespace) -> tuple
         emptied()
         bare.append(reading(files))
         forget_compiled(uri)
-        warm = probe("ours", uri, "v1", options.labels)["answered"]
+        warm = probe("ours", uri, "v1", options)["answered"]
         forget_compiled(uri)
         emptied()
-        ours.append(probe("ours", uri, "v1", options.labels)["answered"] - warm)
+        ours.append(probe("ours", uri, "v1", options)["answered"] - warm)
     return float(np.median(bare)), float(np.median(ours))
 
 
-def in_memory(uri: str, labels: int, rounds: int) -> dict[str, list[float]]:
+def in_memory(uri: str, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     """Time versions in a process that already has v1 open and the labels compiled."""
     from asif_lance.model import open_model
 
-    rng = np.random.default_rng(7)
-    seconds: dict[str, list[float]] = {"v1": [], "v2": [], "v3": []}
-    first = open_model(uri, "v1", recipe_name="paper", device="cpu")
-    prompts = {str(i): rng.normal(size=first.store.text.dimension) for i in range(labels)}
+    rng, how = np.random.default_rng(7), {"recipe_name": options.recipe, "device": "cpu"}
+    seconds: dict[str, list[tuple[float, float]]] = {"v2": [], "v3": []}
+    first = open_model(uri, "v1", **how)
+    prompts = {str(i): rng.normal(size=first.store.text.dimension) for i in range(options.labels)}
     image = rng.normal(size=(1, first.store.image.dimension)).astype(np.float32)
     held = first.label_vectors(prompts)
     next(iter(first.classify_vectors(["x"], image, held)))
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for version in ("v2", "v3"):
             forget_compiled(uri)
             first.label_vectors(prompts)  # as the version before left it
             if version == "v3":
-                open_model(uri, "v2", recipe_name="paper", device="cpu").label_vectors(prompts)
+                open_model(uri, "v2", **how).label_vectors(prompts)
             start = time.perf_counter()
-            model = open_model(uri, version, recipe_name="paper", device="cpu")
+            model = open_model(uri, version, **how)
             compiled = model.label_vectors(prompts)
-            seconds[version].append(time.perf_counter() - start)
+            ready = time.perf_counter() - start
             next(iter(model.classify_vectors(["x"], image, compiled)))
+            seconds[version].append((ready, time.perf_counter() - start))
     return seconds
 
 
 def forget_compiled(uri: str) -> None:
-    """Remove what is kept of label sets."""
-    from asif_lance.kept_labels import drop_all
+    """Remove what is kept of label sets and distances."""
+    from asif_lance.kept_files import DISTANCES, LABEL_SETS, drop_all
 
-    drop_all(uri)
+    drop_all(uri, LABEL_SETS)
+    drop_all(uri, DISTANCES)
 
 
 def main() -> None:
@@ -194,6 +200,7 @@ def main() -> None:
     parser.add_argument("--image", type=int, default=384)
     parser.add_argument("--text", type=int, default=384)
     parser.add_argument("--labels", type=int, default=100)
+    parser.add_argument("--recipe", default="centred")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as at:
@@ -205,17 +212,18 @@ def report(uri: str, options: argparse.Namespace) -> None:
     files = build(uri, options.pairs, options.image, options.text)
     vectors = options.pairs * (options.image + options.text) * 2
     print(
-        f"{options.pairs:,} pairs, d = {options.image} and {options.text}, {options.labels} labels"
+        f"{options.pairs:,} pairs, d = {options.image} and {options.text}, "
+        f"{options.labels} labels, {options.recipe}"
     )
-    full = [probe("read", uri, "v1", options.labels) for _ in range(options.rounds)]
+    full = [probe("read", uri, "v1", options) for _ in range(options.rounds)]
     cold: list[dict[str, float]] = []
     for _ in range(options.rounds):
         forget_compiled(uri)
-        cold.append(probe("ours", uri, "v1", options.labels))
-    kept = [probe("ours", uri, "v1", options.labels) for _ in range(options.rounds)]
-    limited = [probe("ours", uri, "v1", options.labels, 2**20) for _ in range(options.rounds)]
+        cold.append(probe("ours", uri, "v1", options))
+    kept = [probe("ours", uri, "v1", options) for _ in range(options.rounds)]
+    limited = [probe("ours", uri, "v1", options, 2**20) for _ in range(options.rounds)]
     bare = float(np.median([reading(files) for _ in range(options.rounds)]))
-    steps = in_memory(uri, options.labels, options.rounds)
+    steps = in_memory(uri, options)
     base, load = median(full, "answered"), median(full, "loaded")
     print(f"{'':44}{'ms':>9}{'to full load':>14}")
 
@@ -226,10 +234,12 @@ def report(uri: str, options: argparse.Namespace) -> None:
     line("full load, labels and first answer", base)
     line("reading the files' bytes (page cache)", bare)
     line("ours: vectors ready, new process", median(cold, "loaded"))
-    line("ours: first answer, labels compiled anew", median(cold, "answered"))
-    line("ours: first answer, labels kept", median(kept, "answered"))
-    line("ours: 100 pairs added, open and compile", float(np.median(steps["v2"])))
-    line("ours: 100 pairs deleted, open and compile", float(np.median(steps["v3"])))
+    line("ours: first answer of all", median(cold, "answered"))
+    line("ours: first answer, labels used before", median(kept, "answered"))
+    for version, step in (("v2", "added"), ("v3", "deleted")):
+        ready, answered = np.median(steps[version], axis=0)
+        line(f"ours: 100 pairs {step}, open and compile", ready)
+        line(f"ours: 100 pairs {step}, first answer", answered)
     if emptied():
         read, extra = from_disk(uri, files, options)
         line("reading the files' bytes from disk", read)

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs_at_hand import names, new_store, pairs
 
+from asif_lance import fragments, means, summaries
 from asif_lance.anchors import Anchors
 from asif_lance.forget import forget
-from asif_lance.means import NEAREST, Centre, centre_of, total
+from asif_lance.kept_files import DISTANCES
+from asif_lance.means import NEAREST, Centre, Distances, Sums, centre_at, mean_of
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.store import PairStore
 
@@ -30,7 +32,13 @@ def crowded(rng: np.random.Generator, n: int, width: int = WIDTH) -> np.ndarray:
 def centre(blocks: list[np.ndarray], live: np.ndarray | None = None) -> Centre:
     tensors = [torch.from_numpy(block) for block in blocks]
     mask = np.ones(sum(map(len, blocks)), dtype=bool) if live is None else live
-    return centre_of(tensors, [total(t) for t in tensors], mask, lambda block: None)
+    sums = [Sums.of(tensor) for tensor in tensors]
+    mean = mean_of(tensors, sums, mask)
+    return centre_at(mean, sums, distances(tensors, [mean] * len(tensors)), mask)
+
+
+def distances(blocks: list[torch.Tensor], points: list[np.ndarray]) -> list[Distances]:
+    return [Distances.of(b, Sums.of(b), point) for b, point in zip(blocks, points, strict=True)]
 
 
 @settings(max_examples=40, deadline=None)
@@ -46,8 +54,8 @@ def test_neither_order_nor_fragments_nor_dead_rows_change_a_bit(
     blocks = np.split(mixed, np.sort(rng.integers(0, n + 8, cuts)))
     other = centre(blocks, live)
     np.testing.assert_array_equal(other.mean, plain.mean)
-    np.testing.assert_array_equal(other.scale[live], plain.scale[order[live]])
-    assert not other.scale[~live].any()
+    np.testing.assert_array_equal(other.scale.near[live], plain.scale.near[order[live]])
+    assert not other.scale.near[~live].any()
 
 
 def test_sums_are_those_of_rational_arithmetic(rng: np.random.Generator) -> None:
@@ -55,7 +63,10 @@ def test_sums_are_those_of_rational_arithmetic(rng: np.random.Generator) -> None
 
     rows = crowded(rng, 300, 5)
     exact = [float(sum(map(Fraction, map(float, column)))) for column in rows.T]
-    assert total(torch.from_numpy(rows)).tolist() == exact
+    sums = Sums.of(torch.from_numpy(rows))
+    assert sums.total.tolist() == exact
+    squares = [float(sum(Fraction(float(x)) ** 2 for x in row)) for row in rows]
+    assert sums.squares.tolist() == squares
 
 
 @settings(max_examples=30, deadline=None)
@@ -84,14 +95,64 @@ def test_one_pair_alone_is_similar_to_itself_and_what_lies_on_the_mean_to_nothin
     assert found.similarities[:, 0].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(2, 60),
+    size=st.sampled_from([1e-5, 1e-3, 1e-2, 0.3]),
+)
+def test_distances_from_a_point_nearby_give_the_same_answers(
+    seed: int, n: int, size: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    blocks = [crowded(rng, n), crowded(rng, 5)]
+    plain, tensors = centre(blocks), [torch.from_numpy(block) for block in blocks]
+    off = plain.mean + np.rint(rng.normal(size=WIDTH) * size * 2**24) / 2**24
+    known = distances(tensors, [off, plain.mean])
+    sums = [Sums.of(tensor) for tensor in tensors]
+    other = centre_at(plain.mean, sums, known, np.ones(n + 5, dtype=bool))
+    assert (np.abs(other.scale.near - plain.scale.near) <= other.scale.error).all()
+    if np.isfinite(other.scale.error):
+        turned, offset = plain.turn(unit_queries(crowded(rng, 6)))
+        expected, found = (
+            exact_top_k(turned, blocks, 7, offset=offset, scale=c.scale) for c in (plain, other)
+        )
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.similarities, expected.similarities)
+    exact = other.scale.of(np.concatenate(blocks), np.arange(n + 5))
+    np.testing.assert_array_equal(exact, plain.scale.near)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), gone=st.integers(1, 12), near=st.booleans())
+def test_similarities_move_no_more_than_the_bound_says(seed: int, gone: int, near: bool) -> None:
+    rng = np.random.default_rng(seed)
+    rows = crowded(rng, 80)
+    if near:  # anchors about the mean, which turn most
+        middle = centre([rows]).mean + rng.normal(size=(5, WIDTH)) * 0.02
+        rows = np.concatenate([rows, middle.astype(np.float16)])
+    queries = unit_queries(np.concatenate([crowded(rng, 6), rng.normal(size=(6, WIDTH))]))
+    first, second = centre([rows]), centre([rows[gone:]])
+    similarities = []
+    for one in (first, second):
+        (known,) = distances([torch.from_numpy(rows)], [one.mean])
+        scale = known.factors(one.mean)
+        turned, offset = one.turn(queries)
+        products = turned.astype(float) @ rows.T.astype(float)
+        similarities.append((products + offset[:, None]) * scale.near)
+    moved = np.abs(similarities[0] - similarities[1])[:, gone:].max(axis=1)
+    assert (moved <= second.moved(queries, first.mean)).all()
+    assert (second.moved(queries, second.mean) == 0).all()
+
+
 def test_anchors_next_to_the_mean_fade_and_loosen_no_bound(rng: np.random.Generator) -> None:
     """One of them, unbounded, would have a scale of thousands and make every search slow."""
     rows = crowded(rng, 500)
     mean = centre([rows]).mean
     near = centre([np.concatenate([rows, mean[None].astype(np.float16)])])
     usual = np.sqrt(1 - near.mean @ near.mean)
-    assert near.scale[-1] == pytest.approx(1 / (NEAREST * usual))
-    assert near.scale.max() <= 1 / (NEAREST * usual)
+    assert near.scale.near[-1] == pytest.approx(1 / (NEAREST * usual))
+    assert near.scale.largest <= 1 / (NEAREST * usual)
 
 
 @pytest.fixture
@@ -111,9 +172,15 @@ def test_a_version_has_the_centre_of_its_pairs_whatever_happened_before(store: P
     frame = store.read("latest")
     for side in ("image", "text"):
         rows = np.array(frame[f"{side}_vector"].to_pylist(), dtype=np.float16)
-        expected = dict(zip(frame["pair_id"].to_pylist(), centre([rows]).scale, strict=True))
+        expected = dict(zip(frame["pair_id"].to_pylist(), centre([rows]).scale.near, strict=True))
         live = np.flatnonzero(anchors.live)
-        found = dict(zip(anchors.ids(live), anchors.centre(side).scale[live], strict=True))
+        found = dict(
+            zip(
+                anchors.ids(live),
+                anchors.centre(side).scale.of(anchors.vectors(side, live), live),
+                strict=True,
+            )
+        )
         assert found == expected
         np.testing.assert_array_equal(anchors.centre(side).mean, centre([rows]).mean)
 
@@ -129,4 +196,66 @@ def test_an_older_version_keeps_its_own_centre(store: PairStore) -> None:
 
 def test_a_side_that_exceeds_the_limit_has_the_same_centre(store: PairStore) -> None:
     wide, narrow = (Anchors(store.dataset("v1"), memory_limit=m) for m in (None, 100))
-    np.testing.assert_array_equal(wide.centre("image").scale, narrow.centre("image").scale)
+    scales = [anchors.centre("image").scale.near for anchors in (wide, narrow)]
+    np.testing.assert_array_equal(*scales)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows whose distances were measured, time by time; fragments of this size are kept."""
+    monkeypatch.setattr(summaries, "WORTH_KEEPING", 100)
+    measured: list[int] = []
+    measure = means._along
+
+    def noted(rows: torch.Tensor, point: np.ndarray) -> np.ndarray:
+        measured.append(len(rows))
+        return measure(rows, point)
+
+    monkeypatch.setattr(means, "_along", noted)
+    return measured
+
+
+def afresh(store: PairStore, version: str = "latest") -> Anchors:
+    """Anchors as another process finds them."""
+    fragments._shared.clear()
+    return Anchors(store.dataset(version))
+
+
+def test_distances_are_measured_once_and_serve_later_versions_and_processes(
+    store: PairStore, passes: list[int]
+) -> None:
+    afresh(store).centre("image")
+    afresh(store).centre("image")
+    assert passes == [120]
+    store.add(pairs(names(120, 125)))
+    store.publish(command="ingest")
+    anchors = afresh(store)
+    queries = unit_queries(np.random.default_rng(1).normal(size=(3, 8)))
+    found = anchors.top_k("image", queries, 4, centred=True)
+    files = list((Path(store.uri) / DISTANCES).iterdir())
+    assert len(files) == 1
+    files[0].write_bytes(b"PK damaged")
+    expected = afresh(store).top_k("image", queries, 4, centred=True)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.similarities, expected.similarities)
+
+
+def test_forgetting_and_compaction_leave_no_distances_of_what_is_gone(
+    store: PairStore, passes: list[int]
+) -> None:
+    for side in ("image", "text"):
+        afresh(store).centre(side)
+    receipt = forget(store, names(3, 5), reason="asked to")
+    assert receipt.elsewhere["distances"] == 2
+    assert list((Path(store.uri) / DISTANCES).iterdir()) == []
+    afresh(store).centre("image")
+    (old,) = (Path(store.uri) / DISTANCES).iterdir()
+    data = Path(store.uri) / "pairs.lance" / "data" / old.name.rsplit(".", 3)[0]
+    assert data.exists()
+    store.add(pairs(names(200, 320)))
+    store.publish(command="ingest")
+    newest = Anchors(store.dataset("latest"))
+    data.rename(data.with_suffix(".elsewhere"))  # as compaction and pruning leave it
+    fragment, source = newest._fragments[-1], newest._sources[-1]
+    fragment.distances(newest.dataset, source, "image_vector", np.zeros(8))
+    assert not old.exists()

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance import forget, kept_labels
+from asif_lance import forget, kept_files
 from asif_lance.anchors import Anchors
-from asif_lance.kept_labels import DIRECTORY
+from asif_lance.kept_files import LABEL_SETS
 from asif_lance.prompt_neighbors import prompt_neighbors
 from asif_lance.records import Neighbors
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
 
-K = 20
+K, CENTRED = 20, False
 PROMPTS = unit_queries(np.random.default_rng(5).normal(size=(7, 32)))
 
 
@@ -25,6 +25,14 @@ def store(tmp_path: Path) -> PairStore:
     store = new_store(tmp_path, image=32, text=32)
     add(store, 0, 4000)
     return store
+
+
+@pytest.fixture(params=[False, True], ids=["raw", "centred"], autouse=True)
+def centred(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Everything holds for both kinds of similarity."""
+    chosen: bool = request.param
+    monkeypatch.setitem(globals(), "CENTRED", chosen)
+    return chosen
 
 
 def add(store: PairStore, start: int, stop: int) -> None:
@@ -38,18 +46,18 @@ def delete(store: PairStore, ids: list[str]) -> None:
 
 
 def found_in(store: PairStore, version: str = "latest", k: int = K) -> Neighbors:
-    return prompt_neighbors(Anchors(store.dataset(version)), PROMPTS, k, worth=0)
+    return prompt_neighbors(Anchors(store.dataset(version)), PROMPTS, k, centred=CENTRED, worth=0)
 
 
 def check(store: PairStore, version: str = "latest", k: int = K) -> None:
-    fresh = Anchors(store.dataset(version)).top_k("text", PROMPTS, k)
+    fresh = Anchors(store.dataset(version)).top_k("text", PROMPTS, k, centred=CENTRED)
     found = found_in(store, version, k)
     np.testing.assert_array_equal(found.indices, fresh.indices)
     np.testing.assert_array_equal(found.similarities, fresh.similarities)
 
 
 def files(store: PairStore) -> list[Path]:
-    return sorted((Path(store.uri) / DIRECTORY).glob("*"))
+    return sorted((Path(store.uri) / LABEL_SETS).glob("*"))
 
 
 @pytest.fixture
@@ -92,7 +100,9 @@ def test_only_prompts_that_lost_too_many_neighbors_are_searched_again(
     store: PairStore, searches: list[int]
 ) -> None:
     found_in(store)
-    gone = Anchors(store.dataset("latest")).top_k("text", PROMPTS[:1], 75).indices[0]
+    gone = (
+        Anchors(store.dataset("latest")).top_k("text", PROMPTS[:1], 75, centred=CENTRED).indices[0]
+    )
     delete(store, Anchors(store.dataset("latest")).ids(gone))
     searches.clear()
     found_in(store)
@@ -146,7 +156,7 @@ def test_while_another_writes_nothing_is_kept_and_nobody_waits(store: PairStore)
 
 
 def test_the_newest_label_sets_stay(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_labels, "_FILES", 3)
+    monkeypatch.setattr(kept_files, "_MOST", 3)
     anchors = Anchors(store.dataset("latest"))
     for i in range(len(PROMPTS)):
         prompt_neighbors(anchors, PROMPTS[i : i + 1], K, worth=0)
@@ -169,23 +179,27 @@ def test_a_new_caption_that_equals_an_old_one_takes_its_place_by_its_id(store: P
     check(store)
 
 
-def test_centred_neighbors_are_kept_for_equal_states_only(
+def test_raw_and_centred_neighbors_of_the_same_prompts_lie_beside_each_other(
     store: PairStore, searches: list[int]
 ) -> None:
-    def same(version: str) -> None:
-        anchors = Anchors(store.dataset(version))
-        found = prompt_neighbors(anchors, PROMPTS, K, centred=True, worth=0)
-        fresh = anchors.top_k("text", PROMPTS, K, centred=True)
-        np.testing.assert_array_equal(found.indices, fresh.indices)
-        np.testing.assert_array_equal(found.similarities, fresh.similarities)
+    anchors = Anchors(store.dataset("latest"))
+    found = [
+        prompt_neighbors(anchors, PROMPTS, K, centred=kind, worth=0)
+        for kind in (False, True, False, True)
+    ]
+    assert len(searches) == len(files(store)) == 2
+    np.testing.assert_array_equal(found[0].similarities, found[2].similarities)
+    np.testing.assert_array_equal(found[1].similarities, found[3].similarities)
+    assert (found[0].similarities != found[1].similarities).any()
 
-    check(store)  # raw neighbors of the same prompts are kept beside them
+
+def test_a_mean_that_moved_far_is_searched_for_again(store: PairStore, searches: list[int]) -> None:
+    if not CENTRED:
+        pytest.skip("raw similarities know no mean")
+    found_in(store)
     searches.clear()
-    same("v1")
-    same("v1")
-    assert len(searches) == 3  # found once, and twice to compare with
-    add(store, 4000, 4050)
-    delete(store, names(700, 720))
-    for version in ("v3", "v2", "v1"):
-        same(version)
+    left = Anchors(store.dataset("latest"))
+    one_side = np.flatnonzero(left.vectors("text", np.arange(4000))[:, 0] > 0)
+    delete(store, left.ids(one_side))
     check(store)
+    assert searches == [len(PROMPTS)] * 2  # once more only to compare with

@@ -15,6 +15,7 @@ from oracle import top_k
 from asif_lance import products, proposals, search
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
 from asif_lance.products import Blocks, exact_products, on_grid
+from asif_lance.scales import Scale
 from asif_lance.search import exact_top_k, unit_queries
 
 
@@ -116,7 +117,7 @@ def test_thousands_of_anchors_agree_with_naive_loops(rng, small_runs, dtype, m):
 def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
     anchors, queries = vectors(rng, 40, 384, np.float16), unit_queries(vectors(rng, 5, 384))
     rows, indices = np.repeat(np.arange(5), 40), np.tile(np.arange(40), 5)
-    products = exact_products(queries, Blocks(anchors), rows, indices)
+    products = exact_products(queries, Blocks(anchors), rows, indices)[0]
     for value, row, index in zip(products, rows, indices, strict=True):
         terms = queries[row].astype(float) * anchors[index].astype(float)
         assert value == math.fsum(terms) == sum(rng.permutation(terms))
@@ -126,10 +127,10 @@ def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
 def test_products_are_the_same_one_by_one_and_as_a_matrix_product(rng, dtype):
     anchors, queries = vectors(rng, 500, 100, dtype), unit_queries(vectors(rng, 30, 100))
     rows, indices = np.repeat(np.arange(30), 500), np.tile(np.arange(500), 30)
-    dense = exact_products(queries, Blocks(anchors), rows, indices)
+    dense = exact_products(queries, Blocks(anchors), rows, indices)[0]
     few = rng.permutation(len(rows))[:300]
     few.sort()
-    alone = exact_products(queries, Blocks(anchors), rows[few], indices[few])
+    alone = exact_products(queries, Blocks(anchors), rows[few], indices[few])[0]
     np.testing.assert_array_equal(dense[few], alone)
 
 
@@ -141,8 +142,10 @@ def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, reci
     queries[:10] = unit_queries(anchors[:10])  # similarities near 1, and near 0
     offset = rng.normal(size=20) if recipe else None
     scale = rng.uniform(0.5, 2, size=2000) if recipe else None
+    error = 0.01
+    near = None if scale is None else Scale(scale + rng.uniform(-error, error, size=2000), error)
     given = torch.from_numpy(queries), Blocks(anchors)
-    fast = products.FastProduct(*given, offset, scale, kind)
+    fast = products.FastProduct(*given, offset, near, kind)
     exact = anchors.astype(float) @ queries.astype(float).T
     exact = exact if scale is None else (exact + offset) * scale[:, None]
     found = fast.between(0, fast.run)[: min(fast.run, 2000), :20].numpy()

@@ -1,0 +1,92 @@
+"""Files in the database's directory that only save time.
+
+They are caches: lost or unreadable ones are made again. They speak of rows of data files by place
+and hold nothing of a single pair; those of which a data file is gone are not written, and `forget`
+removes them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.errors import DatabaseError
+from asif_lance.locks import WriteLock
+from asif_lance.tables import local_path
+
+LABEL_SETS, DISTANCES = "label_sets", "distances"
+
+_MOST = 32  # label sets that stay, the newest
+_READABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def load(
+    uri: str, directory: str, name: str, columns: Iterable[str]
+) -> dict[str, NDArray[Any]] | None:
+    """What is kept under a name, if it is there, whole, and can be read."""
+    home = local_path(uri)
+    with contextlib.suppress(*_READABLE):
+        if home is not None:
+            with np.load(home / directory / f"{name}.npz", allow_pickle=False) as file:
+                return {column: file[column] for column in columns}
+    return None
+
+
+def keep(
+    uri: str, directory: str, name: str, arrays: Mapping[str, NDArray[Any]], files: Iterable[str]
+) -> None:
+    """Write arrays down if nobody else is writing; a database that cannot be written keeps nothing.
+
+    Args:
+        uri: the database.
+        directory: `LABEL_SETS` or `DISTANCES`.
+        name: what `load` is told.
+        arrays: by column.
+        files: names of the data files that they speak of.
+    """
+    home, lock = local_path(uri), WriteLock(uri, timeout=0.0)
+    if home is None:
+        return
+    with contextlib.suppress(OSError, DatabaseError), lock.hold(f"classify ({directory})"):
+        if not all((home / "pairs.lance" / "data" / file).exists() for file in files):
+            return  # forgotten meanwhile
+        (home / directory).mkdir(exist_ok=True)
+        _save(home / directory / f"{name}.npz", arrays)
+        for path in _stale(home, directory):
+            path.unlink(missing_ok=True)
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a file that is there as a whole or not at all."""
+    part = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _stale(home: Path, directory: str) -> list[Path]:
+    """Files that save nobody time: old ones, and distances in data files that are gone."""
+    paths = (home / directory).glob("*.npz")
+    if directory == LABEL_SETS:
+        return sorted(paths, key=lambda path: path.stat().st_mtime)[:-_MOST]
+    data = home / "pairs.lance" / "data"
+    return [path for path in paths if not (data / path.name.rsplit(".", 3)[0]).exists()]
+
+
+def drop_all(uri: str, directory: str) -> int:
+    """Remove all files of one kind, and say how many there were."""
+    home = local_path(uri)
+    files = [] if home is None else list((home / directory).glob("*"))
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)

@@ -1,0 +1,82 @@
+"""Factors per anchor: near ones for all of them, exact ones for those that are proposed.
+
+The factor of an anchor a is 1 / max(|a - mean|, nearest). As
+
+    |a - mean|² = |a|² - 2 a·mean + |mean|²
+
+an exact one follows from |a|², which belongs to the anchor alone, and one more exact product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Distant:
+    """What exact factors follow from.
+
+    Attributes:
+        mean: (d,), on the grid of 2^-24.
+        squares: (n,) exact |a|².
+        nearest: distances below count as this.
+    """
+
+    mean: Doubles
+    squares: Doubles
+    nearest: float
+
+    def factors(self, indices: Longs, along: Doubles) -> Doubles:
+        """Of the anchors at (m,) indices whose exact products a·mean are given."""
+        square = self.squares[indices] - 2.0 * along + float(self.mean @ self.mean)
+        found: Doubles = 1.0 / np.maximum(np.sqrt(square), self.nearest)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What multiplies the products of n anchors.
+
+    Attributes:
+        near: (n,) float64.
+        error: each is off by at most so much.
+        exact: what exact ones follow from; None if `near` is exact.
+    """
+
+    near: Doubles
+    error: float = 0.0
+    exact: Distant | None = None
+
+    @property
+    def largest(self) -> float:
+        """No factor is larger in size."""
+        return float(np.abs(self.near).max(initial=0.0)) + self.error
+
+    @property
+    def mean(self) -> Doubles | None:
+        """The vector whose exact products with anchors `at` needs."""
+        return None if self.exact is None else self.exact.mean
+
+    def at(self, indices: Longs, along: Doubles | None) -> Doubles:
+        """The exact factors at (m,) indices; `along`: the anchors' exact products with `mean`."""
+        if self.exact is None or along is None:
+            return self.near[indices]
+        return self.exact.factors(indices, along)
+
+    def of(self, vectors: NDArray[np.floating], indices: Longs) -> Doubles:
+        """The same, by the (m, d) vectors of the anchors."""
+        mean = self.mean
+        return self.at(indices, None if mean is None else vectors.astype(np.float64) @ mean)
+
+    def part(self, indices: Longs) -> Scale:
+        """The factors of some anchors, which count from 0 then."""
+        exact = self.exact
+        if exact is not None:
+            exact = replace(exact, squares=exact.squares[indices])
+        return replace(self, near=self.near[indices], exact=exact)
