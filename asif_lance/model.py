@@ -54,8 +54,9 @@ from asif_lance.tuned import stored_choice
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
 
-#: Pictures searched at once: the more, the fewer passes over the anchors, but the later answers.
-SEARCHED = 128
+#: Pictures searched at once: at most so many, one per so many anchors. The more, the fewer passes
+#: over the anchors, but the later the answers.
+SEARCHED, ANCHORS_EACH = 256, 1000
 
 
 class Model:
@@ -185,7 +186,8 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
-        batches = encoded(self.image_encoder, images, rejects, batch_size, SEARCHED)
+        together = max(min(self.anchors.count // ANCHORS_EACH, SEARCHED), 1)
+        batches = encoded(self.image_encoder, images, rejects, batch_size, together)
         for names, vectors in batches:
             yield from self.classify_vectors(names, vectors, labels)
 
