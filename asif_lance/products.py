@@ -32,7 +32,7 @@ GROUP = 16
 
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-_TAKEN = 2**18  # elements of anchors gathered at a time for exact products
+_TAKEN = 2**19  # elements of anchors gathered at a time for exact products
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**19  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
