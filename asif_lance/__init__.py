@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from asif_lance.model import Model
     from asif_lance.model import open_model as open
     from asif_lance.store import PairStore
+    from asif_lance.together import Together
 
 __version__ = "0.1.0"
 
-__all__ = ["AsifError", "IngestReport", "Model", "PairStore", "ingest_sources", "open"]
+__all__ = ["AsifError", "IngestReport", "Model", "PairStore", "Together", "ingest_sources", "open"]
 
 _HOMES = {
     "AsifError": ("asif_lance.errors", "AsifError"),
     "IngestReport": ("asif_lance.ingest", "IngestReport"),
     "Model": ("asif_lance.model", "Model"),
     "PairStore": ("asif_lance.store", "PairStore"),
+    "Together": ("asif_lance.together", "Together"),
     "ingest_sources": ("asif_lance.ingest", "ingest_sources"),
     "open": ("asif_lance.model", "open_model"),
 }

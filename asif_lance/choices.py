@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import lance
 
 from asif_lance.errors import SearchUnavailableError
-from asif_lance.recipes import Recipe
+from asif_lance.recipes import Recipe, of_values
 
 Search = Literal["exact", "index", "sampled"]
 SEARCHES: tuple[str, ...] = get_args(Search)
@@ -70,7 +70,7 @@ class Choice:
         measured: what the setting gave.
         target: the agreement that was asked for.
         version: the model version that it was measured on.
-        recipe: the recipe that it was measured with, as a dictionary.
+        recipe: what it was measured with, as `Recipe.as_values`.
         queries: how many queries.
         labels: how many labels.
         asked: where queries and labels came from, for people.
@@ -131,11 +131,11 @@ def required(state: lance.LanceDataset, search: str, version: str, recipe: Recip
             f"{version} has nothing measured for --search {search}: `asif-lance index build{kind}` "
             "does that for the newest version and those after it; --search exact always works",
         )
-    if choice.recipe != as_values(recipe):
+    if choice.recipe != recipe.as_values():
         raise SearchUnavailableError(
             version,
-            f"--search {search} of {version} was measured with {_told(choice.recipe)}, not "
-            f"{_told(as_values(recipe))}: run `asif-lance index build{kind}` with these options, "
+            f"--search {search} of {version} was measured with {of_values(choice.recipe)}, not "
+            f"{recipe}: run `asif-lance index build{kind}` with these options, "
             "or use --search exact",
         )
     return choice
@@ -144,13 +144,3 @@ def required(state: lance.LanceDataset, search: str, version: str, recipe: Recip
 def has_index(state: lance.LanceDataset) -> bool:
     """Whether a state has the index of the image side."""
     return any(index.name == INDEX for index in state.describe_indices())
-
-
-def as_values(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as what comes back from JSON."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
-    return values
-
-
-def _told(recipe: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in recipe.items())

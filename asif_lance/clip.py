@@ -7,6 +7,8 @@ class's prompt embeddings (Radford et al. 2021, section 3.1.4). No pair has a pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,7 @@ def clip_hits(
     name: str,
     labelled: Labelled,
     names: ClassNames,
-    templates: str | tuple[str, ...],
+    templates: str | Sequence[str],
     *,
     device: str = "auto",
 ) -> NDArray[np.bool_]:

@@ -15,14 +15,14 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         InputError: torch does not know the device or cannot use it here.
     """
-    if name == "auto":
-        return torch.device(_best())
     try:
-        device = torch.device(name)
+        device = torch.device(_best() if name == "auto" else name)
     except RuntimeError as error:
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from error
     if not _usable(device):
         raise InputError(f"device {name!r} is not available here: use auto or cpu")
+    if device.type == "cuda":  # products of float16 are then as precise as `products` counts on
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     return device
 
 

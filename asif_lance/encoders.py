@@ -148,6 +148,15 @@ def encode_images(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def encode_each(
+    encoder: ImageEncoder, items: Iterable[ImageItem], *, batch_size: int = 32
+) -> Iterator[NDArray[np.float32] | ImageError]:
+    """The (d,) vector of each item in order, or why it has none; see `encode_images`."""
+    for batch in encode_images(encoder, items, batch_size=batch_size):
+        for row in batch.rows:
+            yield row if isinstance(row, ImageError) else batch.vectors[row]
+
+
 def _mapped_ahead(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
 ) -> Iterator[R]:

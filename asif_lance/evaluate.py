@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,25 +18,51 @@ from numpy.typing import NDArray
 from asif_lance.calibration import Bin, calibration_error, reliability, shares
 from asif_lance.errors import InputError
 from asif_lance.labelled import Labelled
-from asif_lance.labels import Prompts
+from asif_lance.labels import LabelSet, Prompts
 from asif_lance.model import Model
 from asif_lance.predictions import Prediction
+from asif_lance.records import Reject
+from asif_lance.together import JointPrediction, Together
 
 RESAMPLES, SEED = 10_000, 0
 Interval = tuple[float, float]
 
 
+class Answer(Protocol):
+    """What one model, or several together, say of one image: all that accuracy depends on."""
+
+    @property
+    def image(self) -> str:
+        """The file or id as given."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """What the model is called."""
+        ...
+
+    @property
+    def ranking(self) -> tuple[tuple[str, float], ...]:
+        """Every label with its score, best first."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """Its score; 0 says nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Zero-shot accuracy of one model version; shares are in [0, 1].
+class Accuracy:
+    """Zero-shot accuracy of one way to answer; shares are in [0, 1].
 
     Attributes:
-        model: the version's name.
-        recipe: the recipe's name.
-        k: anchors kept, (image side, text side).
-        p: power of similarities, likewise.
-        templates: the named set or the templates; empty for brought label vectors.
-        ensemble: how a class's prompts became one score.
+        model: what answered.
         pictures: how many were classified.
         labels: how many labels could be chosen from.
         top_1: share whose best label is the true one.
@@ -44,7 +71,6 @@ class Evaluation:
         mean_per_class: `top_1` of each class, averaged over classes.
         chance: 1 / labels.
         most_frequent: what always answering the most frequent class would score.
-        nearest_caption: what the label nearest to the caption of the nearest picture scores.
         classes: (class, pictures, `top_1`) by name.
         confusions: (truth, answer, pictures) of the wrong answers, most frequent first.
         calibration_error: expected calibration error of the best score's share; see `calibration`.
@@ -52,11 +78,6 @@ class Evaluation:
     """
 
     model: str
-    recipe: str
-    k: tuple[int, int]
-    p: tuple[float, float]
-    templates: str
-    ensemble: str
     pictures: int
     labels: int
     top_1: float
@@ -65,11 +86,31 @@ class Evaluation:
     mean_per_class: float
     chance: float
     most_frequent: float
-    nearest_caption: float
     classes: tuple[tuple[str, int, float], ...]
     confusions: tuple[tuple[str, str, int], ...]
     calibration_error: float
     reliability: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation(Accuracy):
+    """Accuracy of one model version, how it answered, and a baseline of its own.
+
+    Attributes:
+        recipe: the recipe's name.
+        k: anchors kept, (image side, text side).
+        p: power of similarities, likewise.
+        templates: the named set or the templates; empty for brought label vectors.
+        ensemble: how a class's prompts became one score.
+        nearest_caption: what the label nearest to the caption of the nearest picture scores.
+    """
+
+    recipe: str
+    k: tuple[int, int]
+    p: tuple[float, float]
+    templates: str
+    ensemble: str
+    nearest_caption: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,31 +146,66 @@ def predict(model: Model, labelled: Labelled, prompts: Prompts) -> list[Predicti
     return list(model.classify_vectors(names, vectors, model.compile(prompts)))
 
 
+def predict_together(
+    together: Together,
+    labelled: Labelled,
+    labels: Sequence[LabelSet],
+    rejects: list[Reject] | None = None,
+) -> tuple[list[JointPrediction], tuple[str, ...]]:
+    """Classify labelled pictures with several models as one.
+
+    Returns:
+        Their answers and the true classes, in order, less the pictures that are unusable.
+
+    Raises:
+        ImageError: a picture cannot be used and `rejects` was not given.
+        InputError: vectors were brought instead of pictures: they are of one encoder.
+    """
+    if not labelled.images:
+        raise InputError("vectors are of one encoder: models answer together about pictures")
+    kept, vectors = together.encode(labelled.images, rejects=rejects)
+    known = labelled.take(np.array(kept, dtype=np.int64))
+    return list(together.classify_vectors(known.names, vectors, labels)), known.truths
+
+
 def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evaluation:
     """Score predictions of one model against the true labels, in the same order.
 
     Raises:
         InputError: no predictions, another number of truths, or a truth that is no label.
     """
-    if not predictions or len(predictions) != len(truths):
-        raise InputError(f"{len(predictions)} predictions for {len(truths)} labelled pictures")
-    labels = predictions[0].evidence.labels.names
+    measured = accuracy(predictions, truths)
+    nearest = [nearest_caption(p) == t for p, t in zip(predictions, truths, strict=True)]
+    used, asked = predictions[0].recipe, predictions[0].evidence.labels.prompts
+    return Evaluation(
+        **{field.name: getattr(measured, field.name) for field in fields(Accuracy)},
+        recipe=used.name,
+        k=used.k,
+        p=used.p,
+        templates=asked.templates,
+        ensemble=asked.ensemble,
+        nearest_caption=float(np.mean(nearest)),
+    )
+
+
+def accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accuracy:
+    """Score answers of one model, or of several together, as `evaluate` does.
+
+    Raises:
+        InputError: no answers, another number of truths, or a truth that is no label.
+    """
+    if not answers or len(answers) != len(truths):
+        raise InputError(f"{len(answers)} predictions for {len(truths)} labelled pictures")
+    labels = [name for name, _ in answers[0].ranking]
     unknown = sorted(set(truths) - set(labels))
     if unknown:
         raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
-    right = hits(predictions, truths)
-    among = [t in [n for n, _ in p.ranking[:5]] for p, t in zip(predictions, truths, strict=True)]
-    nearest = [nearest_caption(p) == t for p, t in zip(predictions, truths, strict=True)]
+    right = hits(answers, truths)
+    among = [t in [n for n, _ in p.ranking[:5]] for p, t in zip(answers, truths, strict=True)]
     classes = _per_class(right, truths)
-    first = predictions[0]
-    bins = reliability(confidence(predictions), right)
-    return Evaluation(
-        model=first.model,
-        recipe=first.recipe.name,
-        k=first.recipe.k,
-        p=first.recipe.p,
-        templates=first.evidence.labels.prompts.templates,
-        ensemble=first.evidence.labels.prompts.ensemble,
+    bins = reliability(confidence(answers), right)
+    return Accuracy(
+        model=answers[0].model,
         pictures=len(right),
         labels=len(labels),
         top_1=float(right.mean()),
@@ -138,17 +214,14 @@ def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evalua
         mean_per_class=float(np.mean([share for _, _, share in classes])),
         chance=1 / len(labels),
         most_frequent=max(Counter(truths).values()) / len(truths),
-        nearest_caption=float(np.mean(nearest)),
         classes=classes,
-        confusions=_confusions(predictions, truths),
+        confusions=_confusions(answers, truths),
         calibration_error=calibration_error(bins),
         reliability=bins,
     )
 
 
-def compare(
-    first: Sequence[Prediction], second: Sequence[Prediction], truths: Sequence[str]
-) -> Comparison:
+def compare(first: Sequence[Answer], second: Sequence[Answer], truths: Sequence[str]) -> Comparison:
     """Compare two models that have classified the same pictures in the same order.
 
     Raises:
@@ -177,15 +250,15 @@ def compared(
     )
 
 
-def hits(predictions: Sequence[Prediction], truths: Sequence[str]) -> NDArray[np.bool_]:
+def hits(answers: Sequence[Answer], truths: Sequence[str]) -> NDArray[np.bool_]:
     """(n,) whether each best label is the true one; a model that says nothing is not right."""
-    told = zip(predictions, truths, strict=True)
+    told = zip(answers, truths, strict=True)
     return np.array([p.score > 0 and p.label == truth for p, truth in told], dtype=bool)
 
 
-def confidence(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+def confidence(answers: Sequence[Answer]) -> NDArray[np.float64]:
     """(m,) each best label's share of all labels' scores; see `calibration`."""
-    return shares(np.array([[score for _, score in p.ranking] for p in predictions]))
+    return shares(np.array([[score for _, score in p.ranking] for p in answers]))
 
 
 def bootstrap(values: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:
@@ -224,9 +297,9 @@ def _per_class(
 
 
 def _confusions(
-    predictions: Sequence[Prediction], truths: Sequence[str]
+    answers: Sequence[Answer], truths: Sequence[str]
 ) -> tuple[tuple[str, str, int], ...]:
-    told = zip(truths, (p.label for p in predictions), strict=True)
+    told = zip(truths, (p.label for p in answers), strict=True)
     wrong = Counter((truth, answer) for truth, answer in told if truth != answer)
     ordered = sorted(wrong.items(), key=lambda entry: (-entry[1], entry[0]))
     return tuple((truth, answer, count) for (truth, answer), count in ordered)

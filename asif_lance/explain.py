@@ -21,6 +21,7 @@ from PIL import Image
 from asif_lance.errors import ImageError
 from asif_lance.images import decode_image
 from asif_lance.predictions import Prediction
+from asif_lance.recipes import spelled
 
 #: Pixels of the long side of the picture, and of the pairs' thumbnails.
 PICTURE, THUMBNAIL = 640, 160
@@ -198,9 +199,3 @@ def _data_uri(image: Image.Image, side: int) -> str:
 def printable(text: str) -> str:
     """Text without control characters and marks that turn the writing direction."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def spelled(values: tuple[float, float]) -> str:
-    """A value of both sides: one number if they agree."""
-    first, second = (f"{value:g}" for value in values)
-    return first if first == second else f"{first} and {second}"

@@ -91,10 +91,10 @@ class Indexed:
 def _ranked(
     anchors: Anchors, query: NDArray[np.float32], k: int, candidates: Longs, centred: bool
 ) -> Neighbors:
-    live = candidates[anchors.live[candidates]]
-    if len(live) < min(k, anchors.count):
+    live, k = candidates[anchors.live[candidates]], min(k, anchors.count)
+    if len(live) < k:
         return anchors.top_k("image", query, k, centred=centred)
-    return anchors.top_k_among("image", live, query, k, centred=centred)
+    return anchors.top_k_of("image", live[None], query, k, centred=centred)
 
 
 def _outside(anchors: Anchors, queries: NDArray[np.float32], count: int, centred: bool) -> Longs:

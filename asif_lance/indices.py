@@ -235,7 +235,7 @@ def _choice(
         measured=measured,
         target=target,
         version=model.version.name,
-        recipe=choices.as_values(model.recipe),
+        recipe=model.recipe.as_values(),
         queries=len(asked.queries),
         labels=len(asked.prompts.names),
         asked=asked.asked,

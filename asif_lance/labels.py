@@ -23,6 +23,8 @@ ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 
 DEFAULT_TEMPLATES = SINGLE
 
+_BETWEEN = " | "
+
 #: Labels that are their own names, or label -> names that stand for it.
 ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -105,12 +107,16 @@ def fill_templates(
 def named_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], str]:
     """Templates of a named set, or as given, and what results call them.
 
+    Args:
+        templates: a set's name, the templates, or what results call these: `a {}. | the {}.`.
+
     Raises:
         InputError: no set of this name.
     """
-    if isinstance(templates, str):
-        return template_set(templates), templates
-    return tuple(templates), " | ".join(templates)
+    if not isinstance(templates, str):
+        return tuple(templates), _BETWEEN.join(templates)
+    own = tuple(templates.split(_BETWEEN)) if "{}" in templates else template_set(templates)
+    return own, templates
 
 
 def ensemble_named(name: str) -> Ensemble:

@@ -9,7 +9,6 @@ print(p.label, p.score, p.attributions(10))
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -25,11 +24,10 @@ from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
     TextEncoder,
-    encode_images,
     image_encoder,
     text_encoder,
 )
-from asif_lance.errors import DimensionError, EmptyModelError, ImageError, InputError
+from asif_lance.errors import DimensionError, EmptyModelError, InputError
 from asif_lance.labels import (
     DEFAULT_TEMPLATES,
     ClassNames,
@@ -42,6 +40,7 @@ from asif_lance.labels import (
     from_vectors,
     named_templates,
 )
+from asif_lance.pictures import Image, encoded
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import DEFAULT, Recipe, recipe
 from asif_lance.records import BROUGHT, SPARE, ModelVersion, Neighbors, Reject, RelativeVectors
@@ -55,10 +54,9 @@ from asif_lance.tuned import stored_choice
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
 
-#: Pictures searched at once: the more, the fewer passes over the anchors, but the later answers.
-SEARCHED = 128
-
-Image = str | Path | bytes
+#: Pictures searched at once: at most so many, one per so many anchors. The more, the fewer passes
+#: over the anchors, but the later the answers.
+SEARCHED, ANCHORS_EACH = 256, 1000
 
 
 class Model:
@@ -71,6 +69,7 @@ class Model:
         version: the model version.
         recipe: how it compares.
         ensemble: how a class's prompts become one score where nothing is said.
+        templates: what classes are asked with where nothing is said.
         approximate: how pictures are compared if not with all anchors.
     """
 
@@ -81,13 +80,14 @@ class Model:
         recipe: Recipe,
         *,
         ensemble: Ensemble = "max",
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         device: str = "auto",
         memory_limit: int | None = None,
         approximate: Approximation | None = None,
     ) -> None:
         self.approximate = approximate
         self.store, self.version, self.recipe = store, version, recipe
-        self.ensemble = ensemble
+        self.ensemble, self.templates = ensemble, templates
         self._memory_limit = memory_limit
         self._device = pick_device(device)
 
@@ -130,7 +130,7 @@ class Model:
     def labels(
         self,
         names: ClassNames,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> LabelSet:
         """Compile class names × templates (or a named set of them) against this version.
@@ -143,7 +143,7 @@ class Model:
     def prompts(
         self,
         names: ClassNames,
-        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> Prompts:
         """Embed class names × templates, not yet compared with any pair.
@@ -151,7 +151,7 @@ class Model:
         Raises:
             InputError: unusable names or templates.
         """
-        filled, name = named_templates(templates)
+        filled, name = named_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
         vectors = unit_queries(self.text_encoder.encode(texts))
         return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
@@ -186,7 +186,9 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
-        for names, vectors in _joined(self._encoded(images, rejects, batch_size), SEARCHED):
+        together = max(min(self.anchors.count // ANCHORS_EACH, SEARCHED), 1)
+        batches = encoded(self.image_encoder, images, rejects, batch_size, together)
+        for names, vectors in batches:
             yield from self.classify_vectors(names, vectors, labels)
 
     def encode(
@@ -198,25 +200,10 @@ class Model:
         """
         names: list[str] = []
         parts = [np.empty((0, self.store.image.dimension), dtype=np.float32)]
-        for usable, vectors in self._encoded(images, rejects, batch_size):
+        for usable, vectors in encoded(self.image_encoder, images, rejects, batch_size):
             names += usable
             parts.append(vectors)
         return names, np.concatenate(parts)
-
-    def _encoded(
-        self, images: Iterable[Image], rejects: list[Reject] | None, batch_size: int
-    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        names: deque[str] = deque()
-        items = _named(images, names)
-        for batch in encode_images(self.image_encoder, items, batch_size=batch_size):
-            usable = []
-            for row in batch.rows:
-                name = names.popleft()
-                if isinstance(row, ImageError):
-                    _refuse(name, row, rejects)
-                else:
-                    usable.append(name)
-            yield usable, batch.vectors
 
     def classify_vectors(
         self, ids: Sequence[str], vectors: NDArray[np.float32], labels: LabelSet
@@ -248,10 +235,8 @@ class Model:
 
     def search_image(self, image: Image, *, top: int = 10, candidates: int = 1000) -> list[Match]:
         """The captions of this version that fit a picture best; see `retrieve`."""
-        (batch,) = encode_images(self.image_encoder, _named([image], deque()))
-        if isinstance(batch.rows[0], ImageError):
-            _refuse(_name_of(image), batch.rows[0], None)
-        vector = unit_queries(batch.vectors)
+        ((_, vectors),) = encoded(self.image_encoder, [image], None, 1)
+        vector = unit_queries(vectors)
         return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 
     def _classified(
@@ -344,12 +329,14 @@ def open_model(
         raise InputError("give a model version or a time, not both")
     chosen = recipe(recipe_name or DEFAULT, k=k, p=p)
     ensemble: Ensemble = "max"
+    templates: str | Sequence[str] = DEFAULT_TEMPLATES
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     if recipe_name is None and k is None and p is None:
         stored = stored_choice(store, version.name)
         if stored is not None:
             chosen, ensemble = stored.recipe, ensemble_named(stored.ensemble)
+            templates = stored.templates or DEFAULT_TEMPLATES
     approximate = None
     if search != "exact":
         approximate = approximation(search, store.dataset(version.name), version.name, chosen)
@@ -358,26 +345,11 @@ def open_model(
         version,
         chosen,
         ensemble=ensemble,
+        templates=templates,
         device=device,
         memory_limit=memory_limit,
         approximate=approximate,
     )
-
-
-def _joined(
-    batches: Iterable[tuple[list[str], NDArray[np.float32]]], size: int
-) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-    """Join batches of encoded images until each has at least `size`; the last may have fewer."""
-    names: list[str] = []
-    parts: list[NDArray[np.float32]] = []
-    for more, vectors in batches:
-        names += more
-        parts.append(vectors)
-        if len(names) >= size:
-            yield names, np.concatenate(parts)
-            names, parts = [], []
-    if names:
-        yield names, np.concatenate(parts)
 
 
 def _loadable(encoder_name: str, option: str) -> str:
@@ -394,20 +366,3 @@ def _check_dimension(what: str, expected: int, vectors: NDArray[np.float32]) -> 
         raise InputError(f"{what}: expected a matrix, got {vectors.ndim} dimensions of array")
     if vectors.shape[1] != expected:
         raise DimensionError(what, expected, vectors.shape[1])
-
-
-def _named(images: Iterable[Image], names: deque[str]) -> Iterator[Path | bytes]:
-    """The images as they come, their names noted down on the way."""
-    for image in images:
-        names.append(_name_of(image))
-        yield image if isinstance(image, bytes) else Path(image)
-
-
-def _name_of(item: Image) -> str:
-    return "<bytes>" if isinstance(item, bytes) else str(item)
-
-
-def _refuse(item: str, error: ImageError, rejects: list[Reject] | None) -> None:
-    if rejects is None:
-        raise ImageError(f"{item}: {error.reason}") from error
-    rejects.append(Reject("classify", item, error.reason))

@@ -18,6 +18,7 @@ from asif_lance.adapt import Adaptation
 from asif_lance.diagnose import Diagnosis
 from asif_lance.errors import InputError
 from asif_lance.evaluate import Evaluation
+from asif_lance.recipes import spelled
 from asif_lance.scaling import Point
 from asif_lance.tune import Choice, Tuning, by_k_and_p
 
@@ -143,7 +144,7 @@ def scaling_figure(points: Sequence[Point], chance: float) -> Figure:
     axes = figure.subplots()
     for k, p in dict.fromkeys((point.k, point.p) for point in points):
         own = [point for point in points if (point.k, point.p) == (k, p)]
-        label = f"k = {sides(k)}, p = {sides(p)}"
+        label = f"k = {spelled(k)}, p = {spelled(p)}"
         x, y = [point.pairs for point in own], [100 * point.mean for point in own]
         spread = [100 * point.deviation for point in own]
         axes.errorbar(x, y, yerr=spread, marker="o", markersize=4, capsize=2, label=label)
@@ -152,12 +153,6 @@ def scaling_figure(points: Sequence[Point], chance: float) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
-
-
-def sides(values: tuple[float, float]) -> str:
-    """`800`, or `800/200` for image and text side."""
-    first, second = (f"{value:g}" for value in values)
-    return first if first == second else f"{first}/{second}"
 
 
 def diagnosis_figure(found: Diagnosis) -> Figure:

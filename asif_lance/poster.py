@@ -23,10 +23,10 @@ from asif_lance.explain import (
     marks_of,
     printable,
     shown_label,
-    spelled,
 )
 from asif_lance.images import decode_image
 from asif_lance.predictions import Prediction
+from asif_lance.recipes import spelled
 
 #: The colours of the page: the chosen label's and the runner-up's.
 COLOURS = ("#c2410c", "#1d4ed8")

@@ -32,7 +32,7 @@ GROUP = 16
 
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-_TAKEN = 2**18  # elements of anchors gathered at a time for exact products
+_TAKEN = 2**19  # elements of anchors gathered at a time for exact products
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**19  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
@@ -193,8 +193,13 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
     """Types that similarities of `count` queries may be multiplied in, the fastest first.
 
     A single query on the CPU is multiplied with the anchors as they are, at the speed of memory.
-    Processors with instructions for it multiply bfloat16 twice as fast as float32.
+    Processors with instructions for it multiply bfloat16 twice as fast as float32. CUDA devices
+    multiply float16 as it is, many times as fast, and sum up in float32 unless torch lets them cut
+    sums short (`devices.pick_device` forbids it).
     """
+    if device.type == "cuda" and anchors.dtype == torch.float16:
+        short = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
+        return (torch.float32,) if short else (torch.float16, torch.float32)
     if device.type != "cpu":
         return (torch.float32,)
     if count == 1:
@@ -247,10 +252,10 @@ class FastProduct:
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._weights = padded.to(kind).T.contiguous()
         rows = 0 if self._single else min(self._step, self.run)
-        self._wide = queries.new_empty((rows, d))
-        self._narrow = None
-        if kind == torch.bfloat16:
-            self._narrow = queries.new_empty((rows, d), dtype=kind)
+        through = [] if self._single else _conversions(anchors.dtype, kind)
+        self._buffers = [queries.new_empty((rows, d), dtype=step) for step in through]
+        self._products = None
+        if kind != torch.float32:
             self._products = queries.new_empty((rows, width), dtype=kind)
         self._scores = queries.new_zeros((self.run, width))
         self._load = _Loader(queries.device)
@@ -306,14 +311,13 @@ class FastProduct:
             out[:, 0] = torch.mv(part, self._weights[:, 0])
             return
         part = self._load(part)
-        if part.dtype != torch.float32:
-            part = self._wide[: part.shape[0]].copy_(part)
-        if self._narrow is None:
+        size = part.shape[0]
+        for buffer in self._buffers:
+            part = buffer[:size].copy_(part)
+        if self._products is None:
             torch.mm(part, self._weights, out=out)
-            return
-        size = part.shape[0]  # from float16 by way of float32: torch is slow at one go
-        part = self._narrow[:size].copy_(part)
-        out.copy_(torch.mm(part, self._weights, out=self._products[:size]))
+        else:
+            out.copy_(torch.mm(part, self._weights, out=self._products[:size]))
 
     def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
@@ -321,7 +325,7 @@ class FastProduct:
         used = self._weights.T[: self.count].cpu().double()
         error: Doubles = (queries - used).norm(dim=1).numpy() * ANCHOR_NORM
         error += norm * float32_error(queries.shape[1])
-        error += norm * (0.0 if self._narrow is None else _NARROWING)
+        error += norm * (_NARROWING if self._weights.dtype == torch.bfloat16 else 0.0)
         size = norm if offset is None else norm + np.abs(offset)
         if offset is not None or scale is not None:  # the product was rounded before them
             error += norm * self._rounding
@@ -337,6 +341,13 @@ def float32_error(d: int) -> float:
     """
     unit = 2 * d * _UNIT  # twice, for processors that add products in pairs
     return unit / (1 - unit) + _COARSER[torch.get_float32_matmul_precision()]
+
+
+def _conversions(stored: torch.dtype, kind: torch.dtype) -> list[torch.dtype]:
+    """What anchors become on the way to a product; float16 to bfloat16 at one go is slow."""
+    if kind == stored:
+        return []
+    return [kind] if torch.float32 in (kind, stored) else [torch.float32, kind]
 
 
 def _rounded_up(size: int) -> int:

@@ -5,7 +5,9 @@ A recipe that was released never changes what it says: a better one gets a new n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from asif_lance.errors import InputError
 
@@ -29,9 +31,12 @@ class Recipe:
     centred: bool = False
 
     def __str__(self) -> str:
-        """Name it with its parameters: `paper (k = 800,800, p = 8,8)`."""
-        k, p = (",".join(f"{value:g}" for value in values) for values in (self.k, self.p))
-        return f"{self.name} (k = {k}, p = {p})"
+        """Name it with its parameters: `centred (k = 800, p = 4,2)`."""
+        return f"{self.name} (k = {spelled(self.k)}, p = {spelled(self.p)})"
+
+    def as_values(self) -> dict[str, Any]:
+        """All of it as JSON has it; `of_values` reads that."""
+        return {**asdict(self), "k": list(self.k), "p": list(self.p)}
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -39,6 +44,17 @@ class Recipe:
             raise InputError(f"k must be at least 1, got {min(self.k)}")
         if not min(self.p) > 0:
             raise InputError(f"p must be above 0, got {min(self.p):g}")
+
+
+def of_values(values: Mapping[str, Any]) -> Recipe:
+    """The recipe whose `as_values` these are."""
+    return Recipe(**{**values, "k": tuple(values["k"]), "p": tuple(values["p"])})
+
+
+def spelled(sides: tuple[float, float]) -> str:
+    """`800`, or `800,200` for image and text side: exact, and as `--k` and `--p` take it."""
+    first, second = (repr(value).removesuffix(".0") for value in sides)
+    return first if first == second else f"{first},{second}"
 
 
 #: Section 2 of the paper: "Choose k and p to taste, in our experiments k = 800 and p = 8".

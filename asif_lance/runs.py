@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from asif_lance.errors import InputError
 from asif_lance.keepers import purge_rows
+from asif_lance.recipes import Recipe, recipe, spelled
 from asif_lance.schema import RUN_SCHEMAS
 from asif_lance.standings import as_batch, prompt_rows, query_row
 from asif_lance.store import PairStore
@@ -36,7 +37,6 @@ from asif_lance.tables import open_table, retried, storage_errors, tidy
 if TYPE_CHECKING:  # listing and pruning runs needs no torch
     from asif_lance.labels import LabelSet
     from asif_lance.predictions import Prediction
-    from asif_lance.recipes import Recipe
 
 #: Labels recorded per image, and pairs recorded per label, unless the caller says otherwise.
 LABELS, PAIRS = 5, 20
@@ -57,6 +57,8 @@ class Run:
         label_set: fingerprint of the prompts' vectors and names; equal sets have equal ones.
         labels: how many labels could be chosen from.
         predictions: how many images were classified.
+        templates: the named set of prompt templates, or the templates; None for brought label
+            vectors and for runs of older releases.
     """
 
     run_id: str
@@ -66,6 +68,7 @@ class Run:
     label_set: str
     labels: int
     predictions: int
+    templates: str | None
 
 
 class Recorder:
@@ -103,6 +106,7 @@ class Recorder:
             "recipe": recipe.name,
             "label_set": fingerprint(labels),
             "labels": len(labels.names),
+            "templates": labels.prompts.templates or None,
         }
         self._labels, self._pairs_there, self._count = labels, 0, 0
         self._predictions: list[dict[str, Any]] = []
@@ -126,7 +130,7 @@ class Recorder:
                 | {"prediction_id": prediction_id, "image": prediction.image, "truth": truth}
                 | {"label": label, "rank": rank, "score": score}
                 | {"coverage": min(covered / score, 1.0) if score > 0 else 1.0}
-                | {"k": _sides(prediction.recipe.k), "p": _sides(prediction.recipe.p)}
+                | {"k": spelled(prediction.recipe.k), "p": spelled(prediction.recipe.p)}
             )
         if self._count % _FLUSH == 0:
             self._flush()
@@ -221,7 +225,6 @@ def find(store: PairStore, run_id: str | None = None) -> Run:
 
 def recipe_of(store: PairStore, run: Run) -> Recipe:
     """The recipe that a run was made with, k and p included."""
-    from asif_lance.recipes import recipe
 
     def once() -> dict[str, Any]:
         with storage_errors(store.uri):
@@ -293,8 +296,3 @@ def _not_of(kept: pa.Array, column: str) -> Any:
         return ~found
 
     return doomed
-
-
-def _sides(values: tuple[float, float]) -> str:
-    first, second = (repr(value).removesuffix(".0") for value in values)
-    return first if first == second else f"{first},{second}"

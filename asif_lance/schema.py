@@ -84,6 +84,7 @@ TUNED_SCHEMA = pa.schema(
         pa.field("comparisons", pa.int64(), nullable=False),
         pa.field("held_out", pa.float64()),
         pa.field("created_at", TIMESTAMP, nullable=False),
+        pa.field("templates", pa.string()),
     ]
 )
 
@@ -99,6 +100,7 @@ RUN_SCHEMAS = {
             pa.field("label_set", pa.string(), nullable=False),
             pa.field("labels", pa.int64(), nullable=False),
             pa.field("predictions", pa.int64(), nullable=False),
+            pa.field("templates", pa.string()),
         ]
     ),
     "predictions": pa.schema(

@@ -1,4 +1,4 @@
-"""tune: recipes, k, p and ensembles on labelled pictures, from one search per recipe.
+"""tune: recipes, k, p, templates and ensembles on labelled pictures, one search per recipe.
 
 The best of many choices looks better than it is on the pictures that chose it. So the choice is
 compared with the model's own recipe, the number of choices travels with the result, and held-out
@@ -8,7 +8,7 @@ pictures that had no say give the honest figure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
 
@@ -20,7 +20,7 @@ from asif_lance.evaluate import Interval, bootstrap, mcnemar
 from asif_lance.labelled import Labelled, split
 from asif_lance.labels import Ensemble, Prompts
 from asif_lance.model import Model
-from asif_lance.recipes import recipe
+from asif_lance.recipes import Recipe, recipe
 from asif_lance.sweep import Sweep, right, scores, sweep
 from asif_lance.tuned import Stored, store_choice
 
@@ -36,6 +36,7 @@ class Choice:
         recipe: the recipe's name.
         k: anchors kept, (image side, text side).
         p: power of similarities, likewise.
+        templates: the named set or the templates; empty for brought label vectors.
         ensemble: how a class's prompts become one score.
         top_1: share of the tuning pictures that it gets right.
     """
@@ -43,6 +44,7 @@ class Choice:
     recipe: str
     k: Sides
     p: Powers
+    templates: str
     ensemble: Ensemble
     top_1: float
 
@@ -54,7 +56,8 @@ class Grid:
     Attributes:
         k: ascending; those beyond the number of pairs are one, all pairs.
         p: ascending.
-        ensembles: ways to make one score of a class's prompts.
+        ensembles: ways to make one score of a class's prompts; of single prompts all make the same,
+            and the first is tried.
         recipes: names; empty for the model's own.
         per_side: every k and p of the image side with every one of the text side.
     """
@@ -111,16 +114,14 @@ class Tuning:
 
     Attributes:
         model: the version's name.
-        templates: the named set or the templates; empty for brought label vectors.
         choices: everything that was compared.
         best: the first of those with the most right.
-        reference: the model's own recipe and the prompts' own ensemble.
+        reference: the model's own recipe and the first prompts with their own ensemble.
         on_tuning: the best on the pictures that chose it: optimistic.
         held_out: the best on pictures that did not; None if none were held out.
     """
 
     model: str
-    templates: str
     choices: tuple[Choice, ...]
     best: Choice
     reference: Choice
@@ -131,7 +132,7 @@ class Tuning:
 def tune(
     model: Model,
     labelled: Labelled,
-    prompts: Prompts,
+    prompts: Prompts | Sequence[Prompts],
     grid: Grid | None = None,
     *,
     holdout: float = 0.0,
@@ -142,7 +143,8 @@ def tune(
     Args:
         model: the version; its recipe is the reference.
         labelled: the pictures.
-        prompts: the classes; their ensemble is the reference's.
+        prompts: the classes, or the same ones asked with several sets of templates; the first, with
+            its ensemble, is the reference's.
         grid: what is tried.
         holdout: share of each class that has no say and confirms the choice.
         seed: of that split.
@@ -151,54 +153,71 @@ def tune(
         InputError: an unknown recipe, an empty grid, or a share that leaves nothing.
     """
     grid = grid or Grid()
+    asked = (prompts,) if isinstance(prompts, Prompts) else tuple(prompts)
     tuned, kept = split(labelled, holdout, seed) if holdout else (labelled, None)
     found = [
         (choice, hits)
         for name in grid.recipes or (model.recipe.name,)
-        for choice, hits in _tried(model, tuned, prompts, grid, name)
+        for choice, hits in _tried(model, tuned, asked, grid, name)
     ]
-    best = max(found, key=lambda entry: entry[0].top_1)[0]
-    own = Choice(model.recipe.name, model.recipe.k, model.recipe.p, prompts.ensemble, 0.0)
-    reference_hits = _hits_of(model, tuned, prompts, own)
-    best_hits = next(hits for choice, hits in found if choice is best)
+    best, best_hits = max(found, key=lambda entry: entry[0].top_1)
+    own = model.recipe
+    reference = Choice(own.name, own.k, own.p, asked[0].templates, asked[0].ensemble, 0.0)
+    reference_hits = _hits_of(model, tuned, asked, reference)
     return Tuning(
         model=model.version.name,
-        templates=prompts.templates,
         choices=tuple(choice for choice, _ in found),
         best=best,
-        reference=Choice(own.recipe, own.k, own.p, own.ensemble, float(reference_hits.mean())),
+        reference=replace(reference, top_1=float(reference_hits.mean())),
         on_tuning=_confirmed(best_hits, reference_hits),
         held_out=None
         if kept is None
-        else _confirmed(*(_hits_of(model, kept, prompts, c) for c in (best, own))),
+        else _confirmed(*(_hits_of(model, kept, asked, c) for c in (best, reference))),
     )
 
 
 def _tried(
-    model: Model, labelled: Labelled, prompts: Prompts, grid: Grid, name: str
+    model: Model, labelled: Labelled, asked: Sequence[Prompts], grid: Grid, name: str
 ) -> Iterator[tuple[Choice, NDArray[np.bool_]]]:
     """Every choice of one recipe with what it gets right."""
     ks = grid.within(model.anchors.count)
-    own = model.recipe if model.recipe.name == name else recipe(name)
-    found = sweep(model.under(own), labelled.queries, prompts, (ks[-1], ks[-1]), grid.ensembles)
+    under, images = model.under(_recipe_of(model, name)), None
+    for prompts in asked:
+        single = len(prompts.owner) == len(prompts.names)
+        ensembles = grid.ensembles[:1] if single else grid.ensembles
+        found = sweep(under, labelled.queries, prompts, (ks[-1], ks[-1]), ensembles, images=images)
+        images = found.images
+        for k, p, ensemble, answers in _answers(found, grid, ks, ensembles):
+            hits = right(answers, prompts.names, labelled.truths)
+            share = float(hits.mean())
+            yield Choice(name, k, p, prompts.templates, ensemble, share), hits
+
+
+def _answers(
+    found: Sweep, grid: Grid, ks: Sequence[int], ensembles: Sequence[Ensemble]
+) -> Iterator[tuple[Sides, Powers, Ensemble, NDArray[np.float64]]]:
+    """The scores at every k and p of the grid, for every ensemble."""
     sides = list(product(ks, grid.p))
-    texts = {(k, p, e): found.text_side(k, p, e) for (k, p) in sides for e in grid.ensembles}
+    texts = {(*side, e): found.text_side(*side, e) for side in sides for e in ensembles}
     for k, p in sides:
         images = found.image_side(k, p)
         for (text_k, text_p, ensemble), labels in texts.items():
             if grid.per_side or (text_k, text_p) == (k, p):
-                hits = right(scores(images, labels), prompts.names, labelled.truths)
-                share = float(hits.mean())
-                yield Choice(name, (k, text_k), (p, text_p), ensemble, share), hits
+                yield (k, text_k), (p, text_p), ensemble, scores(images, labels)
 
 
 def _hits_of(
-    model: Model, labelled: Labelled, prompts: Prompts, choice: Choice
+    model: Model, labelled: Labelled, asked: Sequence[Prompts], choice: Choice
 ) -> NDArray[np.bool_]:
-    own = model.recipe if model.recipe.name == choice.recipe else recipe(choice.recipe)
-    found: Sweep = sweep(model.under(own), labelled.queries, prompts, choice.k, (choice.ensemble,))
+    under = model.under(_recipe_of(model, choice.recipe))
+    prompts = next(prompts for prompts in asked if prompts.templates == choice.templates)
+    found = sweep(under, labelled.queries, prompts, choice.k, (choice.ensemble,))
     answers = found.scores(choice.k, choice.p, choice.ensemble)
     return right(answers, prompts.names, labelled.truths)
+
+
+def _recipe_of(model: Model, name: str) -> Recipe:
+    return model.recipe if model.recipe.name == name else recipe(name)
 
 
 def _confirmed(hits: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Confirmed:
@@ -235,6 +254,7 @@ def keep(model: Model, found: Tuning) -> None:
         version=found.model,
         recipe=recipe(best.recipe, k=best.k, p=best.p),
         ensemble=best.ensemble,
+        templates=best.templates,
         top_1=best.top_1,
         pictures=found.on_tuning.pictures,
         comparisons=len(found.choices),

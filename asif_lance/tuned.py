@@ -1,7 +1,8 @@
 """Settings that belong to a model version because tuning chose them: table `tuned`.
 
 A choice is its version's alone: one that comes after has other pairs, and answers with the default
-until it is tuned itself. What a user gives (a recipe, k, p or ensemble) always goes first.
+until it is tuned itself. What a user gives (a recipe, k, p, ensemble or templates) always
+goes first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Stored:
         version: the model version's name.
         recipe: with its k and p.
         ensemble: how a class's prompts become one score.
+        templates: a named set of prompt templates, or the templates, as results call them; empty
+            where they had no say (label vectors were brought, or an older release tuned).
         top_1: share right of the pictures that made the choice: optimistic.
         pictures: how many those were.
         comparisons: how many choices were compared.
@@ -34,6 +37,7 @@ class Stored:
     version: str
     recipe: Recipe
     ensemble: str
+    templates: str
     top_1: float
     pictures: int
     comparisons: int
@@ -52,6 +56,7 @@ def store_choice(store: PairStore, chosen: Stored) -> None:
         "k": list(chosen.recipe.k),
         "p": list(chosen.recipe.p),
         "ensemble": chosen.ensemble,
+        "templates": chosen.templates or None,
         "top_1": chosen.top_1,
         "pictures": chosen.pictures,
         "comparisons": chosen.comparisons,
@@ -74,5 +79,5 @@ def stored_choice(store: PairStore, version: str) -> Stored | None:
         if row["version"] == version:
             own = recipe(row["recipe"], k=tuple(row["k"]), p=tuple(row["p"]))
             evidence = (row["top_1"], row["pictures"], row["comparisons"], row["held_out"])
-            return Stored(version, own, row["ensemble"], *evidence)
+            return Stored(version, own, row["ensemble"], row["templates"] or "", *evidence)
     return None

@@ -28,8 +28,8 @@ _DECODED = {".lance", ".idx", ".parquet", ".arrow", ".feather"}
 _ZIP_MAGIC = b"PK\x03\x04"
 # A table with these columns is the pairs table: what its rows say is theirs.
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
-# Labels that users ask about may read like a caption, and are still their own words.
-_WORDS_OF_USERS = {"label", "label_set", "truth"}
+# Labels and templates that users ask with may read like a caption, and are still their own words.
+_WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
 _SQ_LEVELS = 255
 _FRAGMENT_BITS = 32
 

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 from accuracy_answers import REFERENCE, Answers, Cell, Hits, Way, beside
-from accuracy_sets import Part, TestSet, Workshop, cifar, flickr, labelled, mean_captions, pairs
+from accuracy_sets import Part, TestSet, Workshop, cifar, flickr, mean_captions, pairs, tested
+from accuracy_together import two_pairs
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
@@ -32,8 +33,7 @@ import asif_lance
 from asif_lance import plots
 from asif_lance.adapt import adapt, captions_of
 from asif_lance.diagnose import diagnose
-from asif_lance.encoders import DEFAULT_IMAGE, text_encoder
-from asif_lance.errors import EncoderUnavailableError
+from asif_lance.encoders import text_encoder
 from asif_lance.labelled import per_class
 from asif_lance.labels import Ensemble
 from asif_lance.recipes import DEFAULT, PAPER, RECIPES
@@ -43,7 +43,6 @@ from asif_lance.tune import Grid, tune
 
 ENSEMBLES: tuple[Ensemble, ...] = ("max", "mean-embedding", "mean-relative")
 TEMPLATES = ("general", "imagenet-7", "lit", "imagenet-80")
-SECOND_IMAGE = "timm/tf_efficientnet_lite2"
 COUNTS = (1, 2, 5, 10, 20)
 CAPTIONS = ("a photo of a {}.", "a tiny picture of a {}.")
 note = Console(stderr=True).print
@@ -55,6 +54,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs"))
     parser.add_argument("--cache", type=Path, default=Path("asif-demo"))
     parser.add_argument("--per-class", type=int, default=50)
+    parser.add_argument("--second-text", metavar="NAME", help="for a second pair of encoders")
     parser.add_argument("--trials", type=int, default=5)
     options = parser.parse_args()
     shared = os.environ.get("ASIF_SHARED")
@@ -83,7 +83,7 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     frame, photos = shop.stamps_frame(), shop.gcompris()
     stamps_model = shop.model("stamps", pairs(frame))
     folds = shop.folds("fold", frame)
-    tests = [folds, _test("stamps → GCompris", stamps_model, photos)]
+    tests = [folds, tested("stamps → GCompris", stamps_model, photos)]
     own = flickr(shared) if shared else None
     if own is not None and shared is not None:
         photos_model = shop.model("first", pairs(own.filter("first")))
@@ -109,8 +109,8 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     }
     note("captions")
     page["captions"] = _captions(shop, own, tests, answers)
-    note("two encoders")
-    page["encoders"] = _two_encoders(shop, frame, folds, answers)
+    note("two pairs of encoders")
+    page["together"] = two_pairs(shop, shared, options.second_text)
     note("tuning")
     page["tuning"] = _tuning(few, answers, options.output)
     note("scaling")
@@ -119,23 +119,23 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     old = next((test for test in single[1:] if test.parts[0].model is part.model), None)
     page["adaptation"] = _adaptation(few, old.parts[0] if old else None, answers, options)
     page["old"] = old.name if old else ""
+    page["old_changes"] = [
+        (*asked, one.old.mean - one.old.mean_before)
+        for asked, found in page["adaptation"].items()
+        for one in found
+        if one.per_class == 10 and one.old is not None
+    ]
     note("diagnosis")
     page["diagnosis"] = _diagnosis(part, answers, options.output)
     return page
-
-
-def _test(name: str, model: Any, frame: pl.DataFrame) -> TestSet:
-    kept = frame.filter(pl.col("label") != "")
-    labels = tuple(sorted(set(kept["label"])))
-    return TestSet(name, (Part(model, labelled(kept, model), labels),))
 
 
 def _of_flickr(model: Any, stamps: pl.DataFrame, photos: pl.DataFrame, root: Path) -> list[TestSet]:
     sample = cifar(root, model)
     return [
         TestSet("Flickr8k → CIFAR-10", (Part(model, sample, sample.classes),)),
-        _test("Flickr8k → stamps", model, stamps),
-        _test("Flickr8k → GCompris", model, photos),
+        tested("Flickr8k → stamps", model, stamps),
+        tested("Flickr8k → GCompris", model, photos),
     ]
 
 
@@ -186,46 +186,21 @@ def _captions(
     return rows  # type: ignore[return-value]
 
 
-def _two_encoders(
-    shop: Workshop, frame: pl.DataFrame, folds: TestSet, answers: Answers
-) -> list[tuple[str, str, Cell]]:
-    """A second image encoder, and both together: their vectors side by side, or their scores."""
-    try:
-        second = shop.stamps_frame(SECOND_IMAGE)["image_vector"].to_numpy()
-    except EncoderUnavailableError:
-        return []
-    first = frame["image_vector"].to_numpy()
-    both = np.concatenate([first, second], axis=1) / np.sqrt(2)
-    names = {"second": (SECOND_IMAGE, second), "both": ("both, vectors side by side", both)}
-    sets = {"first": folds}
-    for key, (_, vectors) in names.items():
-        own = frame.with_columns(image_vector=vectors.astype(np.float32))
-        sets[key] = replace(shop.folds(key, own), name=key)
-    rows = []
-    for recipe in RECIPES.values():
-        way, truth = Way(recipe), answers.hits(folds, REFERENCE)
-        rows.append((DEFAULT_IMAGE, recipe.name, answers.cell(folds, way)))
-        for key, (name, _) in names.items():
-            rows.append((name, recipe.name, beside(answers.hits(sets[key], way), truth)))
-        mean = [
-            right(answers.scores(a, way) + answers.scores(b, way), a.labels, a.labelled.truths)
-            for a, b in zip(folds.parts, sets["second"].parts, strict=True)
-        ]
-        rows.append(("both, scores added", recipe.name, beside(np.concatenate(mean), truth)))
-    return rows
-
-
 def _tuning(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
-    prompts = answers.prompts(part, "single")
-    grid = Grid(recipes=tuple(RECIPES))
+    tried, ensembles = ("single", "general", "lit"), ENSEMBLES[:2]
+    prompts = [answers.prompts(part, templates) for templates in tried]
+    grid = Grid(recipes=tuple(RECIPES), ensembles=ensembles)
     found = tune(part.model.under(PAPER), part.labelled, prompts, grid, holdout=0.5)
     plots.save(plots.tuning_figure(found), output / "accuracy-tuning.png")
     around = [
         c.top_1
         for c in found.choices
-        if c.recipe == PAPER.name and c.k[0] in (400, 800, 1600) and c.p[0] in (6, 8, 12)
+        if (c.recipe, c.templates) == (PAPER.name, tried[0])
+        and c.k[0] in (400, 800, 1600)
+        and c.p[0] in (6, 8, 12)
     ]
-    return {"found": found, "around": (min(around), max(around), len(around))}
+    told = {"found": found, "templates": tried, "ensembles": ensembles}
+    return {**told, "around": (min(around), max(around), len(around))}
 
 
 def _scaling(part: Part, answers: Answers, options: argparse.Namespace) -> dict[str, Any]:

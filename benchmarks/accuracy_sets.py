@@ -109,7 +109,7 @@ class Workshop:
             parts.append(Part(model, labelled(kept, model), labels))
         return TestSet("stamps, five folds", tuple(parts))
 
-    def gcompris(self) -> pl.DataFrame:
+    def gcompris(self, encoder_name: str = DEFAULT_IMAGE) -> pl.DataFrame:
         """The photos with vectors and classes."""
         folder = self.cache / "gcompris"
         if not folder.is_dir():
@@ -119,7 +119,33 @@ class Workshop:
             {
                 "pair_id": [f"{p.parent.name}/{p.name}" for p in paths],
                 "label": [p.parent.name for p in paths],
-                "image_vector": image_vectors(paths, DEFAULT_IMAGE),
+                "image_vector": image_vectors(paths, encoder_name),
+            }
+        )
+
+    def photos(self, root: Path, encoder_name: str) -> pl.DataFrame:
+        """The Flickr8k photos that are there as files, each with its first caption."""
+        folder = root / "data" / "flickr8k"
+        captions = (
+            pl.read_csv(folder / "images-1000.csv").unique("image", keep="first").sort("image")
+        )
+        return captions.with_columns(
+            pl.col("image").alias("pair_id"),
+            pl.lit("flickr8k").alias("source"),
+            image_vector=image_vectors(
+                [folder / "images-1000" / name for name in captions["image"]], encoder_name
+            ),
+            text_vector=self.text.encode(captions["caption"].to_list()),
+        )
+
+    def tiny(self, root: Path, encoder_name: str) -> pl.DataFrame:
+        """The CIFAR-10 sample's pictures with vectors and classes."""
+        found = read_labelled(root / "data" / "cifar10" / "images")
+        return pl.DataFrame(
+            {
+                "pair_id": found.names,
+                "label": found.truths,
+                "image_vector": image_vectors([Path(name) for name in found.names], encoder_name),
             }
         )
 
@@ -127,6 +153,13 @@ class Workshop:
 def pairs(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns that become pairs."""
     return frame.select("pair_id", "caption", "source", "image_vector", "text_vector")
+
+
+def tested(name: str, model: Model, frame: pl.DataFrame) -> TestSet:
+    """The labelled pictures of a frame, all classified by one model."""
+    kept = frame.filter(pl.col("label") != "")
+    labels = tuple(sorted(set(kept["label"])))
+    return TestSet(name, (Part(model, labelled(kept, model), labels),))
 
 
 def labelled(frame: pl.DataFrame, model: Model) -> Labelled:

@@ -5,12 +5,13 @@
 Every contender runs once per round, in turn, so that a busy machine slows all of them; the table
 shows medians over the rounds and ratios to `exact_top_k`'s floor: for a batch the fastest blocked
 float32 product found (float16 anchors widened into a small buffer), for one query reading the
-float16 anchors once. Where the processor multiplies bfloat16, that bare product is a row too: it is
-what `exact_top_k` proposes with, but alone it is right to two digits only. FAISS and usearch are
-optional (`pip install faiss-cpu usearch`). On a busy machine `--threads 1 --cpu` counts processor
-time instead of waiting for the clock on the wall. `--indexed` adds approximate peers, FAISS IVF-PQ
-with re-ranking and LanceDB's IVF_RQ, which take minutes to build; the last column says which share
-of the k nearest each contender finds.
+float16 anchors once. `exact_top_k` gets them in as many blocks as a table has fragments. Where the
+processor multiplies bfloat16, that bare product is a row too: it is what `exact_top_k` proposes
+with, but alone it is right to two digits only. FAISS and usearch are optional
+(`pip install faiss-cpu usearch`). On a busy machine `--threads 1 --cpu` counts processor time
+instead of waiting for the clock on the wall. `--indexed` adds approximate peers, FAISS IVF-PQ with
+re-ranking and LanceDB's IVF_RQ, which take minutes to build; the last column says which share of
+the k nearest each contender finds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from asif_lance.blocks import Blocks
 from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
 from asif_lance.products import product_types
+from asif_lance.rows import ROWS_PER_FRAGMENT
 from asif_lance.search import exact_top_k, unit_queries
 
 try:
@@ -198,36 +200,40 @@ def contenders(
 ) -> dict[str, Task]:
     """Name what is compared; the first is the floor, the second ours."""
     narrow, given, k = torch.from_numpy(anchors), torch.from_numpy(queries), options.k
-    words = narrow.view(-1).view(torch.int64)
+    words, blocks = narrow.view(-1).view(torch.int64), torch.split(narrow, ROWS_PER_FRAGMENT)
     tasks: dict[str, Task] = {
         "bare product": fastest_product(narrow, given),
-        "exact_top_k": lambda: exact_top_k(queries, anchors, k).indices,
+        "exact_top_k": lambda: exact_top_k(queries, blocks, k).indices,
     }
     if len(queries) == 1:
         tasks = {"reading the bytes": lambda: words.sum(), "exact_top_k": tasks["exact_top_k"]}
     elif torch.bfloat16 in product_types(len(queries), Blocks(narrow), narrow.device):
         tasks["bare bfloat16 product"] = fastest_product(narrow, given, torch.bfloat16)
     if options.recipe_terms:
-        tasks |= centred(narrow, queries, k)
+        tasks |= centred(blocks, queries, k)
     if not options.lean:
         tasks.update(peers(anchors, queries, options, at))
     return tasks
 
 
-def centred(anchors: torch.Tensor, queries: NDArray[np.float32], k: int) -> dict[str, Task]:
+def centred(
+    blocks: Sequence[torch.Tensor], queries: NDArray[np.float32], k: int
+) -> dict[str, Task]:
     """Search by cosines of differences from the mean; the mean is found once per version."""
 
     def find() -> Centre:
-        live = np.ones(len(anchors), dtype=np.bool_)
-        sums = Sums.of(anchors)
-        mean = mean_of([anchors], [sums], live)
-        return centre_at(mean, [sums], [Distances.of(anchors, sums, mean)], live)
+        live = np.ones(sum(map(len, blocks)), dtype=np.bool_)
+        sums = [Sums.of(block) for block in blocks]
+        mean = mean_of(blocks, sums, live)
+        both = zip(blocks, sums, strict=True)
+        distances = [Distances.of(block, known, mean) for block, known in both]
+        return centre_at(mean, sums, distances, live)
 
     centre = find()
 
     def run() -> object:
         turned, offset = centre.turn(queries)
-        return exact_top_k(turned, anchors, k, offset=offset, scale=centre.scale)
+        return exact_top_k(turned, blocks, k, offset=offset, scale=centre.scale)
 
     return {"exact_top_k, centred": run, "mean, once a version": find}
 

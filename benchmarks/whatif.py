@@ -1,6 +1,7 @@
 """What does it cost to know which recorded predictions a change of the pairs would flip?
 
     python benchmarks/whatif.py [--pairs 100000] [--images 10000] [--labels 100] [--change 100]
+        [--recipe paper]
 
 The floor is what everybody does instead: delete (or add) the pairs, open the new version and
 classify all images again. Both begin with the base version open and end with the flips, and both
@@ -27,7 +28,6 @@ from asif_lance.model import Model
 Floats = NDArray[np.float32]
 
 IMAGE, TEXT = 1280, 384
-RECIPE = "paper"  # under a centred one all images are searched again
 _NOISE = 0.3  # length of the noise beside a unit vector
 _CENTRES = 300
 
@@ -92,6 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("pairs", 100_000), ("images", 10_000), ("labels", 100), ("change", 100)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--recipe", default="centred")
     asked = parser.parse_args()
     rng = np.random.default_rng(0)
     root = os.environ.get("ASIF_SHARED")
@@ -130,12 +131,15 @@ def compare(
         store.add(rows(image[at], text[at], start))
     store.publish(command="ingest")
     names = [f"image {i}" for i in range(len(images))]
-    model = asif_lance.open(uri, recipe_name=RECIPE, device="cpu")
+    model = asif_lance.open(uri, recipe_name=asked.recipe, device="cpu")
     begun = time.perf_counter()
     with runs.Recorder(store, model.label_vectors(labels), model.recipe) as run:
         for prediction in model.classify_vectors(names, images, model.label_vectors(labels)):
             run.add(prediction)
-    print(f"{asked.pairs:,} pairs, {len(images):,} images, {len(labels)} labels; ", end="")
+    print(
+        f"{asked.pairs:,} pairs, {len(images):,} images, {len(labels)} labels, {asked.recipe}; ",
+        end="",
+    )
     print(f"classifying and recording took {time.perf_counter() - begun:.1f} s")
     was = label_of(model, names, images, labels)
     ids = [f"p{i:07d}" for i in range(asked.pairs)]
@@ -157,7 +161,7 @@ def compare(
             store.add(new)
         store.publish(command=what)
         now = label_of(
-            asif_lance.open(uri, recipe_name=RECIPE, device="cpu"), names, images, labels
+            asif_lance.open(uri, recipe_name=asked.recipe, device="cpu"), names, images, labels
         )
         real = time.perf_counter() - begun
         flips = {i: (was[i], now[i]) for i in was if was[i] != now[i]}

@@ -17,6 +17,7 @@ from asif_lance.errors import AsifError
 from .adapt import adapt
 from .admin import info, migrate, optimize
 from .audit import audit
+from .classify import classify
 from .data import delete, ingest
 from .demo import demo
 from .diagnose import diagnose
@@ -27,7 +28,7 @@ from .history import diff, rollback, tag, versions
 from .index import index
 from .options import Context
 from .prune import prune
-from .query import classify, search
+from .query import search
 from .runs import runs
 from .tuning import scaling, tune
 from .whatif import what_if

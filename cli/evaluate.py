@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .labelled import ask, asked_options, pictures_argument, plot_option, tell
-from .options import Context, PairOf, chosen_templates, device_option, format_option, recipe_option
+from .options import (
+    LABEL_OPTIONS,
+    Context,
+    PairOf,
+    chosen_templates,
+    device_option,
+    format_option,
+    recipe_option,
+)
 from .output import print_json, print_table
 from .query import open_model, read_names
+from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from asif_lance.evaluate import Comparison, Evaluation
+    from asif_lance.evaluate import Accuracy, Comparison, Evaluation
     from asif_lance.labelled import Labelled
+    from asif_lance.model import Model
     from asif_lance.predictions import Prediction
     from asif_lance.records import Reject
+    from asif_lance.together import Together
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
@@ -44,6 +55,7 @@ _MODEL = ("recipe_name", "k", "p", "device")
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
 @click.option("--clip", metavar="NAME", help="A CLIP of sentence-transformers to compare with.")
+@with_option
 @plot_option
 @device_option
 @format_option
@@ -54,6 +66,7 @@ def evaluate(
     pictures: Path,
     models: tuple[str, ...],
     clip: str | None,
+    others: tuple[str, ...],
     plot: Path | None,
     output: str,
     **arguments: Any,
@@ -68,10 +81,18 @@ def evaluate(
       asif-lance evaluate test/ --model v3
       asif-lance evaluate test.csv --model v3 --model v4 --templates imagenet-7
       asif-lance evaluate test.parquet --label-vectors labels.parquet --plot result.png
+      asif-lance evaluate test/ --with larger-encoders.lancedb
     """
     from asif_lance import evaluate as library
 
     given = {name: arguments.pop(name) for name in _MODEL}
+    if others:
+        refuse_beside(others, clip=clip, plot=plot)
+        if len(models) > 1:
+            raise click.UsageError("with --with, give one --model; --with DB@V names another's")
+        own = {"model": models[0] if models else None, **given}
+        _evaluate_together(open_together(context, others, **own), pictures, arguments, output)
+        return
     opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
     labels = dict(arguments)
@@ -83,7 +104,7 @@ def evaluate(
     against = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
     if clip is not None:
         hits = library.hits(answers[0], labelled.truths)
-        theirs = _clip_hits(clip, labelled, labels, given["device"])
+        theirs = _clip_hits(clip, opened[0], labelled, labels, given["device"])
         against.append(library.compared((found[0].model, clip), hits, theirs))
     for comparison in against:
         print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
@@ -92,8 +113,35 @@ def evaluate(
     tell(rejects)
 
 
+def _evaluate_together(
+    together: Together, pictures: Path, arguments: dict[str, Any], output: str
+) -> None:
+    """Each database alone, then all together, compared with each on the same pictures."""
+    from asif_lance import evaluate as library
+    from asif_lance.labelled import read_labelled
+
+    labelled = read_labelled(pictures)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
+    rejects: list[Reject] = []
+    answers, truths = library.predict_together(together, labelled, labels, rejects)
+    parts = [[answer.parts[i] for answer in answers] for i in range(len(labels))]
+    names = tuple(together.models)
+    found: list[Accuracy] = [
+        replace(library.evaluate(own, truths), model=name)
+        for name, own in zip(names, parts, strict=True)
+    ]
+    for one in (*found, library.accuracy(answers, truths)):
+        print_json(asdict(one)) if output == "json" else _print_evaluation(one)
+    joint = library.hits(answers, truths)
+    for name, own in zip(names, parts, strict=True):
+        comparison = library.compared((name, "together"), library.hits(own, truths), joint)
+        print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
+    tell(rejects)
+
+
 def _clip_hits(
-    name: str, labelled: Labelled, labels: dict[str, Any], device: str
+    name: str, model: Model, labelled: Labelled, labels: dict[str, Any], device: str
 ) -> NDArray[np.bool_]:
     """What a CLIP gets right, asked with the same names and templates."""
     from asif_lance.clip import clip_hits
@@ -102,7 +150,7 @@ def _clip_hits(
         raise click.UsageError("--clip needs label names, not --label-vectors")
     named = labels["labels"] is not None or labels["labels_file"] is not None
     names = read_names(labels["labels"], labels["labels_file"]) if named else labelled.classes
-    templates = chosen_templates(labels["templates"], labels["template_set"])
+    templates = chosen_templates(labels["templates"], labels["template_set"]) or model.templates
     return clip_hits(name, labelled, names, templates, device=device)
 
 
@@ -115,21 +163,20 @@ def _draw(
     plots.save(plots.evaluation_figure(found, answers), plot)
 
 
-def _print_evaluation(found: Evaluation) -> None:
+def _print_evaluation(found: Accuracy) -> None:
     low, high = found.interval
     click.echo(f"{found.model}: {found.pictures} pictures, {found.labels} labels")
-    print_table(
-        ["", ""],
-        [
-            ("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})"),
-            ("top-5", f"{found.top_5:.1%}"),
-            ("mean per class", f"{found.mean_per_class:.1%}"),
-            ("chance", f"{found.chance:.1%}"),
-            ("most frequent class", f"{found.most_frequent:.1%}"),
-            ("nearest picture's caption", f"{found.nearest_caption:.1%}"),
-            ("calibration error", f"{found.calibration_error:.3f}"),
-        ],
-    )
+    nearest = getattr(found, "nearest_caption", None)  # of one model only
+    rows = [
+        ("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})"),
+        ("top-5", f"{found.top_5:.1%}"),
+        ("mean per class", f"{found.mean_per_class:.1%}"),
+        ("chance", f"{found.chance:.1%}"),
+        ("most frequent class", f"{found.most_frequent:.1%}"),
+        *([] if nearest is None else [("nearest picture's caption", f"{nearest:.1%}")]),
+        ("calibration error", f"{found.calibration_error:.3f}"),
+    ]
+    print_table(["", ""], rows)
     print_table(
         ["class", "pictures", "top-1"], [(n, c, f"{share:.0%}") for n, c, share in found.classes]
     )

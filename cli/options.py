@@ -172,7 +172,8 @@ label_options = several(
         "templates",
         multiple=True,
         metavar="T",
-        help="A prompt with {} for the label; repeat it for several. [default: a photo of a {}.]",
+        help="A prompt with {} for the label; repeat it for several. "
+        "[default: a photo of a {}., or as tune stored]",
     ),
     templates_option,
     click.option(
@@ -198,13 +199,13 @@ def open_store(context: Context) -> PairStore:
     return store
 
 
-def chosen_templates(templates: tuple[str, ...], template_set: str | None) -> str | tuple[str, ...]:
-    """What `--template` or `--templates` ask for, or the default."""
-    from asif_lance.labels import DEFAULT_TEMPLATES
-
+def chosen_templates(
+    templates: tuple[str, ...], template_set: str | None
+) -> str | tuple[str, ...] | None:
+    """What `--template` or `--templates` ask for; None for the model's own."""
     if templates and template_set is not None:
         raise click.UsageError("give --template or --templates, one of the two")
-    return template_set or templates or DEFAULT_TEMPLATES
+    return template_set or templates or None
 
 
 def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:

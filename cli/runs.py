@@ -28,8 +28,9 @@ def runs(ctx: click.Context, output: str) -> None:
         for run in found:
             print_json(run)
         return
-    columns = ["run_id", "created_at", "model", "recipe", "labels", "predictions"]
-    print_table(columns, [[str(run[column]) for column in columns] for run in found])
+    columns = ["run_id", "created_at", "model", "recipe", "labels", "predictions", "templates"]
+    rows = [run | {"templates": run["templates"] or ""} for run in found]
+    print_table(columns, [[str(row[column]) for column in columns] for row in rows])
 
 
 @runs.command()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from asif_lance.recipes import spelled
 
 from .labelled import (
     Numbers,
@@ -18,9 +21,9 @@ from .labelled import (
     seed_option,
     tell,
 )
-from .options import Context, PairOf, format_option, recipe_option
+from .options import LABEL_OPTIONS, Context, PairOf, format_option, recipe_option
 from .output import note, print_json, print_table
-from .query import open_model
+from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
     from asif_lance.records import Reject
@@ -58,6 +61,13 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 )
 @click.option("--per-side", is_flag=True, help="Every k and p of one side with those of the other.")
 @click.option("--try-ensemble", "ensembles", multiple=True, metavar="E", help="Repeat for several.")
+@click.option(
+    "--try-templates",
+    "template_sets",
+    multiple=True,
+    metavar="NAME",
+    help="A named set, beside what is asked. Repeat for several.",
+)
 @click.option("--try-recipe", "recipes", multiple=True, metavar="NAME", help="Repeat for several.")
 @click.option("--store", is_flag=True, help="Keep the choice with the version, as its default.")
 @click.option(
@@ -80,6 +90,7 @@ def tune(
     ps: tuple[float, ...],
     per_side: bool,
     ensembles: tuple[str, ...],
+    template_sets: tuple[str, ...],
     recipes: tuple[str, ...],
     store: bool,
     holdout: float,
@@ -90,23 +101,32 @@ def tune(
     output: str,
     **arguments: Any,
 ) -> None:
-    """Find the recipe, k, p and ensemble that suit labelled PICTURES, from one search per recipe.
+    """Find the recipe, k, p, templates and ensemble that suit labelled PICTURES.
 
     Figures on the pictures that made the choice are optimistic: tune on a validation set, never on
     the test set, and let --holdout confirm the choice on pictures that had no say.
 
     \b
       asif-lance tune validation/ --holdout 0.5
+      asif-lance tune validation/ --try-templates single --try-templates general
       asif-lance tune validation.parquet --per-side --plot heat.png
     """
     from asif_lance import tune as library
 
     opened = open_model(context, model=model, device=device)
     rejects: list[Reject] = []
+    asked = {name: arguments[name] for name in LABEL_OPTIONS}
     labelled, prompts = ask(opened, pictures, arguments, rejects)
+    others = [
+        read_prompts(
+            opened, **asked | {"templates": (), "template_set": name}, otherwise=labelled.classes
+        )
+        for name in dict.fromkeys(template_sets)
+        if name != prompts.templates
+    ]
     chosen: Any = ensembles or (prompts.ensemble,)
     grid = library.Grid(ks, ps, chosen, recipes, per_side)
-    found = library.tune(opened, labelled, prompts, grid, holdout=holdout, seed=seed)
+    found = library.tune(opened, labelled, (prompts, *others), grid, holdout=holdout, seed=seed)
     print_json(_summary(found)) if output == "json" else _print_tuning(found)
     if plot is not None:
         from asif_lance import plots
@@ -185,15 +205,11 @@ def scaling(
 
 
 def _print_points(points: Any) -> None:
-    from asif_lance.plots import sides
-
-    print_table(
-        ["pairs", "k", "p", "top-1", "±", "repetitions"],
-        [
-            (p.pairs, sides(p.k), sides(p.p), f"{p.mean:.1%}", f"{p.deviation:.1%}", len(p.top_1))
-            for p in points
-        ],
-    )
+    rows = [
+        (p.pairs, spelled(p.k), spelled(p.p), f"{p.mean:.1%}", f"{p.deviation:.1%}", len(p.top_1))
+        for p in points
+    ]
+    print_table(["pairs", "k", "p", "top-1", "±", "repetitions"], rows)
 
 
 def _summary(found: Tuning) -> dict[str, Any]:
@@ -207,10 +223,12 @@ def _summary(found: Tuning) -> dict[str, Any]:
 def _print_tuning(found: Tuning) -> None:
     best = found.best
     ordered = sorted(found.choices, key=lambda choice: -choice.top_1)[:SHOWN]
-    print_table(["recipe", "k", "p", "ensemble", "top-1"], [_row(choice) for choice in ordered])
+    columns = ["recipe", "k", "p", "templates", "ensemble", "top-1"]
+    print_table(columns, [_row(choice) for choice in ordered])
     click.echo(
         f"\nbest of {len(found.choices)} choices on {found.model}: --recipe {best.recipe} "
-        f"--k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g} --ensemble {best.ensemble}"
+        f"--k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g}"
+        f"{_template_options(best.templates)} --ensemble {best.ensemble}"
     )
     _print_confirmed("on the pictures that chose it", found.on_tuning)
     if found.held_out is None:
@@ -220,10 +238,18 @@ def _print_tuning(found: Tuning) -> None:
 
 
 def _row(choice: Choice) -> tuple[object, ...]:
-    from asif_lance.plots import sides
-
     share = f"{choice.top_1:.1%}"
-    return choice.recipe, sides(choice.k), sides(choice.p), choice.ensemble, share
+    both = spelled(choice.k), spelled(choice.p)
+    return choice.recipe, *both, choice.templates, choice.ensemble, share
+
+
+def _template_options(templates: str) -> str:
+    """The options that ask so again."""
+    from asif_lance.labels import named_templates
+
+    if "{}" not in templates:
+        return f" --templates {templates}" if templates else ""
+    return "".join(f" --template {shlex.quote(own)}" for own in named_templates(templates)[0])
 
 
 def _print_confirmed(where: str, found: Confirmed) -> None:

@@ -81,16 +81,20 @@ def rows_in_index(store: PairStore, version: str = "latest") -> int:
 def test_every_kind_of_index_is_built_and_answers_what_it_promises(
     store: PairStore, kind: str, labels: dict[str, np.ndarray], queries: np.ndarray
 ) -> None:
-    choice = built(store, kind, target=0.97)
-    assert choice.measured.agreement >= 0.97
-    assert (choice.kind, choice.version, choice.queries) == (kind, "v1", 40)
-    exact, index = opened(store), opened(store, "index")
-    asked = list("abcdefghijkl"), queries
+    model = opened(store)
+    asked = questions(model, queries, from_vectors(labels))
+    choice = indices.build(model, asked, kind=kind, target=0.9)
+    assert choice.measured.agreement >= 0.9
+    assert (choice.kind, choice.version, choice.queries) == (kind, "v1", len(queries))
     said = [
-        [p.label for p in model.classify_vectors(*asked, model.label_vectors(labels))]
-        for model in (exact, index)
+        [
+            p.label
+            for p in m.classify_vectors(list("abcdefghijkl"), queries, m.compile(asked.prompts))
+        ]
+        for m in (opened(store), opened(store, "index"))
     ]
-    assert np.mean([a == b for a, b in zip(*said, strict=True)]) >= 0.75
+    agreement = np.mean([a == b for a, b in zip(*said, strict=True)])
+    assert agreement == choice.measured.agreement
 
 
 def test_neighbors_come_with_their_true_similarities(store: PairStore, queries: np.ndarray) -> None:

@@ -39,6 +39,7 @@ def test_an_unknown_set_is_told_with_those_that_there_are() -> None:
 def test_results_call_templates_by_their_set_or_by_themselves() -> None:
     assert named_templates("lit") == (template_set("lit"), "lit")
     assert named_templates(["a {}.", "{}"]) == (("a {}.", "{}"), "a {}. | {}")
+    assert named_templates("a {}. | {}") == (("a {}.", "{}"), "a {}. | {}")
 
 
 def test_a_class_may_have_several_names(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from asif_lance import runs
 from asif_lance.audit import Audit
 from asif_lance.errors import InputError
 from asif_lance.forget import forget, plan
+from asif_lance.labels import Prompts
 from asif_lance.model import Model
 from asif_lance.needles import Content
 from asif_lance.reports import REPORTS
+from asif_lance.search import unit_queries
 from asif_lance.verify import scan
 
 DB = ("--db", "t.lancedb")
@@ -167,6 +169,20 @@ def test_forgetting_takes_attributions_of_the_pair_and_predictions_of_its_pictur
     assert not {row["pair_id"] for row in left} & set(gone)
     images = sql("SELECT image, label FROM predictions")  # type: ignore[operator]
     assert images == [{"image": "other", "label": "caption 7"}]
+
+
+def test_a_template_that_reads_like_a_forgotten_caption_is_the_askers_own(
+    model: Model, rng: np.random.Generator
+) -> None:
+    vector = rng.standard_normal((1, TEXT_DIM)).astype(np.float32)
+    asked = Prompts(("a",), np.array([0]), unit_queries(vector), templates="caption 7")
+    labels = model.compile(asked)
+    query = rng.standard_normal((1, IMAGE_DIM)).astype(np.float32)
+    with runs.Recorder(model.store, labels, model.recipe) as run:
+        run.add(next(model.classify_vectors(["other"], query, labels)))
+    receipt = forget(model.store, ["p7"], reason="asked to")
+    assert receipt.clean, receipt.findings
+    assert [found.templates for found in runs.runs(model.store)] == ["caption 7"]
 
 
 def test_recording_from_the_command_feeds_every_canned_report(

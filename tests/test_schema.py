@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from asif_lance.errors import (
     NewerDatabaseError,
 )
 from asif_lance.forget import forget
+from asif_lance.labels import DEFAULT_TEMPLATES
+from asif_lance.model import open_model
 from asif_lance.runs import runs
 from asif_lance.store import PairStore
+from asif_lance.tuned import store_choice, stored_choice
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -28,12 +32,14 @@ def test_migrations_lead_to_the_schemas_that_the_code_uses(tmp_path: Path) -> No
     store = new_store(tmp_path)
     made = {
         name: lance.dataset(f"{store.uri}/{name}.lance")
-        for name in ("pairs", "versions", "rejects", "tuned")
+        for name in ("pairs", "versions", "rejects", "tuned", *schema.RUN_SCHEMAS)
     }
     assert made["pairs"].schema.remove_metadata().equals(schema.pairs_schema(8, 4))
     assert made["versions"].schema.equals(schema.VERSIONS_SCHEMA)
     assert made["rejects"].schema.equals(schema.REJECTS_SCHEMA)
     assert made["tuned"].schema.equals(schema.TUNED_SCHEMA)
+    for name, expected in schema.RUN_SCHEMAS.items():
+        assert made[name].schema.equals(expected)
     assert made["pairs"].schema.field("pair_id").metadata == {
         b"lance-schema:unenforced-primary-key": b"true"
     }
@@ -165,7 +171,7 @@ def test_databases_of_earlier_releases_are_upgraded_and_used(asset: Path, tmp_pa
     assert [v.pairs for v in store.versions()] == [19, 29, 24, 39]
 
 
-@pytest.mark.parametrize("asset", ["database-m0003.tar.gz", "database-m0004.tar.gz"])
+@pytest.mark.parametrize("asset", [f"database-m000{step}.tar.gz" for step in (3, 4, 5)])
 def test_runs_recorded_by_earlier_releases_are_still_there_and_can_be_forgotten(
     asset: str, tmp_path: Path
 ) -> None:
@@ -173,14 +179,30 @@ def test_runs_recorded_by_earlier_releases_are_still_there_and_can_be_forgotten(
         archive.extractall(tmp_path, filter="data")
     schema.migrate(str(tmp_path / "db"))
     store = PairStore.open(str(tmp_path / "db"))
-    assert [(run.model, run.labels, run.predictions) for run in runs(store)] == [("v2", 2, 2)]
+    told = [(run.model, run.labels, run.predictions, run.templates) for run in runs(store)]
+    assert told == [("v2", 2, 2, None)]
     named = lance.dataset(f"{store.uri}/attributions.lance").to_table()["pair_id"].to_pylist()
     assert forget(store, named[:1], reason="asked to").clean
     left = lance.dataset(f"{store.uri}/attributions.lance").to_table()["pair_id"].to_pylist()
     assert sorted(left) == sorted(name for name in named if name != named[0])
 
 
-@pytest.mark.parametrize("step", range(1, 7))
+def test_settings_tuned_by_an_earlier_release_are_still_the_versions_own(tmp_path: Path) -> None:
+    with tarfile.open(ASSETS / "database-m0005.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    schema.migrate(str(tmp_path / "db"))
+    store = PairStore.open(str(tmp_path / "db"))
+    model = open_model(store.uri, "v2")
+    own = (model.recipe.k, model.recipe.p, model.ensemble, model.templates)
+    assert own == ((7, 5), (3.0, 2.0), "mean-relative", DEFAULT_TEMPLATES)
+    found = stored_choice(store, "v2")
+    assert found is not None
+    store_choice(store, replace(found, templates="general"))
+    assert open_model(store.uri, "v2").templates == "general"
+    assert schema.migrate(store.uri) == []
+
+
+@pytest.mark.parametrize("step", range(1, 8))
 def test_an_upgrade_killed_anywhere_is_completed_by_the_next(step: int, tmp_path: Path) -> None:
     with tarfile.open(ASSETS / "database-m0001.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")

@@ -134,8 +134,13 @@ def test_products_are_the_same_one_by_one_and_as_a_matrix_product(rng, dtype):
     np.testing.assert_array_equal(dense[few], alone)
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        *((np.float16, kind) for kind in (torch.float32, torch.bfloat16, torch.float16)),
+        *((np.float32, kind) for kind in (torch.float32, torch.bfloat16)),
+    ],
+)
 @pytest.mark.parametrize("recipe", [False, True])
 def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, recipe):
     anchors, queries = clustered(rng, 2000, 300).astype(dtype), unit_queries(vectors(rng, 20, 300))
@@ -154,17 +159,18 @@ def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, reci
     assert (exact[: len(found)] >= fast.below(found.astype(float))).all()
 
 
-def test_a_type_too_coarse_for_the_anchors_gives_way_to_the_next(rng, monkeypatch):
+@pytest.mark.parametrize("coarse", [torch.bfloat16, torch.float16])
+def test_a_type_too_coarse_for_the_anchors_gives_way_to_the_next(rng, monkeypatch, coarse):
     anchors, queries = clustered(rng, 9000, 64, 1, 1e-3), unit_queries(vectors(rng, 20, 64))
     expected, made = exact_top_k(queries, anchors, 40), []
     fast = products.FastProduct
-    both = (torch.bfloat16, torch.float32)
+    both = (coarse, torch.float32)
     monkeypatch.setattr(search, "product_types", lambda *given: both)
     monkeypatch.setattr(
         search, "FastProduct", lambda *given: made.append(given[-1]) or fast(*given)
     )
     assert_same(exact_top_k(queries, anchors, 40), expected)
-    assert made == [torch.bfloat16, torch.float32]
+    assert made == [coarse, torch.float32]
 
 
 def test_unit_queries_are_unit_multiples_of_the_grid_and_stay_so(rng):
@@ -385,6 +391,21 @@ def test_what_cannot_be_searched_is_refused_in_one_line(change, error, message):
     with pytest.raises(error) as caught:
         exact_top_k(given.pop("queries"), given.pop("anchors"), given.pop("k"), **given)
     assert str(caught.value) == message
+
+
+def test_cuda_devices_multiply_float16_as_it_is_where_sums_stay_float32():
+    cuda, half = torch.device("cuda"), Blocks(np.eye(4, dtype=np.float16))
+    setting = torch.backends.cuda.matmul
+    before = setting.allow_fp16_reduced_precision_reduction
+    try:
+        setting.allow_fp16_reduced_precision_reduction = False
+        assert products.product_types(64, half, cuda) == (torch.float16, torch.float32)
+        single = Blocks(np.eye(4, dtype=np.float32))
+        assert products.product_types(64, single, cuda) == (torch.float32,)
+        setting.allow_fp16_reduced_precision_reduction = True
+        assert products.product_types(64, half, cuda) == (torch.float32,)
+    finally:
+        setting.allow_fp16_reduced_precision_reduction = before
 
 
 @pytest.mark.gpu

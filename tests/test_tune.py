@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
@@ -10,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
+from PIL import Image
 
 import asif_lance
 from asif_lance.errors import InputError
@@ -203,6 +205,56 @@ def test_a_stored_choice_is_its_versions_default_and_no_others(
     assert cli(*tuned, "--ps", "2", "--model", "v2", "--store").status == 0
     (first, *_) = cli(*DB, "classify", *asked, "--model", "v2").objects
     assert first["p"] == 2.0
+
+
+@pytest.mark.encoders
+def test_template_sets_are_tried_and_the_best_is_stored_with_the_version(
+    cli: Cli, tmp_path: Path
+) -> None:
+    for name, color in {"red": (255, 0, 0), "blue": (0, 0, 255), "lime": (0, 255, 0)}.items():
+        for folder in (tmp_path / "pairs", tmp_path / "test" / name):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (64, 64), color).save(folder / f"{name}.png")
+        (tmp_path / "pairs" / f"{name}.txt").write_text(f"{name}")
+    assert cli(*DB, "ingest", "pairs").status == 0
+    tuned = (*DB, "tune", "test", "--template", "not {}", "--ks", "2,3", "--ps", "4")
+    tries = ("--try-templates", "general", "--try-templates", "lit", "--try-ensemble")
+    grid = (*tries, "mean-relative", "--try-ensemble", "max", "--store", "--format", "json")
+    (told,) = cli(*tuned, *grid).objects
+    asked = [(c["templates"], c["ensemble"]) for c in told["choices"] if c["k"] == [2, 2]]
+    assert asked == [
+        ("not {}", "mean-relative"),  # of one prompt all ensembles make the same
+        *product(("general", "lit"), ("mean-relative", "max")),
+    ]
+    assert told["reference"]["templates"] == "not {}"
+    model = asif_lance.open(tmp_path / "t.lancedb")
+    assert (model.templates, model.ensemble) == (told["best"]["templates"], "mean-relative")
+    picture = ("classify", "test/red/red.png", "--labels", "red,blue", "--format", "json")
+    for choice in told["choices"]:
+        own = model.under(recipe(choice["recipe"], k=tuple(choice["k"]), p=tuple(choice["p"])))
+        labels = own.labels(sorted(set(found_names())), choice["templates"], choice["ensemble"])
+        answers = own.classify([f"test/{n}/{n}.png" for n in found_names()], labels)
+        right = [a.label == n for a, n in zip(answers, found_names(), strict=True)]
+        assert choice["top_1"] == pytest.approx(np.mean(right))
+    (said,) = cli(*DB, *picture, "--record").objects
+    assert (said["templates"], said["ensemble"]) == (model.templates, "mean-relative")
+    (run,) = cli(*DB, "runs", "--format", "json").objects
+    assert run["templates"] == model.templates
+    (said,) = cli(*DB, *picture, "--templates", "general").objects
+    assert said["templates"] == "general"
+    (said,) = cli(*DB, *picture, "--recipe", DEFAULT).objects
+    assert said["templates"] == "a photo of a {}."
+    shown = cli(*tuned)
+    assert "--p 4,4 --template 'not {}' --ensemble " in shown.out
+    assert asif_lance.open(tmp_path / "t.lancedb").templates == model.templates
+    cli(*tuned, "--store")
+    assert asif_lance.open(tmp_path / "t.lancedb").templates == "not {}"
+    assert cli(*DB, *picture).objects[0]["templates"] == "not {}"
+
+
+def found_names() -> tuple[str, ...]:
+    """The classes of the pictures above, as they are listed."""
+    return "blue", "lime", "red"
 
 
 def _told(sides: tuple[float, float]) -> float | list[float]:

@@ -1,0 +1,207 @@
+"""classify: what the model says of pictures, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .labelled import tell
+from .options import (
+    LABEL_OPTIONS,
+    Context,
+    FileArgument,
+    format_option,
+    label_options,
+    model_options,
+)
+from .output import note, print_json, print_table
+from .query import open_model, read_labels
+from .together import open_together, read_joint_labels, refuse_beside, with_option
+
+if TYPE_CHECKING:
+    from asif_lance.labels import LabelSet
+    from asif_lance.model import Model
+    from asif_lance.predictions import Prediction
+    from asif_lance.records import Attribution, Reject
+    from asif_lance.together import JointPrediction
+
+
+@click.command()
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
+@label_options
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
+@click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Show N deciding pairs.")
+@click.option("--record", is_flag=True, help="Keep predictions and attributions for audit.")
+@click.option(
+    "--attributions",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="With --record: the pairs kept per label.",
+)
+@click.option(
+    "--truth-is-folder",
+    is_flag=True,
+    help="With --record: the name of a picture's folder is its true label.",
+)
+@click.option(
+    "--search",
+    "search_by",
+    type=click.Choice(["exact", "index", "sampled"]),
+    default="exact",
+    show_default=True,
+    help="Compare with all pairs, or as `index build` has measured.",
+)
+@with_option
+@model_options
+@format_option
+@click.pass_obj
+def classify(
+    context: Context,
+    /,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    top: int,
+    explain: int | None,
+    record: bool,
+    attributions: int,
+    truth_is_folder: bool,
+    search_by: str,
+    others: tuple[str, ...],
+    output: str,
+    **arguments: Any,
+) -> None:
+    """Say which label fits each picture best, and on request which pairs decided.
+
+    \b
+      asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3
+      asif-lance classify *.jpg --labels-file classes.txt --model v3 --format json
+      asif-lance classify test/*/*.jpg --labels cat,dog --record --truth-is-folder
+      asif-lance audit --report wrong-drivers
+      asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
+    """
+    if bool(images) == (vectors is not None):
+        raise click.UsageError("give images, or --vectors, one of the two")
+    if record and search_by != "exact":
+        raise click.UsageError("--record needs --search exact: what-if relies on the records")
+    refuse_beside(others, vectors=vectors, record=record)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    arguments["search"] = search_by
+    rejects: list[Reject] = []
+    if others:
+        together = open_together(context, others, **arguments)
+        labels = read_joint_labels(together, **asked)
+        for answer in together.classify(images, labels, rejects=rejects):
+            _tell_joint(answer, top, explain, output)
+    else:
+        model = open_model(context, **arguments)
+        label_set = read_labels(model, **asked)
+        predictions = _predict(model, images, vectors, label_set, rejects)
+        if record:
+            limits = {"top": top, "pairs": attributions}
+            predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
+        for prediction in predictions:
+            _tell(prediction, top, explain, output)
+    tell(rejects)
+
+
+def _predict(
+    model: Model,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    label_set: LabelSet,
+    rejects: list[Reject],
+) -> Iterable[Prediction]:
+    if vectors is None:
+        return model.classify(images, label_set, rejects=rejects)
+    from asif_lance.brought import read_vectors
+
+    ids, matrix = read_vectors(vectors)
+    return model.classify_vectors(ids, matrix, label_set)
+
+
+def _recorded(
+    predictions: Iterable[Prediction],
+    model: Model,
+    label_set: LabelSet,
+    limits: dict[str, int],
+    truth_is_folder: bool,
+) -> Iterator[Prediction]:
+    """The same predictions, written down on their way."""
+    from asif_lance.runs import Recorder
+
+    with Recorder(model.store, label_set, model.recipe, **limits) as run:
+        for prediction in predictions:
+            folder = Path(prediction.image).absolute().parent.name
+            run.add(prediction, truth=folder if truth_is_folder else None)
+            yield prediction
+    note(f"recorded as run {run.run_id}")
+
+
+def _tell(prediction: Prediction, top: int, explain: int | None, output: str) -> None:
+    pairs = None if explain is None else prediction.attributions(explain)
+    if output == "json":
+        value = {"image": prediction.image, **_said(prediction, top)}
+        print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
+        return
+    print_table([prediction.image, prediction.model], prediction.ranking[:top])
+    if pairs is not None:
+        print_table(_COLUMNS, [_row(a) for a in pairs])
+    click.echo()
+
+
+def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: str) -> None:
+    """The same for several databases; JSON has in `models` what each of them says alone."""
+    pairs = None if explain is None else answer.attributions(explain)
+    if output == "json":
+        parts = zip(answer.names, answer.parts, strict=True)
+        models = [{"database": _database(name), **_said(part, top)} for name, part in parts]
+        value = {"image": answer.image, "predictions": _ranked(answer, top), "models": models}
+        if pairs is not None:
+            value["pairs"] = [{"database": _database(name), **asdict(a)} for name, a in pairs]
+        print_json(value)
+        return
+    print_table([answer.image, answer.model], answer.ranking[:top])
+    if pairs is not None:
+        print_table([*_COLUMNS, "database"], [(*_row(a), _database(name)) for name, a in pairs])
+    click.echo()
+
+
+def _said(prediction: Prediction, top: int) -> dict[str, Any]:
+    """A prediction as the contract has it; `k` and `p` are one number when both sides agree.
+
+    `templates` (a named set, or themselves) and `ensemble` are missing for brought label vectors.
+    """
+    recipe, asked = prediction.recipe, prediction.evidence.labels.prompts
+    value: dict[str, Any] = {"model": prediction.model, "recipe": recipe.name}
+    value |= {"k": _one_or_both(recipe.k), "p": _one_or_both(recipe.p)}
+    value["predictions"] = _ranked(prediction, top)
+    if asked.templates:
+        value |= {"templates": asked.templates, "ensemble": asked.ensemble}
+    return value
+
+
+def _ranked(answer: Prediction | JointPrediction, top: int) -> list[dict[str, Any]]:
+    return [{"label": label, "score": score} for label, score in answer.ranking[:top]]
+
+
+_COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
+
+
+def _row(a: Attribution) -> tuple[object, ...]:
+    return a.contribution, a.image_similarity, a.text_similarity, a.caption, a.pair_id
+
+
+def _database(name: str) -> str:
+    """The database of `DB@V`."""
+    return name.rpartition("@")[0]
+
+
+def _one_or_both(sides: tuple[float, float]) -> float | list[float]:
+    return sides[0] if sides[0] == sides[1] else list(sides)
