@@ -105,13 +105,19 @@ class Anchors:
     def centre(self, side: Side) -> Centre:
         """The mean of one side's live vectors and all distances from it, found at first use."""
         if side not in self._centres:
-            mean = mean_of(self._blocks_of(side), self._sums(side), self.live)
-            self._centres[side] = self.centre_at(side, mean, self.live)
+            sums = self._sums(side)
+            mean = mean_of(self._blocks_of(side), sums, self.live)
+            self._centres[side] = self._centre_at(side, mean, self.live, sums)
         return self._centres[side]
 
     def centre_at(self, side: Side, mean: Doubles, live: NDArray[np.bool_]) -> Centre:
         """The centre of some rows, (n,) bool, at a (d,) mean that need not be theirs."""
-        blocks, sums, distances = self._blocks_of(side), self._sums(side), []
+        return self._centre_at(side, mean, live, self._sums(side))
+
+    def _centre_at(
+        self, side: Side, mean: Doubles, live: NDArray[np.bool_], sums: list[Sums]
+    ) -> Centre:
+        blocks, distances = self._blocks_of(side), []
         release, column = self._release_of(blocks), f"{side}_vector"
         for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
             distances.append(fragment.distances(self.dataset, source, column, mean))

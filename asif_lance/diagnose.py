@@ -273,8 +273,7 @@ def _agreement(anchors: Anchors, positions: NDArray[np.int64]) -> float:
     """
     centre, n = anchors.centre("image"), len(positions)
     stored = anchors.vectors("image", positions)
-    vectors = (stored.astype(np.float64) - centre.mean) * centre.scale.of(stored, positions)[
-        :, None
-    ]
+    scale = centre.scale.of(stored, positions)
+    vectors = (stored.astype(np.float64) - centre.mean) * scale[:, None]
     total, own = vectors.sum(axis=0), np.square(vectors).sum()
     return float(total @ total - own) / max(n * (n - 1), 1)

@@ -91,15 +91,17 @@ class Distances:
 
     def factors(self, mean: Doubles) -> Scale:
         """The factors for a mean, and how far off they are."""
-        near = 1.0 / np.maximum(self.values, nearest(mean))
-        apart, largest = float(np.linalg.norm(self.point - mean)), float(near.max(initial=0.0))
+        return Scale(1.0 / np.maximum(self.values, nearest(mean)), self._error(mean))
+
+    def _error(self, mean: Doubles) -> float:
+        largest = 1.0 / max(float(self.values.min(initial=np.inf)), nearest(mean))
         # 1/a - 1/b = (b - a) / ab, where the exact distance is at least b - apart.
-        off = apart * largest
-        return Scale(near, off * largest / (1 - off) if off < 1 else np.inf)
+        off = float(np.linalg.norm(self.point - mean)) * largest
+        return off * largest / (1 - off) if off < 1 else np.inf
 
     def serve(self, mean: Doubles) -> bool:
         """Whether they are near enough to those from a mean."""
-        return self.factors(mean).error <= _LOOSEST
+        return self._error(mean) <= _LOOSEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +151,12 @@ class Centre:
         apart = float(np.linalg.norm(self.mean - mean))
         if not apart:
             return np.zeros(len(away))
+        clipped = abs(nearest(self.mean) - nearest(mean))
         # The other mean's anchors are not nearer to it than this, nor is what stands for nearness.
-        least = 1 / self.scale.largest - apart - abs(nearest(self.mean) - nearest(mean))
+        least = 1 / self.scale.largest - apart - clipped
         if least <= 0:
             return np.full(len(away), np.inf)
-        anchor = (apart + abs(nearest(self.mean) - nearest(mean))) / least
+        anchor = (apart + clipped) / least
         with np.errstate(divide="ignore"):
             bound: Doubles = apart / away + anchor + _TURN_ROUNDING
         return bound
@@ -172,8 +175,10 @@ def mean_of(
     masks = np.split(live, np.cumsum([len(block) for block in blocks])[:-1])
     total = np.zeros(blocks[0].shape[1])
     for block, whole, mask in zip(blocks, sums, masks, strict=True):
-        dead = torch.from_numpy(np.flatnonzero(~mask)).to(block.device)
-        total += whole.total - Sums.of(block[dead]).total
+        total += whole.total
+        if not mask.all():
+            dead = torch.from_numpy(np.flatnonzero(~mask)).to(block.device)
+            total -= Sums.of(block[dead]).total
     mean: Doubles = np.rint(total / (int(live.sum()) + 1) / _GRID) * _GRID
     return mean
 

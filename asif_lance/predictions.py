@@ -90,8 +90,26 @@ class Evidence:
         return Shares(positions, self.anchors.ids(positions), images, texts, shares)
 
 
+class Ranked:
+    """What has every label with its score, best first."""
+
+    __slots__ = ()
+
+    ranking: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.ranking[0][0]
+
+    @property
+    def score(self) -> float:
+        """The best label's score, in [0, 1]; 0 when no pair supports any label."""
+        return self.ranking[0][1]
+
+
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Ranked):
     """What one model version says of one image.
 
     Attributes:
@@ -107,16 +125,6 @@ class Prediction:
     recipe: Recipe
     ranking: tuple[tuple[str, float], ...]
     evidence: Evidence = field(repr=False, compare=False)
-
-    @property
-    def label(self) -> str:
-        """The best label."""
-        return self.ranking[0][0]
-
-    @property
-    def score(self) -> float:
-        """The best label's score, in [0, 1]; 0 when no pair supports any label."""
-        return self.ranking[0][1]
 
     def attributions(self, n: int = 10, label: str | None = None) -> list[Attribution]:
         """The n pairs that add most to the score of `label`, by default the best label."""

@@ -85,6 +85,8 @@ def prompt_neighbors(
         centred: whether by centred similarities.
         worth: similarities that must be at stake before anything is kept.
     """
+    if not _worth_keeping(anchors, queries, worth):  # none to spare, they take longer
+        return anchors.top_k("text", queries, k, centred=centred)
     return kept_neighbors(anchors, queries, k, centred=centred, worth=worth).first(k)
 
 
@@ -97,7 +99,7 @@ def kept_neighbors(
     worth: int = WORTH_KEEPING,
 ) -> Kept:
     """The same, with some to spare, from which those of other states follow."""
-    if not anchors.state or len(queries) * len(anchors) < worth:
+    if not _worth_keeping(anchors, queries, worth):
         return neighbors_to_keep(anchors, queries, k, None, centred=centred)
     kind = b"centred" if centred else b""
     name = hashlib.sha256(queries.astype("<f4").tobytes() + kind).hexdigest()[:24]
@@ -110,6 +112,10 @@ def kept_neighbors(
         files = [file for key in found.state for file in key.split("|")[1:-1]]
         keep(database, LABEL_SETS, name, found.arrays, files)
     return found
+
+
+def _worth_keeping(anchors: Anchors, queries: NDArray[np.float32], worth: int) -> bool:
+    return bool(anchors.state) and len(queries) * len(anchors) >= worth
 
 
 def _same(old: Kept, anchors: Anchors, k: int) -> bool:

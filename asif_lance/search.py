@@ -96,18 +96,12 @@ def exact_top_k(
     blocks = Blocks(anchors, release)
     host = _checked_queries(queries, blocks, k)
     table = _table(blocks, scale, live)
-    ties = tie_order if callable(tie_order) else _ties(tie_order, len(blocks))
-    shift = None if offset is None else _per_item("offset", offset, len(host), np.float64)
-    k = min(k, table.count)
-    values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
-    grid, size = on_grid(host)
-    shift = None if shift is None else shift / size
-    size_of_batch = 1 if len(host) <= _FEW else _BATCH
-    for start in range(0, len(host) if k else 0, size_of_batch):
-        at = slice(start, start + size_of_batch)
-        batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
-        values[at], indices[at] = _search(batch, _device(queries, blocks), guess=True)
-    return Neighbors(indices, (values * size[:, None]).astype(np.float32))
+
+    def search(batch: _Batch, at: slice) -> tuple[Doubles, Longs]:
+        return _search(batch, _device(queries, blocks), guess=True)
+
+    together = 1 if len(host) <= _FEW else _BATCH
+    return _in_batches(host, table, min(k, table.count), offset, tie_order, together, search)
 
 
 def top_k_of(
@@ -139,18 +133,34 @@ def top_k_of(
     blocks = Blocks(anchors)
     host = _checked_queries(queries, blocks, k)
     table = _table(blocks, scale, None)
-    ties = tie_order if callable(tie_order) else _ties(tie_order, len(blocks))
+
+    def rank(batch: _Batch, at: slice) -> tuple[Doubles, Longs]:
+        rows, columns = np.nonzero(candidates[at] >= 0)
+        named = candidates[at][rows, columns]
+        return batch.best(Proposals(rows, named, np.zeros(len(named), dtype=np.float32)))
+
+    return _in_batches(host, table, k, offset, tie_order, _BATCH, rank)
+
+
+def _in_batches(
+    host: NDArray[np.generic],
+    table: Table,
+    k: int,
+    offset: ArrayLike | None,
+    tie_order: ArrayLike | TieOrder | None,
+    together: int,
+    answer: Callable[[_Batch, slice], tuple[Doubles, Longs]],
+) -> Neighbors:
+    """Put queries on the grid, have so many of them answered together, and scale back."""
+    ties = tie_order if callable(tie_order) else _ties(tie_order, len(table.anchors))
     shift = None if offset is None else _per_item("offset", offset, len(host), np.float64)
     values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
     grid, size = on_grid(host)
     shift = None if shift is None else shift / size
-    for start in range(0, len(host), _BATCH):
-        at = slice(start, start + _BATCH)
+    for start in range(0, len(host) if k else 0, together):
+        at = slice(start, start + together)
         batch = _Batch(grid[at], None if shift is None else shift[at], table, ties, k)
-        rows, columns = np.nonzero(candidates[at] >= 0)
-        named = candidates[at][rows, columns]
-        found = Proposals(rows, named, np.zeros(len(named), dtype=np.float32))
-        values[at], indices[at] = batch.best(found)
+        values[at], indices[at] = answer(batch, at)
     return Neighbors(indices, (values * size[:, None]).astype(np.float32))
 
 

@@ -24,14 +24,14 @@ from asif_lance.errors import ImageError, InputError
 from asif_lance.labels import ClassNames, Ensemble, LabelSet
 from asif_lance.model import SEARCHED, Model
 from asif_lance.pictures import Image, as_item, name_of, refuse
-from asif_lance.predictions import Prediction
+from asif_lance.predictions import Prediction, Ranked
 from asif_lance.records import Attribution, EncoderPin, Reject
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class JointPrediction:
+class JointPrediction(Ranked):
     """What several models say of one image together.
 
     Attributes:
@@ -50,16 +50,6 @@ class JointPrediction:
     def model(self) -> str:
         """The models' names in one word."""
         return " + ".join(self.names)
-
-    @property
-    def label(self) -> str:
-        """The best label."""
-        return self.ranking[0][0]
-
-    @property
-    def score(self) -> float:
-        """The best label's score, in [0, 1]; 0 when no pair supports any label."""
-        return self.ranking[0][1]
 
     def attributions(self, n: int = 10, label: str | None = None) -> list[tuple[str, Attribution]]:
         """The n pairs of any model that add most to the joint score of `label`, and whose they are.

@@ -4,7 +4,8 @@ The other state is imagined over the same matrices (`without`, `plus`) or is ano
 nothing is written. An imagined one is exact: it answers what really deleting or adding would
 answer. Most images need no second search: one is searched again only if a pair among its k nearest
 is gone (the next one enters) or a new pair is at least as near as its k-th. Under a centred recipe
-the mean moves with the pairs, and all are searched again.
+the mean moves with the pairs, and all are searched again; recorded ones need that no more often
+than others, see `outlook`.
 """
 
 from __future__ import annotations
