@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
+from asif_lance import summaries
 from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
 from asif_lance.fragments import fragment_of, mask_of
@@ -122,6 +123,7 @@ class Anchors:
         for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
             distances.append(fragment.distances(self.dataset, source, column, mean))
             release(i)
+        summaries.remember(self.dataset.uri, column, self._fragments)
         imagined = range(len(distances), len(blocks))
         distances += [Distances.of(blocks[i], sums[i], mean) for i in imagined]
         return centre_at(mean, sums, distances, live)
@@ -129,6 +131,7 @@ class Anchors:
     def _sums(self, side: Side) -> list[Sums]:
         blocks, sums = self._blocks_of(side), []
         release, column = self._release_of(blocks), f"{side}_vector"
+        summaries.recall(self.dataset.uri, column, self._fragments)
         for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
             sums.append(fragment.sums(self.dataset, source, column))
             release(i)

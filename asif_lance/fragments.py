@@ -24,10 +24,8 @@ import torch
 from lance.file import LanceFileReader
 from numpy.typing import NDArray
 
-from asif_lance import summaries
 from asif_lance.blocks import as_tensor
-from asif_lance.means import Distances, Sums
-from asif_lance.summaries import Summary
+from asif_lance.means import Distances, Summary, Sums
 
 #: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
 _PLAIN = re.compile(
@@ -48,13 +46,14 @@ class Fragment:
     Attributes:
         key: names the data files; equal keys mean equal rows.
         rows: rows ever written to it.
+        summaries: what is known of a column of vectors as a whole, so far.
     """
 
     def __init__(self, key: str, rows: int) -> None:
         self.key, self.rows = key, rows
+        self.summaries: dict[str, Summary] = {}
         self._maps: list[mmap.mmap] = []
         self._vectors: dict[str, torch.Tensor] = {}
-        self._summaries: dict[str, Summary] = {}
         self._places: dict[str, _Place] | None = None
         self._ids: pa.Array | None = None
 
@@ -73,27 +72,25 @@ class Fragment:
 
     def sums(self, dataset: Any, fragment: Any, column: str) -> Sums:
         """Exact sums over a column of vectors, dead rows included."""
-        if column not in self._summaries:
-            kept = summaries.find(dataset.uri, self._files, column)
-            mine = kept or Summary(Sums.of(self.vectors(dataset, fragment, column)))
-            self._summaries[column] = mine
-        return self._summaries[column].sums
+        if column not in self.summaries:
+            self.summaries[column] = Summary(Sums.of(self.vectors(dataset, fragment, column)))
+        return self.summaries[column].sums
 
     def distances(
         self, dataset: Any, fragment: Any, column: str, mean: NDArray[np.float64]
     ) -> Distances:
         """The rows' distances from a version's (d,) mean, or from a point near enough to it."""
         sums = self.sums(dataset, fragment, column)
-        known = self._summaries[column].distances
+        known = self.summaries[column].distances
         if known is None or not known.serve(mean):
             known = Distances.of(self.vectors(dataset, fragment, column), sums, mean)
-            mine = self._summaries[column] = Summary(sums, known)
-            summaries.remember(dataset.uri, self._files, column, mine)
+            self.summaries[column] = Summary(sums, known)
         return known
 
     @property
-    def _files(self) -> list[str]:
-        return self.key.split("|")[1:]
+    def files(self) -> str:
+        """The names of the data files, between bars."""
+        return self.key.partition("|")[2]
 
     def release(self) -> None:
         """Let the system take back the memory of mapped vectors; they come again when used."""

@@ -1,8 +1,7 @@
 """Files in the database's directory that only save time.
 
-They are caches: lost or unreadable ones are made again. They speak of rows of data files by place
-and hold nothing of a single pair; those of which a data file is gone are not written, and `forget`
-removes them all.
+They are caches: lost or unreadable ones are made again. They speak of rows of data files by place;
+those of which a data file is gone are not written, and `forget` removes them all.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from asif_lance.tables import local_path
 
 LABEL_SETS, DISTANCES = "label_sets", "distances"
 
-_MOST = 32  # label sets that stay, the newest
+_MOST = 32  # files of a kind that stay, the newest
 _READABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -55,11 +54,12 @@ def keep(
     if home is None:
         return
     with contextlib.suppress(OSError, DatabaseError), lock.hold(f"classify ({directory})"):
-        if not all((home / "pairs.lance" / "data" / file).exists() for file in files):
+        if not are_there(uri, files):
             return  # forgotten meanwhile
         (home / directory).mkdir(exist_ok=True)
         _save(home / directory / f"{name}.npz", arrays)
-        for path in _stale(home, directory):
+        newest = sorted((home / directory).glob("*.npz"), key=lambda path: path.stat().st_mtime)
+        for path in newest[:-_MOST]:
             path.unlink(missing_ok=True)
 
 
@@ -74,13 +74,10 @@ def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _stale(home: Path, directory: str) -> list[Path]:
-    """Files that save nobody time: old ones, and distances in data files that are gone."""
-    paths = (home / directory).glob("*.npz")
-    if directory == LABEL_SETS:
-        return sorted(paths, key=lambda path: path.stat().st_mtime)[:-_MOST]
-    data = home / "pairs.lance" / "data"
-    return [path for path in paths if not (data / path.name.rsplit(".", 3)[0]).exists()]
+def are_there(uri: str, files: Iterable[str]) -> bool:
+    """Whether a database has all of these data files; False if they are not local."""
+    home = local_path(uri)
+    return home is not None and all((home / "pairs.lance/data" / file).exists() for file in files)
 
 
 def drop_all(uri: str, directory: str) -> int:

@@ -105,6 +105,21 @@ class Distances:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What a pass over the rows of one block finds out, dead ones included.
+
+    Attributes:
+        sums: exact ones.
+        distances: from a point that was once their version's mean; None if nobody asked.
+        kept: whether it is on disk, or was to be.
+    """
+
+    sums: Sums
+    distances: Distances | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Centre:
     """The centre of one side of one model version.
 

@@ -1,59 +1,87 @@
-"""What takes a pass over all vectors of a fragment to know, and is kept: sums and distances.
+"""What takes a pass over all vectors to know is kept for the next process: sums and distances.
 
-Fragments never change, so both serve every version that has the fragment, in this process and the
-next ones.
+Fragments never change, so it serves every version that has them. One file holds that of all
+fragments of one side.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from asif_lance.kept_files import DISTANCES, keep, load
-from asif_lance.means import Distances, Sums
+import numpy as np
+from numpy.typing import NDArray
 
-#: Rows from which a file is written: measuring fewer again takes about as long as reading it.
+from asif_lance.fragments import Fragment
+from asif_lance.kept_files import DISTANCES, are_there, keep, load
+from asif_lance.means import Distances, Summary, Sums
+
+#: Measuring fewer rows again takes about as long as reading what was kept.
 WORTH_KEEPING = 2**16
 
-_COLUMNS = ("total", "squares", "point", "values")
+_FEW = 1 / 16  # of a version's rows; the file is written anew for more than these
+
+_COLUMNS = ("files", "rows", "totals", "squares", "points", "values")
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """A fragment's vectors of one side as a whole, dead ones included.
-
-    Attributes:
-        sums: exact ones.
-        distances: from a point that was once their version's mean; None if nobody asked.
-    """
-
-    sums: Sums
-    distances: Distances | None = None
+def recall(dataset_uri: str, column: str, fragments: Sequence[Fragment]) -> None:
+    """Give a version's fragments what earlier processes found out."""
+    new = [fragment for fragment in fragments if column not in fragment.summaries]
+    unknown = {fragment.files: fragment for fragment in new}
+    if sum(fragment.rows for fragment in new) >= WORTH_KEEPING:
+        for files, summary in _kept(dataset_uri, column).items():
+            if files in unknown:
+                unknown[files].summaries[column] = summary
 
 
-def find(dataset_uri: str, files: list[str], column: str) -> Summary | None:
-    """The summary that an earlier process kept."""
-    found = load(_database(dataset_uri), DISTANCES, _name(files, column), _COLUMNS)
-    if found is None:
-        return None
-    total, squares, point, values = (found[column] for column in _COLUMNS)
-    return Summary(Sums(total, squares), Distances(point, values))
-
-
-def remember(dataset_uri: str, files: list[str], column: str, summary: Summary) -> None:
-    """Keep a summary with distances for later processes, if it is worth it."""
-    distances = summary.distances
-    if distances is None or len(distances.values) < WORTH_KEEPING:
+def remember(dataset_uri: str, column: str, fragments: Sequence[Fragment]) -> None:
+    """Keep what is known of a version's fragments, if enough of it is new."""
+    new = [fragment for fragment in fragments if not fragment.summaries[column].kept]
+    least = max(WORTH_KEEPING, _FEW * sum(fragment.rows for fragment in fragments))
+    if sum(fragment.rows for fragment in new) < least:
         return
-    arrays = (summary.sums.total, summary.sums.squares, distances.point, distances.values)
-    named = dict(zip(_COLUMNS, arrays, strict=True))
-    keep(_database(dataset_uri), DISTANCES, _name(files, column), named, files)
+    uri = _database(dataset_uri)
+    known = {fragment.files: fragment.summaries[column] for fragment in fragments}
+    everything = _kept(dataset_uri, column) | known
+    there = {files: one for files, one in everything.items() if are_there(uri, files.split("|"))}
+    if not there:
+        return
+    names = [name for files in there for name in files.split("|")]
+    keep(uri, DISTANCES, column, _arrays(there), names)
+    for fragment in new:
+        fragment.summaries[column] = replace(fragment.summaries[column], kept=True)
+
+
+def _arrays(known: Mapping[str, Summary]) -> dict[str, NDArray[Any]]:
+    """Summaries that have distances, as they are written down."""
+    named = [(files, one.sums, one.distances) for files, one in known.items() if one.distances]
+    files, sums, distances = zip(*named, strict=True)
+    arrays = (
+        np.array(files),
+        np.array([len(one.squares) for one in sums]),
+        np.stack([one.total for one in sums]),
+        np.concatenate([one.squares for one in sums]),
+        np.stack([one.point for one in distances]),
+        np.concatenate([one.values for one in distances]),
+    )
+    return dict(zip(_COLUMNS, arrays, strict=True))
+
+
+def _kept(dataset_uri: str, column: str) -> dict[str, Summary]:
+    """What is on disk, by the names of fragments' files."""
+    found = load(_database(dataset_uri), DISTANCES, column, _COLUMNS)
+    if found is None:
+        return {}
+    files, rows, totals, squares, points, values = (found[name] for name in _COLUMNS)
+    ends = np.cumsum(rows)[:-1]
+    each = zip(totals, np.split(squares, ends), points, np.split(values, ends), strict=True)
+    summaries = (
+        Summary(Sums(total, square), Distances(point, value), kept=True)
+        for total, square, point, value in each
+    )
+    return dict(zip(files.tolist(), summaries, strict=True))
 
 
 def _database(dataset_uri: str) -> str:
     return dataset_uri.rpartition("/")[0]
-
-
-def _name(files: list[str], column: str) -> str:
-    """Begins with the name of a data file, so that one can see when it is gone."""
-    return f"{files[0]}.{hashlib.sha256('|'.join(files).encode()).hexdigest()[:8]}.{column}"

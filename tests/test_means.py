@@ -202,7 +202,7 @@ def test_a_side_that_exceeds_the_limit_has_the_same_centre(store: PairStore) -> 
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows whose distances were measured, time by time; fragments of this size are kept."""
+    """Rows whose distances were measured, time by time; those of so few are kept."""
     monkeypatch.setattr(summaries, "WORTH_KEEPING", 100)
     measured: list[int] = []
     measure = means._along
@@ -249,13 +249,32 @@ def test_forgetting_and_compaction_leave_no_distances_of_what_is_gone(
     assert receipt.elsewhere["distances"] == 2
     assert list((Path(store.uri) / DISTANCES).iterdir()) == []
     afresh(store).centre("image")
-    (old,) = (Path(store.uri) / DISTANCES).iterdir()
-    data = Path(store.uri) / "pairs.lance" / "data" / old.name.rsplit(".", 3)[0]
-    assert data.exists()
+    (kept,) = (Path(store.uri) / DISTANCES).iterdir()
     store.add(pairs(names(200, 320)))
     store.publish(command="ingest")
     newest = Anchors(store.dataset("latest"))
+    gone, there = newest._fragments[0], newest._fragments[-1]
+    data = Path(store.uri) / "pairs.lance" / "data" / gone.files
     data.rename(data.with_suffix(".elsewhere"))  # as compaction and pruning leave it
-    fragment, source = newest._fragments[-1], newest._sources[-1]
-    fragment.distances(newest.dataset, source, "image_vector", np.zeros(8))
-    assert not old.exists()
+    there.distances(newest.dataset, newest._sources[-1], "image_vector", np.zeros(8))
+    assert names_in(kept) == [gone.files]
+    summaries.remember(newest.dataset.uri, "image_vector", [there])
+    assert names_in(kept) == [there.files]
+
+
+def names_in(kept: Path) -> list[str]:
+    """The data files that a file of distances speaks of."""
+    with np.load(kept) as arrays:
+        return list(arrays["files"])
+
+
+def test_the_distances_of_many_small_fragments_are_kept_together(
+    store: PairStore, passes: list[int]
+) -> None:
+    for start in range(200, 290, 30):
+        store.add(pairs(names(start, start + 30)))
+        store.publish(command="ingest")
+    found = afresh(store).centre("image").scale.near
+    assert sorted(passes) == [30, 30, 30, 120]
+    np.testing.assert_array_equal(afresh(store).centre("image").scale.near, found)
+    assert len(passes) == 4
