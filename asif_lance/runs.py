@@ -7,15 +7,17 @@
 Tables: `runs` (one row per finished run), `predictions` (one row per image and label, best label
 first) and `attributions` (the pairs that add most to each of those scores); and what it takes to
 ask again, see `standings`. A killed run leaves predictions that no run names; `prune` takes them
-away.
+away. `keep` says which runs stay, and every run that finishes drops the others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from asif_lance.errors import InputError
+from asif_lance.errors import DatabaseError, InputError
 from asif_lance.keepers import purge_rows
 from asif_lance.recipes import Recipe, recipe, spelled
 from asif_lance.schema import RUN_SCHEMAS
@@ -43,6 +45,9 @@ LABELS, PAIRS = 5, 20
 
 _FLUSH = 500  # predictions per commit
 _ID_BYTES = 6
+_KEEPING = "asif.keep"  # in the configuration of the table `runs`
+#: How long a run without a row in `runs` may still be under way.
+_UNDER_WAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,38 @@ class Run:
     templates: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Which runs stay: the newest ones, and young ones; all, if nothing is said.
+
+    Attributes:
+        last: how many of the newest stay, at any age.
+        younger_than: those that began no longer ago than this stay, too.
+    """
+
+    last: int | None = None
+    younger_than: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for less than nothing."""
+        if (self.last or 0) < 0 or (self.younger_than or timedelta(0)) < timedelta(0):
+            raise InputError("neither a number of runs nor an age can be negative")
+
+    @property
+    def everything(self) -> bool:
+        """Whether all runs stay."""
+        return self.last is None and self.younger_than is None
+
+    def dropped(self, runs: list[Run]) -> list[Run]:
+        """Those of all runs, oldest first, that do not stay."""
+        if self.everything:
+            return []
+        old = runs[: max(len(runs) - (self.last or 0), 0)]
+        if self.younger_than is None:
+            return old
+        return [run for run in old if run.created_at < datetime.now(UTC) - self.younger_than]
+
+
 class Recorder:
     """Writes predictions of one label set as they come; the run is there once all went well.
 
@@ -84,6 +121,7 @@ class Recorder:
 
     Attributes:
         run_id: the name of the run.
+        dropped: ids of older runs that went, by what `keep` says, when this one was there.
     """
 
     def __init__(
@@ -99,6 +137,7 @@ class Recorder:
             raise InputError("record at least one label and one pair")
         self._store, self._top, self._pairs = store, top, pairs
         self.run_id = f"r{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(_ID_BYTES)}"
+        self.dropped: list[str] = []
         self._row = {
             "run_id": self.run_id,
             "created_at": datetime.now(UTC),
@@ -146,12 +185,26 @@ class Recorder:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        """Writes the rest, and the run itself if all went well."""
+        """Writes the rest, and the run itself if all went well; else takes back what is there."""
         if kind is None:
             self._flush()
             prompts = prompt_rows(self.run_id, self._labels, self._pairs_there)
             self._append_rows("prompts", prompts)
             self._append("runs", [pa.RecordBatch.from_pylist([self._finished()])])
+            self.dropped = self._make_room()
+        elif self._count >= _FLUSH:
+            with contextlib.suppress(DatabaseError), self._store.writing("record"):
+                _drop(self._store, {self.run_id})  # on a full disk, `prune` does it later
+
+    def _make_room(self) -> list[str]:
+        rule = keeping(self._store)
+        if rule.everything:
+            return []
+        with self._store.writing("record"):
+            # The newest run is one's own, or came since: neither may go.
+            others = replace(rule, last=max(rule.last or 0, 1))
+            gone = {run.run_id for run in others.dropped(runs(self._store))} - {self.run_id}
+            return _drop(self._store, gone)
 
     def _finished(self) -> dict[str, Any]:
         return self._row | {"predictions": self._count}
@@ -240,12 +293,41 @@ def recipe_of(store: PairStore, run: Run) -> Recipe:
     return recipe(run.recipe, k=(int(k[0]), int(k[-1])), p=(float(p[0]), float(p[-1])))
 
 
+def keep(store: PairStore, rule: Keeping) -> None:
+    """Says which runs stay from now on: each run that finishes drops the others, never itself.
+
+    The rule is kept with the table `runs`, and holds until another is given.
+
+    Raises:
+        InputError: not even one run would stay.
+    """
+    if rule.last == 0:
+        raise InputError("at least the newest run has to be kept")
+    age = rule.younger_than
+    value = {"last": rule.last, "seconds": None if age is None else age.total_seconds()}
+    with store.writing("runs keep"), storage_errors(store.uri):
+        open_table(store.uri, "runs").update_config({_KEEPING: json.dumps(value)})
+
+
+def keeping(store: PairStore) -> Keeping:
+    """The rule that `keep` was last given; everything, if none was."""
+
+    def once() -> Keeping:
+        with storage_errors(store.uri):
+            text = open_table(store.uri, "runs").config().get(_KEEPING)
+            value = json.loads(text or '{"last": null, "seconds": null}')
+            seconds = value["seconds"]
+            return Keeping(value["last"], None if seconds is None else timedelta(seconds=seconds))
+
+    return retried(once)
+
+
 def prune(
     store: PairStore, *, keep_last: int | None = None, older_than: timedelta | None = None
 ) -> list[str]:
     """Drops old runs with their predictions and attributions; returns the dropped runs' ids.
 
-    What killed runs left goes too.
+    What killed runs left a day ago or earlier goes too.
 
     Args:
         store: the database.
@@ -255,18 +337,13 @@ def prune(
     Raises:
         InputError: neither rule is given.
     """
-    if keep_last is None and older_than is None:
+    rule = Keeping(keep_last, older_than)
+    if rule.everything:
         raise InputError("say which runs to keep: the last ones, or those younger than an age")
     with store.writing("prune runs"):
         found = runs(store)
-        old = found[: max(len(found) - keep_last, 0)] if keep_last is not None else found
-        if older_than is not None:
-            old = [run for run in old if run.created_at < datetime.now(UTC) - older_than]
-        gone = {run.run_id for run in old}
-        kept = pa.array([run.run_id for run in found if run.run_id not in gone], pa.string())
-        for table, column in _RUN_OF.items():
-            purge_rows(store.uri, table, [column], _not_of(kept, column))
-    return sorted(gone)
+        gone = {run.run_id for run in rule.dropped(found)}
+        return _drop(store, gone, {run.run_id for run in found} - gone)
 
 
 def fingerprint(labels: LabelSet) -> str:
@@ -289,10 +366,25 @@ _RUN_OF = {
 }
 
 
-def _not_of(kept: pa.Array, column: str) -> Any:
+def _drop(store: PairStore, gone: set[str], kept: set[str] | None = None) -> list[str]:
+    """Removes runs; given all that stay, also what runs left that are in neither set."""
+    if gone or kept is not None:
+        for table, column in _RUN_OF.items():
+            purge_rows(store.uri, table, [column], _of_runs(column, gone, kept))
+    return sorted(gone)
+
+
+def _of_runs(column: str, gone: set[str], kept: set[str] | None) -> Any:
+    yesterday = f"r{datetime.now(UTC) - _UNDER_WAY:%Y%m%d-%H%M%S}"  # ids sort by time
+
     def doomed(rows: pa.RecordBatch) -> NDArray[np.bool_]:
         run_ids = pc.replace_substring_regex(rows[column], r"^(r\d+-\d+-[0-9a-f]+).*$", r"\1")
-        found: NDArray[np.bool_] = pc.is_in(run_ids, kept).to_numpy(zero_copy_only=False)
-        return ~found
+        found = pc.is_in(run_ids, pa.array(sorted(gone), pa.string()))
+        if kept is not None:
+            unknown = pc.invert(pc.is_in(run_ids, pa.array(sorted(kept), pa.string())))
+            left = pc.and_(unknown, pc.less(run_ids, yesterday))
+            found = pc.or_(found, left)
+        mask: NDArray[np.bool_] = found.to_numpy(zero_copy_only=False)
+        return mask
 
     return doomed

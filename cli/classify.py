@@ -142,6 +142,8 @@ def _recorded(
             run.add(prediction, truth=folder if truth_is_folder else None)
             yield prediction
     note(f"recorded as run {run.run_id}")
+    if run.dropped:
+        note(f"dropped {len(run.dropped)} older runs, see `runs keep`")
 
 
 def _tell(prediction: Prediction, top: int, explain: int | None, output: str) -> None:

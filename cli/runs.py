@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import Age, Context, format_option, open_store
 from .output import note, print_json, print_table
 
+if TYPE_CHECKING:
+    from asif_lance.runs import Keeping
+
 
 @click.group(invoke_without_command=True)
 @format_option
 @click.pass_context
 def runs(ctx: click.Context, output: str) -> None:
-    """List what `classify --record` has kept, oldest first; `runs prune` drops old runs."""
+    """List what `classify --record` has kept, oldest first.
+
+    `runs prune` drops old runs, `runs keep` has each new run do so.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from asif_lance.runs import runs as recorded
@@ -31,6 +38,47 @@ def runs(ctx: click.Context, output: str) -> None:
     columns = ["run_id", "created_at", "model", "recipe", "labels", "predictions", "templates"]
     rows = [run | {"templates": run["templates"] or ""} for run in found]
     print_table(columns, [[str(row[column]) for column in columns] for row in rows])
+
+
+@runs.command()
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs stay.")
+@click.option("--younger-than", type=Age(), help="Younger runs stay, too: 90d, 12h.")
+@click.option("--everything", is_flag=True, help="All runs stay, as in a new database.")
+@click.pass_obj
+def keep(
+    context: Context, last: int | None, younger_than: timedelta | None, everything: bool
+) -> None:
+    """Say which runs stay: each `classify --record` drops the others when it is done.
+
+    Without options: show what holds now.
+
+    \b
+      asif-lance runs keep --last 20 --younger-than 90d
+    """
+    from asif_lance import runs as library
+
+    rule = library.Keeping(last, younger_than)
+    if everything and not rule.everything:
+        raise click.UsageError("--everything goes with neither --last nor --younger-than")
+    store = open_store(context)
+    if everything or not rule.everything:
+        library.keep(store, rule)
+    note(f"kept: {_in_words(library.keeping(store))}")
+
+
+def _in_words(rule: Keeping) -> str:
+    last = rule.last and ("the newest run" if rule.last == 1 else f"the newest {rule.last} runs")
+    young = rule.younger_than and f"runs younger than {_age(rule.younger_than)}"
+    return " and ".join(part for part in (last, young) if part) or "all runs"
+
+
+def _age(age: timedelta) -> str:
+    """As `Age` reads it."""
+    minutes = age // timedelta(minutes=1)
+    for unit, length in (("d", 24 * 60), ("h", 60)):
+        if minutes % length == 0:
+            return f"{minutes // length}{unit}"
+    return f"{minutes}m"
 
 
 @runs.command()

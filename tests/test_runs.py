@@ -11,7 +11,7 @@ import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
 
 import asif_lance
-from asif_lance import runs
+from asif_lance import retention, runs
 from asif_lance.audit import Audit
 from asif_lance.errors import InputError
 from asif_lance.forget import forget, plan
@@ -20,6 +20,7 @@ from asif_lance.model import Model
 from asif_lance.needles import Content
 from asif_lance.reports import REPORTS
 from asif_lance.search import unit_queries
+from asif_lance.tables import open_table
 from asif_lance.verify import scan
 
 DB = ("--db", "t.lancedb")
@@ -108,8 +109,8 @@ def test_equal_label_sets_have_equal_fingerprints(model: Model, rng: np.random.G
     assert first == second != third
 
 
-def test_a_run_that_fails_is_no_run_and_pruning_takes_what_it_left(
-    model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, sql: object
+def test_a_run_that_fails_leaves_nothing(
+    model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = record(model, rng)
     monkeypatch.setattr(runs, "_FLUSH", 10)
@@ -124,11 +125,8 @@ def test_a_run_that_fails_is_no_run_and_pruning_takes_what_it_left(
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    counted = "SELECT count(DISTINCT prediction_id) AS n FROM predictions"
-    assert sql(counted) == [{"n": 40}]  # type: ignore[operator]
-    assert [r.run_id for r in runs.runs(model.store)] == [kept]
-    assert runs.prune(model.store, keep_last=5) == []
-    assert sql(counted) == [{"n": 30}]  # type: ignore[operator]
+    for table in TABLES:
+        assert ids_of_runs_in(model, table) == {kept}, table
 
 
 def test_pruning_keeps_the_newest_runs_and_the_young(
@@ -201,6 +199,112 @@ def test_recording_from_the_command_feeds_every_canned_report(
     assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 runs\n"
     assert cli(*DB, "runs", "--format", "json").objects == []
     assert cli(*DB, "runs", "prune").status == 2
+
+
+TABLES = ("runs", "predictions", "prompts", "queries", "attributions")
+
+
+def ids_of_runs_in(model: Model, table: str) -> set[str]:
+    column = "run_id" if table in ("runs", "predictions", "prompts") else "prediction_id"
+    rows = open_table(model.store.uri, table).to_table(columns=[column])[column].to_pylist()
+    return {"-".join(row.split("-")[:3]) for row in rows}
+
+
+def test_a_finished_run_drops_the_runs_that_are_not_to_be_kept(
+    model: Model, rng: np.random.Generator
+) -> None:
+    first = record(model, rng, 3)
+    runs.keep(model.store, runs.Keeping(last=2))
+    assert runs.keeping(model.store) == runs.Keeping(last=2)
+    newer = [record(model, rng, 3) for _ in range(3)]
+    for table in TABLES:
+        assert ids_of_runs_in(model, table) == set(newer[1:]), table
+    assert first not in {run.run_id for run in runs.runs(model.store)}
+    runs.keep(model.store, runs.Keeping())
+    record(model, rng, 3)
+    assert len(runs.runs(model.store)) == 3
+
+
+def test_a_run_stays_while_it_is_young_or_among_the_newest_and_is_never_dropped_by_itself(
+    model: Model, rng: np.random.Generator
+) -> None:
+    record(model, rng, 3)
+    runs.keep(model.store, runs.Keeping(last=1, younger_than=timedelta(hours=1)))
+    record(model, rng, 3)
+    assert len(runs.runs(model.store)) == 2
+    runs.keep(model.store, runs.Keeping(younger_than=timedelta(0)))
+    last = record(model, rng, 3)
+    assert [run.run_id for run in runs.runs(model.store)] == [last]
+    with pytest.raises(InputError, match="at least the newest run"):
+        runs.keep(model.store, runs.Keeping(last=0))
+    with pytest.raises(InputError, match="negative"):
+        runs.Keeping(last=-1)
+
+
+def test_what_is_to_be_kept_outlives_forgetting_and_upkeep(
+    model: Model, rng: np.random.Generator
+) -> None:
+    rule = runs.Keeping(last=5, younger_than=timedelta(days=90))
+    runs.keep(model.store, rule)
+    for _ in range(3):
+        record(model, rng, 2)
+    forget(model.store, ["p7"], reason="asked to")
+    retention.optimize(model.store)
+    assert runs.keeping(model.store) == rule
+
+
+def test_a_run_under_way_loses_nothing_when_others_are_dropped(
+    model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_FLUSH", 1)
+    record(model, rng, 2)
+    runs.keep(model.store, runs.Keeping(last=1))
+    labels = model.label_vectors({"a": rng.standard_normal(TEXT_DIM).astype(np.float32)})
+    queries = rng.standard_normal((2, IMAGE_DIM)).astype(np.float32)
+    with runs.Recorder(model.store, labels, model.recipe) as run:
+        for prediction in model.classify_vectors(["x", "y"], queries, labels):
+            run.add(prediction)
+        assert ids_of_runs_in(model, "predictions") > {run.run_id}
+        other = record(model, rng, 2)  # drops the first, and not what is half-written
+        assert runs.prune(model.store, keep_last=1) == []
+        assert ids_of_runs_in(model, "predictions") == {run.run_id, other}
+    assert run.dropped == []  # the other one began later
+    record(model, rng, 2)
+    assert len(ids_of_runs_in(model, "predictions")) == 1
+
+
+def test_what_a_killed_run_left_goes_when_runs_are_pruned_a_day_later(
+    model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_FLUSH", 1)
+    labels = model.label_vectors({"a": rng.standard_normal(TEXT_DIM).astype(np.float32)})
+    queries = rng.standard_normal((1, IMAGE_DIM)).astype(np.float32)
+    killed = runs.Recorder(model.store, labels, model.recipe)
+    killed.add(next(model.classify_vectors(["x"], queries, labels)))
+    stays = record(model, rng, 2)
+    runs.prune(model.store, keep_last=1)
+    assert ids_of_runs_in(model, "attributions") == {killed.run_id, stays}
+    monkeypatch.setattr(runs, "_UNDER_WAY", -timedelta(minutes=1))
+    runs.prune(model.store, keep_last=1)
+    for table in TABLES:
+        assert ids_of_runs_in(model, table) == {stays}, table
+
+
+def test_the_command_says_what_is_kept_and_each_recording_says_what_it_dropped(
+    model: Model, cli: Cli, query_file: Path, label_file: Path
+) -> None:
+    classify = [*DB, "classify", "--vectors", query_file, "--label-vectors", label_file, "--record"]
+    assert cli(*DB, "runs", "keep").err == "kept: all runs\n"
+    kept = "kept: the newest run and runs younger than 90d\n"
+    assert cli(*DB, "runs", "keep", "--last", "1", "--younger-than", "90d").err == kept
+    assert cli(*DB, "runs", "keep").err == kept
+    assert cli(*classify).status == 0
+    assert cli(*DB, "runs", "keep", "--last", "1").err == "kept: the newest run\n"
+    assert cli(*classify).err.endswith("dropped 1 older runs, see `runs keep`\n")
+    assert cli(*DB, "runs", "keep", "--everything").err == "kept: all runs\n"
+    assert "dropped" not in cli(*classify).err
+    assert cli(*DB, "runs", "keep", "--everything", "--last", "1").status == 2
+    assert cli(*DB, "runs", "keep", "--last", "0").status == 2
 
 
 def test_pairs_that_drive_wrong_answers_are_told_apart_from_those_that_help(
