@@ -123,6 +123,35 @@ def plus(model: Model, pairs: pa.Table) -> tuple[Model, int]:
     return _bound(model, imagined, "plus"), new.num_rows
 
 
+def neighbors_before(
+    before: Model, after: Model, queries: NDArray[np.float32], found: Neighbors
+) -> Neighbors:
+    """The same as `before.neighbors`, from those of an imagined state, which shares nearly all.
+
+    Args:
+        before: the model that `after` was made of.
+        after: the imagined one.
+        queries: (m, d) unit image queries.
+        found: `after.neighbors` of them, with some to spare.
+    """
+    anchors, centred = after.anchors, before.recipe.centred
+    k = min(before.recipe.k[0], before.anchors.count)
+    if not isinstance(anchors, Imagined) or found.indices.shape[1] <= k:
+        return before.neighbors(queries)
+    stored = np.where(found.indices < len(before.anchors), found.indices, -1)
+    went = np.broadcast_to(anchors.went, (len(queries), len(anchors.went)))
+    candidates = np.concatenate([stored, went], axis=1)
+    near = before.anchors.top_k_of("image", candidates, queries, k, centred=centred)
+    mean = before.anchors.centre("image").mean if centred else None
+    moved = 0.0 if mean is None else anchors.centre("image").moved(queries, mean)
+    # All others are at most as similar as the last one that was found, and may be tied with it.
+    again = near.similarities[:, -1] <= found.similarities[:, -1] + moved
+    if again.any():
+        fresh = before.neighbors(queries[again])
+        near.indices[again], near.similarities[again] = fresh.indices, fresh.similarities
+    return near
+
+
 def compiled(before: Model, after: Model, prompts: Prompts) -> tuple[LabelSet, LabelSet]:
     """Compile prompts against both states; an imagined one's follow from those of the other."""
     if not (isinstance(after.anchors, Imagined) and before.anchors.state):

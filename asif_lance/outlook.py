@@ -14,17 +14,29 @@ import numpy as np
 from asif_lance.blocks import Blocks
 from asif_lance.errors import InputError
 from asif_lance.estimates import Compare
-from asif_lance.imagined import Imagined, compiled
+from asif_lance.imagined import Imagined, compiled, neighbors_before
 from asif_lance.labels import LabelSet
 from asif_lance.means import Centre
 from asif_lance.model import BATCH, Model
-from asif_lance.rescored import cost, nearness, stands
-from asif_lance.settled import Images, Longs, Mask, Shift, contenders, shift_of
+from asif_lance.records import SPARE, Neighbors
+from asif_lance.rescored import cost, crossed, nearness, stands
+from asif_lance.settled import (
+    Crossing,
+    Floats,
+    Heavies,
+    Images,
+    Longs,
+    Mask,
+    Shift,
+    contenders,
+    shift_of,
+)
 from asif_lance.standings import Standings
 from asif_lance.whatif import Change, changes_of
 
 _IMAGES = 2**14  # bounded at once
 _NAMED = 1 / 8  # of the anchors; comparing images with more of them saves little
+_HEAVY = 2**11  # anchors that weigh most for labels, all labels together
 _FEW = 2**15  # anchors that are compared in no time, all of them
 
 
@@ -71,12 +83,15 @@ def _flips(
     if not _as_recorded(before, asked):
         found = changes_of(before, after, names, queries, labels)
         return [change for change in found if change.flips]
-    new = list(after.classify_neighbors(names, queries, after.neighbors(queries), labels[1]))
+    wide = after.neighbors(queries, spare=SPARE)
+    new = list(after.classify_neighbors(names, queries, wide, labels[1]))
     old_labels = [asked.prompts.names[i] for i in asked.best[at]]
     changed = [i for i, prediction in enumerate(new) if prediction.label != old_labels[i]]
     if not changed:
         return []
-    near, chosen = before.neighbors(queries[changed]), [names[i] for i in changed]
+    theirs = Neighbors(wide.indices[changed], wide.similarities[changed])
+    near = neighbors_before(before, after, queries[changed], theirs)
+    chosen = [names[i] for i in changed]
     old = before.classify_neighbors(chosen, queries[changed], near, labels[0])
     return list(map(Change, old, (new[i] for i in changed)))
 
@@ -101,30 +116,40 @@ def _unsettled(
     shift = shift_of(old, labels[1].relative, labels[0].owner, states.went, states.came)
     if len(shift.anchors) > _NAMED * max(len(after.anchors), _FEW):
         return np.arange(len(asked.ids))
-    found = [np.zeros(0, dtype=np.int64)]
+    heavies, found = Heavies.of(labels[1].relative, _HEAVY), [np.zeros(0, dtype=np.int64)]
     for start in range(0, len(asked.ids), _IMAGES):
         at = slice(start, start + _IMAGES)
-        found.append(start + _open(states.standing(asked, at), shift, labels[1]))
+        found.append(start + _open(states.standing(asked, at), shift, heavies, labels[1]))
     return np.concatenate(found)
 
 
-def _open(standing: Standing, shift: Shift, labels: LabelSet) -> Longs:
+def _open(standing: Standing, shift: Shift, heavies: Heavies, labels: LabelSet) -> Longs:
     """Which images bounds and contending labels' scores leave open."""
-    images, power = standing.images, labels.recipe.p[0]
-    open_ = contenders(images, shift, standing.first, power)
-    again = np.flatnonzero(open_.any(axis=1))
-    open_[again, images.best[again]] = True
-    return again[~_stands(standing.part(again), shift, open_[again], labels)]
+    recipe = labels.recipe
+    again = np.flatnonzero(
+        contenders(standing.images, shift, standing.first, recipe.p[0]).any(axis=1)
+    )
+    standing = standing.part(again)
+    images, first = standing.images, standing.first
+    went, came = (first(slice(None), shift.anchors[which]) for which in (shift.went, shift.came))
+    near = nearness(images, went, came, recipe.k[0])
+    crossing = Crossing(heavies, crossed(images, near))
+    open_ = contenders(images, shift, first, recipe.p[0], crossing)
+    left = np.flatnonzero(open_.any(axis=1))
+    open_[left, images.best[left]] = True
+    bounds = near[0][left], near[1][left]
+    return again[left[~_stands(standing.part(left), bounds, open_[left], labels)]]
 
 
-def _stands(standing: Standing, shift: Shift, open_: Mask, labels: LabelSet) -> Mask:
+def _stands(
+    standing: Standing, bounds: tuple[Floats, Floats], open_: Mask, labels: LabelSet
+) -> Mask:
     """Which images surely keep their label, as those that may win score."""
-    recipe, texts = labels.recipe, (labels.relative, labels.owner)
+    texts = labels.relative, labels.owner
     if cost(open_, *texts) > len(open_) * labels.relative.n:
         return np.zeros(len(open_), dtype=np.bool_)  # a search takes no longer
-    went, came = (standing.first(slice(None), shift.anchors[w]) for w in (shift.went, shift.came))
-    bounds = nearness(standing.images, went, came, recipe.k[0])
-    return stands(standing.images, open_, bounds, *texts, standing.other, recipe.p[0])
+    power = labels.recipe.p[0]
+    return stands(standing.images, open_, bounds, *texts, standing.other, power)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from asif_lance.records import Neighbors
 from asif_lance.scales import Doubles, Longs
 
 #: Compiling less than so many similarities takes about as long as reading what was kept.
-WORTH_KEEPING = 2**24
+WORTH_KEEPING = 2**22
 
 _MOST = 0.5  # of the anchors may be new; with more, comparing all is about as fast
 _COLUMNS = ("state", "rows", "dead", "mean", "indices", "similarities", "complete")

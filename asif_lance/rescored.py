@@ -112,6 +112,18 @@ def nearness(images: Images, went: Estimates, came: Estimates, k: int) -> tuple[
     return surely + images.drift, never - images.drift
 
 
+def crossed(images: Images, near: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Where anchors are that enter or leave the k nearest, in similarities before: (m,) both.
+
+    Args:
+        images: m images, as recorded.
+        near: from `nearness`.
+    """
+    last = images.at_rank(images.neighbors - 1)
+    surely, never = near
+    return np.minimum(last, never - images.drift), np.maximum(last, surely + images.drift)
+
+
 def _at_least(similarities: NDArray[np.float32], bounds: Floats) -> Longs:
     """(m, w) how many of (m, x) similarities reach each of (m, w) bounds."""
     counts = np.zeros(bounds.shape, dtype=np.int64)

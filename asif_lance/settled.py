@@ -12,6 +12,9 @@ anchors go or come, these things move it (the image's norm moves all labels alik
 - anchors that leave them: at most one for each that came or entered; each is less similar than the
   one that stays at the last place in any case.
 
+Those that enter or leave are near the similarity that decides. So the bounds come closer for images
+that are compared with each label's heaviest anchors, too (`Heavies`): nearly all of these are not.
+
 So each label's new score lies between two bounds. Where the chosen label's lower bound is above all
 others' upper bounds the prediction stands; the other contenders are for `rescored`.
 """
@@ -29,6 +32,7 @@ from asif_lance.records import RelativeVectors
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Weights = tuple[Floats, Floats]
 
 _AT_ONCE = 2**22  # similarities bounded at once
 #: Cosines of unit vectors, rounded to float32, agree better than this.
@@ -64,6 +68,52 @@ class Shift:
     heaviest: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Heavies:
+    """The anchors that weigh most for some label in the other state, and all others' weights.
+
+    Attributes:
+        anchors: (y,) int64.
+        values: (y, r) theirs in the prompts' relative vectors.
+        others: (r, w) sums of the 0, 1, 2, … largest values of all other anchors.
+    """
+
+    anchors: Longs
+    values: Floats
+    others: Floats
+
+    @staticmethod
+    def of(after: RelativeVectors, count: int) -> Heavies:
+        """Take about so many anchors of r relative vectors, as many of each."""
+        each = max(min(count // max(len(after.values), 1), after.values.shape[1]), 1)
+        largest = np.argsort(-after.values, axis=1)[:, :each]
+        anchors = np.unique(np.take_along_axis(after.indices, largest, axis=1))
+        values = [_sparse(after, r).at(anchors) for r in range(len(after.values))]
+        others = np.where(np.isin(after.indices, anchors), 0.0, after.values)
+        return Heavies(anchors, np.stack(values, axis=1), _heaviest(others))
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Which of the heaviest anchors may enter or leave images' k nearest.
+
+    Attributes:
+        heavies: the anchors.
+        bounds: (m,) both: the others have similarities beyond these in the first state.
+    """
+
+    heavies: Heavies
+    bounds: tuple[Floats, Floats]
+
+    def weights(self, at: slice, compare: Compare) -> Weights:
+        """(m, r) what those of them weigh together, for some of the images; and `others`."""
+        similar, (least, most) = compare(at, self.heavies.anchors), self.bounds
+        off = similar.error + SAME
+        near = similar.values >= (least[at] - off)[:, None]
+        near &= similar.values <= (most[at] + off)[:, None]
+        return near.astype(np.float64) @ self.heavies.values, self.heavies.others
+
+
 def shift_of(
     before: RelativeVectors, after: RelativeVectors, owner: Longs, went: Longs, came: Longs
 ) -> Shift:
@@ -89,10 +139,14 @@ def shift_of(
         elsewhere = (new.values[j] - scale[r] * old.values[i])[~np.isin(both, anchors)]
         rest[r] = np.linalg.norm(elsewhere)
         delta[:, r] = new.at(anchors) - scale[r] * old.at(anchors)
-    largest = -np.sort(-after.values.astype(np.float64), axis=1)
-    heaviest = np.pad(np.cumsum(largest, axis=1), ((0, 0), (1, 0)))
     gone, new_ = np.isin(anchors, went), np.isin(anchors, came)
-    return Shift(anchors, gone, new_, owner, scale, delta, rest, heaviest)
+    return Shift(anchors, gone, new_, owner, scale, delta, rest, _heaviest(after.values))
+
+
+def _heaviest(values: NDArray[np.floating]) -> Floats:
+    """(r, 1 + k) sums of the 0, 1, 2, … largest of each row."""
+    largest = -np.sort(-values.astype(np.float64), axis=1)
+    return np.pad(np.cumsum(largest, axis=1), ((0, 0), (1, 0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +220,9 @@ class Images:
         return np.where(beyond, self.neighbors, counted)
 
 
-def contenders(images: Images, shift: Shift, compare: Compare, power: float) -> Mask:
+def contenders(
+    images: Images, shift: Shift, compare: Compare, power: float, crossing: Crossing | None = None
+) -> Mask:
     """Which labels could take the place of the chosen one.
 
     Args:
@@ -174,22 +230,27 @@ def contenders(images: Images, shift: Shift, compare: Compare, power: float) -> 
         shift: how the prompts moved.
         compare: compares these images in the first state.
         power: the recipe's p of the image side.
+        crossing: of these images, for closer bounds.
 
     Returns:
         (m, c) bool; a row without any is settled.
     """
     open_ = np.ones(images.scores.shape, dtype=np.bool_)
-    step = max(_AT_ONCE // max(len(shift.anchors), len(shift.owner), 1), 1)
+    heavy = 0 if crossing is None else len(crossing.heavies.anchors)
+    step = max(_AT_ONCE // max(len(shift.anchors), len(shift.owner), heavy, 1), 1)
     with np.errstate(all="ignore"):  # what overflows is no number, and nothing is sure of it
         for start in range(0, len(open_), step):
             at = slice(start, start + step)
             similar = compare(at, shift.anchors)
-            open_[at] = _contenders(images.part(at), shift, similar, power)
+            closer = None if crossing is None else crossing.weights(at, compare)
+            open_[at] = _contenders(images.part(at), shift, similar, power, closer)
     return open_
 
 
-def _contenders(images: Images, shift: Shift, similar: Estimates, power: float) -> Mask:
-    lower, upper = bounds(images, shift, similar, power)
+def _contenders(
+    images: Images, shift: Shift, similar: Estimates, power: float, closer: Weights | None
+) -> Mask:
+    lower, upper = bounds(images, shift, similar, power, closer)
     mine = np.arange(len(lower)), images.best
     floor = lower[mine][:, None]
     upper[mine] = -np.inf
@@ -198,16 +259,30 @@ def _contenders(images: Images, shift: Shift, similar: Estimates, power: float) 
     return open_
 
 
-def bounds(images: Images, shift: Shift, similar: Estimates, power: float) -> tuple[Floats, Floats]:
-    """(m, c) what each label's score is at least and at most, but for the image's norm."""
+def bounds(
+    images: Images,
+    shift: Shift,
+    similar: Estimates,
+    power: float,
+    closer: Weights | None = None,
+) -> tuple[Floats, Floats]:
+    """(m, c) what each label's score is at least and at most, but for the image's norm.
+
+    Args:
+        images: as recorded.
+        shift: how the prompts moved.
+        similar: of the named anchors, in the first state.
+        power: the recipe's p of the image side.
+        closer: from `Crossing.weights`.
+    """
     last, drift = images.at_rank(images.neighbors - 1), images.drift
     near = _Near(images, shift, similar, last)
     next_ = np.maximum(images.at_rank(images.neighbors), near.nearest_that_came_behind)
     blurred = images.up_to(next_ + 2 * drift)  # neighbors that the drift may put behind the next
     enter, leave = blurred + near.went, blurred + near.came + near.went - near.surely_went
     stays = images.at_rank(images.neighbors - near.came) + 2 * drift
-    more = _weight(images, next_ + drift, power) * _sum_of(shift, enter)
-    less = _weight(images, stays, power) * _sum_of(shift, leave)
+    more = _weight(images, next_ + drift, power) * _few(shift, closer, enter)
+    less = _weight(images, stays, power) * _few(shift, closer, leave)
     known, unsure = near.moved(power)
     slack = unsure + shift.rest + ROUNDING
     base = shift.scale * images.scores[:, shift.owner] + known
@@ -271,8 +346,17 @@ def _weight(images: Images, similarities: Floats, power: float) -> Floats:
     return images.weights_of(slice(None), similarities, power)[:, None]
 
 
-def _sum_of(shift: Shift, counts: Longs) -> Floats:
+def _few(shift: Shift, closer: Weights | None, counts: Longs) -> Floats:
+    """(m, r) what so many unknown anchors weigh for each prompt at most."""
+    most = _sum_of(shift.heaviest, counts)
+    if closer is None:
+        return most
+    known, others = closer
+    found: Floats = np.minimum(most, known + _sum_of(others, counts))
+    return found
+
+
+def _sum_of(heaviest: Floats, counts: Longs) -> Floats:
     """(m, r) the largest sum of so many values of each prompt."""
-    width = shift.heaviest.shape[1] - 1
-    sums: Floats = shift.heaviest[:, np.minimum(counts, width)].T
+    sums: Floats = heaviest[:, np.minimum(counts, heaviest.shape[1] - 1)].T
     return sums

@@ -4,8 +4,8 @@ The other state is imagined over the same matrices (`without`, `plus`) or is ano
 nothing is written. An imagined one is exact: it answers what really deleting or adding would
 answer. Most images need no second search: one is searched again only if a pair among its k nearest
 is gone (the next one enters) or a new pair is at least as near as its k-th. Under a centred recipe
-the mean moves with the pairs, and all are searched again; recorded ones need that no more often
-than others, see `outlook`.
+the mean moves with the pairs: all are searched there, and what they had before follows. Recorded
+ones hardly need either, see `outlook`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from asif_lance.imagined import Imagined, compiled
+from asif_lance.imagined import Imagined, compiled, neighbors_before
 from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.labels import LabelSet, Prompts
 from asif_lance.model import BATCH, Model
 from asif_lance.predictions import Prediction
-from asif_lance.records import BROUGHT, Neighbors, Reject
+from asif_lance.records import BROUGHT, SPARE, Neighbors, Reject
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
 
@@ -127,8 +127,7 @@ def changes_of(
     labels: tuple[LabelSet, LabelSet],
 ) -> Iterator[Change]:
     """The same of (m, d) unit queries and prompts compiled for each state."""
-    near = before.neighbors(queries)
-    other = _other_neighbors(after, queries, near)
+    near, other = _both_neighbors(before, after, queries)
     yield from map(
         Change,
         before.classify_neighbors(ids, queries, near, labels[0]),
@@ -136,18 +135,24 @@ def changes_of(
     )
 
 
-def _other_neighbors(after: Model, queries: NDArray[np.float32], near: Neighbors) -> Neighbors:
-    # With the mean, every centred similarity moves.
-    if not isinstance(after.anchors, Imagined) or after.recipe.centred:
-        return after.neighbors(queries)
-    again = after.anchors.touched(queries, near, after.recipe.k[0])
+def _both_neighbors(
+    before: Model, after: Model, queries: NDArray[np.float32]
+) -> tuple[Neighbors, Neighbors]:
+    imagined = after.anchors
+    if not isinstance(imagined, Imagined):
+        return before.neighbors(queries), after.neighbors(queries)
+    if after.recipe.centred:  # with the mean, every similarity moves
+        other = after.neighbors(queries, spare=SPARE)
+        return neighbors_before(before, after, queries, other), other
+    near = before.neighbors(queries)
+    again = imagined.touched(queries, near, after.recipe.k[0])
     if again.all():
-        return after.neighbors(queries)
+        return near, after.neighbors(queries)
     indices, similarities = near.indices.copy(), near.similarities.copy()
     if again.any():
         found = after.neighbors(queries[again])
         indices[again], similarities[again] = found.indices, found.similarities
-    return Neighbors(indices, similarities)
+    return near, Neighbors(indices, similarities)
 
 
 def _contributions(

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pairs_at_hand import names, new_store, pairs
 
 import asif_lance
 from asif_lance import runs, settled, standings
+from asif_lance.estimates import Estimates
 from asif_lance.imagined import compiled, plus, without
 from asif_lance.labels import from_vectors
 from asif_lance.outlook import States
 from asif_lance.recipes import RECIPES
-from asif_lance.settled import shift_of
+from asif_lance.rescored import crossed, nearness
+from asif_lance.settled import Crossing, Heavies, shift_of
 from asif_lance.store import PairStore
 
 COUNT, IMAGES = 2000, 60
@@ -61,7 +64,12 @@ def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataO
     old = replace(both[0].relative, n=len(after.anchors))
     shift = shift_of(old, both[1].relative, both[0].owner, states.went, states.came)
     similar = standing.first(slice(None), shift.anchors)
-    lower, upper = settled.bounds(images, shift, similar, before.recipe.p[0])
+    went, came = similar_to(shift.went, similar), similar_to(shift.came, similar)
+    near = nearness(images, went, came, before.recipe.k[0])
+    heavies = Heavies.of(both[1].relative, data.draw(st.sampled_from([1, 300, 1500])))
+    closer = Crossing(heavies, crossed(images, near)).weights(slice(None), standing.first)
+    drawn = closer if data.draw(st.booleans()) else None
+    lower, upper = settled.bounds(images, shift, similar, before.recipe.p[0], drawn)
     for i, one in enumerate(after.classify_vectors(IDS, VECTORS, after.compile(LABELS))):
         nearest, first = one.evidence.similarities[0], images.similarities[i, 0]
         norm = images.weights[i] * (nearest / first) ** before.recipe.p[0]
@@ -70,3 +78,8 @@ def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataO
         scores = np.array([true[name] for name in LABELS.names]) * norm
         assert (scores <= upper[i] + 1e-6).all()
         assert scores[images.best[i]] >= lower[i, images.best[i]] - 1e-6
+
+
+def similar_to(which: NDArray[np.bool_], similar: Estimates) -> Estimates:
+    """Some columns of the similarities."""
+    return replace(similar, values=similar.values[:, which])
