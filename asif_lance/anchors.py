@@ -122,7 +122,8 @@ class Anchors:
         release, column = self._release_of(blocks), f"{side}_vector"
         for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
             distances.append(fragment.distances(self.dataset, source, column, mean))
-            release(i)
+            if release:
+                release(i)
         summaries.remember(self.dataset.uri, column, self._fragments)
         imagined = range(len(distances), len(blocks))
         distances += [Distances.of(blocks[i], sums[i], mean) for i in imagined]
@@ -134,7 +135,8 @@ class Anchors:
         summaries.recall(self.dataset.uri, column, self._fragments)
         for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
             sums.append(fragment.sums(self.dataset, source, column))
-            release(i)
+            if release:
+                release(i)
         return sums + [Sums.of(block) for block in blocks[len(sums) :]]
 
     def top_k(
@@ -255,16 +257,12 @@ class Anchors:
     def _too_large(self, vectors: list[torch.Tensor]) -> bool:
         return self._limit is not None and sum(v.nbytes for v in vectors) > self._limit
 
-    def _release_of(self, blocks: list[torch.Tensor]) -> Callable[[int], None]:
-        return self._release if self._too_large(blocks) else _keep
+    def _release_of(self, blocks: list[torch.Tensor]) -> Callable[[int], None] | None:
+        return self._release if self._too_large(blocks) else None
 
     def _release(self, block: int) -> None:
         if block < len(self._fragments):  # imagined rows lie behind them, in memory of their own
             self._fragments[block].release()
-
-
-def _keep(block: int) -> None:
-    """Let a block's memory stay."""
 
 
 def _gather(blocks: list[torch.Tensor], positions: NDArray[np.int64]) -> NDArray[np.float32]:

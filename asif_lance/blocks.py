@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import DimensionError, InputError
 
-_RUNS = 4  # times the blocks: more runs are faster gathered block by block
+_RUN = 2**14  # numbers in a run: shorter ones are faster gathered block by block
 
 Longs = NDArray[np.int64]
 Matrix = NDArray[np.float16] | NDArray[np.float32] | torch.Tensor
@@ -25,12 +25,13 @@ class Blocks:
         blocks: (n_i, d) tensors of one dtype (float16 or float32) and device.
         starts: (len(blocks) + 1,) int64, where each block begins; the last is n.
         dimension: d; None if there are no blocks.
+        streamed: whether blocks that were used are let go of, and coming back to them is slow.
     """
 
     def __init__(
         self,
         anchors: Matrix | Sequence[Matrix],
-        release: Callable[[int], None] = lambda block: None,
+        release: Callable[[int], None] | None = None,
     ) -> None:
         """Wrap one array or tensor, or a sequence of them, without copying.
 
@@ -38,7 +39,8 @@ class Blocks:
             anchors: the blocks.
             release: told the number of a block that was used and is not needed for a while.
         """
-        self._release = release
+        self.streamed = release is not None
+        self._release = release or _keep
         several = [anchors] if isinstance(anchors, np.ndarray | torch.Tensor) else list(anchors)
         self.blocks = [as_tensor(block) for block in several]
         for block in self.blocks:
@@ -81,7 +83,7 @@ class Blocks:
             return torch.index_select(self.blocks[0], 0, self._here(indices), out=taken)
         owner = self.owner(indices)
         runs = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-        if len(runs) <= _RUNS * len(self.blocks):
+        if taken.numel() >= len(runs) * _RUN:
             self._take_runs(indices, owner, runs, taken)
             return taken
         order = np.argsort(owner, kind="stable")
@@ -105,6 +107,10 @@ class Blocks:
 
     def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.blocks[0].device)
+
+
+def _keep(block: int) -> None:
+    """Let a block's memory stay."""
 
 
 def as_tensor(block: Matrix) -> torch.Tensor:

@@ -15,13 +15,14 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .devices import bfloat16_is_faster
 from .scales import Scale
 
 ANCHOR_NORM = 1.01
@@ -32,7 +33,8 @@ GROUP = 16
 
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-_TAKEN = 2**19  # elements of anchors gathered at a time for exact products
+_TAKEN = 2**21  # elements of anchors gathered at a time for exact products
+_PER_BLOCK = 32  # anchors gathered at a time, at least, for each block
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**19  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
@@ -40,7 +42,6 @@ _LONGEST = 2**17  # anchors in a run, however few the queries
 _UNIT = 2.0**-24
 _ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-9}
 _NARROWING = 1.01 * 2.0**-9  # of anchors made bfloat16, and of the queries' norm with them
-_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instruction sets that multiply it
 _COARSER = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}  # what torch may round inputs by
 _DENSE = 8  # one exact product on its own costs about as much as this many in a matrix product
 
@@ -133,25 +134,48 @@ def _by_query(
     indices: NDArray[np.int64],
     widen: _Widener,
 ) -> tuple[Doubles, Doubles | None]:
-    """Multiply each query with its own anchors only, block after block."""
+    """Multiply each query with its own anchors only."""
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
-    taken = torch.empty((widen.rows, wide.shape[1]), dtype=anchors.dtype)
-    order = np.argsort(anchors.owner(indices), kind="stable")
-    for start in range(0, len(rows), widen.rows):
-        at = order[start : start + widen.rows]
-        mine, own = widen(anchors.take(indices[at], taken)), rows[at]
-        cuts = np.flatnonzero(np.diff(own, prepend=-1, append=len(wide)))
-        found = [
-            widen.multiply(mine[lo:hi], wide[query])
-            for (lo, hi), query in zip(
-                itertools.pairwise(cuts.tolist()), own[cuts[:-1]].tolist(), strict=True
-            )
-        ]
-        products[at] = torch.cat(found).numpy()
-        if other is not None and beside is not None:
-            beside[at] = widen.multiply(mine, other).numpy()
+    order = _gathering_order(anchors, rows, indices)
+    together = min(max(_PER_BLOCK * len(anchors.blocks), widen.rows), max(len(rows), 1))
+    gathered = anchors.blocks[0].new_empty((together, wide.shape[1]))
+    for begin in range(0, len(rows), together):
+        some = order[begin : begin + together]
+        taken = anchors.take(indices[some], gathered)
+        for at, part in zip(_cut(some, widen.rows), torch.split(taken, widen.rows), strict=True):
+            mine = widen(part)
+            products[at] = _products_with_own(mine, wide, rows[at], widen)
+            if other is not None and beside is not None:
+                beside[at] = widen.multiply(mine, other).numpy()
     return products, beside
+
+
+def _gathering_order(
+    anchors: Blocks, rows: NDArray[np.int64], indices: NDArray[np.int64]
+) -> NDArray[np.intp]:
+    """Query after query, and block after block for each; the other way round if that is slow."""
+    by_block = np.argsort(anchors.owner(indices), kind="stable")
+    if anchors.streamed:
+        return by_block
+    return by_block[np.argsort(rows[by_block].astype(np.int32), kind="stable")]
+
+
+def _cut(order: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _products_with_own(
+    mine: torch.Tensor, wide: torch.Tensor, own: NDArray[np.int64], widen: _Widener
+) -> Doubles:
+    """Multiply each of (r, d) anchors with the query of its own; equal ones follow one another."""
+    cuts = np.flatnonzero(np.diff(own, prepend=-1)).tolist()
+    runs = itertools.pairwise([*cuts, len(own)])
+    found: Doubles = torch.cat(
+        [widen.multiply(mine[lo:hi], wide[int(own[lo])]) for lo, hi in runs]
+    ).numpy()
+    return found
 
 
 class _Widener:
@@ -193,7 +217,7 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
     """Types that similarities of `count` queries may be multiplied in, the fastest first.
 
     A single query on the CPU is multiplied with the anchors as they are, at the speed of memory.
-    Processors with instructions for it multiply bfloat16 twice as fast as float32. CUDA devices
+    Some processors multiply bfloat16 twice as fast as float32. CUDA devices
     multiply float16 as it is, many times as fast, and sum up in float32 unless torch lets them cut
     sums short (`devices.pick_device` forbids it).
     """
@@ -204,10 +228,7 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
         return (torch.float32,)
     if count == 1:
         return (anchors.dtype,)
-    # Older releases of torch do not tell.
-    has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = any(has.get(name) for name in _BFLOAT16)
-    return (torch.bfloat16, torch.float32) if fast else (torch.float32,)
+    return (torch.bfloat16, torch.float32) if bfloat16_is_faster() else (torch.float32,)
 
 
 class FastProduct:

@@ -62,7 +62,7 @@ def exact_top_k(
     scale: ArrayLike | Scale | None = None,
     live: ArrayLike | Sequence[ArrayLike] | None = None,
     tie_order: ArrayLike | TieOrder | None = None,
-    release: Callable[[int], None] = lambda block: None,
+    release: Callable[[int], None] | None = None,
 ) -> Neighbors:
     """Find each query's k most similar live anchors; similarity = (q·a + offset) * scale.
 
@@ -83,7 +83,7 @@ def exact_top_k(
             function that gives them for some indices: it is asked for tied anchors only. None for
             the smaller index.
         release: told the number of each block that a pass is done with, so that its memory can be
-            given back meanwhile.
+            given back meanwhile; None if it may stay.
 
     Returns:
         min(k, live anchors) neighbors per query, best first.
