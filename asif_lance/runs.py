@@ -202,9 +202,10 @@ class Recorder:
             return []
         with self._store.writing("record"):
             # The newest run is one's own, or came since: neither may go.
-            others = replace(rule, last=max(rule.last or 0, 1))
-            gone = {run.run_id for run in others.dropped(runs(self._store))} - {self.run_id}
-            return _drop(self._store, gone)
+            others, found = replace(rule, last=max(rule.last or 0, 1)), runs(self._store)
+            gone = {run.run_id for run in others.dropped(found)} - {self.run_id}
+            kept = {run.run_id for run in found} - gone
+            return _drop(self._store, gone, kept) if gone else []
 
     def _finished(self) -> dict[str, Any]:
         return self._row | {"predictions": self._count}
@@ -368,9 +369,8 @@ _RUN_OF = {
 
 def _drop(store: PairStore, gone: set[str], kept: set[str] | None = None) -> list[str]:
     """Removes runs; given all that stay, also what runs left that are in neither set."""
-    if gone or kept is not None:
-        for table, column in _RUN_OF.items():
-            purge_rows(store.uri, table, [column], _of_runs(column, gone, kept))
+    for table, column in _RUN_OF.items():
+        purge_rows(store.uri, table, [column], _of_runs(column, gone, kept))
     return sorted(gone)
 
 

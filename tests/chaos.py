@@ -137,12 +137,16 @@ def do_rollback(uri: str, ready: Ready, seed: int) -> None:
 
 
 def do_record(uri: str, ready: Ready, seed: int) -> None:
-    """Records what the model says of its own pictures, with its own captions as labels."""
+    """Records what the model says of its own pictures, with its own captions as labels.
+
+    Now and then all but a few runs are dropped.
+    """
     store, dice = PairStore.open(uri), random.Random(seed)
     model = Model(store, store.version(), PAPER, device="cpu")
     known = store.read(columns=["pair_id", "image_vector", "text_vector"]).to_pylist()
     ready()
     while True:
+        runs.keep(store, runs.Keeping(last=dice.choice([None, 5])))
         asked = dice.sample(known, min(30, len(known)))
         labels = model.label_vectors(
             {row["pair_id"]: np.array(row["text_vector"], np.float32) for row in asked[:5]}
