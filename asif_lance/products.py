@@ -34,7 +34,8 @@ GROUP = 16
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
 _TAKEN = 2**21  # elements of anchors gathered at a time for exact products
-_PER_BLOCK = 64  # anchors gathered at a time, at least, for each block
+_PER_BLOCK = 256  # anchors gathered at a time for each block, where one query has few there
+_FEW = 2**14  # so many numbers
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**19  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
@@ -138,8 +139,11 @@ def _by_query(
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
     order = _gathering_order(anchors, rows, indices)
-    together = min(max(_PER_BLOCK * len(anchors.blocks), widen.rows), max(len(rows), 1))
-    gathered = anchors.blocks[0].new_empty((together, wide.shape[1]))
+    d, blocks = wide.shape[1], len(anchors.blocks)
+    few = len(rows) * d < _FEW * len(wide) * blocks
+    together = max(_PER_BLOCK * blocks, widen.rows) if few else widen.rows
+    together = min(together, max(len(rows), 1))
+    gathered = anchors.blocks[0].new_empty((together, d))
     for begin in range(0, len(rows), together):
         some = order[begin : begin + together]
         taken = anchors.take(indices[some], gathered)
