@@ -37,7 +37,7 @@ _TAKEN = 2**21  # elements of anchors gathered at a time for exact products
 _PER_BLOCK = 256  # anchors gathered at a time for each block, where one query has few there
 _FEW = 2**14  # so many numbers
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
-_RUN = 2**19  # similarities held at a time
+_RUN = 2**20  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
 _LONGEST = 2**17  # anchors in a run, however few the queries
 _UNIT = 2.0**-24
@@ -138,12 +138,8 @@ def _by_query(
     """Multiply each query with its own anchors only."""
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
-    order = _gathering_order(anchors, rows, indices)
-    d, blocks = wide.shape[1], len(anchors.blocks)
-    few = len(rows) * d < _FEW * len(wide) * blocks
-    together = max(_PER_BLOCK * blocks, widen.rows) if few else widen.rows
-    together = min(together, max(len(rows), 1))
-    gathered = anchors.blocks[0].new_empty((together, d))
+    order, together = _visits(anchors, wide, rows, indices, widen)
+    gathered = anchors.blocks[0].new_empty((together, wide.shape[1]))
     for begin in range(0, len(rows), together):
         some = order[begin : begin + together]
         taken = anchors.take(indices[some], gathered)
@@ -155,14 +151,21 @@ def _by_query(
     return products, beside
 
 
-def _gathering_order(
-    anchors: Blocks, rows: NDArray[np.int64], indices: NDArray[np.int64]
-) -> NDArray[np.intp]:
-    """Query after query, and block after block for each; the other way round if that is slow."""
-    by_block = np.argsort(anchors.owner(indices), kind="stable")
-    if anchors.streamed:
-        return by_block
-    return by_block[np.argsort(rows[by_block].astype(np.int32), kind="stable")]
+def _visits(
+    anchors: Blocks,
+    wide: torch.Tensor,
+    rows: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    widen: _Widener,
+) -> tuple[NDArray[np.intp], int]:
+    """In which order anchors are gathered, and how many at a time."""
+    blocks, most = len(anchors.blocks), max(len(rows), 1)
+    if anchors.streamed:  # each block once
+        return np.argsort(anchors.owner(indices), kind="stable"), min(widen.rows, most)
+    if len(rows) * wide.shape[1] < _FEW * len(wide) * blocks:  # each block for many queries
+        return np.arange(len(rows)), min(max(_PER_BLOCK * blocks, widen.rows), most)
+    order = np.argsort(anchors.owner(indices), kind="stable")
+    return order[np.argsort(rows[order].astype(np.int32), kind="stable")], min(widen.rows, most)
 
 
 def _cut(order: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
