@@ -8,7 +8,7 @@ Positions count the rows of all fragments in order, dead ones too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from asif_lance import summaries
 from asif_lance.blocks import Blocks
 from asif_lance.devices import room_on
-from asif_lance.fragments import fragment_of, mask_of
+from asif_lance.fragments import Fragment, fragment_of, mask_of
 from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
-from asif_lance.products import Doubles
 from asif_lance.records import Neighbors
-from asif_lance.scales import Scale
+from asif_lance.scales import Doubles, Scale
 from asif_lance.search import exact_top_k, top_k_of
 
 Side = Literal["image", "text"]
@@ -118,25 +117,23 @@ class Anchors:
     def _centre_at(
         self, side: Side, mean: Doubles, live: NDArray[np.bool_], sums: list[Sums]
     ) -> Centre:
-        blocks, distances = self._blocks_of(side), []
-        release, column = self._release_of(blocks), f"{side}_vector"
-        for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
-            distances.append(fragment.distances(self.dataset, source, column, mean))
-            if release:
-                release(i)
+        blocks, column = self._blocks_of(side), f"{side}_vector"
+        distances = [
+            fragment.distances(self.dataset, source, column, mean)
+            for fragment, source in self._one_by_one(blocks)
+        ]
         summaries.remember(self.dataset.uri, column, self._fragments)
         imagined = range(len(distances), len(blocks))
         distances += [Distances.of(blocks[i], sums[i], mean) for i in imagined]
         return centre_at(mean, sums, distances, live)
 
     def _sums(self, side: Side) -> list[Sums]:
-        blocks, sums = self._blocks_of(side), []
-        release, column = self._release_of(blocks), f"{side}_vector"
+        blocks, column = self._blocks_of(side), f"{side}_vector"
         summaries.recall(self.dataset.uri, column, self._fragments)
-        for i, (fragment, source) in enumerate(zip(self._fragments, self._sources, strict=True)):
-            sums.append(fragment.sums(self.dataset, source, column))
-            if release:
-                release(i)
+        sums = [
+            fragment.sums(self.dataset, source, column)
+            for fragment, source in self._one_by_one(blocks)
+        ]
         return sums + [Sums.of(block) for block in blocks[len(sums) :]]
 
     def top_k(
@@ -259,6 +256,14 @@ class Anchors:
 
     def _release_of(self, blocks: list[torch.Tensor]) -> Callable[[int], None] | None:
         return self._release if self._too_large(blocks) else None
+
+    def _one_by_one(self, blocks: list[torch.Tensor]) -> Iterator[tuple[Fragment, Any]]:
+        """The fragments with their sources; the memory of a side too large to stay is let go of."""
+        release = self._release_of(blocks)
+        for i, both in enumerate(zip(self._fragments, self._sources, strict=True)):
+            yield both
+            if release:
+                release(i)
 
     def _release(self, block: int) -> None:
         if block < len(self._fragments):  # imagined rows lie behind them, in memory of their own

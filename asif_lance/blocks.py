@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .errors import DimensionError, InputError
 
-_RUN = 2**14  # numbers in a run: shorter ones are faster gathered block by block
+SHORT_RUN = 2**14
+"""Numbers in a run of anchors from one block: shorter ones are faster gathered block by block."""
 
 Longs = NDArray[np.int64]
 Matrix = NDArray[np.float16] | NDArray[np.float32] | torch.Tensor
@@ -83,7 +84,7 @@ class Blocks:
             return torch.index_select(self.blocks[0], 0, self._here(indices), out=taken)
         owner = self.owner(indices)
         runs = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-        if taken.numel() >= len(runs) * _RUN:
+        if taken.numel() >= len(runs) * SHORT_RUN:
             self._take_runs(indices, owner, runs, taken)
             return taken
         order = np.argsort(owner, kind="stable")

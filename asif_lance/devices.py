@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from error
     if not _usable(device):
         raise InputError(f"device {name!r} is not available here: use auto or cpu")
-    if device.type == "cuda":  # products of float16 are then as precise as `products` counts on
+    if device.type == "cuda":  # products of float16 are then as precise as `fast_products` needs
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     return device
 
@@ -45,7 +45,7 @@ def _usable(device: torch.device) -> bool:
 
 @functools.cache
 def bfloat16_is_faster() -> bool:
-    """Whether the CPU multiplies bfloat16 faster than float32, measured at first use (some 10 ms).
+    """Whether the CPU multiplies bfloat16 faster than float32, measured at first use (some 20 ms).
 
     Instructions for it are needed, but do not tell: with the same ones some processors take half as
     long as for float32, and others twice as long.

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from asif_lance.blocks import Blocks
+from asif_lance.fast_products import float32_error
 from asif_lance.means import Centre
-from asif_lance.products import ANCHOR_NORM, float32_error
+from asif_lance.products import ANCHOR_NORM
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from .blocks import Blocks
-from .products import Doubles, FastProduct
-from .scales import Scale
+from .fast_products import FastProduct
+from .scales import Doubles, Scale
 
 _GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
 _PENDING = 2**17  # groups that wait to be looked into

@@ -316,7 +316,9 @@ def keeping(store: PairStore) -> Keeping:
     def once() -> Keeping:
         with storage_errors(store.uri):
             text = open_table(store.uri, "runs").config().get(_KEEPING)
-            value = json.loads(text or '{"last": null, "seconds": null}')
+            if text is None:
+                return Keeping()
+            value = json.loads(text)
             seconds = value["seconds"]
             return Keeping(value["last"], None if seconds is None else timedelta(seconds=seconds))
 

@@ -18,10 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from .blocks import Blocks, Matrix
 from .errors import DimensionError, InputError, InvalidVectorError
-from .products import Doubles, FastProduct, exact_products, on_grid, product_types
+from .fast_products import FastProduct, product_types
+from .products import exact_products, on_grid
 from .proposals import Floats, Longs, Proposals, Sheet, Table, guess_floors, propose
 from .records import Neighbors
-from .scales import Scale
+from .scales import Doubles, Scale
 
 _T = TypeVar("_T", bound=np.generic)
 TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]

@@ -31,8 +31,8 @@ from lancedb.index import IvfRq
 from numpy.typing import NDArray
 
 from asif_lance.blocks import Blocks
+from asif_lance.fast_products import product_types
 from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
-from asif_lance.products import product_types
 from asif_lance.rows import ROWS_PER_FRAGMENT
 from asif_lance.search import exact_top_k, unit_queries
 

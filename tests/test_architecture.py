@@ -93,6 +93,7 @@ ROOMS = [
     "means",
     "search",
     "proposals",
+    "fast_products",
     "products",
     "scales",
     "blocks",

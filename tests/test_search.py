@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import top_k
 
-from asif_lance import products, proposals, search
+from asif_lance import fast_products, proposals, search
+from asif_lance.blocks import Blocks
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
-from asif_lance.products import Blocks, exact_products, on_grid
+from asif_lance.products import exact_products, on_grid
 from asif_lance.scales import Scale
 from asif_lance.search import exact_top_k, unit_queries
 
@@ -66,8 +67,8 @@ def small_runs(monkeypatch, request):
         lambda count, *given: types(1, *given) if count == 1 else (request.param,),
     )
     monkeypatch.setattr(proposals, "_PENDING", 3000)
-    monkeypatch.setattr(products, "_LONGEST", 320)
-    monkeypatch.setattr(products, "_WIDE", 2**11)
+    monkeypatch.setattr(fast_products, "_LONGEST", 320)
+    monkeypatch.setattr(fast_products, "_WIDE", 2**11)
 
 
 @settings(max_examples=60, deadline=None)
@@ -150,7 +151,7 @@ def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, reci
     error = 0.01
     near = None if scale is None else Scale(scale + rng.uniform(-error, error, size=2000), error)
     given = torch.from_numpy(queries), Blocks(anchors)
-    fast = products.FastProduct(*given, offset, near, kind)
+    fast = fast_products.FastProduct(*given, offset, near, kind)
     exact = anchors.astype(float) @ queries.astype(float).T
     exact = exact if scale is None else (exact + offset) * scale[:, None]
     found = fast.between(0, fast.run)[: min(fast.run, 2000), :20].numpy()
@@ -163,7 +164,7 @@ def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, reci
 def test_a_type_too_coarse_for_the_anchors_gives_way_to_the_next(rng, monkeypatch, coarse):
     anchors, queries = clustered(rng, 9000, 64, 1, 1e-3), unit_queries(vectors(rng, 20, 64))
     expected, made = exact_top_k(queries, anchors, 40), []
-    fast = products.FastProduct
+    fast = fast_products.FastProduct
     both = (coarse, torch.float32)
     monkeypatch.setattr(search, "product_types", lambda *given: both)
     monkeypatch.setattr(
@@ -218,8 +219,8 @@ def test_block_size_batch_size_and_threads_do_not_change_an_answer(rng, monkeypa
     anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
     expected = exact_top_k(queries, anchors, 100)
     for run, wide, batch, count in ((64, 600, 20, 1), (1024, 2**20, 7, 2), (4096, 5000, 2, 1)):
-        monkeypatch.setattr(products, "_LONGEST", run)
-        monkeypatch.setattr(products, "_WIDE", wide)
+        monkeypatch.setattr(fast_products, "_LONGEST", run)
+        monkeypatch.setattr(fast_products, "_WIDE", wide)
         monkeypatch.setattr("asif_lance.search._BATCH", batch)
         torch.set_num_threads(count)
         assert_same(exact_top_k(queries, anchors, 100), expected)
@@ -399,11 +400,11 @@ def test_cuda_devices_multiply_float16_as_it_is_where_sums_stay_float32():
     before = setting.allow_fp16_reduced_precision_reduction
     try:
         setting.allow_fp16_reduced_precision_reduction = False
-        assert products.product_types(64, half, cuda) == (torch.float16, torch.float32)
+        assert fast_products.product_types(64, half, cuda) == (torch.float16, torch.float32)
         single = Blocks(np.eye(4, dtype=np.float32))
-        assert products.product_types(64, single, cuda) == (torch.float32,)
+        assert fast_products.product_types(64, single, cuda) == (torch.float32,)
         setting.allow_fp16_reduced_precision_reduction = True
-        assert products.product_types(64, half, cuda) == (torch.float32,)
+        assert fast_products.product_types(64, half, cuda) == (torch.float32,)
     finally:
         setting.allow_fp16_reduced_precision_reduction = before
 
