@@ -7,8 +7,8 @@ process of its own and kills it with SIGKILL at a random moment, while two write
 readers read. Then the database is opened, which has to make good what the kill left, and must hold:
 every pair there exactly once, every version answering as recorded less what was forgotten, every
 finished run with all its predictions less what was forgotten, no forgotten content in any file, no
-leftover file after upkeep. Prints rounds, kills by command, and
-losses; exit status 1 if there is any.
+leftover file after upkeep. Prints rounds, kills by command, and losses (these at once, to stderr,
+as well as at the end); exit status 1 if there is any.
 """
 
 from __future__ import annotations
@@ -244,7 +244,14 @@ class Chaos:
             reader.start()
         dice = random.Random(self.seed)
         for number in range(rounds):
+            before = len(self.losses)
             self.round(number, dice)
+            print(
+                f"round {number + 1} of {rounds}",
+                *self.losses[before:],
+                file=sys.stderr,
+                sep="\n  ",
+            )
         stop.set()
         for reader in readers:
             reader.join()
