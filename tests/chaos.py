@@ -45,10 +45,14 @@ from asif_lance.store import PairStore
 from asif_lance.tables import open_table
 from asif_lance.verify import scan
 
-SPAWN = multiprocessing.get_context("spawn")
+# Forked from a server that has imported what survives a fork (LanceDB, with its threads, does not):
+# half of the time that starting a process takes.
+SERVED = multiprocessing.get_context("forkserver")
+SERVED.set_forkserver_preload(["duckdb", "polars", "torch"])
 DIMENSION = 48
 PINS = EncoderPin("vectors", "", DIMENSION), EncoderPin("vectors", "", DIMENSION)
-LONGEST = 1.2
+LONGEST = 1.2  # seconds until a kill
+PAUSE = 0.02  # seconds between two reads, which leave the writers something of the processors
 MANY, MANY_VERSIONS = 2_000, 12
 OLD = Path(__file__).parent / "assets" / "database-m0001.tar.gz"
 
@@ -196,6 +200,7 @@ def read_on(uri: str, stop: object, faults: object) -> None:
             ids = rows["pair_id"].to_pylist()
             if len(set(ids)) != len(ids):
                 faults.put(f"reader: {version.name} has a pair twice")  # type: ignore[attr-defined]
+            time.sleep(PAUSE)
 
 
 @dataclass
@@ -238,8 +243,8 @@ class Chaos:
 
     def run(self, rounds: int) -> None:
         """All rounds; two readers stay throughout."""
-        stop, faults = SPAWN.Event(), SPAWN.Queue()
-        readers = [SPAWN.Process(target=read_on, args=(self.uri, stop, faults)) for _ in range(2)]
+        stop, faults = SERVED.Event(), SERVED.Queue()
+        readers = [SERVED.Process(target=read_on, args=(self.uri, stop, faults)) for _ in range(2)]
         for reader in readers:
             reader.start()
         dice = random.Random(self.seed)
@@ -266,7 +271,7 @@ class Chaos:
             return
         content = self.content()
         both = [("ingest", number * 2 + 1_000_000), (command, number * 2)]
-        started = [self.start(name, self.uri, seed) for name, seed in both]
+        started = self.start(both, self.uri)
         time.sleep(dice.random() ** 2 * LONGEST)
         for process in reversed(started):
             kill(process)
@@ -274,13 +279,19 @@ class Chaos:
         self.kills["ingest"] += 1
         self.check(f"round {number} ({command})", content)
 
-    def start(self, command: str, uri: str, seed: int) -> BaseProcess:
-        """A process that has opened the database and begins to work."""
-        here, there = SPAWN.Pipe()
-        process = SPAWN.Process(target=work, args=(command, uri, there, seed))
-        process.start()
-        here.poll(60)
-        return process
+    def start(self, commands: list[tuple[str, int]], uri: str) -> list[BaseProcess]:
+        """Processes that have opened the database and begin to work."""
+        pipes = [SERVED.Pipe() for _ in commands]
+        both = zip(commands, pipes, strict=True)
+        started = [
+            SERVED.Process(target=work, args=(name, uri, there, seed))
+            for (name, seed), (_, there) in both
+        ]
+        for process in started:
+            process.start()
+        for here, _ in pipes:
+            here.poll(60)
+        return list(started)
 
     def content(self) -> pa.Table:
         """Everything that the named versions hold, to be looked for once it is forgotten."""
@@ -361,7 +372,7 @@ class Chaos:
         where = self.root / f"old{number}"
         with tarfile.open(OLD) as archive:
             archive.extractall(where, filter="data")
-        process = self.start("migrate", str(where / "db"), number)
+        (process,) = self.start([("migrate", number)], str(where / "db"))
         time.sleep(dice.random() * 0.06)
         kill(process)
         self.kills["migrate"] += 1
