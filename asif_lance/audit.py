@@ -41,6 +41,7 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
 RESULT_BYTES = 2**30
 _BATCH = 100_000  # rows fetched at a time
+_SCANNED = 2**16  # rows that Lance hands over at a time; with fewer, handing over costs a tenth more
 
 
 class Audit:
@@ -140,6 +141,7 @@ class Readable(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
 
     def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
         """A scan with DuckDB's projection and filter pushed into it."""
+        kwargs.setdefault("batch_size", _SCANNED)
         return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
 
 
