@@ -41,7 +41,7 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
 RESULT_BYTES = 2**30
 _BATCH = 100_000  # rows fetched at a time
-_SCANNED = 2**16  # rows that Lance hands over at a time; with fewer, handing over costs a tenth more
+_SCANNED = 2**16  # rows that Lance hands over at a time; fewer cost a tenth more
 
 
 class Audit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,10 +11,6 @@ from numpy.typing import NDArray
 
 from .errors import DimensionError, InputError
 
-SHORT_RUN = 2**14
-"""Numbers in a run of anchors from one block: shorter ones are faster gathered block by block."""
-
-Longs = NDArray[np.int64]
 Matrix = NDArray[np.float16] | NDArray[np.float32] | torch.Tensor
 
 
@@ -67,47 +62,58 @@ class Blocks:
             if begin >= stop:
                 return
             part = block[max(start - begin, 0) : stop - begin]
-            yield from torch.split(part, rows)
+            yield from _cut(part, rows)
             self._release(i)
 
-    def owner(self, indices: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The block that each of (m,) anchors lies in."""
-        owner = np.searchsorted(self.starts, indices, side="right") - 1
-        return owner.astype(np.int32)
+    def every(self, stride: int, first: int, rows: int) -> Iterator[torch.Tensor]:
+        """Yield anchors `first`, `first + stride`, … in order, at most `rows` at a time."""
+        for i, block in enumerate(self.blocks):
+            part = block[(first - int(self.starts[i])) % stride :: stride]
+            yield from _cut(part, rows)
+            self._release(i)
 
-    def take(self, indices: NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
-        """Gather single anchors, in any order: (len(indices), d), in `out` if it is given."""
+    def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
+        """Gather single anchors, in any order: (len(indices), d)."""
+        taken, place = self.take_by_block(indices)
+        return taken if place is None else taken.index_select(0, place)
+
+    def take_by_block(
+        self, indices: NDArray[np.int64], out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Gather single anchors, each block visited once.
+
+        Args:
+            indices: (m,) in any order.
+            out: at least (m, d), to gather into.
+
+        Returns:
+            The (m, d) anchors, and (m,) where each of `indices` lies there; None for in order.
+        """
         if out is None:
             out = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
-        taken = out[: len(indices)]
-        if len(self.blocks) == 1:
-            return torch.index_select(self.blocks[0], 0, self._here(indices), out=taken)
-        owner = self.owner(indices)
-        runs = np.flatnonzero(np.diff(owner, prepend=-1, append=-1))
-        if taken.numel() >= len(runs) * SHORT_RUN:
-            self._take_runs(indices, owner, runs, taken)
-            return taken
-        order = np.argsort(owner, kind="stable")
-        cuts = np.searchsorted(owner[order], np.arange(len(self.blocks) + 1))
+        owner = (np.searchsorted(self.starts, indices, side="right") - 1).astype(np.int32)
+        cuts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(self.blocks)))])
+        place = None
+        if (owner[1:] < owner[:-1]).any():
+            narrow = owner.astype(np.min_scalar_type(len(self.blocks)))  # 16 bits: a radix sort
+            order = np.argsort(narrow, kind="stable")
+            place = np.empty_like(order)
+            place[order] = np.arange(len(order))
+            indices, owner = indices[order], owner[order]
+        local = self._here(indices - self.starts[owner])
         for i in np.flatnonzero(np.diff(cuts)).tolist():
-            at = order[cuts[i] : cuts[i + 1]]
-            local = self._here(indices[at] - self.starts[i])
-            taken.index_copy_(0, self._here(at), self.blocks[i].index_select(0, local))
+            at = slice(cuts[i], cuts[i + 1])
+            torch.index_select(self.blocks[i], 0, local[at], out=out[at])
             self._release(i)
-        return taken
-
-    def _take_runs(
-        self, indices: NDArray[np.int64], owner: NDArray[np.int32], runs: Longs, out: torch.Tensor
-    ) -> None:
-        """Gather runs of indices that lie in one block each, without a copy in between."""
-        for lo, hi in itertools.pairwise(runs.tolist()):
-            block = int(owner[lo])
-            local = self._here(indices[lo:hi] - self.starts[block])
-            torch.index_select(self.blocks[block], 0, local, out=out[lo:hi])
-            self._release(block)
+        return out[: len(indices)], None if place is None else self._here(place)
 
     def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.blocks[0].device)
+
+
+def _cut(part: torch.Tensor, rows: int) -> Sequence[torch.Tensor]:
+    """Split a part where it is too long; torch takes a while to find that it is not."""
+    return (part,) if len(part) <= rows else torch.split(part, rows)
 
 
 def _keep(block: int) -> None:

@@ -85,7 +85,7 @@ class FastProduct:
         self._step = self.run if self._single else max(bigger * _WIDE // max(d, 1), 1)
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._weights = padded.to(kind).T.contiguous()
-        rows = 0 if self._single else min(self._step, self.run)
+        rows = min(self._step, self.run)
         through = [] if self._single else _conversions(anchors.dtype, kind)
         self._buffers = [queries.new_empty((rows, d), dtype=step) for step in through]
         self._products = None
@@ -117,12 +117,16 @@ class FastProduct:
         scale = None if self._scale is None else self._scale[start:stop]
         return self._fill(self._anchors.slices(start, stop, self._step), stop - start, scale)
 
-    def sample(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        """Give the (len(indices), m) similarities with single anchors."""
-        at = torch.from_numpy(indices)
-        scale = None if self._scale is None else self._scale[at.to(self._scale.device)]
-        parts = torch.split(self._anchors.take(indices), self._step)
-        return self._fill(parts, len(indices), scale)[: len(indices), : self.count]
+    def sample(self, stride: int) -> torch.Tensor:
+        """Give the (s, m) similarities with one anchor in `stride`, from half a stride on.
+
+        Those are at most `run`; the next call overwrites them.
+        """
+        first = stride // 2
+        size = len(range(first, len(self._anchors), stride))
+        scale = None if self._scale is None else self._scale[first::stride]
+        parts = self._anchors.every(stride, first, self._step)
+        return self._fill(parts, size, scale)[:size, : self.count]
 
     def _fill(
         self, parts: Iterable[torch.Tensor], size: int, scale: torch.Tensor | None
@@ -130,9 +134,11 @@ class FastProduct:
         done = 0
         for part in parts:
             end = done + part.shape[0]
-            self._multiply(part, self._scores[done:end])
+            self._multiply(part, done, end)
             done = end
         scores = self._scores[: _rounded_up(size)]
+        if self._single and self._products is not None:
+            scores[:size].copy_(self._products[:size])
         if self._offset is not None:
             scores[:, : self.count] += self._offset
         if scale is not None:
@@ -140,18 +146,19 @@ class FastProduct:
         scores[size:] = -torch.inf
         return scores
 
-    def _multiply(self, part: torch.Tensor, out: torch.Tensor) -> None:
+    def _multiply(self, part: torch.Tensor, done: int, end: int) -> None:
+        out = self._scores[done:end]
         if self._single:
-            out[:, 0] = torch.mv(part, self._weights[:, 0])
+            out = out if self._products is None else self._products[done:end]
+            torch.mv(part, self._weights[:, 0], out=out[:, 0])
             return
         part = self._load(part)
-        size = part.shape[0]
         for buffer in self._buffers:
-            part = buffer[:size].copy_(part)
+            part = buffer[: end - done].copy_(part)
         if self._products is None:
             torch.mm(part, self._weights, out=out)
         else:
-            out.copy_(torch.mm(part, self._weights, out=self._products[:size]))
+            out.copy_(torch.mm(part, self._weights, out=self._products[: end - done]))
 
     def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""

@@ -15,12 +15,13 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .blocks import SHORT_RUN, Blocks
+from .blocks import Blocks
 from .scales import Doubles
 
 ANCHOR_NORM = 1.01
@@ -28,9 +29,10 @@ ANCHOR_NORM = 1.01
 
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-_TAKEN = 2**21  # elements of anchors gathered at a time for exact products
-_PER_BLOCK = 256  # anchors gathered at a time for each block, where one query has few there
-_DENSE = 8  # one exact product on its own costs about as much as this many in a matrix product
+_TAKEN = 2**20  # elements of anchors that are multiplied at a time
+_GATHERED = 2**23  # and gathered at a time, each with those of other queries in its block
+_LONGER = 4  # times as many where coming back to a block is slow
+_DENSE = 16  # one exact product on its own costs about as much as this many in a matrix product
 
 
 def on_grid(vectors: NDArray[np.generic]) -> tuple[NDArray[np.float32], Doubles]:
@@ -121,47 +123,29 @@ def _by_query(
     """Multiply each query with its own anchors only."""
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
-    order, together = _visits(anchors, wide, rows, indices, widen)
-    gathered = anchors.blocks[0].new_empty((together, wide.shape[1]))
+    most = _GATHERED * (_LONGER if anchors.streamed else 1)
+    together = min(max(most // max(wide.shape[1], 1), 1), max(len(rows), 1))
+    room = [anchors.blocks[0].new_empty((size, wide.shape[1])) for size in (together, widen.rows)]
     for begin in range(0, len(rows), together):
-        some = order[begin : begin + together]
-        taken = anchors.take(indices[some], gathered)
-        for start in range(0, len(some), widen.rows):
-            at = some[start : start + widen.rows]
-            mine = widen(taken[start : start + widen.rows])
-            products[at] = _products_with_own(mine, wide, rows[at], widen)
+        own = rows[begin : begin + together]
+        taken, place = anchors.take_by_block(indices[begin : begin + together], room[0])
+        for lo, hi in _runs(own, widen.rows):
+            mine = taken[lo:hi]
+            if place is not None:
+                mine = torch.index_select(taken, 0, place[lo:hi], out=room[1][: hi - lo])
+            mine, at = widen(mine), slice(begin + lo, begin + hi)
+            products[at] = widen.multiply(mine, wide[int(own[lo])]).numpy()
             if other is not None and beside is not None:
                 beside[at] = widen.multiply(mine, other).numpy()
     return products, beside
 
 
-def _visits(
-    anchors: Blocks,
-    wide: torch.Tensor,
-    rows: NDArray[np.int64],
-    indices: NDArray[np.int64],
-    widen: _Widener,
-) -> tuple[NDArray[np.intp], int]:
-    """In which order anchors are gathered, and how many at a time."""
-    blocks, most = len(anchors.blocks), max(len(rows), 1)
-    if anchors.streamed:  # each block once
-        return np.argsort(anchors.owner(indices), kind="stable"), min(widen.rows, most)
-    if len(rows) * wide.shape[1] < SHORT_RUN * len(wide) * blocks:  # each block for many queries
-        return np.arange(len(rows)), min(max(_PER_BLOCK * blocks, widen.rows), most)
-    order = np.argsort(anchors.owner(indices), kind="stable")
-    return order[np.argsort(rows[order].astype(np.int32), kind="stable")], min(widen.rows, most)
-
-
-def _products_with_own(
-    mine: torch.Tensor, wide: torch.Tensor, own: NDArray[np.int64], widen: _Widener
-) -> Doubles:
-    """Multiply each of (r, d) anchors with the query of its own; equal ones follow one another."""
-    cuts = np.flatnonzero(np.diff(own, prepend=-1)).tolist()
-    runs = itertools.pairwise([*cuts, len(own)])
-    found: Doubles = torch.cat(
-        [widen.multiply(mine[lo:hi], wide[int(own[lo])]) for lo, hi in runs]
-    ).numpy()
-    return found
+def _runs(own: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Cut (r,) queries into runs of one and the same, of at most so many."""
+    cuts = [*np.flatnonzero(np.diff(own, prepend=-1)).tolist(), len(own)]
+    for begin, end in itertools.pairwise(cuts):
+        for lo in range(begin, end, most):
+            yield lo, min(lo + most, end)
 
 
 class _Widener:

@@ -233,13 +233,13 @@ def guess_floors(product: FastProduct, table: Table, k: int) -> Guess | None:
     """
     n = len(table.anchors)
     stride = max(_STRIDES[product.count == 1], -(-n // product.run))
-    picked = np.arange(stride // 2, n, stride, dtype=np.int64)
-    picked = picked if table.live is None else picked[table.live[picked]]
-    expected = k * len(picked) / table.count
+    sample = product.sample(stride)
+    if table.live is not None:
+        sample = sample[torch.from_numpy(table.live[stride // 2 :: stride]).to(sample.device)]
+    expected = k * len(sample) / table.count
     rank = math.ceil(expected + 4 * math.sqrt(expected)) + 3
-    if rank > len(picked):
+    if rank > len(sample):
         return None
-    sample = product.sample(picked)
     seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
     floors = product.below(seen - (seen - product.below(seen)) / 2)
     reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
@@ -293,4 +293,6 @@ class _Groups:
 
     def _bar(self, floors: Floats) -> Floats:
         """Pad floors so that the columns that mean nothing reach none."""
-        return np.pad(floors, (0, self._width - len(floors)), constant_values=np.inf)
+        bar = np.full(self._width, np.inf, dtype=np.float32)
+        bar[: len(floors)] = floors
+        return bar
