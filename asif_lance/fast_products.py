@@ -94,7 +94,7 @@ class FastProduct:
         self._scores = queries.new_zeros((self.run, width))
         self._load = _Loader(queries.device)
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
-        self._scale = None if scale is None else torch.from_numpy(scale.near).to(queries)
+        self._scale = None if scale is None else torch.from_numpy(scale.narrow).to(queries)
         self._rounding = _ROUNDING[kind]
         self._slack = self._bound(queries.cpu().double(), offset, scale)
 

@@ -77,31 +77,40 @@ class Distances:
 
     Attributes:
         point: (d,) float64, on the grid of 2^-24.
-        values: (n,) float64, rounded once.
+        inverses: (n,) float64, 1 / distance; infinite at the point itself.
+        largest: the largest of them.
     """
 
     point: Doubles
-    values: Doubles
+    inverses: Doubles
+    largest: float
 
     @staticmethod
     def of(rows: torch.Tensor, sums: Sums, point: Doubles) -> Distances:
         """Measure (n, d) float16 rows, whose sums are known."""
         square = sums.squares - 2.0 * _along(rows, point) + float(point @ point)
-        return Distances(point, np.sqrt(square))
+        with np.errstate(divide="ignore"):
+            return Distances.known(point, 1.0 / np.sqrt(square))
 
-    def factors(self, mean: Doubles) -> Scale:
-        """The factors for a mean, and how far off they are."""
-        return Scale(1.0 / np.maximum(self.values, nearest(mean)), self._error(mean))
+    @staticmethod
+    def known(point: Doubles, inverses: Doubles) -> Distances:
+        """What `of` found."""
+        return Distances(point, inverses, float(inverses.max(initial=0.0)))
 
-    def _error(self, mean: Doubles) -> float:
-        largest = 1.0 / max(float(self.values.min(initial=np.inf)), nearest(mean))
+    def factors(self, most: float) -> Doubles:
+        """(n,) 1 / distance, but at most so much."""
+        return self.inverses if self.largest <= most else np.minimum(self.inverses, most)
+
+    def error(self, mean: Doubles) -> float:
+        """How far off the factors of another mean may be."""
+        largest = min(self.largest, 1.0 / nearest(mean))
         # 1/a - 1/b = (b - a) / ab, where the exact distance is at least b - apart.
         off = float(np.linalg.norm(self.point - mean)) * largest
         return off * largest / (1 - off) if off < 1 else np.inf
 
     def serve(self, mean: Doubles) -> bool:
         """Whether they are near enough to those from a mean."""
-        return self._error(mean) <= _LOOSEST
+        return self.error(mean) <= _LOOSEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +219,15 @@ def centre_at(
     live: NDArray[np.bool_],
 ) -> Centre:
     """The centre at the mean of the live anchors, by what is known of each block's rows."""
-    each = [of_block.factors(mean) for of_block in distances]
-    near = np.concatenate([np.zeros(0), *(scale.near for scale in each)]) * live
-    error = max((scale.error for scale in each), default=0.0)
+    least = nearest(mean)
+    parts = [of_block.factors(1.0 / least) for of_block in distances]
+    near = np.concatenate([np.zeros(0), *parts])
+    near *= live
+    error = max((of_block.error(mean) for of_block in distances), default=0.0)
     if not error:
         return Centre(mean, Scale(near))
     squares = np.concatenate([of_block.squares for of_block in sums])
-    return Centre(mean, Scale(near, error, Distant(mean, squares, nearest(mean))))
+    return Centre(mean, Scale(near, error, Distant(mean, squares, least)))
 
 
 def _along(rows: torch.Tensor, point: Doubles) -> Doubles:

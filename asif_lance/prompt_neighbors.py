@@ -187,24 +187,25 @@ def _last(old: Kept) -> Doubles:
 
 def _still_there(old: Kept, anchors: Anchors) -> tuple[Longs, Longs]:
     """Where the kept neighbors lie now, (t, w) with -1 for those that do not; and the new rows."""
-    moved = _moved(old, anchors)
-    known = np.zeros(len(anchors), dtype=np.bool_)
-    known[moved[moved >= 0]] = True
-    known[moved[old.dead][moved[old.dead] >= 0]] = False
+    moved, known = _moved(old, anchors)
     own = moved[old.indices]
-    own[own >= 0] = np.where(anchors.live[own[own >= 0]], own[own >= 0], -1)
+    own[(own < 0) | ~anchors.live[own]] = -1
     own[np.arange(own.shape[1]) >= old.complete[:, None]] = -1
     return own, np.flatnonzero(anchors.live & ~known)
 
 
-def _moved(old: Kept, anchors: Anchors) -> Longs:
-    """Where the rows of the old state lie now, by their old positions; -1 if they do not."""
-    starts = dict(zip(anchors.files, np.cumsum(anchors.rows_per_fragment), strict=True))
+def _moved(old: Kept, anchors: Anchors) -> tuple[Longs, NDArray[np.bool_]]:
+    """Where the rows of the old state lie now, -1 if they do not; and which rows now were live."""
+    ends = dict(zip(anchors.files, np.cumsum(anchors.rows_per_fragment).tolist(), strict=True))
     now = np.full(int(old.rows.sum()), -1, dtype=np.int64)
+    known = np.zeros(len(anchors), dtype=np.bool_)
     begin = 0
     for key, rows in zip(old.state, old.rows.tolist(), strict=True):
-        end = starts.get(key.rpartition("|")[0])
+        end = ends.get(key.rpartition("|")[0])
         if end is not None:
             now[begin : begin + rows] = np.arange(end - rows, end)
+            known[end - rows : end] = True
         begin += rows
-    return now
+    dead = now[old.dead]
+    known[dead[dead >= 0]] = False
+    return now, known

@@ -83,8 +83,8 @@ def compile_texts(texts: RelativeVectors) -> CompiledTexts:
     rows, columns = np.nonzero(texts.values)
     anchors = texts.indices[rows, columns]
     order = np.argsort(anchors, kind="stable")
-    sizes = np.bincount(anchors, minlength=texts.n)
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    starts = np.zeros(texts.n + 1, dtype=np.int64)
+    np.cumsum(np.bincount(anchors, minlength=texts.n), out=starts[1:])
     values = texts.values[rows, columns][order]
     return CompiledTexts(starts, rows[order].astype(np.int32), values, len(texts.values))
 
@@ -106,7 +106,7 @@ def scores(images: RelativeVectors, texts: RelativeVectors | CompiledTexts) -> N
     compiled = texts if isinstance(texts, CompiledTexts) else compile_texts(texts)
     if images.n != len(compiled.starts) - 1:
         raise DimensionError("relative vectors", len(compiled.starts) - 1, images.n)
-    sizes = np.diff(compiled.starts)[images.indices]
+    sizes = compiled.starts[images.indices + 1] - compiled.starts[images.indices]
     sizes[images.values == 0] = 0
     result = np.empty((len(images.values), compiled.count))
     for start, stop in _chunks(sizes.sum(axis=1)):

@@ -10,6 +10,7 @@ an exact one follows from |a|², which belongs to the anchor alone, and one more
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,9 @@ class Distant:
         return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scale:
-    """What multiplies the products of n anchors.
+    """What multiplies the products of n anchors; it serves many searches.
 
     Attributes:
         near: (n,) float64.
@@ -53,7 +54,12 @@ class Scale:
     error: float = 0.0
     exact: Distant | None = None
 
-    @property
+    @cached_property
+    def narrow(self) -> NDArray[np.float32]:
+        """(n,) the near ones, rounded."""
+        return self.near.astype(np.float32)
+
+    @cached_property
     def largest(self) -> float:
         """No factor is larger in size."""
         return float(np.abs(self.near).max(initial=0.0)) + self.error

@@ -9,7 +9,7 @@ the caller's order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -327,8 +327,10 @@ def _table(
 def _scales(scale: ArrayLike | Scale | None, n: int) -> Scale | None:
     if scale is None:
         return None
-    given = scale if isinstance(scale, Scale) else Scale(np.asarray(scale))
-    return replace(given, near=_per_item("scale", given.near, n, np.float64))
+    if isinstance(scale, Scale) and scale.near.shape == (n,) and np.isfinite(scale.largest):
+        return scale
+    near = scale.near if isinstance(scale, Scale) else np.asarray(scale)
+    return Scale(_per_item("scale", near, n, np.float64))
 
 
 def _ties(ranks: ArrayLike | None, n: int) -> TieOrder:

@@ -22,7 +22,7 @@ WORTH_KEEPING = 2**16
 
 _FEW = 1 / 16  # of a version's rows; the file is written anew for more than these
 
-_COLUMNS = ("files", "rows", "totals", "squares", "points", "values")
+_COLUMNS = ("files", "rows", "totals", "squares", "points", "inverses")
 
 
 def recall(dataset_uri: str, column: str, fragments: Sequence[Fragment]) -> None:
@@ -63,7 +63,7 @@ def _arrays(known: Mapping[str, Summary]) -> dict[str, NDArray[Any]]:
         np.stack([one.total for one in sums]),
         np.concatenate([one.squares for one in sums]),
         np.stack([one.point for one in distances]),
-        np.concatenate([one.values for one in distances]),
+        np.concatenate([one.inverses for one in distances]),
     )
     return dict(zip(_COLUMNS, arrays, strict=True))
 
@@ -73,12 +73,12 @@ def _kept(dataset_uri: str, column: str) -> dict[str, Summary]:
     found = load(_database(dataset_uri), DISTANCES, column, _COLUMNS)
     if found is None:
         return {}
-    files, rows, totals, squares, points, values = (found[name] for name in _COLUMNS)
+    files, rows, totals, squares, points, inverses = (found[name] for name in _COLUMNS)
     ends = np.cumsum(rows)[:-1]
-    each = zip(totals, np.split(squares, ends), points, np.split(values, ends), strict=True)
+    each = zip(totals, np.split(squares, ends), points, np.split(inverses, ends), strict=True)
     summaries = (
-        Summary(Sums(total, square), Distances(point, value), kept=True)
-        for total, square, point, value in each
+        Summary(Sums(total, square), Distances.known(point, inverse), kept=True)
+        for total, square, point, inverse in each
     )
     return dict(zip(files.tolist(), summaries, strict=True))
 

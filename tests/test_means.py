@@ -16,7 +16,7 @@ from asif_lance import fragments, means, summaries
 from asif_lance.anchors import Anchors
 from asif_lance.forget import forget
 from asif_lance.kept_files import DISTANCES
-from asif_lance.means import NEAREST, Centre, Distances, Sums, centre_at, mean_of
+from asif_lance.means import NEAREST, Centre, Distances, Sums, centre_at, mean_of, nearest
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.store import PairStore
 
@@ -136,10 +136,10 @@ def test_similarities_move_no_more_than_the_bound_says(seed: int, gone: int, nea
     similarities = []
     for one in (first, second):
         (known,) = distances([torch.from_numpy(rows)], [one.mean])
-        scale = known.factors(one.mean)
+        factors = known.factors(1 / nearest(one.mean))
         turned, offset = one.turn(queries)
         products = turned.astype(float) @ rows.T.astype(float)
-        similarities.append((products + offset[:, None]) * scale.near)
+        similarities.append((products + offset[:, None]) * factors)
     moved = np.abs(similarities[0] - similarities[1])[:, gone:].max(axis=1)
     assert (moved <= second.moved(queries, first.mean)).all()
     assert (second.moved(queries, second.mean) == 0).all()
