@@ -62,7 +62,8 @@ class Scale:
     @cached_property
     def largest(self) -> float:
         """No factor is larger in size."""
-        return float(np.abs(self.near).max(initial=0.0)) + self.error
+        ends = self.near.max(initial=0.0), -self.near.min(initial=0.0)
+        return float(max(ends)) + self.error
 
     @property
     def mean(self) -> Doubles | None:
