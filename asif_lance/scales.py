@@ -60,10 +60,14 @@ class Scale:
         return self.near.astype(np.float32)
 
     @cached_property
+    def peak(self) -> float:
+        """The largest of the near ones in size; NaN if one of them is."""
+        return float(np.maximum(self.near.max(initial=0.0), -self.near.min(initial=0.0)))
+
+    @property
     def largest(self) -> float:
         """No factor is larger in size."""
-        ends = self.near.max(initial=0.0), -self.near.min(initial=0.0)
-        return float(max(ends)) + self.error
+        return self.peak + self.error
 
     @property
     def mean(self) -> Doubles | None:

@@ -327,7 +327,7 @@ def _table(
 def _scales(scale: ArrayLike | Scale | None, n: int) -> Scale | None:
     if scale is None:
         return None
-    if isinstance(scale, Scale) and scale.near.shape == (n,) and np.isfinite(scale.largest):
+    if isinstance(scale, Scale) and scale.near.shape == (n,) and np.isfinite(scale.peak):
         return scale
     near = scale.near if isinstance(scale, Scale) else np.asarray(scale)
     return Scale(_per_item("scale", near, n, np.float64))

@@ -17,6 +17,7 @@ from asif_lance.anchors import Anchors
 from asif_lance.forget import forget
 from asif_lance.kept_files import DISTANCES
 from asif_lance.means import NEAREST, Centre, Distances, Sums, centre_at, mean_of, nearest
+from asif_lance.scales import Distant, Scale
 from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.store import PairStore
 
@@ -67,6 +68,20 @@ def test_sums_are_those_of_rational_arithmetic(rng: np.random.Generator) -> None
     assert sums.total.tolist() == exact
     squares = [float(sum(Fraction(float(x)) ** 2 for x in row)) for row in rows]
     assert sums.squares.tolist() == squares
+
+
+def test_factors_that_may_be_off_by_anything_give_way_to_exact_ones(
+    rng: np.random.Generator,
+) -> None:
+    rows = crowded(rng, 60)
+    turned, offset = (one := centre([rows])).turn(unit_queries(crowded(rng, 5)))
+    squares = Sums.of(torch.from_numpy(rows)).squares
+    unknown = Scale(np.ones(60), np.inf, Distant(one.mean, squares, nearest(one.mean)))
+    found, expected = (
+        exact_top_k(turned, rows, 20, offset=offset, scale=scale) for scale in (unknown, one.scale)
+    )
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.similarities, expected.similarities)
 
 
 @settings(max_examples=30, deadline=None)
