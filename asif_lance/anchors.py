@@ -228,7 +228,8 @@ class Anchors:
 
     def vectors(self, side: Side, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """The stored vectors at (m,) positions as (m, d) float32."""
-        return _gather(self._blocks_of(side), positions)
+        found: NDArray[np.float32] = self.gather(side, positions).float().numpy()
+        return found
 
     def ids(self, positions: NDArray[np.int64]) -> list[str]:
         """The pair ids at (m,) positions."""
@@ -268,14 +269,3 @@ class Anchors:
     def _release(self, block: int) -> None:
         if block < len(self._fragments):  # imagined rows lie behind them, in memory of their own
             self._fragments[block].release()
-
-
-def _gather(blocks: list[torch.Tensor], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-    starts = np.cumsum([0, *(len(b) for b in blocks)])
-    which = np.searchsorted(starts, positions, side="right") - 1
-    out = np.empty((len(positions), blocks[0].shape[1]), dtype=np.float32)
-    for b in np.unique(which):
-        mine = np.flatnonzero(which == b)
-        rows = torch.from_numpy(positions[mine] - starts[b])
-        out[mine] = blocks[b][rows.to(blocks[b].device)].float().cpu().numpy()
-    return out

@@ -91,12 +91,12 @@ class Blocks:
         """
         if out is None:
             out = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
-        owner = (np.searchsorted(self.starts, indices, side="right") - 1).astype(np.int32)
+        owner = np.searchsorted(self.starts, indices, side="right") - 1
+        owner = owner.astype(np.min_scalar_type(len(self.blocks)))  # 16 bits: a radix sort
         cuts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(self.blocks)))])
         place = None
         if (owner[1:] < owner[:-1]).any():
-            narrow = owner.astype(np.min_scalar_type(len(self.blocks)))  # 16 bits: a radix sort
-            order = np.argsort(narrow, kind="stable")
+            order = np.argsort(owner, kind="stable")
             place = np.empty_like(order)
             place[order] = np.arange(len(order))
             indices, owner = indices[order], owner[order]

@@ -179,7 +179,7 @@ def _places(dataset: Any, fragment: Any) -> dict[str, _Place]:
         return found
     names = {field.id(): field.name() for field in dataset.lance_schema.fields()}
     for data in fragment.data_files():
-        path = Path(dataset.uri.removeprefix("file://")) / "data" / data.path
+        path = Path(dataset.uri.removeprefix("file://")) / "data" / _path_of(data)
         if data.base_id is not None or not path.is_file():
             continue
         columns = LanceFileReader(str(path)).metadata().columns

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -71,31 +72,29 @@ class Sums:
         return Sums(total, np.concatenate(squares))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Distances:
     """How far the rows of one block are from a point at or near the mean.
 
     Attributes:
         point: (d,) float64, on the grid of 2^-24.
         inverses: (n,) float64, 1 / distance; infinite at the point itself.
-        largest: the largest of them.
     """
 
     point: Doubles
     inverses: Doubles
-    largest: float
 
     @staticmethod
     def of(rows: torch.Tensor, sums: Sums, point: Doubles) -> Distances:
         """Measure (n, d) float16 rows, whose sums are known."""
         square = sums.squares - 2.0 * _along(rows, point) + float(point @ point)
         with np.errstate(divide="ignore"):
-            return Distances.known(point, 1.0 / np.sqrt(square))
+            return Distances(point, 1.0 / np.sqrt(square))
 
-    @staticmethod
-    def known(point: Doubles, inverses: Doubles) -> Distances:
-        """What `of` found."""
-        return Distances(point, inverses, float(inverses.max(initial=0.0)))
+    @cached_property
+    def largest(self) -> float:
+        """The largest of the inverses."""
+        return float(self.inverses.max(initial=0.0))
 
     def factors(self, most: float) -> Doubles:
         """(n,) 1 / distance, but at most so much."""

@@ -77,7 +77,7 @@ def _kept(dataset_uri: str, column: str) -> dict[str, Summary]:
     ends = np.cumsum(rows)[:-1]
     each = zip(totals, np.split(squares, ends), points, np.split(inverses, ends), strict=True)
     summaries = (
-        Summary(Sums(total, square), Distances.known(point, inverse), kept=True)
+        Summary(Sums(total, square), Distances(point, inverse), kept=True)
         for total, square, point, inverse in each
     )
     return dict(zip(files.tolist(), summaries, strict=True))

@@ -283,7 +283,7 @@ class Chaos:
         """Processes that have opened the database and begin to work."""
         pipes = [SERVED.Pipe() for _ in commands]
         both = zip(commands, pipes, strict=True)
-        started = [
+        started: list[BaseProcess] = [
             SERVED.Process(target=work, args=(name, uri, there, seed))
             for (name, seed), (_, there) in both
         ]
@@ -291,7 +291,7 @@ class Chaos:
             process.start()
         for here, _ in pipes:
             here.poll(60)
-        return list(started)
+        return started
 
     def content(self) -> pa.Table:
         """Everything that the named versions hold, to be looked for once it is forgotten."""
