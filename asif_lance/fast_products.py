@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,6 +13,7 @@ from .blocks import Blocks
 from .devices import bfloat16_is_faster
 from .products import ANCHOR_NORM
 from .scales import Doubles, Scale
+from .threads import thread_count
 
 GROUP = 16
 """Runs and batches are padded to multiples of this; narrower matrix products are slow."""
@@ -19,7 +21,7 @@ GROUP = 16
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**20  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
-_LONGEST = 2**17  # anchors in a run, however few the queries
+_LONGEST = 2**19  # anchors in a run, however few the queries
 _UNIT = 2.0**-24
 _ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-9}
 _NARROWING = 1.01 * 2.0**-9  # of anchors made bfloat16, and of the queries' norm with them
@@ -55,6 +57,8 @@ class FastProduct:
     Attributes:
         count: m.
         run: most anchors of one call, a multiple of `GROUP`.
+        threads: how many may share the anchors, each with a `twin`; a single query is bound by
+            memory, and an accelerator has threads of its own.
     """
 
     def __init__(
@@ -79,24 +83,24 @@ class FastProduct:
         self._anchors, self.count = anchors, count
         bigger = 1 if queries.device.type == "cpu" else _BIGGER
         self._single = count == 1 and queries.device.type == "cpu"
+        self.threads = 1 if self._single or queries.device.type != "cpu" else thread_count()
         width = 1 if self._single else _rounded_up(count)
         longest = min(max(bigger * _RUN // width, GROUP), _LONGEST)
         self.run = min(longest // GROUP * GROUP, _rounded_up(len(anchors)))
         self._step = self.run if self._single else max(bigger * _WIDE // max(d, 1), 1)
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._weights = padded.to(kind).T.contiguous()
-        rows = min(self._step, self.run)
-        through = [] if self._single else _conversions(anchors.dtype, kind)
-        self._buffers = [queries.new_empty((rows, d), dtype=step) for step in through]
-        self._products = None
-        if kind != torch.float32:
-            self._products = queries.new_empty((rows, width), dtype=kind)
-        self._scores = queries.new_zeros((self.run, width))
-        self._load = _Loader(queries.device)
+        self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
         self._scale = None if scale is None else torch.from_numpy(scale.narrow).to(queries)
         self._rounding = _ROUNDING[kind]
         self._slack = self._bound(queries.cpu().double(), offset, scale)
+
+    def twin(self) -> FastProduct:
+        """The same with buffers of its own, for another thread."""
+        twin = copy.copy(self)
+        twin._allocate()
+        return twin
 
     def below(self, values: Doubles) -> NDArray[np.float32]:
         """Go down from (m,) similarities by twice what they may be wrong.
@@ -127,6 +131,17 @@ class FastProduct:
         scale = None if self._scale is None else self._scale[first::stride]
         parts = self._anchors.every(stride, first, self._step)
         return self._fill(parts, size, scale)[:size, : self.count]
+
+    def _allocate(self) -> None:
+        (d, width), rows = self._weights.shape, min(self._step, self.run)
+        home, kind = self._weights.device, self._weights.dtype
+        through = [] if self._single else _conversions(self._anchors.dtype, kind)
+        self._buffers = [torch.empty((rows, d), dtype=step, device=home) for step in through]
+        self._products = None
+        if kind != torch.float32:
+            self._products = torch.empty((rows, width), dtype=kind, device=home)
+        self._scores = torch.zeros((self.run, width), device=home)
+        self._load = _Loader(home)
 
     def _fill(
         self, parts: Iterable[torch.Tensor], size: int, scale: torch.Tensor | None

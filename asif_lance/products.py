@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 
 from .blocks import Blocks
 from .scales import Doubles
+from .threads import share, thread_count
 
 ANCHOR_NORM = 1.01
 """Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
 
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-_TAKEN = 2**20  # elements of anchors that are multiplied at a time
+_TAKEN = 2**20  # elements of anchors that are multiplied with all queries at a time
+_CACHED = 2**18  # and with their own query alone, by each thread
 _GATHERED = 2**23  # and gathered at a time, each with those of other queries in its block
 _LONGER = 4  # times as many where coming back to a block is slow
 _DENSE = 16  # one exact product on its own costs about as much as this many in a matrix product
@@ -71,19 +73,18 @@ def exact_products(
     Returns:
         (p,) float64, and those of the same anchors with `beside`.
     """
-    rows_at_a_time = max(_TAKEN // max(queries.shape[1], 1), 1)
-    widen = _Widener(anchors, max(min(rows_at_a_time, len(indices)), 1))
     wide = torch.from_numpy(queries).double()
     other = None if beside is None else torch.from_numpy(beside)
-    if len(queries) == 1 and not widen.on_accelerator:  # the same, without looking at all anchors
-        return _by_query(wide, other, anchors, rows, indices, widen)
+    on_accelerator = _home(anchors).type != "cpu"
+    if len(queries) == 1 and not on_accelerator:  # the same, without looking at all anchors
+        return _by_query(wide, other, anchors, rows, indices)
     seen = np.zeros(len(anchors), dtype=np.bool_)
     seen[indices] = True
     distinct = np.flatnonzero(seen)
-    if widen.on_accelerator or len(indices) * _DENSE >= len(distinct) * len(queries):
+    if on_accelerator or len(indices) * _DENSE >= len(distinct) * len(queries):
         position = (np.cumsum(seen) - 1)[indices]  # as `np.unique` gives it, but without sorting
-        return _by_matrix(wide, other, anchors, distinct, rows, position, widen)
-    return _by_query(wide, other, anchors, rows, indices, widen)
+        return _by_matrix(wide, other, anchors, distinct, rows, position)
+    return _by_query(wide, other, anchors, rows, indices)
 
 
 def _by_matrix(
@@ -93,12 +94,12 @@ def _by_matrix(
     distinct: NDArray[np.int64],
     rows: NDArray[np.int64],
     position: NDArray[np.int64],
-    widen: _Widener,
 ) -> tuple[Doubles, Doubles | None]:
     """Multiply every query with every distinct anchor, and pick."""
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
     columns = wide if other is None else torch.cat([wide, other[None]])
+    widen = _Widener(anchors, min(_TAKEN // max(wide.shape[1], 1), len(distinct)))
     as_they_are = len(anchors.blocks) == 1 and len(distinct) == len(anchors)
     for start in range(0, len(distinct), widen.rows):
         stop = start + widen.rows
@@ -118,25 +119,32 @@ def _by_query(
     anchors: Blocks,
     rows: NDArray[np.int64],
     indices: NDArray[np.int64],
-    widen: _Widener,
 ) -> tuple[Doubles, Doubles | None]:
     """Multiply each query with its own anchors only."""
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
-    most = _GATHERED * (_LONGER if anchors.streamed else 1)
-    together = min(max(most // max(wide.shape[1], 1), 1), max(len(rows), 1))
-    room = [anchors.blocks[0].new_empty((size, wide.shape[1])) for size in (together, widen.rows)]
-    for begin in range(0, len(rows), together):
-        own = rows[begin : begin + together]
-        taken, place = anchors.take_by_block(indices[begin : begin + together], room[0])
-        for lo, hi in _runs(own, widen.rows):
-            mine = taken[lo:hi]
-            if place is not None:
-                mine = torch.index_select(taken, 0, place[lo:hi], out=room[1][: hi - lo])
-            mine, at = widen(mine), slice(begin + lo, begin + hi)
-            products[at] = widen.multiply(mine, wide[int(own[lo])]).numpy()
-            if other is not None and beside is not None:
-                beside[at] = widen.multiply(mine, other).numpy()
+    d, threads = wide.shape[1], thread_count() if _home(anchors).type == "cpu" else 1
+    most = _GATHERED * (_LONGER if anchors.streamed else 1) // max(d, 1)
+    together = max(min(most, -(-len(rows) // threads)), 1)
+
+    def multiply(begins: Iterator[int]) -> None:
+        widen = _Widener(anchors, min(_CACHED // max(d, 1), together))
+        room = [
+            anchors.blocks[0].new_empty((size, wide.shape[1])) for size in (together, widen.rows)
+        ]
+        for begin in begins:
+            own = rows[begin : begin + together]
+            taken, place = anchors.take_by_block(indices[begin : begin + together], room[0])
+            for lo, hi in _runs(own, widen.rows):
+                mine = taken[lo:hi]
+                if place is not None:
+                    mine = torch.index_select(taken, 0, place[lo:hi], out=room[1][: hi - lo])
+                mine, at = widen(mine), slice(begin + lo, begin + hi)
+                products[at] = widen.multiply(mine, wide[int(own[lo])]).numpy()
+                if other is not None and beside is not None:
+                    beside[at] = widen.multiply(mine, other).numpy()
+
+    share(range(0, len(rows), together), multiply, threads)
     return products, beside
 
 
@@ -148,24 +156,27 @@ def _runs(own: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
             yield lo, min(lo + most, end)
 
 
+def _home(anchors: Blocks) -> torch.device:
+    """Where products are exact: where the anchors are, but MPS has no float64."""
+    device = anchors.blocks[0].device
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 class _Widener:
     """Makes anchors float64 and multiplies them without rounding.
 
     Attributes:
         rows: most anchors at a time.
-        on_accelerator: whether it works there: MPS has no float64, so its anchors come to the CPU.
     """
 
     def __init__(self, anchors: Blocks, rows: int) -> None:
         """Prepare for at most `rows` anchors at a time."""
-        self.rows, device = rows, anchors.blocks[0].device
-        self.on_accelerator = device.type not in ("cpu", "mps")
+        self.rows = max(rows, 1)
         self._exact = anchors.dtype == torch.float16
         # By way of float32 is faster than at one go, and new memory costs as much as converting.
         steps = [torch.float32, torch.float64] if self._exact else [torch.float64]
-        home = device if self.on_accelerator else torch.device("cpu")
-        shape = rows, anchors.blocks[0].shape[1]
-        self._buffers = [torch.empty(shape, dtype=step, device=home) for step in steps]
+        shape = self.rows, anchors.blocks[0].shape[1]
+        self._buffers = [torch.empty(shape, dtype=step, device=_home(anchors)) for step in steps]
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Copy anchors to float64; the next call overwrites them."""

@@ -10,6 +10,7 @@ scattered order, so that sorted anchors (each better than the last) cost no more
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from .blocks import Blocks
 from .fast_products import FastProduct
 from .scales import Doubles, Scale
+from .threads import share
 
 _GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
 _PENDING = 2**17  # groups that wait to be looked into
-_STRIDES = 61, 251  # one anchor in so many is sampled for a batch, for a single query, to which
+_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to which
 # proposals cost less; primes, so that repeated captions do not resonate
 _NO_FLOOR = float(np.finfo(np.float32).min)
 _FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
@@ -69,7 +71,12 @@ class Proposals:
         """Keep the chosen ones, in the order of `chosen` if it holds positions."""
         return Proposals(self.rows[chosen], self.indices[chosen], self.values[chosen])
 
+    def by_query(self) -> Proposals:
+        """Sort them by query, otherwise in the order that they have."""
+        return self.where(np.argsort(self.rows.astype(np.int16), kind="stable"))  # a radix sort
 
+
+_NONE = Proposals(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 Settle = Callable[[Proposals], Proposals]
 
 
@@ -86,17 +93,14 @@ class Sheet:
     """Lays flat entries out as matrices with one row per query, padded on the right."""
 
     def __init__(self, rows: Longs, count: int) -> None:
-        """Place (p,) entries by the query of each, in any order, of `count` queries."""
-        self._order = np.argsort(rows.astype(np.int16), kind="stable")  # 16 bits: a radix sort
-        self._rows = rows[self._order]
+        """Place (p,) entries by the query of each, ascending, of `count` queries."""
         sizes = np.bincount(rows, minlength=count)
-        self._place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        self._shape = (count, int(sizes.max(initial=0)))
+        self._filled = np.arange(sizes.max(initial=0)) < sizes[:, None]
 
     def lay(self, column: NDArray[_T], pad: float) -> NDArray[_T]:
         """Give the (count, widest) matrix of one column of entries."""
-        matrix = np.full(self._shape, pad, dtype=column.dtype)
-        matrix[self._rows, self._place] = column[self._order]
+        matrix = np.full(self._filled.shape, pad, dtype=column.dtype)
+        matrix[self._filled] = column
         return matrix
 
 
@@ -125,14 +129,16 @@ class Pool:
         self.safe = np.full(len(floors), _NO_FLOOR, dtype=np.float32)
         self._room = 4 * k + 4096
         self._sizes = np.zeros(len(floors), dtype=np.int64)
-        self._parts: list[Proposals] = []
+        self._parts = [_NONE]
+        self._lock = threading.Lock()
 
     def add(self, found: Proposals) -> None:
-        """Keep more proposals."""
-        self._parts.append(found)
-        self._sizes += np.bincount(found.rows, minlength=len(self._sizes))
-        if self._sizes.max() > self._room:
-            self.trim()
+        """Keep more proposals; several threads may."""
+        with self._lock:
+            self._parts.append(found)
+            self._sizes += np.bincount(found.rows, minlength=len(self._sizes))
+            if self._sizes.max() > self._room:
+                self.trim()
 
     def trim(self) -> Proposals:
         """Raise the floors to what is safe below the k-th best, and drop what is lower."""
@@ -145,13 +151,14 @@ class Pool:
         return kept
 
     def _above(self, found: Proposals) -> Proposals:
-        sheet = Sheet(found.rows, len(self.floors))
-        values, indices = sheet.lay(found.values, -np.inf), sheet.lay(found.indices, -1)
-        if values.shape[1] >= self._k:
-            kth = np.partition(values, -self._k, axis=1)[:, -self._k].astype(np.float64)
-            self._rise(np.maximum(kth, _FEWER_THAN_K))
-        rows, columns = np.nonzero((values >= self.floors[:, None]) & (indices >= 0))
-        return Proposals(rows, indices[rows, columns], values[rows, columns])
+        found = found.by_query()
+        kth = np.full(len(self.floors), _FEWER_THAN_K)
+        ends = np.cumsum(np.bincount(found.rows, minlength=len(kth)))
+        for row, own in enumerate(np.split(found.values, ends[:-1])):
+            if len(own) >= self._k:
+                kth[row] = np.partition(own, -self._k)[-self._k]
+        self._rise(kth)
+        return found.where(found.values >= self.floors[found.rows])
 
     def _settled(self, found: Proposals, crowded: NDArray[np.bool_]) -> Proposals:
         busy = crowded[found.rows]
@@ -160,8 +167,7 @@ class Pool:
         np.minimum.at(worst, settled.rows, settled.values)
         self._rise(np.where(crowded, worst, _FEWER_THAN_K))
         self._sizes = np.where(crowded, self._k, self._sizes)
-        kept = joined([found.where(~busy), settled])
-        return kept.where(np.argsort(kept.rows, kind="stable"))
+        return joined([found.where(~busy), settled]).by_query()
 
     def _rise(self, kth: Doubles) -> None:
         self.safe = np.maximum(self.safe, self._below(kth))
@@ -192,12 +198,21 @@ def propose(
 
 def _scan(product: FastProduct, table: Table, pool: Pool) -> None:
     """Put into the pool what reaches its floors."""
-    groups, runs = _Groups(), list(_runs(len(table.anchors), product.run))
-    for begin, end in runs:
-        groups.add(product.between(begin, end), pool.floors, begin)
-        if groups.size > _PENDING or (begin, end) == runs[-1]:
-            found = groups.open(pool.floors)
-            pool.add(found if table.live is None else found.where(table.live[found.indices]))
+
+    def scan(runs: Iterator[tuple[int, int]]) -> None:
+        own, groups = product.twin() if product.threads > 1 else product, _Groups()
+        for begin, end in runs:
+            groups.add(own.between(begin, end), pool.floors, begin)
+            if groups.size > _PENDING:
+                pool.add(_live(groups.open(pool.floors), table))
+        if groups.size:
+            pool.add(_live(groups.open(pool.floors), table))
+
+    share(list(_runs(len(table.anchors), product.run)), scan, product.threads)
+
+
+def _live(found: Proposals, table: Table) -> Proposals:
+    return found if table.live is None else found.where(table.live[found.indices])
 
 
 def _runs(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -217,7 +232,7 @@ class Guess:
 
     Attributes:
         floors: (m,).
-        crowding: by what factor the products' error bound lets in more than that, on average.
+        crowding: the share of anchors that the products' error bound lets in beyond these.
     """
 
     floors: Floats
@@ -243,7 +258,14 @@ def guess_floors(product: FastProduct, table: Table, k: int) -> Guess | None:
     seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
     floors = product.below(seen - (seen - product.below(seen)) / 2)
     reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
-    return Guess(floors, reaching / (rank * product.count))
+    return Guess(floors, (reaching / product.count - rank) / len(sample))
+
+
+def _places(mask: torch.Tensor) -> torch.Tensor:
+    """Flat positions of what is true; numpy finds them in a fraction of the time."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.view(-1).nonzero().view(-1)
 
 
 class _Groups:
@@ -271,7 +293,7 @@ class _Groups:
         grouped = scores.view(_GROUP, -1)
         peaks = grouped.amax(dim=0).view(-1, self._width)
         bar = torch.from_numpy(self._bar(floors)).to(scores.device)
-        cells = (peaks >= bar).view(-1).nonzero().view(-1)
+        cells = _places(peaks >= bar)
         members = grouped.index_select(1, cells).cpu()
         self._found.append((cells.cpu().numpy(), members, begin, peaks.shape[0]))
         self.size += cells.shape[0]
@@ -286,7 +308,7 @@ class _Groups:
         self._found, self.size = [], 0
         group, row = np.divmod(cells, self._width)
         bar = torch.from_numpy(self._bar(floors)[row])
-        hits = (members >= bar).view(-1).nonzero().view(-1)
+        hits = _places(members >= bar)
         place, at = np.divmod(hits.numpy(), max(len(cells), 1))
         anchor = begin[at] + place * apart[at] + group[at]
         return Proposals(row[at], anchor, members.view(-1)[hits].numpy())

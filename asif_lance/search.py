@@ -27,7 +27,7 @@ from .scales import Doubles, Scale
 _T = TypeVar("_T", bound=np.generic)
 TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 _BATCH = 256  # queries that share one pass over the anchors
-_CROWDED = 3.0  # so many times the proposals cost more than the next better product
+_CROWDED = 0.015  # of the anchors let in cost more than the next better product
 _FEW = 3  # so many queries take less time one by one, each at the speed of memory
 _SHORTLIST = 4  # times k: among fewer anchors every one is proposed, which spares the fast pass
 

@@ -97,6 +97,7 @@ ROOMS = [
     "products",
     "scales",
     "blocks",
+    "threads",
     "devices",
     "relative",
     "records",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
@@ -41,7 +42,7 @@ def assert_same(left, right):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """These tables are too small to share out; one test sets threads itself."""
+    """Most of these tables are too small to share out; others set threads themselves."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,18 +54,23 @@ def rng():
     return np.random.default_rng(7)
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def small_runs(monkeypatch, request):
+@pytest.fixture(
+    params=[(torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 3)],
+    ids=["float32", "bfloat16", "bfloat16 in threads"],
+)
+def small_runs(monkeypatch, request, one_thread):
     """Runs of a few hundred anchors, so that small tables take the path of large ones.
 
-    Batches are multiplied in one type or the other, whatever this processor is fast at.
+    Batches are multiplied in one type or the other, whatever this processor is fast at, by one
+    thread or by several that share the runs.
     """
-    types = search.product_types
+    types, (kind, threads) = search.product_types, request.param
+    torch.set_num_threads(threads)
     monkeypatch.setattr(search, "_CROWDED", math.inf)
     monkeypatch.setattr(
         search,
         "product_types",
-        lambda count, *given: types(1, *given) if count == 1 else (request.param,),
+        lambda count, *given: types(1, *given) if count == 1 else (kind,),
     )
     monkeypatch.setattr(proposals, "_PENDING", 3000)
     monkeypatch.setattr(fast_products, "_LONGEST", 320)
@@ -224,6 +230,22 @@ def test_block_size_batch_size_and_threads_do_not_change_an_answer(rng, monkeypa
         monkeypatch.setattr("asif_lance.search._BATCH", batch)
         torch.set_num_threads(count)
         assert_same(exact_top_k(queries, anchors, 100), expected)
+
+
+def test_searches_at_the_same_time_do_not_disturb_each_other(rng, small_runs):
+    anchors, batches = clustered(rng, 6000, 24), [vectors(rng, 20, 24) for _ in range(6)]
+    expected = [exact_top_k(queries, anchors, 100) for queries in batches]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda queries: exact_top_k(queries, anchors, 100), batches * 3))
+    for one, other in zip(found, expected * 3, strict=True):
+        assert_same(one, other)
+
+
+def test_inference_mode_changes_nothing(rng, small_runs):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    with torch.inference_mode():
+        assert_same(exact_top_k(queries, torch.tensor(anchors), 100), expected)
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
