@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from .errors import DimensionError, InputError
+from .threads import share
 
 Matrix = NDArray[np.float16] | NDArray[np.float32] | torch.Tensor
 
@@ -78,13 +79,14 @@ class Blocks:
         return taken if place is None else taken.index_select(0, place)
 
     def take_by_block(
-        self, indices: NDArray[np.int64], out: torch.Tensor | None = None
+        self, indices: NDArray[np.int64], out: torch.Tensor | None = None, threads: int = 1
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Gather single anchors, each block visited once.
 
         Args:
             indices: (m,) in any order.
             out: at least (m, d), to gather into.
+            threads: how many share the blocks.
 
         Returns:
             The (m, d) anchors, and (m,) where each of `indices` lies there; None for in order.
@@ -101,10 +103,14 @@ class Blocks:
             place[order] = np.arange(len(order))
             indices, owner = indices[order], owner[order]
         local = self._here(indices - self.starts[owner])
-        for i in np.flatnonzero(np.diff(cuts)).tolist():
-            at = slice(cuts[i], cuts[i + 1])
-            torch.index_select(self.blocks[i], 0, local[at], out=out[at])
-            self._release(i)
+
+        def gather(numbers: Iterator[int]) -> None:
+            for i in numbers:
+                at = slice(cuts[i], cuts[i + 1])
+                torch.index_select(self.blocks[i], 0, local[at], out=out[at])
+                self._release(i)
+
+        share(np.flatnonzero(np.diff(cuts)).tolist(), gather, threads)
         return out[: len(indices)], None if place is None else self._here(place)
 
     def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:

@@ -31,8 +31,9 @@ ANCHOR_NORM = 1.01
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
 _TAKEN = 2**20  # elements of anchors that are multiplied with all queries at a time
-_CACHED = 2**18  # and with their own query alone, by each thread
-_GATHERED = 2**23  # and gathered at a time, each with those of other queries in its block
+_CACHED = 2**19  # and with their own query alone, by each thread
+_SHARED = 2**22  # from so many on threads share them
+_GATHERED = 2**24  # and gathered at a time, each with those of other queries in its block
 _LONGER = 4  # times as many where coming back to a block is slow
 _DENSE = 16  # one exact product on its own costs about as much as this many in a matrix product
 
@@ -99,10 +100,11 @@ def _by_matrix(
     products = np.empty(len(rows))
     beside = None if other is None else np.empty(len(rows))
     columns = wide if other is None else torch.cat([wide, other[None]])
-    widen = _Widener(anchors, min(_TAKEN // max(wide.shape[1], 1), len(distinct)))
+    most = max(min(_TAKEN // max(wide.shape[1], 1), len(distinct)), 1)
+    widen = _Widener(anchors.blocks[0], _home(anchors), most)
     as_they_are = len(anchors.blocks) == 1 and len(distinct) == len(anchors)
-    for start in range(0, len(distinct), widen.rows):
-        stop = start + widen.rows
+    for start in range(0, len(distinct), most):
+        stop = start + most
         here = distinct[start:stop]
         taken = anchors.blocks[0][start:stop] if as_they_are else anchors.take(here)
         matrix = widen.multiply(widen(taken), columns.T).cpu().numpy()
@@ -121,31 +123,48 @@ def _by_query(
     indices: NDArray[np.int64],
 ) -> tuple[Doubles, Doubles | None]:
     """Multiply each query with its own anchors only."""
-    products = np.empty(len(rows))
-    beside = None if other is None else np.empty(len(rows))
-    d, threads = wide.shape[1], thread_count() if _home(anchors).type == "cpu" else 1
-    most = _GATHERED * (_LONGER if anchors.streamed else 1) // max(d, 1)
-    together = max(min(most, -(-len(rows) // threads)), 1)
+    found = np.empty((1 if other is None else 2, len(rows)))
+    d, first = wide.shape[1], anchors.blocks[0]
+    most = max(_GATHERED * (_LONGER if anchors.streamed else 1) // max(d, 1), 1)
+    room = first.new_empty((min(most, len(rows)), d))
+    worth = len(rows) * d >= _SHARED and first.device.type == "cpu"
+    threads = thread_count() if worth else 1
+    for begin in range(0, len(rows), most):
+        here = slice(begin, begin + most)
+        taken, place = anchors.take_by_block(indices[here], room, threads)
+        found[:, here] = _of_gathered(taken, place, wide, other, rows[here], threads)
+    return found[0], None if other is None else found[1]
 
-    def multiply(begins: Iterator[int]) -> None:
-        widen = _Widener(anchors, min(_CACHED // max(d, 1), together))
-        room = [
-            anchors.blocks[0].new_empty((size, wide.shape[1])) for size in (together, widen.rows)
-        ]
-        for begin in begins:
-            own = rows[begin : begin + together]
-            taken, place = anchors.take_by_block(indices[begin : begin + together], room[0])
-            for lo, hi in _runs(own, widen.rows):
-                mine = taken[lo:hi]
-                if place is not None:
-                    mine = torch.index_select(taken, 0, place[lo:hi], out=room[1][: hi - lo])
-                mine, at = widen(mine), slice(begin + lo, begin + hi)
-                products[at] = widen.multiply(mine, wide[int(own[lo])]).numpy()
-                if other is not None and beside is not None:
-                    beside[at] = widen.multiply(mine, other).numpy()
 
-    share(range(0, len(rows), together), multiply, threads)
-    return products, beside
+def _of_gathered(
+    taken: torch.Tensor,
+    place: torch.Tensor | None,
+    wide: torch.Tensor,
+    other: torch.Tensor | None,
+    own: NDArray[np.int64],
+    threads: int,
+) -> Doubles:
+    """Multiply (r, d) gathered anchors with the query of each, and in a second row with `other`.
+
+    `place` and `own`, (r,), say where each lies and whose it is; threads share the queries.
+    """
+    found = np.empty((1 if other is None else 2, len(own)))
+    most = max(min(_CACHED // max(taken.shape[1], 1), len(own)), 1)
+
+    def multiply(runs: Iterator[tuple[int, int]]) -> None:
+        widen = _Widener(taken, wide.device, most)
+        ordered = taken.new_empty((most, taken.shape[1]))
+        for lo, hi in runs:
+            mine = taken[lo:hi]
+            if place is not None:
+                mine = torch.index_select(taken, 0, place[lo:hi], out=ordered[: hi - lo])
+            mine = widen(mine)
+            found[0, lo:hi] = widen.multiply(mine, wide[int(own[lo])]).numpy()
+            if other is not None:
+                found[1, lo:hi] = widen.multiply(mine, other).numpy()
+
+    share(list(_runs(own, most)), multiply, threads)
+    return found
 
 
 def _runs(own: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
@@ -163,20 +182,18 @@ def _home(anchors: Blocks) -> torch.device:
 
 
 class _Widener:
-    """Makes anchors float64 and multiplies them without rounding.
+    """Makes anchors float64 and multiplies them without rounding."""
 
-    Attributes:
-        rows: most anchors at a time.
-    """
+    def __init__(self, like: torch.Tensor, home: torch.device, most: int) -> None:
+        """Prepare for at most so many anchors at a time, of the type and length of (…, d) others.
 
-    def __init__(self, anchors: Blocks, rows: int) -> None:
-        """Prepare for at most `rows` anchors at a time."""
-        self.rows = max(rows, 1)
-        self._exact = anchors.dtype == torch.float16
+        `home` is where they are multiplied.
+        """
+        self._exact = like.dtype == torch.float16
         # By way of float32 is faster than at one go, and new memory costs as much as converting.
         steps = [torch.float32, torch.float64] if self._exact else [torch.float64]
-        shape = self.rows, anchors.blocks[0].shape[1]
-        self._buffers = [torch.empty(shape, dtype=step, device=_home(anchors)) for step in steps]
+        shape = most, like.shape[1]
+        self._buffers = [torch.empty(shape, dtype=step, device=home) for step in steps]
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """Copy anchors to float64; the next call overwrites them."""
