@@ -125,6 +125,8 @@ def lance_search(
 ) -> Task:
     """Search a LanceDB table, through its index if `refine` says how many k to look at again."""
     given = queries.astype(np.float16) if len(queries) > 1 else queries[0].astype(np.float16)
+    sizes = [fragment.count_rows() for fragment in table.to_lance().get_fragments()]
+    starts = np.cumsum([0, *sizes[:-1]])
 
     def run() -> Found:
         search = table.search(given, vector_column_name="vector").distance_type("dot")
@@ -133,7 +135,8 @@ def lance_search(
         else:
             search = search.nprobes(PROBES).refine_factor(refine)
         found = search.limit(k).select(["_distance"]).with_row_id(True).to_arrow()
-        return found["_rowid"].to_numpy().astype(np.int64).reshape(len(queries), -1)
+        address = found["_rowid"].to_numpy().astype(np.int64).reshape(len(queries), -1)
+        return starts[address >> 32] + (address & 0xFFFFFFFF)
 
     return run
 
