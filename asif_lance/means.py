@@ -28,6 +28,7 @@ that it proposes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,8 +104,9 @@ class Distances:
     def error(self, mean: Doubles) -> float:
         """How far off the factors of another mean may be."""
         largest = min(self.largest, 1.0 / nearest(mean))
+        apart = self.point - mean
         # 1/a - 1/b = (b - a) / ab, where the exact distance is at least b - apart.
-        off = float(np.linalg.norm(self.point - mean)) * largest
+        off = math.sqrt(float(apart @ apart)) * largest  # many times as fast as `np.linalg.norm`
         return off * largest / (1 - off) if off < 1 else np.inf
 
     def serve(self, mean: Doubles) -> bool:
@@ -208,7 +210,7 @@ def mean_of(
 
 def nearest(mean: Doubles) -> float:
     """Anchors nearer to a mean than this count as so far away."""
-    return NEAREST * float(np.sqrt(max(1.0 - float(mean @ mean), _SAME)))
+    return NEAREST * math.sqrt(max(1.0 - float(mean @ mean), _SAME))
 
 
 def centre_at(
@@ -221,7 +223,8 @@ def centre_at(
     least = nearest(mean)
     parts = [of_block.factors(1.0 / least) for of_block in distances]
     near = np.concatenate([np.zeros(0), *parts])
-    near *= live
+    if not live.all():
+        near *= live
     error = max((of_block.error(mean) for of_block in distances), default=0.0)
     if not error:
         return Centre(mean, Scale(near))

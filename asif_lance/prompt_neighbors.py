@@ -168,14 +168,25 @@ def _updated(
     own, new = _still_there(old, anchors)
     if len(new) > _MOST * len(anchors) or own.shape[1] + len(new) < width:
         return None
+    moved = anchors.centre("text").moved(queries, old.mean) if centred else np.zeros(len(queries))
     most = min(width, max(len(new), 1))
-    added = anchors.top_k_among("text", new, queries, most, centred=centred).indices
-    candidates = np.concatenate([own, added], axis=1)
+    added = anchors.top_k_among("text", new, queries, most, centred=centred)
+    near = added.similarities >= (_at_least(old, own, width) - moved)[:, None]
+    candidates = np.concatenate([own, np.where(near, added.indices, -1)], axis=1)
     found = anchors.top_k_of("text", candidates, queries, width, centred=centred)
-    moved = anchors.centre("text").moved(queries, old.mean) if centred else 0.0
     # What is as similar as the last one may be tied with one that was not kept.
     sure = found.similarities > (_last(old) + moved)[:, None]
     return found.indices, found.similarities, sure.sum(axis=1)
+
+
+def _at_least(old: Kept, own: Longs, width: int) -> Doubles:
+    """(t,) what so many of the kept neighbors that are still there were at least as similar as."""
+    found = np.full(len(own), -np.inf)
+    there = own >= 0
+    enough = there.sum(axis=1) >= width
+    place = (np.cumsum(there[enough], axis=1) >= width).argmax(axis=1)
+    found[enough] = old.similarities[enough, place]
+    return found
 
 
 def _last(old: Kept) -> Doubles:

@@ -83,8 +83,8 @@ def compile_texts(texts: RelativeVectors) -> CompiledTexts:
     rows, columns = np.nonzero(texts.values)
     anchors = texts.indices[rows, columns]
     order = np.argsort(anchors, kind="stable")
-    starts = np.zeros(texts.n + 1, dtype=np.int64)
-    np.cumsum(np.bincount(anchors, minlength=texts.n), out=starts[1:])
+    apart = np.diff(anchors[order], prepend=-1, append=texts.n)
+    starts = np.repeat(np.arange(len(order) + 1), apart)
     values = texts.values[rows, columns][order]
     return CompiledTexts(starts, rows[order].astype(np.int32), values, len(texts.values))
 
