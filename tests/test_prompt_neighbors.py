@@ -11,7 +11,7 @@ from pairs_at_hand import names, new_store, pairs
 from asif_lance import forget, kept_files
 from asif_lance.anchors import Anchors
 from asif_lance.kept_files import LABEL_SETS
-from asif_lance.prompt_neighbors import prompt_neighbors
+from asif_lance.prompt_neighbors import kept_neighbors, prompt_neighbors
 from asif_lance.records import Neighbors
 from asif_lance.search import unit_queries
 from asif_lance.store import PairStore
@@ -123,6 +123,21 @@ def test_any_history_gives_what_a_fresh_search_gives(store: PairStore) -> None:
         check(store, str(version))
     store.rollback("v3")
     check(store)
+
+
+def test_all_that_is_sure_to_spare_is_what_a_fresh_search_gives(
+    store: PairStore, searches: list[int]
+) -> None:
+    found_in(store)
+    add(store, 4000, 5500)
+    anchors = Anchors(store.dataset("latest"))
+    kept = kept_neighbors(anchors, PROMPTS, K, centred=CENTRED, worth=0)
+    assert searches == [len(PROMPTS)]
+    fresh = anchors.top_k("text", PROMPTS, kept.indices.shape[1], centred=CENTRED)
+    sure = np.arange(kept.indices.shape[1]) < kept.complete[:, None]
+    assert (kept.complete > K).all()
+    np.testing.assert_array_equal(kept.indices[sure], fresh.indices[sure])
+    np.testing.assert_array_equal(kept.similarities[sure], fresh.similarities[sure])
 
 
 def test_a_larger_k_is_searched_for_again(store: PairStore) -> None:
