@@ -34,7 +34,7 @@ _TAKEN = 2**20  # elements of anchors that are multiplied with all queries at a 
 _CACHED = 2**19  # and with their own query alone, by each thread
 _SHARED = 2**22  # from so many on threads share them
 _GATHERED = 2**24  # and gathered at a time, each with those of other queries in its block
-_LONGER = 4  # times as many where coming back to a block is slow
+_LONGER = 2  # times as many where coming back to a block is slow
 _DENSE = 16  # one exact product on its own costs about as much as this many in a matrix product
 
 
