@@ -86,7 +86,10 @@ class FastProduct:
         self.threads = 1 if self._single or queries.device.type != "cpu" else thread_count()
         width = 1 if self._single else _rounded_up(count)
         longest = min(max(bigger * _RUN // width, GROUP), _LONGEST)
-        self.run = min(longest // GROUP * GROUP, _rounded_up(len(anchors)))
+        runs = -(-len(anchors) // (longest // GROUP * GROUP))
+        if runs > 1:  # as many for each thread
+            runs = -(-runs // self.threads) * self.threads
+        self.run = _rounded_up(-(-len(anchors) // max(runs, 1)))
         self._step = self.run if self._single else max(bigger * _WIDE // max(d, 1), 1)
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._weights = padded.to(kind).T.contiguous()
