@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .blocks import Blocks
 from .devices import bfloat16_is_faster
 from .products import ANCHOR_NORM
+from .row_products import row_products, widens
 from .scales import Doubles, Scale
 from .threads import thread_count
 
@@ -21,7 +22,7 @@ GROUP = 16
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**20  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
-_LONGEST = 2**19  # anchors in a run, however few the queries
+_LONGEST = 2**17  # anchors in a run, however few the queries
 _UNIT = 2.0**-24
 _ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-9}
 _NARROWING = 1.01 * 2.0**-9  # of anchors made bfloat16, and of the queries' norm with them
@@ -31,7 +32,8 @@ _COARSER = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}  # what torch ma
 def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[torch.dtype, ...]:
     """Types that similarities of `count` queries may be multiplied in, the fastest first.
 
-    A single query on the CPU is multiplied with the anchors as they are, at the speed of memory.
+    A single query on the CPU is multiplied with the anchors as they are, at the speed of memory
+    (with float16 ones by `row_products`, in float32, where the processor can).
     Some processors multiply bfloat16 twice as fast as float32. CUDA devices multiply float16 as it
     is, many times as fast, and sum up in float32 unless torch lets them cut sums short
     (`devices.pick_device` forbids it).
@@ -42,7 +44,7 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
     if device.type != "cpu":
         return (torch.float32,)
     if count == 1:
-        return (anchors.dtype,)
+        return (torch.float32 if widens() else anchors.dtype,)
     return (torch.bfloat16, torch.float32) if bfloat16_is_faster() else (torch.float32,)
 
 
@@ -57,8 +59,8 @@ class FastProduct:
     Attributes:
         count: m.
         run: most anchors of one call, a multiple of `GROUP`.
-        threads: how many may share the anchors, each with a `twin`; a single query is bound by
-            memory, and an accelerator has threads of its own.
+        threads: how many may share the anchors, each with a `twin`; accelerators and `torch.mv`
+            have threads of their own.
     """
 
     def __init__(
@@ -83,9 +85,10 @@ class FastProduct:
         self._anchors, self.count = anchors, count
         bigger = 1 if queries.device.type == "cpu" else _BIGGER
         self._single = count == 1 and queries.device.type == "cpu"
-        self.threads = 1 if self._single or queries.device.type != "cpu" else thread_count()
+        by_torch = self._single and kind == anchors.dtype
+        self.threads = 1 if by_torch or queries.device.type != "cpu" else thread_count()
         width = 1 if self._single else _rounded_up(count)
-        longest = min(max(bigger * _RUN // width, GROUP), _LONGEST)
+        longest = min(max(bigger * _RUN // _rounded_up(count), GROUP), _LONGEST)
         runs = -(-len(anchors) // (longest // GROUP * GROUP))
         if runs > 1:  # as many for each thread
             runs = -(-runs // self.threads) * self.threads
@@ -167,8 +170,7 @@ class FastProduct:
     def _multiply(self, part: torch.Tensor, done: int, end: int) -> None:
         out = self._scores[done:end]
         if self._single:
-            out = out if self._products is None else self._products[done:end]
-            torch.mv(part, self._weights[:, 0], out=out[:, 0])
+            self._multiply_single(part, out[:, 0], done)
             return
         part = self._load(part)
         for buffer in self._buffers:
@@ -177,6 +179,15 @@ class FastProduct:
             torch.mm(part, self._weights, out=out)
         else:
             out.copy_(torch.mm(part, self._weights, out=self._products[: end - done]))
+
+    def _multiply_single(self, part: torch.Tensor, out: torch.Tensor, done: int) -> None:
+        query = self._weights[:, 0]
+        if part.dtype != query.dtype:
+            row_products(part, query, out)
+        elif self._products is None:
+            torch.mv(part, query, out=out)
+        else:
+            torch.mv(part, query, out=self._products[done : done + part.shape[0], 0])
 
     def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""

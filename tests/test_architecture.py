@@ -94,6 +94,7 @@ ROOMS = [
     "search",
     "proposals",
     "fast_products",
+    "row_products",
     "products",
     "scales",
     "blocks",

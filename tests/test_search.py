@@ -121,6 +121,16 @@ def test_thousands_of_anchors_agree_with_naive_loops(rng, small_runs, dtype, m):
     np.testing.assert_allclose(found.similarities, similarities, atol=6e-8)
 
 
+def test_a_single_query_is_answered_the_same_where_float16_is_widened_by_torch(
+    rng, small_runs, monkeypatch
+):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 1, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    monkeypatch.setattr(fast_products, "widens", lambda: False)
+    assert fast_products.product_types(1, Blocks(anchors), torch.device("cpu")) == (torch.float16,)
+    assert_same(exact_top_k(queries, anchors, 100), expected)
+
+
 def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
     anchors, queries = vectors(rng, 40, 384, np.float16), unit_queries(vectors(rng, 5, 384))
     rows, indices = np.repeat(np.arange(5), 40), np.tile(np.arange(40), 5)
