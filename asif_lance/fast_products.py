@@ -44,7 +44,7 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
     if device.type != "cpu":
         return (torch.float32,)
     if count == 1:
-        return (torch.float32 if widens() else anchors.dtype,)
+        return (torch.float32 if anchors.dtype == torch.float32 or widens() else anchors.dtype,)
     return (torch.bfloat16, torch.float32) if bfloat16_is_faster() else (torch.float32,)
 
 
@@ -158,8 +158,6 @@ class FastProduct:
             self._multiply(part, done, end)
             done = end
         scores = self._scores[: _rounded_up(size)]
-        if self._single and self._products is not None:
-            scores[:size].copy_(self._products[:size])
         if self._offset is not None:
             scores[:, : self.count] += self._offset
         if scale is not None:
@@ -170,7 +168,7 @@ class FastProduct:
     def _multiply(self, part: torch.Tensor, done: int, end: int) -> None:
         out = self._scores[done:end]
         if self._single:
-            self._multiply_single(part, out[:, 0], done)
+            self._multiply_single(part, out[:, 0])
             return
         part = self._load(part)
         for buffer in self._buffers:
@@ -180,14 +178,14 @@ class FastProduct:
         else:
             out.copy_(torch.mm(part, self._weights, out=self._products[: end - done]))
 
-    def _multiply_single(self, part: torch.Tensor, out: torch.Tensor, done: int) -> None:
+    def _multiply_single(self, part: torch.Tensor, out: torch.Tensor) -> None:
         query = self._weights[:, 0]
         if part.dtype != query.dtype:
             row_products(part, query, out)
         elif self._products is None:
             torch.mv(part, query, out=out)
         else:
-            torch.mv(part, query, out=self._products[done : done + part.shape[0], 0])
+            out.copy_(torch.mv(part, query, out=self._products[: part.shape[0], 0]))
 
     def _bound(self, queries: torch.Tensor, offset: Doubles | None, scale: Scale | None) -> Doubles:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
