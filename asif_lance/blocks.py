@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from .errors import DimensionError, InputError
-from .threads import share
 
 Matrix = NDArray[np.float16] | NDArray[np.float32] | torch.Tensor
 
@@ -74,44 +73,40 @@ class Blocks:
             self._release(i)
 
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
-        """Gather single anchors, in any order: (len(indices), d)."""
-        taken, place = self.take_by_block(indices)
-        return taken if place is None else taken.index_select(0, place)
+        """Gather single anchors, in any order: (m, d)."""
+        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
+        owner = self._owner(indices)
+        order = np.argsort(owner, kind="stable")
+        cuts = np.flatnonzero(np.diff(owner[order])) + 1
+        for here in np.split(order, cuts) if len(order) else []:
+            i = owner[here[0]]
+            local = self._here(indices[here] - self.starts[i])
+            taken[self._here(here)] = self.blocks[i].index_select(0, local)
+            self._release(int(i))
+        return taken
 
-    def take_by_block(
-        self, indices: NDArray[np.int64], out: torch.Tensor | None = None, threads: int = 1
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Gather single anchors, each block visited once.
+    def addresses(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where single anchors lie in memory: (m,).
 
-        Args:
-            indices: (m,) in any order.
-            out: at least (m, d), to gather into.
-            threads: how many share the blocks.
-
-        Returns:
-            The (m, d) anchors, and (m,) where each of `indices` lies there; None for in order.
+        Raises:
+            IndexError: there is no such anchor.
         """
-        if out is None:
-            out = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
-        owner = np.searchsorted(self.starts, indices, side="right") - 1
-        owner = owner.astype(np.min_scalar_type(len(self.blocks)))  # 16 bits: a radix sort
-        cuts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(self.blocks)))])
-        place = None
-        if (owner[1:] < owner[:-1]).any():
-            order = np.argsort(owner, kind="stable")
-            place = np.empty_like(order)
-            place[order] = np.arange(len(order))
-            indices, owner = indices[order], owner[order]
-        local = self._here(indices - self.starts[owner])
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"anchors are numbered from 0 to {len(self) - 1}")
+        owner = self._owner(indices)
+        first = np.array([block.data_ptr() for block in self.blocks])
+        apart = np.array([block.stride(0) * block.element_size() for block in self.blocks])
+        found: NDArray[np.int64] = first[owner] + (indices - self.starts[owner]) * apart[owner]
+        return found
 
-        def gather(numbers: Iterator[int]) -> None:
-            for i in numbers:
-                at = slice(cuts[i], cuts[i + 1])
-                torch.index_select(self.blocks[i], 0, local[at], out=out[at])
+    def used(self, indices: NDArray[np.int64]) -> None:
+        """Tell that a pass is done with what it read at `addresses`."""
+        if self.streamed:
+            for i in np.unique(self._owner(indices)).tolist():
                 self._release(i)
 
-        share(np.flatnonzero(np.diff(cuts)).tolist(), gather, threads)
-        return out[: len(indices)], None if place is None else self._here(place)
+    def _owner(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(self.starts, indices, side="right") - 1
 
     def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.blocks[0].device)

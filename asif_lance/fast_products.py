@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .compiled import compiles
 from .devices import bfloat16_is_faster
 from .products import ANCHOR_NORM
-from .row_products import row_products, widens
+from .row_products import row_products
 from .scales import Doubles, Scale
 from .threads import thread_count
 
@@ -22,7 +23,7 @@ GROUP = 16
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**20  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
-_LONGEST = 2**17  # anchors in a run, however few the queries
+_LONGEST = 2**15  # anchors in a run, however few the queries; four times as many there
 _UNIT = 2.0**-24
 _ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-9}
 _NARROWING = 1.01 * 2.0**-9  # of anchors made bfloat16, and of the queries' norm with them
@@ -44,7 +45,7 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
     if device.type != "cpu":
         return (torch.float32,)
     if count == 1:
-        return (torch.float32 if anchors.dtype == torch.float32 or widens() else anchors.dtype,)
+        return (torch.float32 if anchors.dtype == torch.float32 or compiles() else anchors.dtype,)
     return (torch.bfloat16, torch.float32) if bfloat16_is_faster() else (torch.float32,)
 
 
@@ -83,12 +84,12 @@ class FastProduct:
         count, d = queries.shape
         kind = kind or product_types(count, anchors, queries.device)[-1]
         self._anchors, self.count = anchors, count
-        bigger = 1 if queries.device.type == "cpu" else _BIGGER
+        bigger, most = (1, 1) if queries.device.type == "cpu" else (_BIGGER, 4)
         self._single = count == 1 and queries.device.type == "cpu"
         by_torch = self._single and kind == anchors.dtype
         self.threads = 1 if by_torch or queries.device.type != "cpu" else thread_count()
         width = 1 if self._single else _rounded_up(count)
-        longest = min(max(bigger * _RUN // _rounded_up(count), GROUP), _LONGEST)
+        longest = min(max(bigger * _RUN // _rounded_up(count), GROUP), most * _LONGEST)
         runs = -(-len(anchors) // (longest // GROUP * GROUP))
         if runs > 1:  # as many for each thread
             runs = -(-runs // self.threads) * self.threads
@@ -108,13 +109,13 @@ class FastProduct:
         twin._allocate()
         return twin
 
-    def below(self, values: Doubles) -> NDArray[np.float32]:
-        """Go down from (m,) similarities by twice what they may be wrong.
+    def below(self, values: Doubles, queries: slice = slice(None)) -> NDArray[np.float32]:
+        """Go down from (m,) similarities, of some queries or all, by twice what they may be wrong.
 
         An anchor that is truly as similar as one of computed similarity v has a computed
         similarity of at least `below(v)`.
         """
-        lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack)
+        lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack[queries])
         return lowered.astype(np.float32)
 
     def between(self, start: int, stop: int) -> torch.Tensor:

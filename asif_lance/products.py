@@ -14,28 +14,26 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from .blocks import Blocks
+from .compiled import compiles
+from .row_products import pair_products
 from .scales import Doubles
-from .threads import share, thread_count
+from .threads import share
 
 ANCHOR_NORM = 1.01
 """Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
 
 _QUERY_GRID = 2.0**-28
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
+_SHARE = 2**21  # elements of anchors that a thread multiplies with their own queries at a time
+_NEAR = 2**8  # anchors so near one another are read in any order
 _TAKEN = 2**20  # elements of anchors that are multiplied with all queries at a time
-_CACHED = 2**19  # and with their own query alone, by each thread
-_SHARED = 2**22  # from so many on threads share them
-_GATHERED = 2**24  # and gathered at a time, each with those of other queries in its block
-_LONGER = 2  # times as many where coming back to a block is slow
-_DENSE = 16  # one exact product on its own costs about as much as this many in a matrix product
 
 
 def on_grid(vectors: NDArray[np.generic]) -> tuple[NDArray[np.float32], Doubles]:
@@ -74,105 +72,69 @@ def exact_products(
     Returns:
         (p,) float64, and those of the same anchors with `beside`.
     """
-    wide = torch.from_numpy(queries).double()
-    other = None if beside is None else torch.from_numpy(beside)
-    on_accelerator = _home(anchors).type != "cpu"
-    if len(queries) == 1 and not on_accelerator:  # the same, without looking at all anchors
-        return _by_query(wide, other, anchors, rows, indices)
-    seen = np.zeros(len(anchors), dtype=np.bool_)
-    seen[indices] = True
-    distinct = np.flatnonzero(seen)
-    if on_accelerator or len(indices) * _DENSE >= len(distinct) * len(queries):
-        position = (np.cumsum(seen) - 1)[indices]  # as `np.unique` gives it, but without sorting
-        return _by_matrix(wide, other, anchors, distinct, rows, position)
-    return _by_query(wide, other, anchors, rows, indices)
+    wide = np.ascontiguousarray(queries, dtype=np.float64)
+    other = None if beside is None else np.ascontiguousarray(beside)
+    multiply = _by_pair if _readable(anchors.blocks) else _by_matrix
+    found = multiply(wide, other, anchors, rows, indices)
+    return found[0], None if beside is None else found[1]
 
 
-def _by_matrix(
-    wide: torch.Tensor,
-    other: torch.Tensor | None,
-    anchors: Blocks,
-    distinct: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    position: NDArray[np.int64],
-) -> tuple[Doubles, Doubles | None]:
-    """Multiply every query with every distinct anchor, and pick."""
-    products = np.empty(len(rows))
-    beside = None if other is None else np.empty(len(rows))
-    columns = wide if other is None else torch.cat([wide, other[None]])
-    most = max(min(_TAKEN // max(wide.shape[1], 1), len(distinct)), 1)
-    widen = _Widener(anchors.blocks[0], _home(anchors), most)
-    as_they_are = len(anchors.blocks) == 1 and len(distinct) == len(anchors)
-    for start in range(0, len(distinct), most):
-        stop = start + most
-        here = distinct[start:stop]
-        taken = anchors.blocks[0][start:stop] if as_they_are else anchors.take(here)
-        matrix = widen.multiply(widen(taken), columns.T).cpu().numpy()
-        here = np.flatnonzero((position >= start) & (position < stop))
-        products[here] = matrix[position[here] - start, rows[here]]
-        if beside is not None:
-            beside[here] = matrix[position[here] - start, -1]
-    return products, beside
+def _readable(blocks: Sequence[torch.Tensor]) -> bool:
+    """Whether compiled loops can multiply anchors where they lie."""
+    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in blocks) and compiles()
 
 
-def _by_query(
-    wide: torch.Tensor,
-    other: torch.Tensor | None,
+def _by_pair(
+    queries: Doubles,
+    beside: Doubles | None,
     anchors: Blocks,
     rows: NDArray[np.int64],
     indices: NDArray[np.int64],
-) -> tuple[Doubles, Doubles | None]:
-    """Multiply each query with its own anchors only."""
-    found = np.empty((1 if other is None else 2, len(rows)))
-    d, first = wide.shape[1], anchors.blocks[0]
-    most = max(_GATHERED * (_LONGER if anchors.streamed else 1) // max(d, 1), 1)
-    room = first.new_empty((min(most, len(rows)), d))
-    worth = len(rows) * d >= _SHARED and first.device.type == "cpu"
-    threads = thread_count() if worth else 1
-    for begin in range(0, len(rows), most):
-        here = slice(begin, begin + most)
-        taken, place = anchors.take_by_block(indices[here], room, threads)
-        found[:, here] = _of_gathered(taken, place, wide, other, rows[here], threads)
-    return found[0], None if other is None else found[1]
-
-
-def _of_gathered(
-    taken: torch.Tensor,
-    place: torch.Tensor | None,
-    wide: torch.Tensor,
-    other: torch.Tensor | None,
-    own: NDArray[np.int64],
-    threads: int,
 ) -> Doubles:
-    """Multiply (r, d) gathered anchors with the query of each, and in a second row with `other`.
+    """Multiply each anchor where it lies: (1, p), or with another vector beside (2, p)."""
+    order = np.argsort((indices // _NEAR).astype(np.uint16), kind="stable")  # a radix sort
+    indices, owners = indices[order], rows[order]
+    addresses = anchors.addresses(indices)
+    products = np.empty((1 if beside is None else 2, len(rows)))
+    most = max(_SHARE // max(queries.shape[1], 1), 1)
 
-    `place` and `own`, (r,), say where each lies and whose it is; threads share the queries.
-    """
-    found = np.empty((1 if other is None else 2, len(own)))
-    most = max(min(_CACHED // max(taken.shape[1], 1), len(own)), 1)
+    def multiply(starts: Iterator[int]) -> None:
+        for start in starts:
+            at = slice(start, start + most)
+            own = addresses[at], owners[at]
+            pair_products(*own, queries, beside, products[:, at], anchors.dtype)
+            anchors.used(indices[at])
 
-    def multiply(runs: Iterator[tuple[int, int]]) -> None:
-        widen = _Widener(taken, wide.device, most)
-        ordered = taken.new_empty((most, taken.shape[1]))
-        for lo, hi in runs:
-            mine = taken[lo:hi]
-            if place is not None:
-                mine = torch.index_select(taken, 0, place[lo:hi], out=ordered[: hi - lo])
-            mine = widen(mine)
-            found[0, lo:hi] = widen.multiply(mine, wide[int(own[lo])]).numpy()
-            if other is not None:
-                found[1, lo:hi] = widen.multiply(mine, other).numpy()
-
-    share(list(_runs(own, most)), multiply, threads)
+    share(range(0, len(rows), most), multiply)
+    found = np.empty_like(products)
+    found[:, order] = products
     return found
 
 
-def _runs(own: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Cut (r,) queries into runs of one and the same, of at most so many."""
-    cuts = [*np.flatnonzero(np.diff(own, prepend=-1)).tolist(), len(own)]
-    for begin, end in itertools.pairwise(cuts):
-        for lo in range(begin, end, most):
-            yield lo, min(lo + most, end)
+def _by_matrix(
+    queries: Doubles,
+    beside: Doubles | None,
+    anchors: Blocks,
+    rows: NDArray[np.int64],
+    indices: NDArray[np.int64],
+) -> Doubles:
+    """The same by multiplying every query with every distinct anchor, where no loop can."""
+    seen = np.zeros(len(anchors), dtype=np.bool_)
+    seen[indices] = True
+    distinct = np.flatnonzero(seen)
+    position = (np.cumsum(seen) - 1)[indices]  # as `np.unique` gives it, but without sorting
+    columns = torch.from_numpy(queries if beside is None else np.vstack([queries, beside])).T
+    found = np.empty((1 if beside is None else 2, len(rows)))
+    most = max(min(_TAKEN // max(queries.shape[1], 1), len(distinct)), 1)
+    widen = _Widener(anchors.blocks[0], _home(anchors), most)
+    for start in range(0, len(distinct), most):
+        taken = anchors.take(distinct[start : start + most])
+        matrix = widen.multiply(widen(taken), columns).cpu().numpy()
+        here = np.flatnonzero((position >= start) & (position < start + most))
+        at = position[here] - start
+        found[0, here] = matrix[at, rows[here]]
+        found[1:, here] = matrix[at, len(queries) :].T
+    return found
 
 
 def _home(anchors: Blocks) -> torch.device:

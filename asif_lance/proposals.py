@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from .blocks import Blocks
 from .fast_products import FastProduct
+from .reaching import reaching
 from .scales import Doubles, Scale
 from .threads import share
 
-_GROUP = 8  # similarities whose maximum is compared first; divides the padding of runs
-_PENDING = 2**17  # groups that wait to be looked into
 _STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to which
 # proposals cost less; primes, so that repeated captions do not resonate
 _NO_FLOOR = float(np.finfo(np.float32).min)
@@ -71,6 +70,11 @@ class Proposals:
         """Keep the chosen ones, in the order of `chosen` if it holds positions."""
         return Proposals(self.rows[chosen], self.indices[chosen], self.values[chosen])
 
+    def of(self, first: int, last: int) -> Proposals:
+        """Keep those of queries [first, last), which are counted from `first` then."""
+        own = self.where((first <= self.rows) & (self.rows < last))
+        return Proposals(own.rows - first, own.indices, own.values)
+
     def by_query(self) -> Proposals:
         """Sort them by query, otherwise in the order that they have."""
         return self.where(np.argsort(self.rows.astype(np.int16), kind="stable"))  # a radix sort
@@ -105,7 +109,7 @@ class Sheet:
 
 
 class Pool:
-    """The proposals of one batch, trimmed whenever a query has too many.
+    """The proposals of some queries, trimmed whenever one has too many.
 
     Attributes:
         floors: (m,) what the next proposals must reach.
@@ -120,13 +124,13 @@ class Pool:
         Args:
             k: proposals that each query needs.
             below: see `FastProduct.below`.
-            floors: (m,) values below are of no interest; they only rise.
+            floors: (m,) values below are of no interest; they only rise, in place.
             settle: cuts proposals to the exact k best of each query, for when so many are within
                 the error bound (equal anchors, for instance) that trimming cannot.
         """
         self._k, self._below, self._settle = k, below, settle
         self.floors = floors
-        self.safe = np.full(len(floors), _NO_FLOOR, dtype=np.float32)
+        self.safe = no_floors(len(floors))
         self._room = 4 * k + 4096
         self._sizes = np.zeros(len(floors), dtype=np.int64)
         self._parts = [_NONE]
@@ -171,44 +175,44 @@ class Pool:
 
     def _rise(self, kth: Doubles) -> None:
         self.safe = np.maximum(self.safe, self._below(kth))
-        self.floors = np.maximum(self.floors, self.safe)
+        np.maximum(self.floors, self.safe, out=self.floors)
 
 
-def propose(
-    product: FastProduct, table: Table, k: int, settle: Settle, floors: Floats | None
-) -> tuple[Proposals, NDArray[np.bool_]]:
-    """Propose a superset of each query's k best anchors.
+def no_floors(count: int) -> Floats:
+    """Floors that every similarity of so many queries reaches."""
+    return np.full(count, _NO_FLOOR, dtype=np.float32)
+
+
+def propose(product: FastProduct, table: Table, floors: Floats, pools: Sequence[Pool]) -> None:
+    """Put a superset of each query's k best anchors into the pools.
 
     Args:
         product: the batch's similarities.
         table: the anchors.
-        k: at most the number of live anchors.
-        settle: see `Pool`.
-        floors: (m,) guessed, see `guess_floors`; None for no floors.
-
-    Returns:
-        The proposals, and which queries they may not be enough for (their guess was too high).
+        floors: (m,) of all queries, which rise as those of the pools do.
+        pools: each for as many queries after one another as it has floors.
     """
-    start = np.full(product.count, _NO_FLOOR, dtype=np.float32) if floors is None else floors
-    pool = Pool(k, product.below, start, settle)
-    _scan(product, table, pool)
-    kept = pool.trim()
-    return kept, pool.safe < start
-
-
-def _scan(product: FastProduct, table: Table, pool: Pool) -> None:
-    """Put into the pool what reaches its floors."""
 
     def scan(runs: Iterator[tuple[int, int]]) -> None:
-        own, groups = product.twin() if product.threads > 1 else product, _Groups()
+        own = product.twin() if product.threads > 1 else product
         for begin, end in runs:
-            groups.add(own.between(begin, end), pool.floors, begin)
-            if groups.size > _PENDING:
-                pool.add(_live(groups.open(pool.floors), table))
-        if groups.size:
-            pool.add(_live(groups.open(pool.floors), table))
+            found = _live(_reaching(own.between(begin, end), floors, begin), table)
+            first = 0
+            for pool in pools:
+                pool.add(found.of(first, first + len(pool.floors)))
+                first += len(pool.floors)
 
     share(list(_runs(len(table.anchors), product.run)), scan, product.threads)
+
+
+def _reaching(scores: torch.Tensor, floors: Floats, begin: int) -> Proposals:
+    """Propose what reaches its floor of similarities as `FastProduct.between` gives them."""
+    width = scores.shape[1]
+    bar = np.full(width, np.inf, dtype=np.float32)  # padded so that no column without meaning does
+    bar[: len(floors)] = floors
+    positions, values = reaching(scores, bar)
+    anchors = positions // width
+    return Proposals(positions - anchors * width, anchors + begin, values)
 
 
 def _live(found: Proposals, table: Table) -> Proposals:
@@ -259,62 +263,3 @@ def guess_floors(product: FastProduct, table: Table, k: int) -> Guess | None:
     floors = product.below(seen - (seen - product.below(seen)) / 2)
     reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
     return Guess(floors, (reaching / product.count - rank) / len(sample))
-
-
-def _places(mask: torch.Tensor) -> torch.Tensor:
-    """Flat positions of what is true; numpy finds them in a fraction of the time."""
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.view(-1).nonzero().view(-1)
-
-
-class _Groups:
-    """Groups of similarities with one that reaches its query's floor, until they are looked into.
-
-    Comparing the maxima of groups first costs an eighth of comparing all, and looking into many
-    groups at once costs less than run by run. Positions are flat and columns are gathered whole,
-    because that is several times faster than indexing by pairs.
-    """
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.size, self._width = 0, 1
-        self._found: list[tuple[Longs, torch.Tensor, int, int]] = []
-
-    def add(self, scores: torch.Tensor, floors: Floats, begin: int) -> None:
-        """Keep the groups of which some similarity reaches its floor.
-
-        Args:
-            scores: (r, w) as `FastProduct.between` gives them.
-            floors: (m,).
-            begin: index of the first anchor.
-        """
-        self._width = scores.shape[1]
-        grouped = scores.view(_GROUP, -1)
-        peaks = grouped.amax(dim=0).view(-1, self._width)
-        bar = torch.from_numpy(self._bar(floors)).to(scores.device)
-        cells = _places(peaks >= bar)
-        members = grouped.index_select(1, cells).cpu()
-        self._found.append((cells.cpu().numpy(), members, begin, peaks.shape[0]))
-        self.size += cells.shape[0]
-
-    def open(self, floors: Floats) -> Proposals:
-        """Give all similarities that reach the floors, and start anew."""
-        cells = np.concatenate([found[0] for found in self._found])
-        members = torch.cat([found[1] for found in self._found], dim=1)
-        sizes = [len(found[0]) for found in self._found]
-        begin = np.repeat([found[2] for found in self._found], sizes)
-        apart = np.repeat([found[3] for found in self._found], sizes)
-        self._found, self.size = [], 0
-        group, row = np.divmod(cells, self._width)
-        bar = torch.from_numpy(self._bar(floors)[row])
-        hits = _places(members >= bar)
-        place, at = np.divmod(hits.numpy(), max(len(cells), 1))
-        anchor = begin[at] + place * apart[at] + group[at]
-        return Proposals(row[at], anchor, members.view(-1)[hits].numpy())
-
-    def _bar(self, floors: Floats) -> Floats:
-        """Pad floors so that the columns that mean nothing reach none."""
-        bar = np.full(self._width, np.inf, dtype=np.float32)
-        bar[: len(floors)] = floors
-        return bar

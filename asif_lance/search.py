@@ -8,8 +8,9 @@ the caller's order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -20,9 +21,20 @@ from .blocks import Blocks, Matrix
 from .errors import DimensionError, InputError, InvalidVectorError
 from .fast_products import FastProduct, product_types
 from .products import exact_products, on_grid
-from .proposals import Floats, Longs, Proposals, Sheet, Table, guess_floors, propose
+from .proposals import (
+    Floats,
+    Longs,
+    Pool,
+    Proposals,
+    Sheet,
+    Table,
+    guess_floors,
+    no_floors,
+    propose,
+)
 from .records import Neighbors
 from .scales import Doubles, Scale
+from .threads import share
 
 _T = TypeVar("_T", bound=np.generic)
 TieOrder = Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -170,8 +182,24 @@ def _search(batch: _Batch, device: torch.device, *, guess: bool) -> tuple[Double
     if len(batch.table.anchors) <= _SHORTLIST * batch.k:
         return batch.checked(*batch.best(_everything(batch)))
     product, floors = _prepared(batch, device, guess=guess)
-    found, short = propose(product, batch.table, batch.k, batch.settle, floors)
-    values, indices = batch.best(found)
+    parts = batch.parts(product.threads)
+    rising = floors.copy()
+    pools = [
+        Pool(batch.k, partial(product.below, queries=at), rising[at], own.settle)
+        for at, own in parts
+    ]
+    propose(product, batch.table, rising, pools)
+    shape = len(floors), batch.k
+    values, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
+    short = np.empty(len(floors), dtype=np.bool_)
+
+    def finish(numbers: Iterator[int]) -> None:
+        for i in numbers:
+            at, own = parts[i]
+            values[at], indices[at] = own.best(pools[i].trim())
+            short[at] = pools[i].safe < floors[at]
+
+    share(range(len(parts)), finish, product.threads)
     if short.any() and guess:
         values[short], indices[short] = _search(batch.where(short), device, guess=False)
     return batch.checked(values, indices)
@@ -185,9 +213,7 @@ def _everything(batch: _Batch) -> Proposals:
     return Proposals(rows, indices, np.zeros(len(rows), dtype=np.float32))
 
 
-def _prepared(
-    batch: _Batch, device: torch.device, *, guess: bool
-) -> tuple[FastProduct, Floats | None]:
+def _prepared(batch: _Batch, device: torch.device, *, guess: bool) -> tuple[FastProduct, Floats]:
     """Choose the fastest product whose error bound does not let in too many, and its floors."""
     queries, table = torch.from_numpy(batch.queries).to(device), batch.table
     kinds = product_types(len(queries), table.anchors, device)
@@ -196,7 +222,7 @@ def _prepared(
         guessed = guess_floors(product, table, batch.k) if guess else None
         if guessed is not None and guessed.crowding < _CROWDED:
             break
-    return product, None if guessed is None else guessed.floors
+    return product, no_floors(product.count) if guessed is None else guessed.floors
 
 
 @dataclass(frozen=True)
@@ -217,7 +243,13 @@ class _Batch:
     ties: TieOrder
     k: int
 
-    def where(self, chosen: NDArray[np.bool_]) -> _Batch:
+    def parts(self, count: int) -> list[tuple[slice, _Batch]]:
+        """Cut the queries into so many parts, or fewer."""
+        size = -(-len(self.queries) // count)
+        parts = [slice(i, i + size) for i in range(0, len(self.queries), size)]
+        return [(at, self.where(at)) for at in parts]
+
+    def where(self, chosen: NDArray[np.bool_] | slice) -> _Batch:
         """Keep the chosen queries."""
         offset = None if self.offset is None else self.offset[chosen]
         return _Batch(self.queries[chosen], offset, self.table, self.ties, self.k)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 _Item = TypeVar("_Item")
 _MOST = 16  # between operations Python runs one thread at a time
+_HERE = threading.local()
 
 
 def thread_count() -> int:
@@ -35,7 +37,8 @@ def share(
     Args:
         items: what is to be done, independent of one another.
         work: called by each thread, with the iterator that all of them share; it must not wait for
-            another thread. With fewer than two threads or items it is called here and now.
+            another thread. With fewer than two threads or items, or where one of these threads asks
+            (others may be waiting for it), it is called here and now.
         threads: how many; None for `thread_count`.
 
     Raises:
@@ -43,7 +46,7 @@ def share(
     """
     left = iter(items)
     count = min(threads or thread_count(), len(items))
-    if count < 2:
+    if count < 2 or getattr(_HERE, "shares", False):
         return work(left)
     pool = _pool(torch.get_num_threads())
     shares = [pool.submit(work, left) for _ in range(count)]
@@ -58,12 +61,17 @@ def share(
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     count = min(threads, _MOST)
-    prepare = functools.partial(_limit_torch, threads // count)
+    prepare = functools.partial(_prepare, threads // count)
     return ThreadPoolExecutor(count, "asif-lance", initializer=prepare)
 
 
 if hasattr(os, "register_at_fork"):  # only the thread that forks is there in a forked process
     os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _prepare(threads: int) -> None:
+    _HERE.shares = True
+    _limit_torch(threads)
 
 
 def _limit_torch(threads: int) -> None:

@@ -1,6 +1,8 @@
-"""Products of float16 rows with one vector: right to the error that search reckons with."""
+"""Products of rows with vectors: right to the error that search reckons with, or to the bit."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asif_lance import row_products as module
+from asif_lance import compiled
+from asif_lance.compiled import compiles
 from asif_lance.fast_products import float32_error
-from asif_lance.row_products import row_products, widens
+from asif_lance.products import on_grid
+from asif_lance.row_products import pair_products, row_products
 
-pytestmark = pytest.mark.skipif(not widens(), reason="this processor cannot widen float16")
+pytestmark = pytest.mark.skipif(not compiles(), reason="this processor cannot widen float16")
 
 
 @settings(max_examples=100, deadline=None)
@@ -43,8 +47,50 @@ def test_the_smallest_and_largest_numbers_are_widened_as_they_are():
     assert out.tolist() == rows[:, 0].tolist()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    p=st.integers(0, 40),
+    d=st.integers(0, 200),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    beside=st.booleans(),
+)
+def test_products_of_pairs_are_those_of_fractions_rounded_once(seed, p, d, dtype, beside):
+    rng = np.random.default_rng(seed)
+    rows = np.linspace(-1, 1, 7 * d).reshape(7, d) / max(d, 1) + rng.normal(size=(7, d)) * 1e-5
+    rows = rows.astype(dtype)
+    vectors = on_grid(rng.normal(size=(4, d)))[0].astype(float)
+    at, owners = rng.integers(7, size=p), rng.integers(3, size=p)
+    out = np.full((2, p), 7.0)
+    pair_products(
+        rows.ctypes.data + at * rows.strides[0],
+        owners,
+        vectors[:3],
+        vectors[3] if beside else None,
+        out,
+        torch.from_numpy(rows).dtype,
+    )
+    grid = 2**43  # what is lost of a float32 component is below it
+    whole = np.rint(rows[at].astype(float) * grid) / grid
+    for i in range(p):
+        assert out[0, i] == math.fsum(whole[i] * vectors[owners[i]])
+        assert out[1, i] == (math.fsum(whole[i] * vectors[3]) if beside or not d else 7)
+
+
+def test_a_row_that_holds_nan_has_no_product():
+    for dtype in (np.float16, np.float32):
+        rows = np.array([[0.5] * 40, [0.5] * 39 + [np.nan]], dtype=dtype)
+        at = rows.ctypes.data + np.arange(2) * rows.strides[0]
+        out = np.empty((1, 2))
+        ones = np.ones((1, 40))
+        pair_products(at, np.zeros(2, int), ones, None, out, torch.from_numpy(rows).dtype)
+        assert out[0, 0] == 20
+        assert np.isnan(out[0, 1])
+
+
 def test_a_processor_that_cannot_widen_is_told_so(monkeypatch):
-    monkeypatch.setattr(module, "_kernel", lambda: None)
-    assert not widens()
+    monkeypatch.setattr(compiled, "_llvm", lambda: None)
+    monkeypatch.setattr(compiled, "_compiled", compiled._compiled.__wrapped__)
+    assert not compiles()
     with pytest.raises(RuntimeError, match="no instruction that widens"):
         row_products(torch.ones((1, 1), dtype=torch.float16), torch.ones(1), torch.empty(1))

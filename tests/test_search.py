@@ -72,7 +72,6 @@ def small_runs(monkeypatch, request, one_thread):
         "product_types",
         lambda count, *given: types(1, *given) if count == 1 else (kind,),
     )
-    monkeypatch.setattr(proposals, "_PENDING", 3000)
     monkeypatch.setattr(fast_products, "_LONGEST", 320)
     monkeypatch.setattr(fast_products, "_WIDE", 2**11)
 
@@ -126,7 +125,7 @@ def test_a_single_query_is_answered_the_same_where_float16_is_widened_by_torch(
 ):
     anchors, queries = clustered(rng, 6000, 24), vectors(rng, 1, 24)
     expected = exact_top_k(queries, anchors, 100)
-    monkeypatch.setattr(fast_products, "widens", lambda: False)
+    monkeypatch.setattr(fast_products, "compiles", lambda: False)
     assert fast_products.product_types(1, Blocks(anchors), torch.device("cpu")) == (torch.float16,)
     assert_same(exact_top_k(queries, anchors, 100), expected)
 
@@ -140,15 +139,34 @@ def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
         assert value == math.fsum(terms) == sum(rng.permutation(terms))
 
 
+@pytest.mark.parametrize("turned", ["nothing", "queries", "anchors"])
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_products_are_the_same_one_by_one_and_as_a_matrix_product(rng, dtype):
-    anchors, queries = vectors(rng, 500, 100, dtype), unit_queries(vectors(rng, 30, 100))
-    rows, indices = np.repeat(np.arange(30), 500), np.tile(np.arange(500), 30)
-    dense = exact_products(queries, Blocks(anchors), rows, indices)[0]
-    few = rng.permutation(len(rows))[:300]
-    few.sort()
-    alone = exact_products(queries, Blocks(anchors), rows[few], indices[few])[0]
-    np.testing.assert_array_equal(dense[few], alone)
+def test_products_are_the_same_with_and_without_a_compiled_loop(
+    rng, monkeypatch, dtype, threads, turned
+):
+    torch.set_num_threads(threads)
+    monkeypatch.setattr("asif_lance.products._SHARE", 3000)
+    queries = unit_queries(vectors(rng, 30, 100))
+    queries = np.asfortranarray(queries) if turned == "queries" else queries
+    blocks = [vectors(rng, n, 100, dtype) for n in (170, 0, 1, 329)]
+    blocks = Blocks([np.asfortranarray(b) if turned == "anchors" else b for b in blocks])
+    rows, indices = np.sort(rng.integers(30, size=2000)), rng.integers(500, size=2000)
+    given = queries, blocks, rows, indices, queries[3].astype(float)
+    found = exact_products(*given)
+    alone = exact_products(*given[:4])
+    monkeypatch.setattr("asif_lance.products.compiles", lambda: False)
+    expected = exact_products(*given)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(alone[0], expected[0])
+    assert alone[1] is None
+
+
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_there_are_no_products_with_anchors_that_are_not_there(rng, wrong):
+    anchors, queries = Blocks(vectors(rng, 7, 5)), unit_queries(vectors(rng, 1, 5))
+    with pytest.raises(IndexError, match="from 0 to 6"):
+        exact_products(queries, anchors, np.zeros(2, int), np.array([3, wrong]))
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,18 @@ def test_what_nobody_could_share_is_done_here(count, items, threads):
     assert found == [threading.current_thread()] * items
 
 
+def test_one_of_them_that_asks_for_more_does_it_itself(count):
+    found, lock = [], threading.Lock()
+
+    def work(items):
+        for _ in items:
+            with lock:  # for which the others wait meanwhile
+                share(range(10), lambda more: found.extend(more))
+
+    share(range(50), work)
+    assert sorted(found) == sorted([*range(10)] * 50)
+
+
 def test_a_failure_comes_back_and_stops_the_others(count):
     failed, taken = threading.Event(), []
 
