@@ -75,7 +75,7 @@ class Blocks:
     def take(self, indices: NDArray[np.int64]) -> torch.Tensor:
         """Gather single anchors, in any order: (m, d)."""
         taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
-        owner = self._owner(indices)
+        owner = self.owners(indices)
         order = np.argsort(owner, kind="stable")
         cuts = np.flatnonzero(np.diff(owner[order])) + 1
         for here in np.split(order, cuts) if len(order) else []:
@@ -93,7 +93,7 @@ class Blocks:
         """
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f"anchors are numbered from 0 to {len(self) - 1}")
-        owner = self._owner(indices)
+        owner = self.owners(indices)
         first = np.array([block.data_ptr() for block in self.blocks])
         apart = np.array([block.stride(0) * block.element_size() for block in self.blocks])
         found: NDArray[np.int64] = first[owner] + (indices - self.starts[owner]) * apart[owner]
@@ -102,10 +102,11 @@ class Blocks:
     def used(self, indices: NDArray[np.int64]) -> None:
         """Tell that a pass is done with what it read at `addresses`."""
         if self.streamed:
-            for i in np.unique(self._owner(indices)).tolist():
+            for i in np.unique(self.owners(indices)).tolist():
                 self._release(i)
 
-    def _owner(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def owners(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the block of each of (m,) anchors."""
         return np.searchsorted(self.starts, indices, side="right") - 1
 
     def _here(self, indices: NDArray[np.int64]) -> torch.Tensor:

@@ -14,6 +14,7 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -81,7 +82,8 @@ def exact_products(
 
 def _readable(blocks: Sequence[torch.Tensor]) -> bool:
     """Whether compiled loops can multiply anchors where they lie."""
-    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in blocks) and compiles()
+    filled = [b for b in blocks if len(b)]
+    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in filled) and compiles()
 
 
 def _by_pair(
@@ -92,23 +94,37 @@ def _by_pair(
     indices: NDArray[np.int64],
 ) -> Doubles:
     """Multiply each anchor where it lies: (1, p), or with another vector beside (2, p)."""
-    order = np.argsort((indices // _NEAR).astype(np.uint16), kind="stable")  # a radix sort
+    order, parts = _in_turn(anchors, indices, max(_SHARE // max(queries.shape[1], 1), 1))
     indices, owners = indices[order], rows[order]
     addresses = anchors.addresses(indices)
     products = np.empty((1 if beside is None else 2, len(rows)))
-    most = max(_SHARE // max(queries.shape[1], 1), 1)
 
-    def multiply(starts: Iterator[int]) -> None:
-        for start in starts:
-            at = slice(start, start + most)
+    def multiply(parts: Iterator[slice]) -> None:
+        for at in parts:
             own = addresses[at], owners[at]
             pair_products(*own, queries, beside, products[:, at], anchors.dtype)
             anchors.used(indices[at])
 
-    share(range(0, len(rows), most), multiply)
+    share(parts, multiply)
     found = np.empty_like(products)
     found[:, order] = products
     return found
+
+
+def _in_turn(
+    anchors: Blocks, indices: NDArray[np.int64], most: int
+) -> tuple[NDArray[np.int64], list[slice]]:
+    """Order (p,) anchors so that neighbors follow one another, and cut them into parts.
+
+    Blocks that are let go of are read one by one: reading one anchor may map many beside it.
+    """
+    place = anchors.owners(indices) if anchors.streamed else indices // _NEAR
+    order = np.argsort(place.astype(np.uint16), kind="stable")  # 16 bits: a radix sort
+    cuts = np.arange(0, len(indices), most)
+    if anchors.streamed:
+        cuts = np.union1d(cuts, np.flatnonzero(np.diff(place[order])) + 1)
+    ends = itertools.pairwise([*cuts.tolist(), len(indices)])
+    return order, [slice(begin, end) for begin, end in ends]
 
 
 def _by_matrix(

@@ -17,6 +17,7 @@ from asif_lance import fast_products, proposals, search
 from asif_lance.blocks import Blocks
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
 from asif_lance.products import exact_products, on_grid
+from asif_lance.row_products import pair_products
 from asif_lance.scales import Scale
 from asif_lance.search import exact_top_k, unit_queries
 
@@ -139,11 +140,22 @@ def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
         assert value == math.fsum(terms) == sum(rng.permutation(terms))
 
 
+@pytest.fixture
+def multiplied(monkeypatch):
+    """The addresses of each call of the compiled loop."""
+    calls = []
+    monkeypatch.setattr(
+        "asif_lance.products.pair_products",
+        lambda addresses, *given: calls.append(addresses) or pair_products(addresses, *given),
+    )
+    return calls
+
+
 @pytest.mark.parametrize("turned", ["nothing", "queries", "anchors"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_products_are_the_same_with_and_without_a_compiled_loop(
-    rng, monkeypatch, dtype, threads, turned
+    rng, monkeypatch, multiplied, dtype, threads, turned
 ):
     torch.set_num_threads(threads)
     monkeypatch.setattr("asif_lance.products._SHARE", 3000)
@@ -154,12 +166,31 @@ def test_products_are_the_same_with_and_without_a_compiled_loop(
     rows, indices = np.sort(rng.integers(30, size=2000)), rng.integers(500, size=2000)
     given = queries, blocks, rows, indices, queries[3].astype(float)
     found = exact_products(*given)
+    assert bool(multiplied) == (turned != "anchors")
     alone = exact_products(*given[:4])
     monkeypatch.setattr("asif_lance.products.compiles", lambda: False)
     expected = exact_products(*given)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(alone[0], expected[0])
     assert alone[1] is None
+
+
+def test_blocks_that_are_let_go_of_are_multiplied_one_by_one(rng, monkeypatch, multiplied):
+    released = []
+    monkeypatch.setattr("asif_lance.products._SHARE", 100 * 12)
+    arrays = [vectors(rng, n, 12) for n in (170, 0, 1, 329)]
+    queries = unit_queries(vectors(rng, 30, 12))
+    rows, indices = np.sort(rng.integers(30, size=2000)), rng.integers(500, size=2000)
+    found = exact_products(queries, Blocks(arrays, released.append), rows, indices)[0]
+    expected = exact_products(queries, Blocks(arrays), rows, indices)[0]
+    np.testing.assert_array_equal(found, expected)
+    streamed = multiplied[: len(released)]
+    assert released == sorted(released)
+    assert {*released} == {0, 2, 3}
+    for block, addresses in zip(released, streamed, strict=True):
+        away = (addresses - arrays[block].ctypes.data) // arrays[block].strides[0]
+        assert 0 <= away.min() <= away.max() < len(arrays[block])
+        assert len(away) <= 100
 
 
 @pytest.mark.parametrize("wrong", [-1, 7])
