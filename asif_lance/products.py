@@ -66,7 +66,7 @@ def exact_products(
     Args:
         queries: (m, d) on the grid.
         anchors: n anchors.
-        rows: (p,) the query of each pair, ascending.
+        rows: (p,) the query of each pair.
         indices: (p,) the anchor of each pair.
         beside: (d,) one vector more on the grid, or None.
 

@@ -3,7 +3,7 @@
 float32 products of anchors, run by run, are compared with a floor per query; what reaches the
 floor is kept. The floor is guessed from a sample and rises as good anchors are found; it is safe
 if it lies twice the error bound below the k-th best similarity found, which is checked at the end.
- A query whose guess was too high is scanned again from no floor at all. Runs are visited in
+A query whose guess was too high is scanned again from no floor at all. Runs are visited in
 scattered order, so that sorted anchors (each better than the last) cost no more than others.
 """
 
