@@ -40,7 +40,7 @@ from asif_lance.labels import (
     from_vectors,
     named_templates,
 )
-from asif_lance.pictures import Image, encoded
+from asif_lance.pictures import Image, encoded, unfolded
 from asif_lance.predictions import Evidence, Prediction
 from asif_lance.recipes import DEFAULT, Recipe, recipe
 from asif_lance.records import BROUGHT, SPARE, ModelVersion, Neighbors, Reject, RelativeVectors
@@ -178,7 +178,7 @@ class Model:
         """Classify pictures, in order, in batches.
 
         Args:
-            images: paths, or the files' bytes.
+            images: paths, or the files' bytes; a folder stands for the pictures in it and below.
             labels: from `labels` of this very model.
             rejects: gathers the pictures that cannot be used; without it the first one raises.
             batch_size: pictures encoded at once.
@@ -187,7 +187,8 @@ class Model:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
         together = max(min(self.anchors.count // ANCHORS_EACH, SEARCHED), 1)
-        batches = encoded(self.image_encoder, images, rejects, batch_size, together)
+        pictures = unfolded(images, rejects)
+        batches = encoded(self.image_encoder, pictures, rejects, batch_size, together)
         for names, vectors in batches:
             yield from self.classify_vectors(names, vectors, labels)
 

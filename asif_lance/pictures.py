@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from asif_lance.encoders import ImageEncoder, encode_images
 from asif_lance.errors import ImageError
+from asif_lance.images import SUFFIXES
 from asif_lance.records import Reject
 
 Image = str | Path | bytes
@@ -36,6 +38,26 @@ def refuse(image: Image, fault: ImageError, rejects: list[Reject] | None) -> Non
     if rejects is None:
         raise ImageError(f"{name}: {fault.reason}") from fault
     rejects.append(Reject("classify", name, fault.reason))
+
+
+def unfolded(images: Iterable[Image], rejects: list[Reject] | None) -> Iterator[Image]:
+    """Put the pictures of each folder in its place, by name, hidden ones left out.
+
+    Raises:
+        ImageError: a folder holds no picture and there are no `rejects`.
+    """
+    for image in images:
+        # `Path.is_dir` fails where a name is too long or may not be looked at.
+        if isinstance(image, bytes) or not os.path.isdir(image):  # noqa: PTH112
+            yield image
+            continue
+        folder = Path(image)
+        inside = ((path, path.relative_to(folder).parts) for path in folder.rglob("*"))
+        shown = (path for path, names in inside if not any(n.startswith(".") for n in names))
+        found = sorted(path for path in shown if path.suffix.lower() in SUFFIXES)
+        if not found:
+            refuse(image, ImageError("no pictures in this folder"), rejects)
+        yield from found
 
 
 def encoded(

@@ -23,7 +23,7 @@ from asif_lance.encoders import encode_each
 from asif_lance.errors import ImageError, InputError
 from asif_lance.labels import ClassNames, Ensemble, LabelSet
 from asif_lance.model import SEARCHED, Model
-from asif_lance.pictures import Image, as_item, name_of, refuse
+from asif_lance.pictures import Image, as_item, name_of, refuse, unfolded
 from asif_lance.predictions import Prediction, Ranked
 from asif_lance.records import Attribution, EncoderPin, Reject
 
@@ -107,7 +107,7 @@ class Together:
         """Classify pictures, in order, in batches.
 
         Args:
-            images: paths, or the files' bytes.
+            images: paths, or the files' bytes; a folder stands for the pictures in it and below.
             labels: from `labels`.
             rejects: gathers the pictures that some model cannot use; without it the first raises.
 
@@ -115,7 +115,7 @@ class Together:
             ImageError: a picture cannot be used and `rejects` was not given.
             InputError: label sets of other models, or of different labels.
         """
-        items = iter(images)
+        items = unfolded(images, rejects)
         while chunk := list(islice(items, SEARCHED)):
             kept, vectors = self.encode(chunk, rejects=rejects)
             yield from self.classify_vectors([name_of(chunk[i]) for i in kept], vectors, labels)

@@ -79,10 +79,12 @@ def classify(
 ) -> None:
     """Say which label fits each picture best, and on request which pairs decided.
 
+    A folder stands for the pictures in it and further down.
+
     \b
       asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3
       asif-lance classify *.jpg --labels-file classes.txt --model v3 --format json
-      asif-lance classify test/*/*.jpg --labels cat,dog --record --truth-is-folder
+      asif-lance classify test/ --labels cat,dog --record --truth-is-folder
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
     """

@@ -203,6 +203,12 @@ def test_each_part_is_what_the_model_says_alone_and_a_bad_picture_is_told_once(
     for i, model in enumerate(models.values()):
         alone = [p.ranking for p in model.classify(good, labels[i])]
         assert [p.parts[i].ranking for p in found] == alone
+        of_folder = model.classify([pictures / "test"], labels[i], rejects=[])
+        assert [(p.image, p.ranking) for p in of_folder] == [
+            (p.image, p.parts[i].ranking) for p in found
+        ]
+    of_folder = together.classify([pictures / "test"], labels, rejects=[])
+    assert [p.image for p in of_folder] == [p.image for p in found]
     with pytest.raises(ImageError, match=r"broken\.png: "):
         list(together.classify(images, labels))
 
