@@ -18,12 +18,13 @@ from .scales import Doubles, Scale
 from .threads import thread_count
 
 GROUP = 16
-"""Runs and batches are padded to multiples of this; narrower matrix products are slow."""
+"""Runs and batches are padded to multiples of this: narrower matrix products are slow, and
+`reaching` compares so many at a time."""
 
 _WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
 _RUN = 2**20  # similarities held at a time
 _BIGGER = 128  # times as much of both on an accelerator
-_LONGEST = 2**15  # anchors in a run, however few the queries; four times as many there
+_LONGEST = 2**15  # anchors in a run, however few the queries; there four times as many
 _UNIT = 2.0**-24
 _ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-9}
 _NARROWING = 1.01 * 2.0**-9  # of anchors made bfloat16, and of the queries' norm with them

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -85,6 +87,16 @@ def decode_image(data: bytes | Path, *, min_side: int | None = None) -> Image.Im
     if min_side is not None:
         image.draft("RGB", (2 * min_side, 2 * min_side))
     return upright_rgb(image)
+
+
+def shown_files(folder: Path, failed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Files in a folder and below it, by name; hidden ones and hidden folders are left out.
+
+    `failed` is told of each folder that cannot be read.
+    """
+    for here, folders, files in os.walk(folder, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

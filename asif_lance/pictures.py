@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from asif_lance.encoders import ImageEncoder, encode_images
 from asif_lance.errors import ImageError
-from asif_lance.images import SUFFIXES
+from asif_lance.images import SUFFIXES, shown_files
 from asif_lance.records import Reject
 
 Image = str | Path | bytes
@@ -51,10 +51,8 @@ def unfolded(images: Iterable[Image], rejects: list[Reject] | None) -> Iterator[
         if isinstance(image, bytes) or not os.path.isdir(image):  # noqa: PTH112
             yield image
             continue
-        folder = Path(image)
-        inside = ((path, path.relative_to(folder).parts) for path in folder.rglob("*"))
-        shown = (path for path, names in inside if not any(n.startswith(".") for n in names))
-        found = sorted(path for path in shown if path.suffix.lower() in SUFFIXES)
+        files = shown_files(Path(image))
+        found = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
         if not found:
             refuse(image, ImageError("no pictures in this folder"), rejects)
         yield from found

@@ -95,13 +95,13 @@ def _by_pair(
 ) -> Doubles:
     """Multiply each anchor where it lies: (1, p), or with another vector beside (2, p)."""
     order, parts = _in_turn(anchors, indices, max(_SHARE // max(queries.shape[1], 1), 1))
-    indices, owners = indices[order], rows[order]
+    indices, rows = indices[order], rows[order]
     addresses = anchors.addresses(indices)
     products = np.empty((1 if beside is None else 2, len(rows)))
 
     def multiply(parts: Iterator[slice]) -> None:
         for at in parts:
-            own = addresses[at], owners[at]
+            own = addresses[at], rows[at]
             pair_products(*own, queries, beside, products[:, at], anchors.dtype)
             anchors.used(indices[at])
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from asif_lance.columns import SCHEMA, VECTORS, Columns, SourceBatch, sniff_columns
 from asif_lance.errors import SourceError
-from asif_lance.images import SUFFIXES
+from asif_lance.images import SUFFIXES, shown_files
 from asif_lance.records import Reject
 
 # Pictures that people have in folders and that are not read here: told, not passed over.
@@ -43,13 +43,10 @@ def read_folder(path: Path, batch_size: int) -> Iterator[SourceBatch]:
 
 def _folder_entries(path: Path) -> Iterator[Entry]:
     source, failed = printable(path), list[OSError]()
-    for folder, folders, files in os.walk(path.resolve(), onerror=failed.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            file = Path(folder, name)
-            if file.suffix.lower() in SUFFIXES | OTHER_SUFFIXES:
-                item = printable(file.relative_to(path.resolve()))
-                yield _attempt(source, item, _picture, path.resolve(), file)
+    root = path.resolve()
+    for file in shown_files(root, failed.append):
+        if file.suffix.lower() in SUFFIXES | OTHER_SUFFIXES:
+            yield _attempt(source, printable(file.relative_to(root)), _picture, root, file)
     for error in failed:
         item = printable(Path(error.filename))
         yield Reject(source, item, f"unreadable folder ({error.strerror})")
