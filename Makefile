@@ -18,6 +18,7 @@ test: .venv/.installed lint types unit  ## everything that must hold before a ch
 lint:
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types:
 	$(BIN)/python -m mypy

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asif_lance.errors import AsifError
     from asif_lance.ingest import IngestReport, ingest_sources
-    from asif_lance.model import Model
+    from asif_lance.model import Model, Together
     from asif_lance.model import open_model as open
     from asif_lance.store import PairStore
-    from asif_lance.together import Together
 
 __version__ = "0.1.0"
 
@@ -28,12 +27,12 @@ __all__ = ["AsifError", "IngestReport", "Model", "PairStore", "Together", "inges
 
 _HOMES = {
     "AsifError": ("asif_lance.errors", "AsifError"),
-    "IngestReport": ("asif_lance.ingest", "IngestReport"),
-    "Model": ("asif_lance.model", "Model"),
-    "PairStore": ("asif_lance.store", "PairStore"),
-    "Together": ("asif_lance.together", "Together"),
-    "ingest_sources": ("asif_lance.ingest", "ingest_sources"),
-    "open": ("asif_lance.model", "open_model"),
+    "IngestReport": ("asif_lance.ingest.pipeline", "IngestReport"),
+    "Model": ("asif_lance.model.model", "Model"),
+    "PairStore": ("asif_lance.store.pair_store", "PairStore"),
+    "Together": ("asif_lance.model.joint", "Together"),
+    "ingest_sources": ("asif_lance.ingest.pipeline", "ingest_sources"),
+    "open": ("asif_lance.model.opening", "open_model"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Frozen values that the rooms hand to each other. No behaviour beyond derived fields."""
+"""Frozen values that packages hand to each other. No behaviour beyond derived fields."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Arrays by what they hold; a docstring gives the shape.
+BoolArray = NDArray[np.bool_]
+Float16Array = NDArray[np.float16]
+Float32Array = NDArray[np.float32]
+Float64Array = NDArray[np.float64]
+Int64Array = NDArray[np.int64]
 
 #: The encoder name of embeddings that users bring without saying what made them.
 BROUGHT = "vectors"
@@ -68,8 +75,8 @@ class Neighbors:
         similarities: (m, k) float32, descending; equal ones by the anchors' tie order.
     """
 
-    indices: NDArray[np.int64]
-    similarities: NDArray[np.float32]
+    indices: Int64Array
+    similarities: Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,8 @@ class RelativeVectors:
         n: number of anchor positions the indices refer to.
     """
 
-    indices: NDArray[np.int64]
-    values: NDArray[np.float32]
+    indices: Int64Array
+    values: Float32Array
     n: int
 
 

@@ -30,16 +30,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
 import asif_lance
-from asif_lance import plots
-from asif_lance.adapt import adapt, captions_of
-from asif_lance.diagnose import diagnose
 from asif_lance.encoders import text_encoder
-from asif_lance.labelled import per_class
-from asif_lance.labels import Ensemble
-from asif_lance.recipes import DEFAULT, PAPER, RECIPES
-from asif_lance.scaling import scaling
-from asif_lance.sweep import right, scores, sweep
-from asif_lance.tune import Grid, tune
+from asif_lance.evaluation import Grid, adapt, captions_of, diagnose, scaling, tune
+from asif_lance.evaluation import figures as plots
+from asif_lance.evaluation.labelled_pictures import per_class
+from asif_lance.evaluation.sweep import right, scores, sweep
+from asif_lance.model import Ensemble
+from asif_lance.relative import DEFAULT, RECIPES
+from asif_lance.relative.recipes import PAPER
 
 ENSEMBLES: tuple[Ensemble, ...] = ("max", "mean-embedding", "mean-relative")
 TEMPLATES = ("general", "imagenet-7", "lit", "imagenet-80")

@@ -8,11 +8,12 @@ import numpy as np
 from accuracy_sets import Part, TestSet
 from numpy.typing import NDArray
 
-from asif_lance.evaluate import bootstrap
-from asif_lance.labels import Ensemble, Prompts
-from asif_lance.recipes import PAPER, Recipe
+from asif_lance.evaluation import bootstrap
+from asif_lance.evaluation.sweep import right, sweep
+from asif_lance.model import Ensemble, Prompts
 from asif_lance.records import Neighbors
-from asif_lance.sweep import right, sweep
+from asif_lance.relative import Recipe
+from asif_lance.relative.recipes import PAPER
 
 Hits = NDArray[np.bool_]
 

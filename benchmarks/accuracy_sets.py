@@ -22,11 +22,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 import asif_lance
-from asif_lance import stamps
 from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, TextEncoder, encode_images
 from asif_lance.encoders import image_encoder as load_image_encoder
+from asif_lance.evaluation import Labelled, encode_labelled, read_labelled
 from asif_lance.ingest import IngestOptions, ingest_sources
-from asif_lance.labelled import Labelled, encoded, read_labelled
+from asif_lance.ingest import tuxpaint as stamps
 from asif_lance.model import Model
 
 Floats = NDArray[np.float32]
@@ -166,7 +166,7 @@ def labelled(frame: pl.DataFrame, model: Model) -> Labelled:
     """Rows with a label as labelled vectors."""
     vectors = frame["image_vector"].to_numpy().astype(np.float32)
     names, truths = frame["pair_id"].to_list(), frame["label"].to_list()
-    return encoded(model, Labelled(tuple(names), tuple(truths), vectors=vectors))
+    return encode_labelled(model, Labelled(tuple(names), tuple(truths), vectors=vectors))
 
 
 def image_vectors(paths: Sequence[Path], encoder_name: str) -> Floats:
@@ -202,7 +202,7 @@ def mean_captions(frame: pl.DataFrame) -> pl.DataFrame:
 
 def cifar(root: Path, model: Model) -> Labelled:
     """The CIFAR-10 sample."""
-    return encoded(model, read_labelled(root / "data" / "cifar10" / "test-sample.parquet"))
+    return encode_labelled(model, read_labelled(root / "data" / "cifar10" / "test-sample.parquet"))
 
 
 def _unpack(cache: Path, folder: Path) -> None:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, text_encoder
 from asif_lance.errors import EncoderUnavailableError
-from asif_lance.evaluate import hits
-from asif_lance.predictions import Prediction
-from asif_lance.recipes import PAPER, RECIPES, Recipe
-from asif_lance.together import Together
+from asif_lance.evaluation.accuracy import hits
+from asif_lance.model import Prediction, Together
+from asif_lance.relative import RECIPES, Recipe
+from asif_lance.relative.recipes import PAPER
 
 SECOND_IMAGE = "timm/tf_efficientnet_lite2"
 

@@ -21,10 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asif_lance.audit import Audit
+from asif_lance.audit import Audit, report
+from asif_lance.database import RUN_SCHEMAS
 from asif_lance.records import EncoderPin
-from asif_lance.reports import report
-from asif_lance.schema import RUN_SCHEMAS
 from asif_lance.store import PairStore
 
 LABELS, PAIRS, COMMIT = 5, 20, 500  # labels a prediction, pairs a label, predictions a commit

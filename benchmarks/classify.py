@@ -29,9 +29,9 @@ from PIL import Image
 from whatif import Floats, column, drawn, more, shared, unit
 
 import asif_lance
-from asif_lance import indices
 from asif_lance.encoders import encode_images
-from asif_lance.questions import questions
+from asif_lance.indexing import index_tuning as indices
+from asif_lance.indexing import make_trial_queries
 from asif_lance.store import PairStore
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -105,7 +105,7 @@ def main() -> None:
         model = asif_lance.open(f"{home}/db", device="cpu")
         chosen = rng.choice(len(captions), asked.labels, replace=False)
         labels = model.label_vectors({f"label {i}": captions[i] for i in chosen.tolist()})
-        indices.build(model, questions(model), kind="sampled")
+        indices.build_index(model, make_trial_queries(model), kind="sampled")
         sampled = asif_lance.open(f"{home}/db", device="cpu", search="sampled")
         tasks: dict[str, Callable[[], object]] = {
             "encoder alone": lambda: list(encode_images(model.image_encoder, files)),

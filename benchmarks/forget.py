@@ -22,8 +22,8 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from asif_lance import forget as forgetting
-from asif_lance import verify
+from asif_lance.forgetting import execution as forgetting
+from asif_lance.forgetting import verify
 from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
 

@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 from whatif import TEXT, column, drawn, shared, unit
 
 import asif_lance
-from asif_lance import indices
-from asif_lance.choices import Measured
+from asif_lance.anchors import MeasuredSetting
 from asif_lance.errors import DatabaseError
-from asif_lance.labels import from_vectors
-from asif_lance.model import Model
-from asif_lance.questions import Questions, questions
+from asif_lance.indexing import TrialQueries, make_trial_queries
+from asif_lance.indexing import index_tuning as indices
+from asif_lance.model import Model, prompts_from_vectors
 from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
 
@@ -66,7 +65,7 @@ def main() -> None:
         store = fill(f"{folder}/db", image, text, options.pairs)
         model = asif_lance.open(store.uri, device="cpu")
         named = {f"label {i}": vector for i, vector in enumerate(labels)}
-        asked = questions(model, queries, from_vectors(named))
+        asked = make_trial_queries(model, queries, prompts_from_vectors(named))
         shape = f"{options.pairs:,} pairs, d = {options.dimension}, k = 800"
         print(f"{shape}, {len(labels)} labels, {len(queries)} queries, {options.threads} threads")
         for kind in options.kinds:
@@ -111,28 +110,28 @@ def part(vectors: Floats, order: NDArray[np.int64], places: NDArray[np.int64]) -
     return unit(rows)
 
 
-def curve(model: Model, asked: Questions, kind: str, target: float) -> None:
+def curve(model: Model, asked: TrialQueries, kind: str, target: float) -> None:
     """Build one kind of index and print what each of its settings gives."""
     print(
         f"\n{kind:14}{'nprobes':>8}{'cand.':>6}{'sample':>8}{'recall@k':>10}{'agreement':>11}"
         f"{'ms':>8}{'to exact':>10}"
     )
     try:
-        choice = indices.build(model, asked, kind=kind, target=target, told=show)
+        choice = indices.build_index(model, asked, kind=kind, target=target, told=show)
     except DatabaseError as error:
         print(error)
         return
     print(f"{'kept':14}", end="")
     show(choice.measured, indent=0)
-    (built,) = [s for s in indices.status(model.store, "latest") if s.choice == choice]
+    (built,) = [s for s in indices.index_status(model.store, "latest") if s.choice == choice]
     each = built.bytes / max(built.rows, 1)
     print(
         f"built in {choice.seconds:.0f} s, {each:,.0f} bytes a row, {choice.measured.ratio:.1f} x"
     )
-    indices.drop(model.store)
+    indices.drop_index(model.store)
 
 
-def show(measured: Measured, indent: int = 14) -> None:
+def show(measured: MeasuredSetting, indent: int = 14) -> None:
     """Print one setting."""
     at = measured.setting
     print(

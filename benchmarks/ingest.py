@@ -23,8 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from asif_lance.encoders import image_encoder, text_encoder
-from asif_lance.images import decode_image
+from asif_lance.encoders import decode_image, image_encoder, text_encoder
 from asif_lance.ingest import ingest_sources
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"

@@ -23,11 +23,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 import asif_lance
-from asif_lance import runs
-from asif_lance.audit import Audit
+from asif_lance.audit import Audit, recorder, report
 from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.model import Model
-from asif_lance.reports import report
 
 CLASSES = {
     "dog": r"\bdogs?\b|\bpuppy\b",
@@ -97,7 +95,7 @@ def accuracy(model: Model, asked: pl.DataFrame) -> float:
 def record(model: Model, seen: pl.DataFrame) -> None:
     """Classify and record, with the truth and all labels."""
     labels = model.labels(list(CLASSES))
-    with runs.Recorder(model.store, labels, model.recipe, top=None, pairs=50) as run:
+    with recorder.Recorder(model.store, labels, model.recipe, top=None, pairs=50) as run:
         found = model.classify_vectors(seen["pair_id"].to_list(), vectors(seen), labels)
         for prediction, truth in zip(found, seen["truth"], strict=True):
             run.add(prediction, truth=truth)

@@ -26,13 +26,14 @@ import polars as pl
 from numpy.typing import NDArray
 from splits import encoded_images
 
-from asif_lance import stamps
 from asif_lance.encoders import text_encoder
-from asif_lance.evaluate import bootstrap, hits
+from asif_lance.evaluation import bootstrap
+from asif_lance.evaluation.accuracy import hits
 from asif_lance.ingest import ingest_sources
-from asif_lance.labels import DEFAULT_TEMPLATES, from_vectors
-from asif_lance.model import open_model
-from asif_lance.recipes import DEFAULT, PAPER
+from asif_lance.ingest import tuxpaint as stamps
+from asif_lance.model import DEFAULT_TEMPLATES, open_model, prompts_from_vectors
+from asif_lance.relative import DEFAULT
+from asif_lance.relative.recipes import PAPER
 
 Floats = NDArray[np.float32]
 Hits = NDArray[np.bool_]
@@ -192,7 +193,7 @@ def asked(task: Task, recipes: Recipes) -> Iterator[tuple[str, Hits]]:
         names = [str(i) for i in range(len(task.queries))]
         for recipe, how in recipes.items():
             model = open_model(f"{folder}/db", **how)  # type: ignore[arg-type]
-            labels = model.compile(from_vectors(task.labels))
+            labels = model.compile(prompts_from_vectors(task.labels))
             found = model.classify_vectors(names, task.queries, labels)
             if task.top == 1:
                 yield recipe, hits(list(found), task.truths)
@@ -290,7 +291,7 @@ def stamp_tasks(folder: Path, photos: Photos) -> Iterator[Task]:
     texts = {str(p.path): vector for p, vector in zip(pictures, captions, strict=True)}
     labels = prompts(stamps.split(pictures, root).labels)
 
-    def sides(chosen: Sequence[stamps.Picture]) -> tuple[Floats, Floats]:
+    def sides(chosen: Sequence[stamps.StampPicture]) -> tuple[Floats, Floats]:
         names = [str(p.path) for p in chosen]
         return np.stack([images[n] for n in names]), np.stack([texts[n] for n in names])
 

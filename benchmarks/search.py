@@ -30,11 +30,10 @@ import torch
 from lancedb.index import IvfRq
 from numpy.typing import NDArray
 
-from asif_lance.blocks import Blocks
-from asif_lance.fast_products import product_types
-from asif_lance.means import Centre, Distances, Sums, centre_at, mean_of
-from asif_lance.rows import ROWS_PER_FRAGMENT
-from asif_lance.search import exact_top_k, unit_queries
+from asif_lance.database import ROWS_PER_FRAGMENT
+from asif_lance.relative import BlockDistances, BlockSums, Centre, make_centre, mean_of
+from asif_lance.search import Blocks, exact_top_k, unit_queries
+from asif_lance.search.fast_products import product_types
 
 try:
     import faiss
@@ -226,11 +225,11 @@ def centred(
 
     def find() -> Centre:
         live = np.ones(sum(map(len, blocks)), dtype=np.bool_)
-        sums = [Sums.of(block) for block in blocks]
+        sums = [BlockSums.of(block) for block in blocks]
         mean = mean_of(blocks, sums, live)
         both = zip(blocks, sums, strict=True)
-        distances = [Distances.of(block, known, mean) for block, known in both]
-        return centre_at(mean, sums, distances, live)
+        distances = [BlockDistances.of(block, known, mean) for block, known in both]
+        return make_centre(mean, sums, distances, live)
 
     centre = find()
 

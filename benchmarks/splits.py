@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 import asif_lance
-from asif_lance import stamps
 from asif_lance.encoders import encode_images, image_encoder, text_encoder
 from asif_lance.ingest import ingest_sources
-from asif_lance.labels import DEFAULT_TEMPLATES
+from asif_lance.ingest import tuxpaint as stamps
+from asif_lance.model import DEFAULT_TEMPLATES
 
 Vectors = dict[str, NDArray[np.float32]]
 
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"mean {statistics.mean(shares):.1%}, standard deviation {100 * spread:.1f} points")
 
 
-def encoded_images(pictures: Sequence[stamps.Picture]) -> Vectors:
+def encoded_images(pictures: Sequence[stamps.StampPicture]) -> Vectors:
     """Embed pictures with the default encoder: path -> (d,); without those that cannot be read."""
     encoder = image_encoder()
     vectors: Vectors = {}
@@ -88,7 +88,7 @@ def _accuracy(split: stamps.Split, images: Vectors, texts: Vectors, prompts: Vec
 
 
 def _write_pairs(
-    pictures: Sequence[stamps.Picture], images: Vectors, texts: Vectors, path: Path
+    pictures: Sequence[stamps.StampPicture], images: Vectors, texts: Vectors, path: Path
 ) -> None:
     names = [str(p.path) for p in pictures]
     frame = {"pair_id": names, "caption": [p.caption for p in pictures]}

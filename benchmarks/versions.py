@@ -187,10 +187,10 @@ def in_memory(uri: str, options: argparse.Namespace) -> dict[str, list[tuple[flo
 
 def forget_compiled(uri: str) -> None:
     """Remove what is kept of label sets and distances."""
-    from asif_lance.kept_files import DISTANCES, LABEL_SETS, drop_all
+    from asif_lance.database import DISTANCES, LABEL_SETS, drop_caches
 
-    drop_all(uri, LABEL_SETS)
-    drop_all(uri, DISTANCES)
+    drop_caches(uri, LABEL_SETS)
+    drop_caches(uri, DISTANCES)
 
 
 def main() -> None:

@@ -117,11 +117,11 @@ def compare(
 ) -> None:
     """Record a run, then delete and add, in thought and for real, and print the table."""
     import asif_lance
-    from asif_lance import runs, standings
-    from asif_lance.imagined import plus, without
-    from asif_lance.outlook import recorded_changes
+    from asif_lance.audit import recorder
+    from asif_lance.audit import replay as standings
     from asif_lance.records import EncoderPin
     from asif_lance.store import PairStore
+    from asif_lance.whatif import find_recorded_flips, with_pairs, without_pairs
 
     uri = f"{folder}/db"
     pins = EncoderPin("timm/bench", "1", IMAGE), EncoderPin("sentence-transformers/b", "1", TEXT)
@@ -133,7 +133,7 @@ def compare(
     names = [f"image {i}" for i in range(len(images))]
     model = asif_lance.open(uri, recipe_name=asked.recipe, device="cpu")
     begun = time.perf_counter()
-    with runs.Recorder(store, model.label_vectors(labels), model.recipe) as run:
+    with recorder.Recorder(store, model.label_vectors(labels), model.recipe) as run:
         for prediction in model.classify_vectors(names, images, model.label_vectors(labels)):
             run.add(prediction)
     print(
@@ -149,10 +149,12 @@ def compare(
     for what in ("delete", "add"):
         begun = time.perf_counter()
         if what == "delete":
-            after, _ = without(model, gone)
+            after, _ = without_pairs(model, gone)
         else:
-            after, _ = plus(model, new)
-        found = recorded_changes(model, after, standings.load(store, run.run_id, len(labels)))
+            after, _ = with_pairs(model, new)
+        found = find_recorded_flips(
+            model, after, standings.load_replay(store, run.run_id, len(labels))
+        )
         thought = time.perf_counter() - begun
         begun = time.perf_counter()
         if what == "delete":

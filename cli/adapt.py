@@ -25,9 +25,8 @@ from .query import open_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asif_lance.adapt import Adaptation, Task
-    from asif_lance.labels import Prompts
-    from asif_lance.model import Model
+    from asif_lance.evaluation import Adaptation, Task
+    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 
@@ -85,7 +84,7 @@ def adapt(
       asif-lance adapt satellite/ --per-class 1,2,5,10 --template "a satellite image of {}"
       asif-lance adapt satellite/ --per-class 10 --old test/ --keep
     """
-    from asif_lance import adapt as library
+    from asif_lance.evaluation import adaptation as library
 
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe_name", "k", "p")}
     opened = open_model(context, **options)
@@ -101,11 +100,11 @@ def adapt(
     )
     _print(found, output)
     if plot is not None:
-        from asif_lance import plots
+        from asif_lance.evaluation import figures
 
-        plots.save(plots.adaptation_figure(found, 1 / len(prompts.names)), plot)
+        figures.save(figures.adaptation_figure(found, 1 / len(prompts.names)), plot)
     if keep:
-        report = library.keep(
+        report = library.add_pairs(
             opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
         )
         made = report.version or opened.store.version()
@@ -117,7 +116,7 @@ def _captions(
     model: Model, prompts: Prompts, asked: dict[str, Any], caption: str | None
 ) -> tuple[list[str], Any]:
     """Each class's caption and its embedding; label vectors stand for themselves."""
-    from asif_lance.adapt import captions_of
+    from asif_lance.evaluation import captions_of
 
     if asked["label_vectors"] is not None:
         if caption is not None:

@@ -13,9 +13,9 @@ from .output import megabytes, note, print_json, print_table
 @click.pass_obj
 def info(context: Context, output: str) -> None:
     """Show what is in the database: encoders, versions, pairs, size."""
-    from asif_lance import retention
+    from asif_lance.store import maintenance
 
-    found = retention.info(open_store(context))
+    found = maintenance.info(open_store(context))
     facts = {
         "database": found.uri,
         "image encoder": f"{found.image.name} ({found.image.dimension}-d)",
@@ -41,9 +41,9 @@ def info(context: Context, output: str) -> None:
 @click.pass_obj
 def optimize(context: Context) -> None:
     """Compact small fragments, bring indices up to date, free what no version needs."""
-    from asif_lance import retention
+    from asif_lance.store import maintenance
 
-    done = retention.optimize(open_store(context))
+    done = maintenance.optimize(open_store(context))
     note(
         f"{done.fragments_before} fragments are {done.fragments_after} now; "
         f"{megabytes(done.bytes_before)} are {megabytes(done.bytes_after)}"
@@ -54,9 +54,9 @@ def optimize(context: Context) -> None:
 @click.pass_obj
 def migrate(context: Context) -> None:
     """Bring a database that an older release made to this release's schema."""
-    from asif_lance.schema import migrate as run
+    from asif_lance.database import run_migrations
 
-    applied = run(context.db)
+    applied = run_migrations(context.db)
     for name in applied:
         note(f"applied {name}")
     if not applied:

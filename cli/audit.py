@@ -96,7 +96,7 @@ def audit(
 
 
 def _list_reports(output: str) -> None:
-    from asif_lance.reports import REPORTS
+    from asif_lance.audit import REPORTS
 
     if output == "json":
         for one in REPORTS:
@@ -106,7 +106,7 @@ def _list_reports(output: str) -> None:
 
 
 def _shown_sql(name: str) -> str:
-    from asif_lance import reports
+    from asif_lance.audit import reports
 
     chosen = reports.report(name)
     note(chosen.question)

@@ -23,11 +23,8 @@ from .query import open_model, read_labels
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
-    from asif_lance.labels import LabelSet
-    from asif_lance.model import Model
-    from asif_lance.predictions import Prediction
+    from asif_lance.model import JointPrediction, LabelSet, Model, Prediction
     from asif_lance.records import Attribution, Reject
-    from asif_lance.together import JointPrediction
 
 
 @click.command()
@@ -122,7 +119,7 @@ def _predict(
 ) -> Iterable[Prediction]:
     if vectors is None:
         return model.classify(images, label_set, rejects=rejects)
-    from asif_lance.brought import read_vectors
+    from asif_lance.encoders import read_vectors
 
     ids, matrix = read_vectors(vectors)
     return model.classify_vectors(ids, matrix, label_set)
@@ -136,7 +133,7 @@ def _recorded(
     truth_is_folder: bool,
 ) -> Iterator[Prediction]:
     """The same predictions, written down on their way."""
-    from asif_lance.runs import Recorder
+    from asif_lance.audit.recorder import Recorder
 
     with Recorder(model.store, label_set, model.recipe, **limits) as run:
         for prediction in predictions:

@@ -17,8 +17,8 @@ from .options import Context, device_option
 from .output import note, print_table
 
 if TYPE_CHECKING:
-    from asif_lance.predictions import Prediction
-    from asif_lance.stamps import Picture, Split
+    from asif_lance.ingest.tuxpaint import Split, StampPicture
+    from asif_lance.model import Prediction
 
 DRIVERS = """\
 SELECT caption, count(*) AS predictions, sum(contribution) AS weight
@@ -79,19 +79,21 @@ class _Story:
         note(f"  asif-lance classify {self.folder / picture} --labels bird,fruit --explain 3")
 
     def gather(self, pictures: Path | None, salt: str) -> Split:
-        from asif_lance import stamps
+        from asif_lance.ingest import tuxpaint
 
         with _step("pictures"):
-            root = pictures or stamps.fetch(self.folder / "stamps")
-            found = stamps.pictures_of_folder(root) if pictures else stamps.pictures_of_stamps(root)
-            split = stamps.split(found, root, salt=salt)
-            stamps.copy_held_out(split.held_out, self.folder / "held-out")
+            root = pictures or tuxpaint.fetch(self.folder / "stamps")
+            found = (
+                tuxpaint.pictures_of_folder(root) if pictures else tuxpaint.pictures_of_stamps(root)
+            )
+            split = tuxpaint.split(found, root, salt=salt)
+            tuxpaint.copy_held_out(split.held_out, self.folder / "held-out")
         note(f"  {len(split.anchors)} pairs for the model, {len(split.held_out)} pictures held out")
         return split
 
     def ingest(self, split: Split) -> None:
         from asif_lance.ingest import IngestOptions, ingest_sources
-        from asif_lance.stamps import LICENSE, write_manifest
+        from asif_lance.ingest.tuxpaint import LICENSE, write_manifest
 
         shutil.rmtree(self.database, ignore_errors=True)
         manifest = self.folder / "anchors.csv"
@@ -103,8 +105,8 @@ class _Story:
         note(f"  {report.added} pairs are model v1; {len(report.rejects)} rejected")
 
     def classify(self, split: Split, version: str) -> list[Prediction]:
+        from asif_lance.audit.recorder import Recorder
         from asif_lance.model import open_model
-        from asif_lance.runs import Recorder
 
         with _step(f"classify with {version}"):
             model = open_model(self.database, version, device=self.device)
@@ -190,8 +192,8 @@ def _print_accuracy(split: Split, predictions: Sequence[Prediction]) -> None:
     )
 
 
-def _class_to_withdraw(pictures: Sequence[Picture]) -> str:
-    from asif_lance.stamps import WITHDRAWN
+def _class_to_withdraw(pictures: Sequence[StampPicture]) -> str:
+    from asif_lance.ingest.tuxpaint import WITHDRAWN
 
     names = [p.label for p in pictures]
     return WITHDRAWN if WITHDRAWN in names else max(sorted(set(names)), key=names.count)

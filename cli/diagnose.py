@@ -14,7 +14,7 @@ from .output import print_json, print_table
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
-    from asif_lance.diagnose import Diagnosis
+    from asif_lance.evaluation import Diagnosis
 
 
 @click.command()
@@ -47,7 +47,7 @@ def diagnose(
       asif-lance diagnose --plot pairs.png
       asif-lance diagnose --labels-file classes.txt --model v3
     """
-    from asif_lance import diagnose as library
+    from asif_lance.evaluation import diagnosis as library
 
     opened = open_model(context, model=model, device=device)
     asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
@@ -55,9 +55,9 @@ def diagnose(
     found = library.diagnose(opened, prompts, probes=probes, seed=seed)
     print_json(asdict(found)) if output == "json" else _print(found)
     if plot is not None:
-        from asif_lance import plots
+        from asif_lance.evaluation import figures
 
-        plots.save(plots.diagnosis_figure(found), plot)
+        figures.save(figures.diagnosis_figure(found), plot)
 
 
 def _print(found: Diagnosis) -> None:

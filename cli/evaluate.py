@@ -25,15 +25,9 @@ from .query import open_model, read_names
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from asif_lance.evaluate import Accuracy, Comparison, Evaluation
-    from asif_lance.labelled import Labelled
-    from asif_lance.model import Model
-    from asif_lance.predictions import Prediction
-    from asif_lance.records import Reject
-    from asif_lance.together import Together
+    from asif_lance.evaluation import Accuracy, Evaluation, Labelled, PairedComparison
+    from asif_lance.model import Model, Prediction, Together
+    from asif_lance.records import BoolArray, Reject
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
@@ -83,7 +77,7 @@ def evaluate(
       asif-lance evaluate test.parquet --label-vectors labels.parquet --plot result.png
       asif-lance evaluate test/ --with larger-encoders.lancedb
     """
-    from asif_lance import evaluate as library
+    from asif_lance.evaluation import accuracy as library
 
     given = {name: arguments.pop(name) for name in _MODEL}
     if others:
@@ -105,7 +99,7 @@ def evaluate(
     if clip is not None:
         hits = library.hits(answers[0], labelled.truths)
         theirs = _clip_hits(clip, opened[0], labelled, labels, given["device"])
-        against.append(library.compared((found[0].model, clip), hits, theirs))
+        against.append(library.compare_hits((found[0].model, clip), hits, theirs))
     for comparison in against:
         print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
     if plot is not None:
@@ -117,8 +111,8 @@ def _evaluate_together(
     together: Together, pictures: Path, arguments: dict[str, Any], output: str
 ) -> None:
     """Each database alone, then all together, compared with each on the same pictures."""
-    from asif_lance import evaluate as library
-    from asif_lance.labelled import read_labelled
+    from asif_lance.evaluation import accuracy as library
+    from asif_lance.evaluation import read_labelled
 
     labelled = read_labelled(pictures)
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
@@ -135,16 +129,16 @@ def _evaluate_together(
         print_json(asdict(one)) if output == "json" else _print_evaluation(one)
     joint = library.hits(answers, truths)
     for name, own in zip(names, parts, strict=True):
-        comparison = library.compared((name, "together"), library.hits(own, truths), joint)
+        comparison = library.compare_hits((name, "together"), library.hits(own, truths), joint)
         print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
     tell(rejects)
 
 
 def _clip_hits(
     name: str, model: Model, labelled: Labelled, labels: dict[str, Any], device: str
-) -> NDArray[np.bool_]:
+) -> BoolArray:
     """What a CLIP gets right, asked with the same names and templates."""
-    from asif_lance.clip import clip_hits
+    from asif_lance.evaluation.clip_baseline import clip_hits
 
     if labels["label_vectors"] is not None:
         raise click.UsageError("--clip needs label names, not --label-vectors")
@@ -157,10 +151,10 @@ def _clip_hits(
 def _draw(
     found: Evaluation, predictions: Sequence[Prediction], truths: Sequence[str], plot: Path
 ) -> None:
-    from asif_lance import plots
+    from asif_lance.evaluation import figures
 
     answers = Counter(zip(truths, (p.label for p in predictions), strict=True))
-    plots.save(plots.evaluation_figure(found, answers), plot)
+    figures.save(figures.evaluation_figure(found, answers), plot)
 
 
 def _print_evaluation(found: Accuracy) -> None:
@@ -186,7 +180,7 @@ def _print_evaluation(found: Accuracy) -> None:
     click.echo()
 
 
-def _print_comparison(found: Comparison) -> None:
+def _print_comparison(found: PairedComparison) -> None:
     low, high = found.interval
     click.echo(
         f"{found.second} against {found.first}: {found.difference:+.1%} "

@@ -12,7 +12,7 @@ from .output import note
 from .query import open_model, read_names
 
 if TYPE_CHECKING:
-    from asif_lance.predictions import Prediction
+    from asif_lance.model import Prediction
 
 
 @click.command()
@@ -70,7 +70,7 @@ def explain(
 
 def _drawn(output: Path, prediction: Prediction, image: Path, pairs: int) -> bytes:
     if output.suffix.lower() == ".png":
-        from asif_lance.poster import explain_png
+        from asif_lance.explain.png import explain_png
 
         return explain_png(prediction, image, pairs=pairs)
     from asif_lance.explain import explain_page

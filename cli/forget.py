@@ -12,8 +12,7 @@ from .options import Context, format_option, need_ids_or_where, open_store, pair
 from .output import megabytes, note, print_json, print_table
 
 if TYPE_CHECKING:
-    from asif_lance.forget import ForgetPlan, VerifyReport
-    from asif_lance.receipts import Receipt
+    from asif_lance.forgetting import ForgetPlan, Receipt, VerifyReport
 
 
 @click.command()
@@ -46,7 +45,7 @@ def forget(
       asif-lance forget --where "license = 'CC-BY-NC'" --dry-run
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
-    from asif_lance import forget as library
+    from asif_lance.store import forget as library
 
     store = open_store(context)
     if receipt_id is not None:

@@ -83,11 +83,11 @@ def prune(
     \b
       asif-lance versions prune --keep-last 5 --older-than 90d
     """
-    from asif_lance import retention
+    from asif_lance.store import maintenance
 
     store = open_store(context)
     rules: Any = {"keep_last": keep_last, "keep_tagged": keep_tagged, "older_than": older_than}
-    names = retention.prunable(store, **rules)
+    names = maintenance.prunable_versions(store, **rules)
     if not names:
         note("nothing to drop")
         return
@@ -96,7 +96,7 @@ def prune(
         return
     if not yes:
         click.confirm("They cannot be brought back. Drop them?", abort=True, err=True)
-    done = retention.prune(store, **rules)
+    done = maintenance.prune_versions(store, **rules)
     note(f"dropped {len(done.dropped)} versions, freed {megabytes(done.bytes_freed)}")
 
 
@@ -153,9 +153,9 @@ def diff(
 
 
 def _print_pairs(store: PairStore, version: str, kind: str, ids: Sequence[str]) -> None:
-    from asif_lance.diff import rows_of
+    from asif_lance.database import rows_by_id
 
-    pairs = rows_of(store.dataset(version), ids).to_pylist()
+    pairs = rows_by_id(store.dataset(version), ids).to_pylist()
     columns = ("pair_id", "caption", "image_uri", "source", "license")
     table = [[p[c] or "" for c in columns] for p in pairs]
     print_table([kind, *columns[1:]], table)

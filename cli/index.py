@@ -20,10 +20,9 @@ from .output import megabytes, note, print_json, print_table
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
-    from asif_lance.choices import Choice, Measured
-    from asif_lance.indices import Status
+    from asif_lance.anchors import MeasuredSetting, SearchChoice
+    from asif_lance.indexing import IndexStatus, TrialQueries
     from asif_lance.model import Model
-    from asif_lance.questions import Questions
 
 _COLUMNS = ("nprobes", "candidates", "fraction", "recall", "agreement", "times faster", "ms")
 
@@ -95,12 +94,12 @@ def build(
         for name in ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
     }
     model = open_model(context, **options)
-    from asif_lance import indices
+    from asif_lance.indexing import index_tuning
 
     asked = _questions(model, arguments)
     note(f"measured on {asked.asked}")
-    found: list[Measured] = []
-    choice = indices.build(model, asked, kind=kind, target=agreement, told=found.append)
+    found: list[MeasuredSetting] = []
+    choice = index_tuning.build_index(model, asked, kind=kind, target=agreement, told=found.append)
     if output == "json":
         print_json(_choice_json(choice))
         return
@@ -114,9 +113,9 @@ def build(
 @click.pass_obj
 def status(context: Context, model: str, output: str) -> None:
     """Show what a version can be searched with beside exact search, and how well that does."""
-    from asif_lance import indices
+    from asif_lance.indexing import index_tuning
 
-    found = indices.status(open_store(context), model)
+    found = index_tuning.index_status(open_store(context), model)
     for each in found:
         if output == "json":
             choice = None if each.choice is None else _choice_json(each.choice)
@@ -132,41 +131,43 @@ def status(context: Context, model: str, output: str) -> None:
 @click.pass_obj
 def drop(context: Context) -> None:
     """Take index and settings away from the newest version."""
-    from asif_lance import indices
+    from asif_lance.indexing import index_tuning
 
-    gone = indices.drop(open_store(context))
+    gone = index_tuning.drop_index(open_store(context))
     note(f"dropped: {', '.join(gone) or 'nothing was there'}")
 
 
-def _questions(model: Model, arguments: dict[str, Any]) -> Questions:
-    from asif_lance.questions import questions, recorded
+def _questions(model: Model, arguments: dict[str, Any]) -> TrialQueries:
+    from asif_lance.indexing import make_trial_queries, replayed_queries
 
     labelled = any(arguments[name] for name in LABEL_OPTIONS[:-1])
     if arguments["run"]:
         if labelled or arguments["queries"]:
             raise click.UsageError("a --run has queries and labels of its own")
-        return recorded(model, arguments["run"])
+        return replayed_queries(model, arguments["run"])
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
     prompts = read_prompts(model, **asked) if labelled else None
-    return questions(model, _vectors(arguments["queries"]), prompts, count=arguments["sample"])
+    return make_trial_queries(
+        model, _vectors(arguments["queries"]), prompts, count=arguments["sample"]
+    )
 
 
 def _vectors(path: Path | None) -> Any:
     if path is None:
         return None
-    from asif_lance.brought import read_vectors
+    from asif_lance.encoders import read_vectors
 
     return read_vectors(path)[1]
 
 
-def _row(measured: Measured) -> tuple[object, ...]:
+def _row(measured: MeasuredSetting) -> tuple[object, ...]:
     setting = measured.setting
     figures = measured.recall, measured.agreement, measured.ratio, measured.milliseconds
     return (setting.nprobes, setting.candidates, setting.fraction, *figures)
 
 
-def _told(choice: Choice) -> str:
-    from asif_lance.agreement import at_least
+def _told(choice: SearchChoice) -> str:
+    from asif_lance.indexing import at_least
 
     measured, setting = choice.measured, choice.setting
     where = (
@@ -182,7 +183,7 @@ def _told(choice: Choice) -> str:
     )
 
 
-def _print_status(each: Status) -> None:
+def _print_status(each: IndexStatus) -> None:
     if each.search == "index":
         size = megabytes(each.bytes)
         click.echo(f"{each.version}: index over {each.rows:,} pairs, {size}; {each.later:,} later")
@@ -193,10 +194,10 @@ def _print_status(each: Status) -> None:
     click.echo(f"measured on {each.choice.version} with {each.choice.asked}")
 
 
-def _choice_json(choice: Choice) -> dict[str, Any]:
+def _choice_json(choice: SearchChoice) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from asif_lance.agreement import at_least
+    from asif_lance.indexing import at_least
 
     low = at_least(choice.measured.agreement, choice.queries)
     return {**asdict(choice), "agreement_at_least": low}

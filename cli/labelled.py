@@ -14,9 +14,8 @@ from .output import note
 from .query import read_prompts
 
 if TYPE_CHECKING:
-    from asif_lance.labelled import Labelled
-    from asif_lance.labels import Prompts
-    from asif_lance.model import Model
+    from asif_lance.evaluation import Labelled
+    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 
@@ -60,9 +59,9 @@ def ask(
     model: Model, pictures: Path, arguments: dict[str, Any], rejects: list[Reject]
 ) -> tuple[Labelled, Prompts]:
     """The labelled pictures, encoded, and the prompts; the options are taken out of `arguments`."""
-    from asif_lance.labelled import encoded, read_labelled
+    from asif_lance.evaluation import encode_labelled, read_labelled
 
-    labelled = encoded(model, read_labelled(pictures), rejects)
+    labelled = encode_labelled(model, read_labelled(pictures), rejects)
     options = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     return labelled, read_prompts(model, **options, otherwise=labelled.classes)
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from asif_lance.recipes import DEFAULT, RECIPES
-
 from .output import note
 
 if TYPE_CHECKING:
@@ -131,8 +129,8 @@ recipe_option = click.option(
     "--recipe",
     "recipe_name",
     metavar="NAME",
-    help=f"How vectors are compared: {', '.join(RECIPES)}. "
-    f"[default: as tune stored with the version, else {DEFAULT}]",
+    help="How vectors are compared: paper, centred. "
+    "[default: as tune stored with the version, else centred]",
 )
 
 model_options = several(

@@ -47,10 +47,10 @@ def prune(
       asif-lance prune --unused-in r20261124-101500-5ab1f4c0d2e3 --agreement 0.995
       asif-lance prune --keep 100000
     """
-    from asif_lance.prune import prunable
+    from asif_lance.whatif import prunable_pairs
 
     store = open_store(context)
-    found = prunable(store, run_ids, agreement=agreement, keep=keep)
+    found = prunable_pairs(store, run_ids, agreement=agreement, keep=keep)
     version = found.version
     if found.gone and not dry_run:
         message = f"{found.agreement:.1%} of {found.predictions} recorded predictions agree"

@@ -18,8 +18,7 @@ from .options import (
 from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from asif_lance.labels import ClassNames, LabelSet, Prompts
-    from asif_lance.model import Model
+    from asif_lance.model import ClassNames, LabelSet, Model, Prompts
 
 
 @click.command()
@@ -87,7 +86,7 @@ def open_model(
     search: Any = "exact",
 ) -> Model:
     """The model that `model_options` describe."""
-    from asif_lance import model as library
+    from asif_lance.model import opening as library
 
     opened = library.open_model(
         context.db,
@@ -128,17 +127,17 @@ def read_prompts(
     if label_vectors is not None:
         if templates or template_set:
             raise click.UsageError("--template needs label names, not --label-vectors")
-        from asif_lance.brought import read_label_vectors
-        from asif_lance.labels import from_vectors
+        from asif_lance.encoders import read_label_vectors
+        from asif_lance.model import prompts_from_vectors
 
-        return from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
+        return prompts_from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
     names = read_names(labels, labels_file) if given else otherwise
     return model.prompts(names, chosen_templates(templates, template_set), ensemble)
 
 
 def read_names(labels: str | None, labels_file: Path | None) -> ClassNames:
     """The classes of `--labels` or `--labels-file`."""
-    from asif_lance.prompts import read_class_names
+    from asif_lance.model import read_class_names
 
     if labels is not None:
         return [name.strip() for name in labels.split(",")]

@@ -12,7 +12,7 @@ from .options import Age, Context, format_option, open_store
 from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from asif_lance.runs import Keeping
+    from asif_lance.audit import RetentionRule
 
 
 @click.group(invoke_without_command=True)
@@ -25,7 +25,7 @@ def runs(ctx: click.Context, output: str) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from asif_lance.runs import runs as recorded
+    from asif_lance.audit import list_runs as recorded
 
     context: Context = ctx.obj
     found = [asdict(run) for run in recorded(open_store(context))]
@@ -55,18 +55,18 @@ def keep(
     \b
       asif-lance runs keep --last 20 --younger-than 90d
     """
-    from asif_lance import runs as library
+    from asif_lance.audit import runs as library
 
-    rule = library.Keeping(last, younger_than)
+    rule = library.RetentionRule(last, younger_than)
     if everything and not rule.everything:
         raise click.UsageError("--everything goes with neither --last nor --younger-than")
     store = open_store(context)
     if everything or not rule.everything:
-        library.keep(store, rule)
-    note(f"kept: {_in_words(library.keeping(store))}")
+        library.set_retention(store, rule)
+    note(f"kept: {_in_words(library.retention_rule(store))}")
 
 
-def _in_words(rule: Keeping) -> str:
+def _in_words(rule: RetentionRule) -> str:
     last = rule.last and ("the newest run" if rule.last == 1 else f"the newest {rule.last} runs")
     young = rule.younger_than and f"runs younger than {_age(rule.younger_than)}"
     return " and ".join(part for part in (last, young) if part) or "all runs"
@@ -91,9 +91,9 @@ def prune(context: Context, keep_last: int | None, older_than: timedelta | None)
     \b
       asif-lance runs prune --older-than 90d
     """
-    from asif_lance import runs as library
+    from asif_lance.audit import runs as library
 
     if keep_last is None and older_than is None:
         raise click.UsageError("give --keep-last or --older-than")
-    gone = library.prune(open_store(context), keep_last=keep_last, older_than=older_than)
+    gone = library.prune_runs(open_store(context), keep_last=keep_last, older_than=older_than)
     note(f"dropped {len(gone)} runs")

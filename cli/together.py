@@ -12,8 +12,7 @@ from .options import Context, chosen_templates
 from .query import open_model, read_names
 
 if TYPE_CHECKING:
-    from asif_lance.labels import LabelSet
-    from asif_lance.together import Together
+    from asif_lance.model import LabelSet, Together
 
 with_option = click.option(
     "--with",
@@ -35,7 +34,7 @@ def open_together(
     context: Context, others: Sequence[str], *, model: str | None, **arguments: Any
 ) -> Together:
     """The databases of `--db` and `--with`, each at its own version, named `DB@V`."""
-    from asif_lance.together import Together
+    from asif_lance.model import Together
 
     opened = {}
     for db, version in [(context.db, model), *map(_database_and_version, others)]:

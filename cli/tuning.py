@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.recipes import spelled
-
 from .labelled import (
     Numbers,
     ask,
@@ -26,8 +24,8 @@ from .output import note, print_json, print_table
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
+    from asif_lance.evaluation import Confirmation, TriedSetting, Tuning
     from asif_lance.records import Reject
-    from asif_lance.tune import Choice, Confirmed, Tuning
 
 #: Choices that are shown to people; JSON has all.
 SHOWN = 10
@@ -111,7 +109,7 @@ def tune(
       asif-lance tune validation/ --try-templates single --try-templates general
       asif-lance tune validation.parquet --per-side --plot heat.png
     """
-    from asif_lance import tune as library
+    from asif_lance.evaluation import tuning as library
 
     opened = open_model(context, model=model, device=device)
     rejects: list[Reject] = []
@@ -129,11 +127,11 @@ def tune(
     found = library.tune(opened, labelled, (prompts, *others), grid, holdout=holdout, seed=seed)
     print_json(_summary(found)) if output == "json" else _print_tuning(found)
     if plot is not None:
-        from asif_lance import plots
+        from asif_lance.evaluation import figures
 
-        plots.save(plots.tuning_figure(found), plot)
+        figures.save(figures.tuning_figure(found), plot)
     if store:
-        library.keep(opened, found)
+        library.store_best(opened, found)
         note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
     tell(rejects)
 
@@ -184,7 +182,7 @@ def scaling(
       asif-lance scaling validation/ --plot growth.png
       asif-lance scaling test.parquet --setting 800,200:4,2 --sizes 1000,2000,4000
     """
-    from asif_lance import scaling as library
+    from asif_lance.evaluation import scaling_curve as library
 
     opened = open_model(context, model=model, device=device, recipe_name=recipe_name)
     rejects: list[Reject] = []
@@ -198,15 +196,24 @@ def scaling(
     else:
         _print_points(points)
     if plot is not None:
-        from asif_lance import plots
+        from asif_lance.evaluation import figures
 
-        plots.save(plots.scaling_figure(points, 1 / len(prompts.names)), plot)
+        figures.save(figures.scaling_figure(points, 1 / len(prompts.names)), plot)
     tell(rejects)
 
 
 def _print_points(points: Any) -> None:
+    from asif_lance.relative import format_sides
+
     rows = [
-        (p.pairs, spelled(p.k), spelled(p.p), f"{p.mean:.1%}", f"{p.deviation:.1%}", len(p.top_1))
+        (
+            p.pairs,
+            format_sides(p.k),
+            format_sides(p.p),
+            f"{p.mean:.1%}",
+            f"{p.deviation:.1%}",
+            len(p.top_1),
+        )
         for p in points
     ]
     print_table(["pairs", "k", "p", "top-1", "±", "repetitions"], rows)
@@ -237,22 +244,24 @@ def _print_tuning(found: Tuning) -> None:
         _print_confirmed("on held-out pictures", found.held_out)
 
 
-def _row(choice: Choice) -> tuple[object, ...]:
+def _row(choice: TriedSetting) -> tuple[object, ...]:
+    from asif_lance.relative import format_sides
+
     share = f"{choice.top_1:.1%}"
-    both = spelled(choice.k), spelled(choice.p)
+    both = format_sides(choice.k), format_sides(choice.p)
     return choice.recipe, *both, choice.templates, choice.ensemble, share
 
 
 def _template_options(templates: str) -> str:
     """The options that ask so again."""
-    from asif_lance.labels import named_templates
+    from asif_lance.model import resolve_templates
 
     if "{}" not in templates:
         return f" --templates {templates}" if templates else ""
-    return "".join(f" --template {shlex.quote(own)}" for own in named_templates(templates)[0])
+    return "".join(f" --template {shlex.quote(own)}" for own in resolve_templates(templates)[0])
 
 
-def _print_confirmed(where: str, found: Confirmed) -> None:
+def _print_confirmed(where: str, found: Confirmation) -> None:
     low, high = found.interval
     least, most = found.difference_interval
     click.echo(

@@ -25,14 +25,10 @@ from .output import note, print_json, print_table
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from asif_lance.labels import Prompts
-    from asif_lance.model import Model
-    from asif_lance.records import Reject
-    from asif_lance.runs import Run
-    from asif_lance.whatif import Change
+    from asif_lance.audit import Run
+    from asif_lance.model import Model, Prompts
+    from asif_lance.records import Float32Array, Reject
+    from asif_lance.whatif import PredictionChange
 
 
 asked_about = several(
@@ -86,10 +82,10 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     """What deleting pairs, named by ID or by a predicate, would change."""
     need_ids_or_where(ids, where)
     model, asked = _model(context, arguments)
-    from asif_lance.imagined import without
+    from asif_lance.whatif import without_pairs
 
     chosen = list(ids) if where is None else model.store.matching(where, version=model.version.name)
-    after, count = without(model, chosen)
+    after, count = without_pairs(model, chosen)
     note(f"{model.version.name} without {count:,} of its {model.anchors.count:,} pairs")
     _report(model, after, asked)
 
@@ -104,12 +100,11 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
 def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None:
     """What ingesting sources would change."""
     model, asked = _model(context, arguments)
-    from asif_lance.imagined import plus
-    from asif_lance.ingest import IngestOptions
-    from asif_lance.whatif import read_pairs
+    from asif_lance.ingest import IngestOptions, read_pairs
+    from asif_lance.whatif import with_pairs
 
-    pairs, rejects = read_pairs(model, sources, IngestOptions())
-    after, count = plus(model, pairs)
+    pairs, rejects = read_pairs(model.store, sources, IngestOptions())
+    after, count = with_pairs(model, pairs)
     note(f"{model.version.name} with {count:,} more pairs; {len(rejects)} items would be rejected")
     _report(model, after, asked)
 
@@ -134,31 +129,31 @@ def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str
 
 
 def _run(context: Context, arguments: dict[str, Any]) -> Run:
-    from asif_lance import runs
+    from asif_lance.audit import runs
 
-    run = runs.find(open_store(context), arguments["run"])
+    run = runs.find_run(open_store(context), arguments["run"])
     arguments["run"] = run
     return run
 
 
 def _made_with(context: Context, run: Run) -> dict[str, Any]:
-    from asif_lance import runs
+    from asif_lance.audit.replay import recipe_of
 
-    recipe = runs.recipe_of(open_store(context), run)
+    recipe = recipe_of(open_store(context), run)
     made = {"model": run.model, "recipe_name": recipe.name, "k": recipe.k, "p": recipe.p}
     return {**made, "as_of": None}
 
 
 def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
-    from asif_lance import standings
-    from asif_lance.outlook import recorded_changes
+    from asif_lance.audit import replay
+    from asif_lance.whatif import find_recorded_flips
 
     run = asked["run"]
     if run is None:
         report(before, after, asked)
         return
-    recorded = standings.load(before.store, run.run_id, run.labels)
-    found = recorded_changes(before, after, recorded)
+    recorded = replay.load_replay(before.store, run.run_id, run.labels)
+    found = find_recorded_flips(before, after, recorded)
     for change in sorted(found.flips, key=_gap, reverse=True):
         _print(change, asked["because"], asked["output"])
     note(
@@ -169,12 +164,12 @@ def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
 
 def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
     """Print the predictions that flip, those that moved most first, and how many there are."""
-    from asif_lance.whatif import changes
+    from asif_lance.whatif import compare_states
 
     rejects: list[Reject] = []
     ids, vectors = _queries(before, asked, rejects)
     prompts = _prompts(before, asked)
-    found = list(changes(before, after, ids, vectors, prompts))
+    found = list(compare_states(before, after, ids, vectors, prompts))
     flips = sorted((c for c in found if c.flips), key=_gap, reverse=True)
     moved = sum(c.before.ranking != c.after.ranking for c in found)
     for change in flips:
@@ -186,7 +181,7 @@ def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
         sys.exit(1)
 
 
-def _gap(change: Change) -> float:
+def _gap(change: PredictionChange) -> float:
     """How far the first label falls behind the other one's rise."""
     before, after = dict(change.before.ranking), dict(change.after.ranking)
     old, new = change.before.label, change.after.label
@@ -195,16 +190,16 @@ def _gap(change: Change) -> float:
 
 def _queries(
     model: Model, asked: dict[str, Any], rejects: list[Reject]
-) -> tuple[list[str], NDArray[np.float32]]:
+) -> tuple[list[str], Float32Array]:
     if asked["vectors"] is not None:
-        from asif_lance.brought import read_vectors
+        from asif_lance.encoders import read_vectors
 
         return read_vectors(asked["vectors"])
     return model.encode(_files(asked["images"]), rejects=rejects)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    from asif_lance.images import SUFFIXES
+    from asif_lance.encoders import SUFFIXES
 
     files: list[Path] = []
     for path in paths:
@@ -217,7 +212,7 @@ def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:
     return read_prompts(model, **{name: asked[name] for name in LABEL_OPTIONS})
 
 
-def _print(change: Change, because: int, output: str) -> None:
+def _print(change: PredictionChange, because: int, output: str) -> None:
     pairs = change.because(because)
     if output == "json":
         sides = {

@@ -33,17 +33,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asif_lance import retention, runs, schema
+from asif_lance.audit import recorder, runs
+from asif_lance.database import schemas
+from asif_lance.database.tables import open_table
 from asif_lance.errors import AsifError
-from asif_lance.forget import forget
-from asif_lance.model import Model
-from asif_lance.needles import Content
-from asif_lance.receipts import load_all
-from asif_lance.recipes import PAPER
+from asif_lance.forgetting.fingerprints import Content
+from asif_lance.forgetting.receipts import load_receipts
+from asif_lance.forgetting.verify import scan
+from asif_lance.model.model import Model
 from asif_lance.records import EncoderPin
-from asif_lance.store import PairStore
-from asif_lance.tables import open_table
-from asif_lance.verify import scan
+from asif_lance.relative.recipes import PAPER
+from asif_lance.store import maintenance
+from asif_lance.store.forget import forget
+from asif_lance.store.pair_store import PairStore
 
 # Forked from a server that has imported what survives a fork (LanceDB, with its threads, does not):
 # half of the time that starting a process takes.
@@ -120,7 +122,7 @@ def do_prune(uri: str, ready: Ready, seed: int) -> None:
     for number in range(1000):
         store.add(pairs([f"prune{seed}-number{number}"]))
         store.publish(command="ingest")
-        retention.prune(store, keep_last=3)
+        maintenance.prune_versions(store, keep_last=3)
 
 
 def do_optimize(uri: str, ready: Ready, seed: int) -> None:
@@ -129,7 +131,7 @@ def do_optimize(uri: str, ready: Ready, seed: int) -> None:
     ready()
     for number in range(1000):
         store.add(pairs([f"optimize{seed}-number{number}"]))
-        retention.optimize(store)
+        maintenance.optimize(store)
 
 
 def do_rollback(uri: str, ready: Ready, seed: int) -> None:
@@ -150,14 +152,14 @@ def do_record(uri: str, ready: Ready, seed: int) -> None:
     known = store.read(columns=["pair_id", "image_vector", "text_vector"]).to_pylist()
     ready()
     while True:
-        runs.keep(store, runs.Keeping(last=dice.choice([None, 5])))
+        runs.set_retention(store, runs.RetentionRule(last=dice.choice([None, 5])))
         asked = dice.sample(known, min(30, len(known)))
         labels = model.label_vectors(
             {row["pair_id"]: np.array(row["text_vector"], np.float32) for row in asked[:5]}
         )
         names = [row["pair_id"] for row in asked]
         images = np.array([row["image_vector"] for row in asked], np.float32)
-        with runs.Recorder(store, labels, model.recipe) as run:
+        with recorder.Recorder(store, labels, model.recipe) as run:
             for prediction in model.classify_vectors(names, images, labels):
                 run.add(prediction)
 
@@ -166,7 +168,7 @@ def do_migrate(uri: str, ready: Ready, seed: int) -> None:
     """Upgrades a database of the first release."""
     ready()
     time.sleep(random.Random(seed).random() * 0.02)
-    schema.migrate(uri)
+    schemas.migrate(uri)
 
 
 COMMANDS: dict[str, Callable[[str, Ready, int], None]] = {
@@ -304,7 +306,7 @@ class Chaos:
         start = time.perf_counter()
         store = PairStore.open(self.uri)
         self.slowest = max(self.slowest, time.perf_counter() - start)
-        receipts = [r for r in load_all(self.uri) if r.receipt_id not in self.seen]
+        receipts = [r for r in load_receipts(self.uri) if r.receipt_id not in self.seen]
         self.seen |= {receipt.receipt_id for receipt in receipts}
         prints = [receipt.fingerprints() for receipt in receipts]
         ids = set(content["pair_id"].to_pylist())
@@ -340,7 +342,7 @@ class Chaos:
         """Every finished run has its predictions; only forgetting takes some of them away."""
         lost, rows = [], open_table(store.uri, "predictions").to_table(filter="rank = 1")
         there = collections.Counter(rows["run_id"].to_pylist())
-        for run in runs.runs(store):
+        for run in runs.list_runs(store):
             expected, found = self.recorded.get(run.run_id, run.predictions), there[run.run_id]
             if found > expected or (found < expected and not gone):
                 lost.append(f"{run.run_id} has {found} predictions instead of {expected}")
@@ -354,8 +356,8 @@ class Chaos:
         if len(rows):
             report = scan(self.uri, Content(b"chaos", rows))
             lost += [f"forgotten content in {hit.file} ({hit.where})" for hit in report.hits]
-        retention.optimize(store)
-        left = retention.info(store).bytes_reclaimable
+        maintenance.optimize(store)
+        left = maintenance.info(store).bytes_reclaimable
         orphans = list(Path(self.uri).rglob("*#*"))
         if orphans or left > 100_000:
             lost.append(f"upkeep leaves {left} bytes and {orphans}")
@@ -376,7 +378,7 @@ class Chaos:
         time.sleep(dice.random() * 0.06)
         kill(process)
         self.kills["migrate"] += 1
-        schema.migrate(str(where / "db"))
+        schemas.migrate(str(where / "db"))
         store = PairStore.open(str(where / "db"))
         if [version.pairs for version in store.versions()] != [20, 30, 25]:
             self.losses.append(f"round {number} (migrate): {store.versions()}")
@@ -390,7 +392,7 @@ def keep_small(store: PairStore) -> None:
         store.delete(known[::2])
         store.publish(command="delete")
     if len(store.versions()) > MANY_VERSIONS:
-        retention.prune(store, keep_last=MANY_VERSIONS // 2)
+        maintenance.prune_versions(store, keep_last=MANY_VERSIONS // 2)
 
 
 def kill(process: BaseProcess) -> None:
@@ -409,7 +411,7 @@ def main() -> None:
         chaos = Chaos(Path(where), options.seed)
         chaos.set_up()
         chaos.run(options.rounds)
-        receipts = load_all(chaos.uri)
+        receipts = load_receipts(chaos.uri)
     tally = {
         "rounds": options.rounds,
         "kills": sum(chaos.kills.values()),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from asif_lance.records import EncoderPin
-from asif_lance.store import PairStore
+from asif_lance.store.pair_store import PairStore
 
 IMAGE = EncoderPin("timm/test_vit", "abc123", 8)
 TEXT = EncoderPin("sentence-transformers/test", "def456", 4)

@@ -12,7 +12,7 @@ import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
 from oracle import asif_scores
 
-from asif_lance.recipes import DEFAULT, RECIPES
+from asif_lance.relative.recipes import DEFAULT, RECIPES
 
 DB = ("--db", "t.lancedb")
 
@@ -233,3 +233,11 @@ def test_ten_thousand_brought_pairs_need_no_encoder_library(
 def _unit(vectors: np.ndarray) -> np.ndarray:
     wide = vectors.astype(np.float64)
     return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_help_names_every_recipe_and_the_default(cli: Cli) -> None:
+    from asif_lance.relative import DEFAULT, RECIPES
+
+    told = " ".join(cli("classify", "--help").out.split())
+    assert f"compared: {', '.join(RECIPES)}." in told
+    assert f"else {DEFAULT}]" in told

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("the demo's pictures come by apt, which is not here")
     folder = tmp_path_factory.mktemp("readme")
     cache = ROOT / ".cache" / "stamps"
-    from asif_lance.stamps import fetch
+    from asif_lance.ingest.tuxpaint import fetch
 
     fetch(cache)
     (folder / "asif-demo").mkdir()

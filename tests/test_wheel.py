@@ -32,11 +32,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_package_with_its_commands_and_migrations(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     expected = {
-        *(f"asif_lance/{p.name}" for p in (ROOT / "asif_lance").glob("*.py")),
+        *(p.relative_to(ROOT).as_posix() for p in (ROOT / "asif_lance").rglob("*.py")),
         *(f"asif_lance/cli/{p.name}" for p in (ROOT / "cli").glob("*.py")),
         *(f"asif_lance/migrations/{p.name}" for p in (ROOT / "migrations").glob("*.py")),
         "asif_lance/py.typed",
-        "asif_lance/templates/explain.html",
+        "asif_lance/explain/templates/explain.html",
     }
     assert {n for n in names if ".dist-info/" not in n} == expected
 

@@ -1,0 +1,34 @@
+"""The vectors of one model version, mapped from its files, and approximate search over them.
+
+Promises: positions count the rows of all fragments in order, deleted ones too; all versions that
+have a fragment share its vectors. Assumes: data files never change (Lance's promise).
+Reading is safe from several threads. Writes nothing but caches, which may be deleted at any time.
+"""
+
+from asif_lance.anchors.anchors import Anchors, Side
+from asif_lance.anchors.approximate import Approximation, choose_approximation
+from asif_lance.anchors.hypothetical import HypotheticalAnchors
+from asif_lance.anchors.index_search import IndexSearch
+from asif_lance.anchors.sampled_search import SampledSearch
+from asif_lance.anchors.search_settings import (
+    INDEX,
+    MeasuredSetting,
+    SearchChoice,
+    SearchKind,
+    SearchSetting,
+)
+
+__all__ = [
+    "INDEX",
+    "Anchors",
+    "Approximation",
+    "HypotheticalAnchors",
+    "IndexSearch",
+    "MeasuredSetting",
+    "SampledSearch",
+    "SearchChoice",
+    "SearchKind",
+    "SearchSetting",
+    "Side",
+    "choose_approximation",
+]

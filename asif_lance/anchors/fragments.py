@@ -1,0 +1,210 @@
+"""The rows of one Lance fragment, dead ones included, held once for all versions that have it.
+
+A fragment's data files never change, and Lance writes vectors without compression: row after row,
+as they are in memory. So they are not read but mapped: a version is ready at once, its bytes come
+from the operating system's page cache, are shared with other processes, can be dropped whenever
+memory is short, and no copy lies on disk that forgetting would have to find. Where the bytes lie
+is what Lance's own reader says of the file; if that is not plain rows (narrow vectors, nulls, a
+newer layout) or the files are not local, the vectors are read through Lance instead.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import pyarrow as pa
+import torch
+from lance.file import LanceFileReader
+
+from asif_lance.records import BoolArray, Float64Array
+from asif_lance.relative import BlockDistances, BlockSummary, BlockSums
+from asif_lance.search import as_tensor
+
+#: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
+_PLAIN = re.compile(
+    r"FullZipLayout \{ bits_rep: 0, bits_def: 0, num_items: (\d+), num_visible_items: \1, "
+    r"value_compression: Some\( CompressiveEncoding \{ compression: Some\( FixedSizeList\( "
+    r"FixedSizeList \{ items_per_value: (\d+), has_validity: false, values: Some\( "
+    r"CompressiveEncoding \{ compression: Some\( Flat\( Flat \{ bits_per_value: 16, data: None,"
+)
+_HALF = 2  # bytes of a float16
+
+_shared: WeakValueDictionary[str, Fragment] = WeakValueDictionary()
+_masks: WeakValueDictionary[str, Mask] = WeakValueDictionary()
+
+
+class Fragment:
+    """What one fragment's data files hold, read at first use; get it from `fragment_of`.
+
+    Attributes:
+        key: names the data files; equal keys mean equal rows.
+        rows: rows ever written to it.
+        summaries: what is known of a column of vectors as a whole, so far.
+    """
+
+    def __init__(self, key: str, rows: int) -> None:
+        self.key, self.rows = key, rows
+        self.summaries: dict[str, BlockSummary] = {}
+        self._maps: list[mmap.mmap] = []
+        self._vectors: dict[str, torch.Tensor] = {}
+        self._places: dict[str, _Place] | None = None
+        self._ids: pa.Array | None = None
+
+    def pair_ids(self, fragment: Any) -> pa.Array:
+        """The id of each row, by way of a Lance fragment that has these files."""
+        if self._ids is None:
+            self._ids = _scan(fragment, "pair_id")["pair_id"].combine_chunks()
+        return self._ids
+
+    def vectors(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor:
+        """A column of vectors: (rows, d) float16, read-only where it is mapped."""
+        if column not in self._vectors:
+            mapped = self._mapped(dataset, fragment, column)
+            self._vectors[column] = _read(fragment, column) if mapped is None else mapped
+        return self._vectors[column]
+
+    def sums(self, dataset: Any, fragment: Any, column: str) -> BlockSums:
+        """Exact sums over a column of vectors, dead rows included."""
+        if column not in self.summaries:
+            self.summaries[column] = BlockSummary(
+                BlockSums.of(self.vectors(dataset, fragment, column))
+            )
+        return self.summaries[column].sums
+
+    def distances(
+        self, dataset: Any, fragment: Any, column: str, mean: Float64Array
+    ) -> BlockDistances:
+        """The rows' distances from a version's (d,) mean, or from a point near enough to it."""
+        sums = self.sums(dataset, fragment, column)
+        known = self.summaries[column].distances
+        if known is None or not known.serve(mean):
+            known = BlockDistances.of(self.vectors(dataset, fragment, column), sums, mean)
+            self.summaries[column] = BlockSummary(sums, known)
+        return known
+
+    @property
+    def files(self) -> str:
+        """The names of the data files, between bars."""
+        return self.key.partition("|")[2]
+
+    def release(self) -> None:
+        """Let the system take back the memory of mapped vectors; they come again when used."""
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+    def _mapped(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor | None:
+        if self._places is None:
+            self._places = _places(dataset, fragment)
+        place = self._places.get(column)
+        if place is None:
+            return None
+        try:
+            with place.path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError:
+            return None
+        self._maps.append(mapped)
+        flat = np.frombuffer(mapped, np.float16, self.rows * place.width, place.begin)
+        return as_tensor(flat.reshape(self.rows, place.width))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a column lies as plain rows: from byte `begin` of the file, `width` numbers a row."""
+
+    path: Path
+    begin: int
+    width: int
+
+
+class Mask:
+    """Which rows of a fragment one or more versions have; a class so that it can be held weakly.
+
+    Attributes:
+        key: names the data files and the deletions; equal keys mean equal rows.
+        live: (rows,) bool.
+    """
+
+    def __init__(self, key: str, live: BoolArray) -> None:
+        self.key, self.live = key, live
+
+
+def open_fragment(dataset: Any, fragment: Any) -> Fragment:
+    """The rows of a Lance fragment, shared with all who hold them."""
+    key = f"{dataset.uri}|{'|'.join(map(_path_of, fragment.data_files()))}"
+    held = _shared.get(key)
+    if held is None:
+        held = _shared[key] = Fragment(key, int(fragment.physical_rows))
+    return held
+
+
+def _path_of(data: Any) -> str:
+    """The name of a data file; Lance's own `path` makes a class each time it is asked, 0.1 ms."""
+    return str(getattr(data, "_path", None) or data.path)
+
+
+def open_mask(held: Fragment, fragment: Any) -> Mask:
+    """Which rows of a fragment are live in the version that `fragment` was taken from."""
+    key = f"{held.key}|{fragment.deletion_file()}"
+    mask = _masks.get(key)
+    if mask is None:
+        live = np.ones(held.rows, dtype=np.bool_)
+        if fragment.deletion_file() is not None:
+            live = _scan(fragment, "_rowid")["_rowid"].is_valid().to_numpy(zero_copy_only=False)
+        mask = _masks[key] = Mask(key, live)
+    return mask
+
+
+def _scan(fragment: Any, column: str) -> Any:
+    """All rows ever written to a fragment; `_rowid` is null for those deleted since."""
+    columns = [] if column == "_rowid" else [column]
+    return fragment.scanner(columns=columns, include_deleted_rows=True, with_row_id=True).to_table()
+
+
+def _read(fragment: Any, column: str) -> torch.Tensor:
+    vectors = _scan(fragment, column)[column].combine_chunks()
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(flat.reshape(len(vectors), vectors.type.list_size).copy())
+
+
+def _places(dataset: Any, fragment: Any) -> dict[str, _Place]:
+    """The places of all columns that lie in local files as plain rows."""
+    found: dict[str, _Place] = {}
+    if fragment.metadata.overlays:
+        return found
+    names = {field.id(): field.name() for field in dataset.lance_schema.fields()}
+    for data in fragment.data_files():
+        path = Path(dataset.uri.removeprefix("file://")) / "data" / _path_of(data)
+        if data.base_id is not None or not path.is_file():
+            continue
+        columns = LanceFileReader(str(path)).metadata().columns
+        for field, at in zip(data.fields, data.column_indices, strict=True):
+            plain = _plain_rows(columns[at].pages, fragment.physical_rows) if at >= 0 else None
+            if plain is not None and field in names:
+                found[names[field]] = _Place(path, *plain)
+    return found
+
+
+def _plain_rows(pages: Sequence[Any], rows: int) -> tuple[int, int] | None:
+    """Where a column's rows begin in its file and how wide they are; None if not plain."""
+    begin, seen, width = None, 0, 0
+    for page in pages:
+        if len(page.buffers) != 1:
+            return None
+        layout = _PLAIN.search(" ".join(str(page.encoding).split()))
+        if layout is None:
+            return None
+        (buffer,) = page.buffers
+        begin = buffer.position if begin is None else begin
+        count, width = int(layout[1]), int(layout[2])
+        if buffer.position != begin + seen * width * _HALF or buffer.size != count * width * _HALF:
+            return None  # another page or padding lies between
+        seen += count
+    return None if begin is None or seen != rows else (begin, width)

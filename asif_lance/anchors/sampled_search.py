@@ -1,0 +1,156 @@
+"""Classification that looks only where its labels do: approximate, and much less work.
+
+Only anchors that carry weight for some label can change a score. The others matter for two numbers
+alone: the k-th similarity, below which nothing counts, and the norm, which is the same for all
+labels. Both are estimated from a sample of them, in which each stands for several. How far off the
+estimate may be follows from how many of the sample are near: where the best label is another one
+at either end of that, the picture is compared with all anchors after all.
+
+The sample is fixed: a pair is in it if a checksum of its id says so, whatever its place in the
+table, the version or the query. With all of them in it the answer is that of exact search.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from asif_lance.anchors.anchors import Anchors
+from asif_lance.anchors.search_settings import SearchSetting
+from asif_lance.records import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    Neighbors,
+    RelativeVectors,
+)
+from asif_lance.relative import CompiledTexts, Recipe, relative_vectors, scores
+
+_DEVIATIONS = 2.0  # so many standard deviations of the k-th place are looked at, on either side
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedAnchors:
+    """The anchors that are compared for one label set.
+
+    Attributes:
+        anchors: what they are part of.
+        labels: the label set.
+        positions: (r,) int64, ascending.
+        counts: (r,) float64, how many anchors each stands for.
+        vectors: (r, d) float16, gathered once.
+    """
+
+    anchors: Anchors
+    labels: CompiledTexts
+    positions: Int64Array
+    counts: Float64Array
+    vectors: torch.Tensor
+
+
+@dataclass(slots=True)
+class SampledSearch:
+    """Search among the anchors that carry weight for a label, and a sample of the others.
+
+    Attributes:
+        setting: the share of the others.
+    """
+
+    setting: SearchSetting
+    _last: ComparedAnchors | None = field(default=None, repr=False)
+
+    def __call__(
+        self,
+        anchors: Anchors,
+        recipe: Recipe,
+        queries: Float32Array,
+        labels: CompiledTexts,
+    ) -> RelativeVectors:
+        """Relative vectors of (m, d) image queries, as far as the labels' scores depend on them."""
+        part, k = self.part(anchors, labels), recipe.k[0]
+        near = anchors.top_k_among(
+            "image", part.positions, queries, k, centred=recipe.centred, gathered=part.vectors
+        )
+        stands = part.counts[np.searchsorted(part.positions, near.indices)]
+        first, best = _relative(near, stands, k, recipe, labels)
+        spread = _DEVIATIONS * _deviation(stands, k)
+        ends = [_relative(near, stands, k + side, recipe, labels)[1] for side in (-spread, spread)]
+        doubtful = (ends[0] != best) | (ends[1] != best)
+        return _with_exact(first, doubtful, anchors, recipe, queries)
+
+    def part(self, anchors: Anchors, labels: CompiledTexts) -> ComparedAnchors:
+        """The anchors that are compared, gathered once per label set."""
+        last = self._last
+        if last is None or last.anchors is not anchors or last.labels is not labels:
+            last = self._last = _part(anchors, labels, self.setting.fraction)
+        return last
+
+
+def _relative(
+    near: Neighbors,
+    stands: Float64Array,
+    k: float | Float64Array,
+    recipe: Recipe,
+    labels: CompiledTexts,
+) -> tuple[RelativeVectors, Int64Array]:
+    """Relative vectors if the neighbors end where k anchors are accounted for; the best prompts."""
+    limit = np.maximum(np.reshape(k, (-1, 1)), 1.0)
+    counts = np.clip(limit - (np.cumsum(stands, axis=1) - stands), 0.0, stands)
+    relative = relative_vectors(near, recipe.p[0], len(labels.starts) - 1, counts)
+    return relative, scores(relative, labels).argmax(axis=1)
+
+
+def _deviation(stands: Float64Array, k: int) -> Float64Array:
+    """(m,) standard deviation of the number of anchors before the k-th place, as it is estimated.
+
+    Each of the sample before that place stands for w anchors, and is there with a chance of 1 / w.
+    """
+    before = (np.cumsum(stands, axis=1) - stands) < k
+    each = stands.max(axis=1)
+    drawn = (before & (stands > 1)).sum(axis=1) + 1
+    spread: Float64Array = each * np.sqrt(drawn * (1 - 1 / each))
+    return spread
+
+
+def _with_exact(
+    found: RelativeVectors,
+    doubtful: BoolArray,
+    anchors: Anchors,
+    recipe: Recipe,
+    queries: Float32Array,
+) -> RelativeVectors:
+    """The same, with what exact search gives for the doubtful queries."""
+    if not doubtful.any():
+        return found
+    near = anchors.top_k("image", queries[doubtful], recipe.k[0], centred=recipe.centred)
+    exact = relative_vectors(near, recipe.p[0], found.n)
+    wider = ((0, 0), (0, exact.indices.shape[1] - found.indices.shape[1]))
+    indices, values = np.pad(found.indices, wider), np.pad(found.values, wider)
+    indices[doubtful], values[doubtful] = exact.indices, exact.values
+    return RelativeVectors(indices, values, found.n)
+
+
+def _part(anchors: Anchors, labels: CompiledTexts, fraction: float) -> ComparedAnchors:
+    weighty = (np.diff(labels.starts) > 0) & anchors.live
+    others = np.flatnonzero(anchors.live & ~weighty)
+    drawn = others[in_sample(anchors.ids(others), fraction)]
+    drawn = drawn if len(drawn) else others  # so few that a sample of them says nothing
+    counts = np.ones(len(anchors))
+    counts[drawn] = len(others) / max(len(drawn), 1)
+    chosen = weighty.copy()
+    chosen[drawn] = True
+    positions = np.flatnonzero(chosen)
+    return ComparedAnchors(
+        anchors, labels, positions, counts[positions], anchors.gather("image", positions)
+    )
+
+
+def in_sample(pair_ids: list[str], fraction: float) -> BoolArray:
+    """Which pairs are in the sample: those whose id's CRC-32 is in the lowest share of all."""
+    sums = np.array([zlib.crc32(pair_id.encode()) for pair_id in pair_ids], dtype=np.float64)
+    chosen: BoolArray = sums < fraction * 2.0**32
+    return chosen

@@ -1,0 +1,32 @@
+"""What was predicted, and SQL over everything: runs, their records, a guarded DuckDB.
+
+Promises: SQL from anyone reads this database and nothing else; a run is listed once all of it is
+there. `audit.recorder` and `audit.replay` write and read predictions and are imported by name,
+because they need torch and the rest does not.
+"""
+
+from asif_lance.audit.reports import REPORTS, Report, report
+from asif_lance.audit.runs import (
+    RetentionRule,
+    Run,
+    find_run,
+    list_runs,
+    prune_runs,
+    retention_rule,
+    set_retention,
+)
+from asif_lance.audit.sql import Audit
+
+__all__ = [
+    "REPORTS",
+    "Audit",
+    "Report",
+    "RetentionRule",
+    "Run",
+    "find_run",
+    "list_runs",
+    "prune_runs",
+    "report",
+    "retention_rule",
+    "set_retention",
+]

@@ -1,0 +1,89 @@
+"""Files in the database's directory that only save time.
+
+They are caches: lost or unreadable ones are made again. They speak of rows of data files by place;
+those of which a data file is gone are not written, and `forget` removes them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asif_lance.database.lock import WriteLock
+from asif_lance.database.tables import local_path
+from asif_lance.errors import DatabaseError
+
+LABEL_SETS, DISTANCES = "label_sets", "distances"
+
+_MOST = 32  # files of a kind that stay, the newest
+_READABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+
+def load_cache(
+    uri: str, directory: str, name: str, columns: Iterable[str]
+) -> dict[str, NDArray[Any]] | None:
+    """What is kept under a name, if it is there, whole, and can be read."""
+    home = local_path(uri)
+    with contextlib.suppress(*_READABLE):
+        if home is not None:
+            with np.load(home / directory / f"{name}.npz", allow_pickle=False) as file:
+                return {column: file[column] for column in columns}
+    return None
+
+
+def save_cache(
+    uri: str, directory: str, name: str, arrays: Mapping[str, NDArray[Any]], files: Iterable[str]
+) -> None:
+    """Write arrays down if nobody else is writing; a database that cannot be written keeps nothing.
+
+    Args:
+        uri: the database.
+        directory: `LABEL_SETS` or `DISTANCES`.
+        name: what `load` is told.
+        arrays: by column.
+        files: names of the data files that they speak of.
+    """
+    home, lock = local_path(uri), WriteLock(uri, timeout=0.0)
+    if home is None:
+        return
+    with contextlib.suppress(OSError, DatabaseError), lock.hold(f"classify ({directory})"):
+        if not files_exist(uri, files):
+            return  # forgotten meanwhile
+        (home / directory).mkdir(exist_ok=True)
+        _save(home / directory / f"{name}.npz", arrays)
+        newest = sorted((home / directory).glob("*.npz"), key=lambda path: path.stat().st_mtime)
+        for path in newest[:-_MOST]:
+            path.unlink(missing_ok=True)
+
+
+def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a file that is there as a whole or not at all."""
+    part = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def files_exist(uri: str, files: Iterable[str]) -> bool:
+    """Whether a database has all of these data files; False if they are not local."""
+    home = local_path(uri)
+    return home is not None and all((home / "pairs.lance/data" / file).exists() for file in files)
+
+
+def drop_caches(uri: str, directory: str) -> int:
+    """Remove all files of one kind, and say how many there were."""
+    home = local_path(uri)
+    files = [] if home is None else list((home / directory).glob("*"))
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)

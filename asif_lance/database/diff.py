@@ -1,0 +1,163 @@
+"""What changed between two states of the pairs table.
+
+States share most of their fragments, so only the fragments that one of them has alone are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+# When a pair came in is no part of what it says: deleted and added again, it is unchanged.
+_NOT_CONTENT = ("pair_id", "ingested_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Ids of the pairs that differ between an old and a new state, sorted.
+
+    Attributes:
+        added: only the new state has them.
+        removed: only the old state has them.
+        changed: both have them, with different content.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.added) + len(self.removed) + len(self.changed)
+
+
+def find_changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> Changes:
+    """Compares two states by pair id and content; the order of rows does not count.
+
+    Without an old state all pairs of the new one are added.
+    """
+    if old is None:
+        return Changes(_sorted(_ids(new, new.get_fragments())), (), ())
+    before, after = _unshared(old, new), _unshared(new, old)
+    old_ids, new_ids = _ids(old, before), _ids(new, after)
+    common = new_ids.filter(pc.is_in(new_ids, old_ids))
+    return Changes(
+        added=_sorted(new_ids.filter(pc.invert(pc.is_in(new_ids, old_ids)))),
+        removed=_sorted(old_ids.filter(pc.invert(pc.is_in(old_ids, new_ids)))),
+        changed=_changed(old, before, new, after, common),
+    )
+
+
+Counts = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """Changes, and where the pairs came from.
+
+    Attributes:
+        changes: the ids.
+        by_source: source -> how many were `added`, `removed`, `changed`; "" for none given.
+        by_license: the same for licences.
+    """
+
+    changes: Changes
+    by_source: Counts
+    by_license: Counts
+
+
+def diff_states(old: lance.LanceDataset, new: lance.LanceDataset) -> Diff:
+    """Compares two states and counts the differences by source and licence."""
+    found = find_changes(old, new)
+    groups = {
+        "added": rows_by_id(new, found.added),
+        "removed": rows_by_id(old, found.removed),
+        "changed": rows_by_id(new, found.changed),
+    }
+    return Diff(found, _counted(groups, "source"), _counted(groups, "license"))
+
+
+def rows_by_id(
+    state: lance.LanceDataset,
+    ids: Sequence[str],
+    columns: Sequence[str] = ("pair_id", "caption", "image_uri", "source", "license"),
+) -> pa.Table:
+    """Rows of a state by id, in the order of the ids."""
+    wanted = pa.array(ids, pa.string())
+    scanner = state.scanner(columns=list(columns))
+    found = [b.filter(pc.is_in(b["pair_id"], wanted)) for b in scanner.to_batches()] if ids else []
+    rows = pa.Table.from_batches(found, scanner.projected_schema)
+    return rows.take(pc.drop_null(pc.index_in(wanted, rows["pair_id"].combine_chunks())))
+
+
+def _counted(groups: dict[str, pa.Table], column: str) -> Counts:
+    counts: Counts = {}
+    for kind, rows in groups.items():
+        for value in rows[column].to_pylist():
+            of_value = counts.setdefault(value or "", dict.fromkeys(groups, 0))
+            of_value[kind] += 1
+    return dict(sorted(counts.items()))
+
+
+Fragments = list[lance.LanceFragment]
+
+
+def _unshared(one: lance.LanceDataset, other: lance.LanceDataset) -> Fragments:
+    """Fragments of `one` whose rows `other` does not hold in the very same files."""
+    shared = {_identity(fragment) for fragment in other.get_fragments()}
+    return [fragment for fragment in one.get_fragments() if _identity(fragment) not in shared]
+
+
+def _identity(fragment: lance.LanceFragment) -> tuple[object, ...]:
+    metadata = fragment.metadata
+    return (*(file.path for file in metadata.files), repr(metadata.deletion_file))
+
+
+def _ids(dataset: lance.LanceDataset, fragments: Fragments) -> pa.Array:
+    if not fragments:
+        return pa.array([], pa.string())
+    table = dataset.scanner(columns=["pair_id"], fragments=fragments).to_table()
+    return table["pair_id"].combine_chunks()
+
+
+def _sorted(ids: pa.Array) -> tuple[str, ...]:
+    return tuple(sorted(ids.to_pylist()))
+
+
+def _changed(
+    old: lance.LanceDataset,
+    before: Fragments,
+    new: lance.LanceDataset,
+    after: Fragments,
+    common: pa.Array,
+) -> tuple[str, ...]:
+    if not len(common):
+        return ()
+    digests = dict(_digests(old, before, common))
+    return tuple(sorted(i for i, digest in _digests(new, after, common) if digests[i] != digest))
+
+
+def _digests(
+    dataset: lance.LanceDataset, fragments: Fragments, ids: pa.Array
+) -> Iterator[tuple[str, bytes]]:
+    """Content digests of the pairs with these ids."""
+    for batch in dataset.scanner(fragments=fragments).to_batches():
+        wanted = batch.filter(pc.is_in(batch["pair_id"], ids))
+        names = sorted(set(wanted.schema.names) - set(_NOT_CONTENT))
+        columns = [_values(wanted[name]) for name in names]
+        for pair_id, *row in zip(wanted["pair_id"].to_pylist(), *columns, strict=True):
+            yield pair_id, hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+
+
+def _values(column: pa.Array) -> list[object]:
+    """Python values of a column; a vector becomes its bytes, which is far quicker to compare."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return list(column.to_pylist())
+    width = column.type.list_size
+    vectors: np.ndarray = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    return [vector.tobytes() for vector in vectors]

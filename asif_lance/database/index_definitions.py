@@ -1,0 +1,69 @@
+"""Search indices as recipes: read off one state of the pairs table, built again on another.
+
+Forgetting drops indices, for they remember rows; what they were is no secret.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lance
+
+_LOG = logging.getLogger(__name__)
+
+IndexDefinition = dict[str, Any]
+
+# What `describe_indices` reports of a full-text index and `create_scalar_index` takes.
+_TEXT_OPTIONS = (
+    "with_position",
+    "base_tokenizer",
+    "language",
+    "max_token_length",
+    "lower_case",
+    "stem",
+    "remove_stop_words",
+    "ascii_folding",
+)
+
+
+def describe_indices(state: lance.LanceDataset) -> list[IndexDefinition]:
+    """How to build the indices of a state again, in values that JSON can hold."""
+    return [_recipe(state, index) for index in state.describe_indices()]
+
+
+def _recipe(state: lance.LanceDataset, index: Any) -> IndexDefinition:
+    recipe = {"name": index.name, "column": index.field_names[0], "kind": index.index_type.upper()}
+    if "metric_type" not in index.details:
+        text = {name: index.details[name] for name in _TEXT_OPTIONS if name in index.details}
+        return {**recipe, "vector": False, "options": text}
+    quantised = index.details.get("compression", {})
+    numbers = {n: quantised[n] for n in ("num_sub_vectors", "num_bits") if n in quantised}
+    statistics = state.stats.index_stats(index.name)["indices"][0]
+    options = {"metric": index.details["metric_type"].lower(), **numbers}
+    return {**recipe, "vector": True, "options": {**options, **_partitions(statistics)}}
+
+
+def _partitions(statistics: dict[str, Any]) -> dict[str, int]:
+    return (
+        {"num_partitions": statistics["num_partitions"]} if "num_partitions" in statistics else {}
+    )
+
+
+def rebuild_indices(uri: str, wanted: list[IndexDefinition]) -> list[str]:
+    """Builds indices at head; returns the names of those that came about.
+
+    An index is a convenience: one that cannot be built any more (too few rows are left to train
+    it) is a warning in the log, and searches go on without.
+    """
+    built = []
+    for recipe in wanted:
+        table = lance.dataset(uri)
+        create = table.create_index if recipe["vector"] else table.create_scalar_index
+        try:
+            create(recipe["column"], recipe["kind"], name=recipe["name"], **recipe["options"])
+        except (ValueError, OSError, RuntimeError) as error:
+            _LOG.warning("index %s was not built again: %s", recipe["name"], error)
+        else:
+            built.append(recipe["name"])
+    return built

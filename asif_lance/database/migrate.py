@@ -1,0 +1,132 @@
+"""Finds, verifies and runs the migrations that lead to today's tables.
+
+Migrations are the modules `mNNNN_name` of `asif_lance.migrations`, each with `up(uri, pins)`.
+The table `migrations` records each one that is done, with the hash of its source; that record is
+written last, so a step cut short is simply run again: `up` must cope with its own leftovers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+
+import lance
+import pyarrow as pa
+
+from asif_lance.database.encoder_pins import read_pins
+from asif_lance.database.lock import WriteLock
+from asif_lance.database.schemas import MIGRATIONS_SCHEMA
+from asif_lance.database.tables import find_table, location, open_table, storage_errors, table_uri
+from asif_lance.errors import (
+    DatabaseError,
+    DatabaseNotFoundError,
+    MigrationNeededError,
+    NewerDatabaseError,
+)
+from asif_lance.records import EncoderPin
+
+Pins = Mapping[str, EncoderPin]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step: its module's name, the sha256 of its source, and what it does."""
+
+    id: str
+    hash: str
+    up: Callable[[str, Mapping[str, Mapping[str, object]]], None]
+
+
+def known_migrations() -> list[Migration]:
+    """The steps that this release brings along, in order."""
+    package = import_module("asif_lance.migrations")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return [_load(name) for name in names if re.fullmatch(r"m\d{4}_\w+", name)]
+
+
+def _load(name: str) -> Migration:
+    module = import_module(f"asif_lance.migrations.{name}")
+    digest = hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    return Migration(name, digest, module.up)
+
+
+def check_migrated(uri: str) -> None:
+    """Passes when the database has exactly the steps that this release knows.
+
+    Raises:
+        DatabaseNotFoundError: nothing is there, or its creation was cut short.
+        MigrationNeededError: it lacks steps.
+        NewerDatabaseError: it has steps unknown to this release.
+        DatabaseError: a step that it went through has been changed since.
+    """
+    pending = _pending(uri, known_migrations())
+    if pending:
+        raise MigrationNeededError(uri, tuple(step.id for step in pending))
+
+
+def run_migrations(uri: str) -> list[str]:
+    """Brings an older database up to date; returns the ids of the steps taken.
+
+    Raises:
+        DatabaseNotFoundError: there is none.
+        NewerDatabaseError: it is newer than this release.
+    """
+    uri = location(uri)
+    if not _applied(uri):
+        raise DatabaseNotFoundError(uri)
+    with WriteLock(uri).hold("migrate"):
+        return apply_migrations(uri, read_pins(open_table(uri, "pairs")))
+
+
+def apply_migrations(uri: str, pins: Pins) -> list[str]:
+    """Takes the pending steps under the caller's lock; a new database has all of them pending."""
+    known = known_migrations()
+    pending = _pending(uri, known) if _applied(uri) else known
+    values = {side: asdict(pin) for side, pin in pins.items()}
+    for step in pending:
+        with storage_errors(uri):
+            step.up(uri, values)
+            _record(uri, step)
+    return [step.id for step in pending]
+
+
+def _pending(uri: str, known: list[Migration]) -> list[Migration]:
+    applied = _applied(uri)
+    if not applied:
+        raise DatabaseNotFoundError(uri)
+    hashes = {step.id: step.hash for step in known}
+    unknown = sorted(applied.keys() - hashes.keys())
+    if unknown:
+        raise NewerDatabaseError(uri, tuple(unknown))
+    for name, digest in applied.items():
+        if digest != hashes[name]:
+            raise DatabaseError(
+                f"{uri}: migration {name} is not the one that this database went through; "
+                "install an unmodified asif-lance"
+            )
+    return [step for step in known if step.id not in applied]
+
+
+def _applied(uri: str) -> dict[str, str]:
+    """The hashes of the steps that the database went through, by id."""
+    table = find_table(uri, "migrations")
+    if table is None:
+        return {}
+    with storage_errors(uri):
+        return {row["id"]: row["hash"] for row in table.to_table().to_pylist()}
+
+
+def _record(uri: str, step: Migration) -> None:
+    row = {"id": step.id, "hash": step.hash, "applied_at": datetime.now(UTC)}
+    rows = pa.Table.from_pylist([row], schema=MIGRATIONS_SCHEMA)
+    table = find_table(uri, "migrations")
+    if table is None:
+        lance.write_dataset(rows, table_uri(uri, "migrations"), data_storage_version="2.2")
+    else:
+        lance.write_dataset(rows, table, mode="append")

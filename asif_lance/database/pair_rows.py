@@ -1,0 +1,126 @@
+"""Rows of the pairs table by id: finding, deleting, and bringing them into the table's form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance import LanceOperation
+from numpy.typing import NDArray
+
+from asif_lance.errors import DimensionError, InputError
+
+# Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
+ROWS_PER_FRAGMENT = 10_000
+
+# A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
+_PLACE_BITS = 32
+
+
+def find_rows(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.RecordBatch]:
+    """Batches of `pair_id` and `_rowaddr` of the live rows that have one of the ids.
+
+    Ids are compared here rather than in a filter for Lance: thousands of them make slow SQL.
+    """
+    scanner = dataset.scanner(columns=["pair_id"], with_row_address=True)
+    for batch in scanner.to_batches():
+        found = batch.filter(pc.is_in(batch["pair_id"], ids))
+        if len(found):
+            yield found
+
+
+def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
+    """Adds rows that are not there, in fragments of ten thousand; returns how many.
+
+    Without a lock another writer may be adding the same ids: then Lance has to compare keys. It
+    does so by a filter over the ids that it writes into its log, 65 kB per commit; with a lock
+    that filter would only be one more thing that remembers forgotten ids.
+    """
+    if locked:
+        lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
+        return len(rows)
+    added = 0
+    for start in range(0, len(rows), ROWS_PER_FRAGMENT):
+        merge = dataset.merge_insert("pair_id").when_not_matched_insert_all()
+        added += int(merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))["num_inserted_rows"])
+    return added
+
+
+def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
+    """Soft-deletes rows in one commit; returns how many.
+
+    Rows are named by their addresses, so that no id and no predicate gets into Lance's log.
+    """
+    addresses = [batch["_rowaddr"].to_numpy() for batch in find_rows(dataset, ids)]
+    return delete_at(dataset, np.concatenate(addresses)) if addresses else 0
+
+
+def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
+    """Soft-deletes the rows with these addresses in one commit; returns how many."""
+    updated, removed = [], []
+    for fragment_id in np.unique(rows >> _PLACE_BITS).tolist():
+        places = rows[rows >> _PLACE_BITS == fragment_id] & (2**_PLACE_BITS - 1)
+        left = dataset.get_fragment(fragment_id).delete_rows(places.tolist())
+        if left is None:
+            removed.append(fragment_id)
+        else:
+            updated.append(left)
+    operation = LanceOperation.Delete(updated, removed, "false")
+    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    return len(rows)
+
+
+def with_ingest_time(pairs: pa.Table) -> pa.Table:
+    """The rows with the time of now where they have no `ingested_at`."""
+    if "ingested_at" in pairs.schema.names:
+        return pairs
+    now = pa.scalar(datetime.now(UTC), pa.timestamp("us", "UTC"))
+    return pairs.append_column("ingested_at", pa.repeat(now, len(pairs)))
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with exactly the schema's columns and types; nullable columns may be missing.
+
+    Raises:
+        InputError: a column is unknown, missing or of a type that cannot be converted.
+        DimensionError: vectors of another size.
+    """
+    unknown = sorted(set(rows.schema.names) - set(schema.names))
+    if unknown:
+        raise InputError(
+            f"pairs have no column {unknown[0]!r}; there are: {', '.join(schema.names)}"
+        )
+    return pa.table([_column(rows, field) for field in schema], schema=schema)
+
+
+def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    if field.name not in rows.schema.names:
+        if not field.nullable:
+            raise InputError(f"pairs need a column {field.name!r}")
+        return pa.chunked_array([pa.nulls(len(rows), field.type)])
+    column = rows[field.name]
+    _check_width(column, field)
+    if column.null_count and not field.nullable:
+        raise InputError(f"the column {field.name!r} of pairs has empty values")
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"the column {field.name!r} of pairs must be {field.type}") from error
+
+
+def _check_width(column: pa.ChunkedArray, field: pa.Field) -> None:
+    if pa.types.is_fixed_size_list(field.type) and pa.types.is_fixed_size_list(column.type):
+        expected, given = field.type.list_size, column.type.list_size
+        if expected != given:
+            raise DimensionError(field.name, expected, given)
+
+
+def drop_repeats(rows: pa.Table, key: str) -> pa.Table:
+    """The rows without those whose key came up before."""
+    keys = rows[key].to_pylist()
+    first = {value: place for place, value in reversed(list(enumerate(keys)))}
+    return rows if len(first) == len(keys) else rows.take(sorted(first.values()))

@@ -1,0 +1,49 @@
+"""Pictures and texts become vectors, by frozen networks that are never trained here.
+
+Importing this package registers `asif-timm` and `asif-sentence-transformers` with LanceDB.
+Promises: a vector depends on its own item, up to float noise; what cannot be used is an
+`ImageError` with a short reason, and costs only itself. Weights are loaded as tensors, never as
+pickles. Never touches a database. `prepare` may run in many threads, `encode` in one at a time.
+"""
+
+from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
+from asif_lance.encoders.decoding import SUFFIXES, decode_image, sha256_of
+from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
+from asif_lance.encoders.picture_files import (
+    ImageFile,
+    encode_pictures,
+    expand_folders,
+    picture_name,
+    reject_picture,
+    to_image_item,
+    walk_files,
+)
+from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
+from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
+from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_images
+
+__all__ = [
+    "DEFAULT_IMAGE",
+    "DEFAULT_TEXT",
+    "SUFFIXES",
+    "EncodedBatch",
+    "ImageEncoder",
+    "ImageFile",
+    "SentenceEmbeddings",
+    "TextEncoder",
+    "TimmEmbeddings",
+    "decode_image",
+    "encode_each",
+    "encode_images",
+    "encode_pictures",
+    "expand_folders",
+    "image_encoder",
+    "picture_name",
+    "read_label_vectors",
+    "read_vectors",
+    "reject_picture",
+    "sha256_of",
+    "text_encoder",
+    "to_image_item",
+    "walk_files",
+]

@@ -1,0 +1,44 @@
+"""Loads a frozen encoder by its name."""
+
+from __future__ import annotations
+
+from asif_lance.devices import pick_device
+from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
+from asif_lance.errors import EncoderUnavailableError
+
+DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
+
+
+DEFAULT_TEXT = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEncoder:
+    """Load an image encoder: `timm/NAME`, or `timm/` and the path of a model folder.
+
+    Raises:
+        EncoderUnavailableError: unknown name, or weights that are not to be had here.
+    """
+    # Not at the top: timm and sentence-transformers take seconds to import, and many need one.
+    from asif_lance.encoders.timm_encoder import PREFIX, TimmEncoder
+
+    name = name or DEFAULT_IMAGE
+    _check_prefix("image", name, PREFIX)
+    return TimmEncoder(name, pick_device(device))
+
+
+def text_encoder(name: str | None = None, *, device: str = "auto") -> TextEncoder:
+    """Load a text encoder: `sentence-transformers/NAME`, or that prefix and a folder's path.
+
+    Raises:
+        EncoderUnavailableError: unknown name, or weights that are not to be had here.
+    """
+    from asif_lance.encoders.sentence_encoder import PREFIX, SentenceEncoder  # see image_encoder
+
+    name = name or DEFAULT_TEXT
+    _check_prefix("text", name, PREFIX)
+    return SentenceEncoder(name, pick_device(device))
+
+
+def _check_prefix(side: str, name: str, prefix: str) -> None:
+    if not name.removeprefix(prefix) or not name.startswith(prefix):
+        raise EncoderUnavailableError(f"unknown {side} encoder {name!r}: name it {prefix}NAME")

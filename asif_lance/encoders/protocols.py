@@ -1,0 +1,50 @@
+"""What an encoder of pictures or of texts has to offer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from PIL import Image
+from torch import Tensor
+
+from asif_lance.records import EncoderPin, Float32Array
+
+ImageItem: TypeAlias = bytes | Path | Image.Image
+
+
+class ImageEncoder(Protocol):
+    """A frozen image network. `prepare` may run in many threads, `encode` in one at a time.
+
+    A row of `encode` depends on its own image only, up to float noise (about 1e-6).
+
+    Attributes:
+        pin: name, weights and dimension.
+        min_side: pixels of the short side that `prepare` needs; bigger JPEGs are decoded smaller.
+    """
+
+    pin: EncoderPin
+    min_side: int
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """One RGB image as the network's input, of the same shape for all images."""
+        ...
+
+    def encode(self, batch: Tensor) -> Float32Array:
+        """L2-normalised float32 vectors (b, d) of b prepared images."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """A frozen text network; a row depends on its own text only, up to float noise.
+
+    Attributes:
+        pin: name, weights and dimension.
+    """
+
+    pin: EncoderPin
+
+    def encode(self, texts: Sequence[str]) -> Float32Array:
+        """L2-normalised float32 vectors (m, d) of m texts."""
+        ...

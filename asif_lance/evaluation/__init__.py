@@ -1,0 +1,47 @@
+"""How good a model is: accuracy, tuning, scaling, adaptation, diagnosis, with intervals.
+
+Promises: every figure states its number of pictures and its uncertainty; seeds make it repeatable.
+`evaluation.figures` and `evaluation.clip_baseline` are imported by name: they need matplotlib and a
+trained CLIP. Writes only what `store_best` and `add_pairs` are asked to keep.
+"""
+
+from asif_lance.evaluation.accuracy import (
+    Accuracy,
+    Evaluation,
+    PairedComparison,
+    compare,
+    evaluate,
+    predict,
+)
+from asif_lance.evaluation.adaptation import Adaptation, Task, adapt, captions_of
+from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
+from asif_lance.evaluation.labelled_pictures import Labelled, encode_labelled, read_labelled
+from asif_lance.evaluation.scaling_curve import scaling
+from asif_lance.evaluation.statistics import bootstrap, mcnemar
+from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
+
+__all__ = [
+    "Accuracy",
+    "Adaptation",
+    "Confirmation",
+    "Diagnosis",
+    "Evaluation",
+    "Grid",
+    "Labelled",
+    "PairedComparison",
+    "Task",
+    "TriedSetting",
+    "Tuning",
+    "adapt",
+    "bootstrap",
+    "captions_of",
+    "compare",
+    "diagnose",
+    "encode_labelled",
+    "evaluate",
+    "mcnemar",
+    "predict",
+    "read_labelled",
+    "scaling",
+    "tune",
+]

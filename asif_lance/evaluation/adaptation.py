@@ -1,0 +1,251 @@
+"""adapt: a few labelled pictures of a new task become pairs (the EuroSAT experiment).
+
+Each picture's caption is a template filled with its class. Accuracy is measured on the pictures
+that were not added, and on an old task, in imagined states of the version: nothing is written
+unless the pairs are kept. Beside it stands what the same few pictures do without any pair: the
+nearest class mean (a prototypical network on the frozen image encoder).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from asif_lance.encoders import TextEncoder
+from asif_lance.errors import InputError
+from asif_lance.evaluation.labelled_pictures import Labelled, per_class
+from asif_lance.evaluation.sweep import right, sweep
+from asif_lance.ingest import IngestOptions, IngestReport, ingest_sources, unit_float16
+from asif_lance.model import DEFAULT_TEMPLATES, Model, Prompts, average_prompts, fill_templates
+from asif_lance.records import BROUGHT, BoolArray, Float32Array
+from asif_lance.search import unit_queries
+from asif_lance.whatif import with_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task's accuracy over trials.
+
+    Attributes:
+        before: share right of the pictures that each trial leaves, without the added pairs.
+        after: the same with them.
+    """
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    @property
+    def mean_before(self) -> float:
+        """Mean of `before`."""
+        return float(np.mean(self.before))
+
+    @property
+    def mean(self) -> float:
+        """Mean of `after`."""
+        return float(np.mean(self.after))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of `after` over trials (n - 1); 0 for a single one."""
+        return float(np.std(self.after, ddof=1)) if len(self.after) > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What adding so many labelled pictures per class does.
+
+    Attributes:
+        per_class: pictures of each class that become pairs; of small classes all but one.
+        added: pairs in all.
+        new: the task that they are of, on the pictures left.
+        prototypes: the nearest class mean of the same pictures, no pairs; `before` is chance.
+        old: the old task, if one was given.
+    """
+
+    per_class: int
+    added: int
+    new: Task
+    prototypes: Task
+    old: Task | None
+
+
+def adapt(
+    model: Model,
+    labelled: Labelled,
+    prompts: Prompts,
+    texts: Float32Array,
+    per_class_counts: Sequence[int],
+    *,
+    old: tuple[Labelled, Prompts] | None = None,
+    trials: int = 5,
+    seed: int = 0,
+) -> tuple[Adaptation, ...]:
+    """Measure before and after adding pictures of a new task, at several numbers of them.
+
+    Args:
+        model: the version and recipe.
+        labelled: pictures of the new task, encoded.
+        prompts: its classes; the true ones must be among them.
+        texts: (c, d) float32, the embedding of each class's caption, in the order of `prompts`.
+        per_class_counts: how many pictures of each class to add; one is left to test.
+        old: pictures, encoded, and classes of a task that must not suffer.
+        trials: random choices of the added pictures; those of a trial are nested.
+        seed: of the choices.
+
+    Raises:
+        InputError: a class is not among the prompts, or none has two pictures.
+    """
+    unknown = sorted(set(labelled.truths) - set(prompts.names))
+    if unknown:
+        raise InputError(f"the class {unknown[0]!r} is not among the {len(prompts.names)} labels")
+    if not per_class_counts or min(per_class_counts) < 1 or trials < 1:
+        raise InputError("add at least one picture per class, in at least one trial")
+    asked = _Trials(model, labelled, prompts, texts, old)
+    return tuple(asked.measured(count, trials, seed) for count in sorted(set(per_class_counts)))
+
+
+def captions_of(
+    prompts: Prompts, template: str | None = None, encoder: TextEncoder | None = None
+) -> tuple[list[str], Float32Array]:
+    """A caption of each class and its (c, d) embedding.
+
+    Args:
+        prompts: the classes.
+        template: with `{}` for the class; by default the packaged one.
+        encoder: embeds them; without one a class's caption is its name, and its embedding the mean
+            of its prompts.
+
+    Raises:
+        InputError: a template without `{}`.
+    """
+    if encoder is None:
+        mean = average_prompts(replace(prompts, ensemble="mean-embedding"))
+        return list(prompts.names), mean.vectors
+    captions, _ = fill_templates(prompts.names, (template or DEFAULT_TEMPLATES[0],))
+    return captions, unit_queries(encoder.encode(captions))
+
+
+def add_pairs(
+    model: Model,
+    labelled: Labelled,
+    prompts: Prompts,
+    captions: Sequence[str],
+    texts: Float32Array,
+    count: int,
+    seed: int = 0,
+    source: str = "adapt",
+    license: str | None = None,
+) -> IngestReport:
+    """Add the first trial's `count` pictures per class to the newest model, as a new version.
+
+    Args:
+        model: of the database that is written to.
+        labelled: pictures of the new task, encoded.
+        prompts: its classes.
+        captions: (c) one per class.
+        texts: (c, d) float32, their embeddings.
+        count: pictures per class.
+        seed: of the choice.
+        source: recorded with the pairs.
+        license: recorded with the pairs.
+
+    Raises:
+        InputError, StorageError: as `ingest_sources`.
+    """
+    chosen = labelled.take(per_class(labelled, count, _rng(seed, 0)))
+    own = [prompts.names.index(truth) for truth in chosen.truths]
+    columns: dict[str, object] = {"caption": [captions[i] for i in own]}
+    if chosen.images:
+        columns["image"] = [
+            image if isinstance(image, bytes) else str(image.resolve()) for image in chosen.images
+        ]
+    else:
+        columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
+        columns["text_vector"] = texts[own]
+    image, text = (
+        None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
+    )
+    message = f"{count} labelled pictures of each of {len(set(own))} classes"
+    options = IngestOptions(
+        image_encoder=image, text_encoder=text, license=license, source=source, message=message
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "adapt.parquet"
+        pl.DataFrame(columns).write_parquet(path)
+        return ingest_sources(model.store.uri, [path], options)
+
+
+def _rng(seed: int, trial: int) -> np.random.Generator:
+    return np.random.default_rng([seed, trial])
+
+
+def _hits(model: Model, labelled: Labelled, prompts: Prompts) -> BoolArray:
+    k, p = model.recipe.k, model.recipe.p
+    found = sweep(model, labelled.queries, prompts, k, (prompts.ensemble,))
+    return right(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths)
+
+
+class _Trials:
+    """What all numbers of pictures share."""
+
+    def __init__(
+        self,
+        model: Model,
+        labelled: Labelled,
+        prompts: Prompts,
+        texts: Float32Array,
+        old: tuple[Labelled, Prompts] | None,
+    ) -> None:
+        self.model, self.labelled, self.prompts = model, labelled, prompts
+        self.texts, self.old = texts, old
+        self.start = _hits(model, labelled, prompts)
+        self.old_start = () if old is None else (float(_hits(model, *old).mean()),)
+
+    def measured(self, count: int, trials: int, seed: int) -> Adaptation:
+        """Before and after so many pictures of each class."""
+        found = [self._trial(count, _rng(seed, trial)) for trial in range(trials)]
+        before, after, prototypes, old = zip(*found, strict=True)
+        return Adaptation(
+            per_class=count,
+            added=int(per_class(self.labelled, count, _rng(seed, 0)).sum()),
+            new=Task(before, after),
+            prototypes=Task((1 / len(self.labelled.classes),), prototypes),
+            old=None if self.old is None else Task(self.old_start, old),
+        )
+
+    def _trial(self, count: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        chosen = per_class(self.labelled, count, rng)
+        added, rest = self.labelled.take(chosen), self.labelled.take(~chosen)
+        model, _ = with_pairs(self.model, self._pairs(added))
+        return (
+            float(self.start[~chosen].mean()),
+            float(_hits(model, rest, self.prompts).mean()),
+            _nearest_class_mean(added, rest),
+            0.0 if self.old is None else float(_hits(model, *self.old).mean()),
+        )
+
+    def _pairs(self, added: Labelled) -> pa.Table:
+        """The added pictures as the table would have them."""
+        own = [self.prompts.names.index(truth) for truth in added.truths]
+        columns = {"image_vector": added.embeddings, "text_vector": self.texts[own]}
+        vectors = {
+            name: pa.FixedSizeListArray.from_arrays(
+                pa.array(unit_float16(matrix).ravel()), matrix.shape[1]
+            )
+            for name, matrix in columns.items()
+        }
+        ids = [f"adapt-{i}" for i in range(len(own))]
+        return pa.table({"pair_id": ids, "caption": list(added.truths), **vectors})
+
+
+def _nearest_class_mean(added: Labelled, rest: Labelled) -> float:
+    truths = np.array(added.truths, dtype=object)
+    means = [added.queries[truths == name].mean(axis=0) for name in added.classes]
+    best = (rest.queries @ unit_queries(np.stack(means)).T).argmax(axis=1)
+    return float(np.mean(np.array(added.classes, dtype=object)[best] == np.array(rest.truths)))

@@ -1,0 +1,67 @@
+"""A trained pair of encoders (CLIP) on the same labelled pictures, to compare with.
+
+Any model of the sentence-transformers library that embeds pictures and texts into one space will
+do: `clip-ViT-B-32`, or a folder. Classes are classified as CLIP does it: the nearest mean of a
+class's prompt embeddings (Radford et al. 2021, section 3.1.4). No pair has a part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from asif_lance.devices import pick_device
+from asif_lance.encoders import decode_image
+from asif_lance.errors import EncoderUnavailableError, InputError
+from asif_lance.evaluation.labelled_pictures import Labelled
+from asif_lance.model import ClassNames, fill_templates, resolve_templates
+from asif_lance.records import BoolArray
+
+_BATCH = 32
+
+
+def clip_hits(
+    name: str,
+    labelled: Labelled,
+    names: ClassNames,
+    templates: str | Sequence[str],
+    *,
+    device: str = "auto",
+) -> BoolArray:
+    """(m,) which labelled pictures a CLIP gets right.
+
+    Args:
+        name: a model of sentence-transformers, or a folder with one.
+        labelled: pictures, not vectors alone.
+        names: the classes.
+        templates: a named set, or templates.
+        device: where it runs.
+
+    Raises:
+        EncoderUnavailableError: not to be had here, or it embeds no pictures.
+        InputError: there are only vectors.
+    """
+    if not labelled.images:
+        raise InputError("a CLIP needs pictures to compare with, not vectors")
+    from asif_lance.encoders.sentence_encoder import (
+        SentenceEncoder,  # slow to import, rarely needed
+    )
+
+    encoder = SentenceEncoder(name, pick_device(device))
+    if not encoder.embeds_pictures:
+        raise EncoderUnavailableError(f"{name} embeds texts only: it is no CLIP")
+    texts, owner = fill_templates(names, resolve_templates(templates)[0])
+    prompts = encoder.encode(texts)
+    classes = np.stack([prompts[owner == i].mean(axis=0) for i in range(len(names))])
+    classes /= np.linalg.norm(classes, axis=1, keepdims=True)
+    best = np.concatenate(
+        [
+            (encoder.encode_pictures(list(map(decode_image, batch))) @ classes.T).argmax(axis=1)
+            for start in range(0, len(labelled.images), _BATCH)
+            for batch in [labelled.images[start : start + _BATCH]]
+        ]
+    )
+    answers = np.array(list(names), dtype=object)[best]
+    hits: BoolArray = answers == np.array(labelled.truths, dtype=object)
+    return hits.astype(np.bool_)

@@ -1,0 +1,111 @@
+"""scaling: accuracy against the number of pairs (Figures 5 and 8 of the paper).
+
+Each repetition puts the pairs in a random order and takes the first 100, 300, 1,000, … of them, so
+its subsets are nested. A subset is an imagined state of the version: exactly what a model of these
+pairs alone would answer, whatever the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from asif_lance.errors import InputError
+from asif_lance.evaluation.labelled_pictures import Labelled
+from asif_lance.evaluation.sweep import right, sweep
+from asif_lance.model import Model, Prompts
+from asif_lance.whatif import without_pairs
+
+SideSettings = tuple[tuple[int, int], tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Accuracy at one size.
+
+    Attributes:
+        pairs: size of the subsets.
+        k: anchors kept, (image side, text side).
+        p: power of similarities, likewise.
+        top_1: share right in each repetition; one entry where all pairs are taken.
+    """
+
+    pairs: int
+    k: tuple[int, int]
+    p: tuple[float, float]
+    top_1: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over repetitions."""
+        return float(np.mean(self.top_1))
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over repetitions (n - 1); 0 for a single one."""
+        return float(np.std(self.top_1, ddof=1)) if len(self.top_1) > 1 else 0.0
+
+
+def sizes_up_to(pairs: int) -> tuple[int, ...]:
+    """100, 300, 1,000, 3,000, … and all pairs, the doublings of their logarithms by halves."""
+    steps = [size for e in range(1, 10) for size in (10**e, 3 * 10**e)]
+    return (*(size for size in steps if 30 <= size < pairs), pairs)
+
+
+def scaling(
+    model: Model,
+    labelled: Labelled,
+    prompts: Prompts,
+    settings: Sequence[SideSettings],
+    sizes: Sequence[int] = (),
+    *,
+    repetitions: int = 3,
+    seed: int = 0,
+) -> tuple[Point, ...]:
+    """Accuracy on labelled pictures of nested random subsets of a version's pairs.
+
+    Args:
+        model: the version and recipe.
+        labelled: the pictures, encoded.
+        prompts: the classes.
+        settings: ((k image, k text), (p image, p text)) to measure, all from one search per subset.
+        sizes: numbers of pairs; by default `sizes_up_to` all.
+        repetitions: random orders of the pairs.
+        seed: of the orders.
+
+    Raises:
+        InputError: a size beyond the pairs, or nothing to measure.
+    """
+    count = model.anchors.count
+    sizes = sorted(set(sizes or sizes_up_to(count)))
+    if not settings or repetitions < 1:
+        raise InputError("give at least one setting of k and p, and one repetition")
+    if sizes[0] < 1 or sizes[-1] > count:
+        raise InputError(f"sizes must be between 1 and the {count:,} pairs of the version")
+    shares: dict[tuple[int, SideSettings], list[float]] = {}
+    ids = model.anchors.pair_ids.filter(pa.array(model.anchors.live)).to_pylist()
+    for repetition in range(repetitions):
+        order = np.random.default_rng([seed, repetition]).permutation(np.argsort(ids))
+        for size in sizes:
+            if size < count or not repetition:
+                gone = [ids[i] for i in order[size:]]
+                subset = without_pairs(model, gone)[0] if gone else model
+                for setting, share in _measured(subset, labelled, prompts, settings).items():
+                    shares.setdefault((size, setting), []).append(share)
+    return tuple(Point(size, k, p, tuple(found)) for (size, (k, p)), found in shares.items())
+
+
+def _measured(
+    model: Model, labelled: Labelled, prompts: Prompts, settings: Sequence[SideSettings]
+) -> dict[SideSettings, float]:
+    most = max(k[0] for k, _ in settings), max(k[1] for k, _ in settings)
+    found = sweep(model, labelled.queries, prompts, most, (prompts.ensemble,))
+    return {
+        (k, p): float(
+            right(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths).mean()
+        )
+        for k, p in settings
+    }

@@ -1,0 +1,122 @@
+"""What forgetting some pairs would touch: where they lie, and which versions show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import lance
+import numpy as np
+
+from asif_lance.database import Ledger, local_path, open_table, storage_errors
+from asif_lance.errors import DatabaseError
+from asif_lance.forgetting.survey import Survey, live_places, survey_states
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetPlan:
+    """What forgetting would touch.
+
+    Attributes:
+        pairs: ids that are somewhere in the database, sorted.
+        unknown: ids that are nowhere, sorted.
+        versions: names of the model versions that have one of the pairs.
+        fragments: how many fragments would be rewritten.
+        bytes: their size: about what would be written, and needs to be free.
+        indices: search indices that would be dropped.
+    """
+
+    pairs: tuple[str, ...]
+    unknown: tuple[str, ...]
+    versions: tuple[str, ...]
+    fragments: int
+    bytes: int
+    indices: tuple[str, ...]
+
+
+def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
+    """Says what forgetting these pairs would touch; changes nothing.
+
+    Raises:
+        DatabaseError: the database is one that cannot forget.
+    """
+    wanted = sorted(set(pair_ids))
+    check_can_forget(uri)
+    with storage_errors(uri):
+        found = locate(uri, wanted)
+        ids = found.found | locate_unnamed(found, wanted).found
+        live = shown_by_version(uri, found)
+        indices = index_names(uri)
+    return ForgetPlan(
+        pairs=tuple(sorted(ids)),
+        unknown=tuple(i for i in wanted if i not in ids),
+        versions=tuple(name for name, ids in live.items() if ids),
+        fragments=len(found.touched),
+        bytes=sum(fragment.size for fragment in found.touched.values()),
+        indices=indices,
+    )
+
+
+def locate(uri: str, pair_ids: Sequence[str]) -> Survey:
+    """Where the pairs lie in head and all named versions."""
+    return survey_states(uri, {open_table(uri, "pairs").version, *named_states(uri)}, pair_ids)
+
+
+def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
+    """Pairs that only states without a name have any more; cleaning up takes these away."""
+    missing = [pair_id for pair_id in wanted if pair_id not in found.found]
+    refs = open_table(found.uri, "pairs").version_refs() if missing else []
+    return survey_states(
+        found.uri, {int(ref["version"]) for ref in refs} - set(found.states), missing
+    )
+
+
+def named_states(uri: str) -> set[int]:
+    """The Lance versions that a tag names."""
+    return set(Ledger(uri).lance_versions().values())
+
+
+def shown_by_version(uri: str, found: Survey) -> dict[str, frozenset[str]]:
+    """Which of the pairs each model version shows, by its name."""
+    versions = Ledger(uri).lance_versions()
+    names = [row["name"] for row in Ledger(uri).rows()]
+    cache: dict[object, frozenset[str]] = {}
+    return {
+        name: _shown_in(open_table(uri, "pairs", versions[name]), found, cache) for name in names
+    }
+
+
+def _shown_in(
+    state: lance.LanceDataset, found: Survey, cache: dict[object, frozenset[str]]
+) -> frozenset[str]:
+    """The pairs that a state shows; versions share fragments, so each is looked at once."""
+    ids: set[str] = set()
+    for key, fragment in found.in_state(state):
+        known = (key, repr(fragment.metadata.deletion_file))
+        if known not in cache:
+            touched = found.touched[key]
+            live = np.isin(touched.places, live_places(state, fragment))
+            cache[known] = frozenset(np.array(touched.pair_ids, dtype=object)[live])
+        ids |= cache[known]
+    return frozenset(ids)
+
+
+def index_names(uri: str) -> tuple[str, ...]:
+    """Names of the search indices that head or a named version has."""
+    states = (open_table(uri, "pairs", v) for v in (None, *sorted(named_states(uri))))
+    return tuple(sorted({index.name for state in states for index in state.describe_indices()}))
+
+
+def check_can_forget(uri: str) -> None:
+    """Passes a database that can forget.
+
+    Raises:
+        DatabaseError: an object store, or a table with branches.
+    """
+    if local_path(uri) is None:
+        raise DatabaseError(
+            f"{uri}: forgetting works in local directories: an object store has no lock that "
+            "keeps writers out meanwhile, and may keep versions of its own"
+        )
+    if open_table(uri, "pairs").branches.list():
+        raise DatabaseError(f"{uri}: the pairs table has branches; delete them before forgetting")

@@ -1,0 +1,245 @@
+"""Looks through every file of a database for forgotten content.
+
+Independent of the code that forgets: it knows files and their formats, not the store. Data and
+index files of Lance are decoded column by column (on disk texts are compressed, so searching the
+bytes proves nothing); Parquet and Arrow files too; logs, manifests and everything else are
+searched as bytes. Values that a pair that stays has as well (five captions of one photo share
+its vector) are no finding; they are counted as shared.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lance.file import LanceFileReader
+
+from asif_lance.forgetting.fingerprints import ContentMatcher, as_matrix, is_text, is_vector
+from asif_lance.records import Float32Array
+
+_DECODED = {".lance", ".idx", ".parquet", ".arrow", ".feather"}
+_ZIP_MAGIC = b"PK\x03\x04"
+# A table with these columns is the pairs table: what its rows say is theirs.
+_PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
+# Labels and templates that users ask with may read like a caption, and are still their own words.
+_WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
+_SQ_LEVELS = 255
+_FRAGMENT_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Forgotten content that is still there.
+
+    Attributes:
+        file: path within the database.
+        where: the column, or how it was found.
+        key: the fingerprint of what was found; empty for rows that cannot be told.
+    """
+
+    file: str
+    where: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    """What a scan saw.
+
+    Attributes:
+        hits: forgotten content.
+        doubtful: what cannot be told: unreadable files, codes of rows that no state has.
+        shared: how many of the values sought belong to pairs that stay, too.
+        files: how many files were read.
+        bytes: their size.
+    """
+
+    hits: tuple[Hit, ...]
+    doubtful: tuple[Hit, ...]
+    shared: int
+    files: int
+    bytes: int
+
+
+@dataclass
+class _Findings:
+    """Collected over all files; only at the end is it known which values survivors hold."""
+
+    loose: list[Hit] = field(default_factory=list)
+    certain: list[Hit] = field(default_factory=list)
+    doubtful: list[Hit] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+
+
+def scan(database: str | Path, needles: ContentMatcher, ignore: Iterable[str] = ()) -> ScanReport:
+    """Reads every file in a database's directory.
+
+    Args:
+        database: the directory.
+        needles: what to look for.
+        ignore: names of files at its top that are left out.
+    """
+    root = Path(database)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    files = [path for path in files if not (path.parent == root and path.name in set(ignore))]
+    findings = _Findings()
+    for path in files:
+        _scan_file(findings, root, path, needles)
+    for table in sorted(root.glob("*.lance")):
+        _scan_codes(findings, root, table, needles)
+    return ScanReport(
+        hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
+        doubtful=tuple(findings.doubtful),
+        shared=len(findings.held),
+        files=len(files),
+        bytes=sum(path.stat().st_size for path in files),
+    )
+
+
+def _scan_file(findings: _Findings, root: Path, path: Path, needles: ContentMatcher) -> None:
+    name = str(path.relative_to(root))
+    try:
+        if path.suffix not in _DECODED:
+            _scan_bytes(findings, name, path.read_bytes(), needles)
+            return
+        for batch in _decoded(path):
+            _scan_batch(findings, name, batch, needles)
+        for buffer in _buffers(path):
+            _scan_bytes(findings, name, buffer, needles)
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        findings.doubtful.append(Hit(name, f"unreadable: {type(error).__name__}", ""))
+        _scan_bytes(findings, name, path.read_bytes(), needles)
+
+
+def _decoded(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of a file in one of the known formats."""
+    if path.suffix in {".lance", ".idx"}:
+        reader = LanceFileReader(str(path))
+        if reader.num_rows():
+            yield from reader.read_all().to_batches()
+    if path.suffix == ".parquet":
+        yield from pq.ParquetFile(path).iter_batches()
+    if path.suffix in {".arrow", ".feather"}:
+        with pa.OSFile(str(path)) as file:
+            yield from pa.ipc.open_file(file).read_all().to_batches()
+
+
+def _buffers(path: Path) -> Iterator[bytes]:
+    """What a Lance file holds beside its columns: centroids, codebooks, dictionaries."""
+    if path.suffix in {".lance", ".idx"}:
+        # `read_global_buffer` keeps the interpreter lock while it waits for Lance's workers, and
+        # stands still for ever when those wait for the lock because other threads read too.
+        with path.open("rb") as file:
+            for buffer in LanceFileReader(str(path)).metadata().global_buffers:
+                file.seek(buffer.position)
+                yield file.read(buffer.size)
+
+
+def _scan_bytes(findings: _Findings, name: str, data: bytes, needles: ContentMatcher) -> None:
+    findings.loose.extend(Hit(name, "bytes", key) for key in needles.in_bytes(data))
+    if data.startswith(_ZIP_MAGIC):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for member in archive.namelist():
+                _scan_bytes(findings, f"{name}:{member}", archive.read(member), needles)
+
+
+def _scan_batch(
+    findings: _Findings, name: str, batch: pa.RecordBatch, needles: ContentMatcher
+) -> None:
+    """Rows that name their pair are judged by it: what a staying pair says is its own."""
+    names = set(batch.schema.names)
+    owners = batch["pair_id"].to_pylist() if "pair_id" in names else None
+    gone = None if owners is None else np.array([needles.is_forgotten(o or "") for o in owners])
+    if gone is not None and gone.any():
+        findings.certain.append(Hit(name, "pair_id", ""))
+    for column, where in _leaves(batch):
+        for row, key in _matches(column, needles):
+            if gone is None or len(column) != len(gone):
+                findings.loose.append(Hit(name, where, key))
+            elif gone[row]:
+                findings.certain.append(Hit(name, where, key))
+            elif names >= _PAIR_COLUMNS:
+                findings.held.add(key)
+        if gone is None and is_text(column.type):
+            _scan_text(findings, f"{name}:{where}", column, needles)
+
+
+def _scan_text(findings: _Findings, name: str, column: pa.Array, needles: ContentMatcher) -> None:
+    """A text that nobody owns may quote forgotten ones: a message, a reason."""
+    values = [v for v in column.cast(pa.large_binary()).to_pylist() if v is not None]
+    findings.loose.extend(Hit(name, "quoted", key) for key in needles.in_bytes(b"\0".join(values)))
+
+
+def _matches(column: pa.Array, needles: ContentMatcher) -> Iterator[tuple[int, str]]:
+    if is_vector(column.type):
+        return needles.in_vectors(as_matrix(column).astype(np.float32))
+    return needles.in_values(column)
+
+
+def _leaves(batch: pa.RecordBatch) -> Iterator[tuple[pa.Array, str]]:
+    """Texts, binaries and vectors of a batch, those inside lists and structs too."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name not in _WORDS_OF_USERS:
+            yield from _unfolded(column, name)
+
+
+def _unfolded(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
+    kind = column.type
+    if is_text(kind) or is_vector(kind):
+        yield column, where
+    elif pa.types.is_struct(kind):
+        for index in range(kind.num_fields):
+            inner = column.field(index)
+            yield from _unfolded(inner, f"{where}.{kind.field(index).name}")
+    elif pa.types.is_map(kind):
+        yield from _unfolded(column.keys, where)
+        yield from _unfolded(column.items, where)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        yield from _unfolded(column.flatten(), where)
+    elif pa.types.is_dictionary(kind):
+        yield from _unfolded(column.dictionary_decode(), where)
+
+
+def _scan_codes(findings: _Findings, root: Path, table: Path, needles: ContentMatcher) -> None:
+    """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
+    files = [path for path in table.rglob("*") if path.suffix in {".idx", ".lance"}]
+    indices = [path for path in files if "_indices" in path.parts]
+    fragments = _fragments(table) if indices else set()
+    for path in indices:
+        try:
+            codes = LanceFileReader(str(path)).read_all().to_table()
+        except (OSError, ValueError, RuntimeError):
+            continue  # already among the doubtful
+        name = str(path.relative_to(root))
+        if "__sq_code" in codes.schema.names:
+            found = needles.in_vectors(_dequantised(codes))
+            findings.loose.extend(Hit(name, "__sq_code", key) for _, key in found)
+        rows = codes["_rowid"].to_numpy() if "_rowid" in codes.schema.names else []
+        stale = set((np.asarray(rows, np.uint64) >> np.uint64(_FRAGMENT_BITS)).tolist()) - fragments
+        if stale:
+            findings.doubtful.append(Hit(name, "codes of rows that no state has", ""))
+
+
+def _fragments(table: Path) -> set[int]:
+    """Ids of the fragments of all states that a table still has."""
+    head = lance.dataset(str(table))
+    states = (lance.dataset(str(table), version=v["version"]) for v in head.versions())
+    return {fragment.fragment_id for state in states for fragment in state.get_fragments()}
+
+
+def _dequantised(codes: pa.Table) -> Float32Array:
+    """Scalar-quantised vectors, about as they were: 256 levels between two bounds."""
+    metadata = json.loads(codes.schema.metadata[b"storage_metadata"])[0]
+    bounds = json.loads(metadata)["bounds"]
+    column = codes["__sq_code"].combine_chunks()
+    levels = column.flatten().to_numpy().reshape(len(column), -1).astype(np.float32)
+    step = (bounds["end"] - bounds["start"]) / _SQ_LEVELS
+    return np.asarray(bounds["start"] + levels * step, np.float32)

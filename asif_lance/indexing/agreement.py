@@ -1,0 +1,98 @@
+"""How far a search agrees with the exact one, and what it saves: on given queries and labels."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from asif_lance.anchors import Anchors, Approximation, MeasuredSetting
+from asif_lance.model import LabelSet
+from asif_lance.records import Float32Array, RelativeVectors
+from asif_lance.relative import Recipe, best_scores, relative_vectors, scores
+
+_AGAIN = 8  # one query in so many is asked exactly again, for the time that takes
+_Z = 1.96  # of a normal distribution, 95% lie within so many standard deviations
+
+RelativeSearch = Callable[[Float32Array], RelativeVectors]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    found: frozenset[int]
+    label: int
+    seconds: float
+
+
+class AgreementTest:
+    """Exact answers to some queries, asked one by one, to compare others with.
+
+    Args:
+        anchors: what is searched.
+        recipe: with which k and p.
+        queries: (m, d) unit vectors.
+        labels: compiled against the same anchors.
+    """
+
+    def __init__(
+        self, anchors: Anchors, recipe: Recipe, queries: Float32Array, labels: LabelSet
+    ) -> None:
+        self._anchors, self._recipe, self._queries = anchors, recipe, queries
+        self._labels = labels
+        self._exact = [self._answer(self._exactly, queries[i : i + 1]) for i in range(len(queries))]
+
+    def measure(self, approximation: Approximation) -> MeasuredSetting:
+        """What an approximation gives on these queries."""
+
+        def search(query: Float32Array) -> RelativeVectors:
+            return approximation(self._anchors, self._recipe, query, self._labels.compiled)
+
+        answers, exact = self._in_turn(search)
+        both = list(zip(answers, self._exact, strict=True))
+        recalls = [len(a.found & e.found) / max(len(e.found), 1) for a, e in both]
+        seconds = _mean(answers)
+        return MeasuredSetting(
+            setting=approximation.setting,
+            recall=float(np.mean(recalls)),
+            agreement=float(np.mean([a.label == e.label for a, e in both])),
+            ratio=_mean(exact) / seconds,
+            milliseconds=seconds * 1e3,
+        )
+
+    def _in_turn(self, search: RelativeSearch) -> tuple[list[_Answer], list[_Answer]]:
+        """Answers to all queries, and exact ones again in between: both meet a busy machine."""
+        search(self._queries[:1])  # what only the first query waits for is no part of any
+        answers, exact = [], []
+        for i in range(len(self._queries)):
+            query = self._queries[i : i + 1]
+            answers.append(self._answer(search, query))
+            if i % _AGAIN == 0:
+                exact.append(self._answer(self._exactly, query))
+        return answers, exact
+
+    def _exactly(self, query: Float32Array) -> RelativeVectors:
+        neighbors = self._anchors.top_k(
+            "image", query, self._recipe.k[0], centred=self._recipe.centred
+        )
+        return relative_vectors(neighbors, self._recipe.p[0], len(self._anchors))
+
+    def _answer(self, search: RelativeSearch, query: Float32Array) -> _Answer:
+        begun = time.perf_counter()
+        relative = search(query)
+        seconds = time.perf_counter() - begun
+        prompt_scores = scores(relative, self._labels.compiled)
+        label = int(best_scores(prompt_scores, self._labels.owner)[0].argmax())
+        return _Answer(frozenset(relative.indices[0].tolist()), label, seconds)
+
+
+def at_least(agreement: float, queries: int) -> float:
+    """The lower end of the 95% interval of an agreement seen on so many queries (Wilson 1927)."""
+    spread = _Z * math.sqrt(agreement * (1 - agreement) / queries + _Z**2 / (4 * queries**2))
+    return (agreement + _Z**2 / (2 * queries) - spread) / (1 + _Z**2 / queries)
+
+
+def _mean(answers: list[_Answer]) -> float:
+    return float(np.mean([answer.seconds for answer in answers]))

@@ -1,0 +1,19 @@
+"""Sources × encoders → store: every item becomes a pair or a rejection with its reason.
+
+Promises: a bad item costs only itself and is reported; running an interrupted ingest again goes on
+where it stopped. Assumes: sources stay as they are while they are read. Never changes a source.
+"""
+
+from asif_lance.ingest.pipeline import IngestOptions, IngestReport, ingest_sources
+from asif_lance.ingest.preview import read_pairs
+from asif_lance.ingest.sources import read_source
+from asif_lance.ingest.vector_columns import unit_float16
+
+__all__ = [
+    "IngestOptions",
+    "IngestReport",
+    "ingest_sources",
+    "read_pairs",
+    "read_source",
+    "unit_float16",
+]

@@ -1,0 +1,42 @@
+"""Single items of a source gathered into batches with the columns of every source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import polars as pl
+
+from asif_lance.ingest.columns import SCHEMA, SourceBatch
+from asif_lance.records import Reject
+
+# A row with the columns of SCHEMA (absent ones are null), or why there is none.
+Entry: TypeAlias = dict[str, Any] | Reject
+
+
+class UnusableFieldError(ValueError):
+    """A field that cannot be used; the message is the reject's reason."""
+
+
+def printable_path(path: Path) -> str:
+    """The path as valid Unicode: bytes of a name that are not UTF-8 become escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def read_entry(source: str, item: str, read: Callable[..., dict[str, Any]], *args: Any) -> Entry:
+    """What `read` makes of one item; a field that cannot be used becomes a rejection."""
+    try:
+        return {"item": item, **read(*args)}
+    except UnusableFieldError as error:
+        return Reject(source, item, str(error))
+
+
+def batch_entries(entries: Iterator[Entry], batch_size: int) -> Iterator[SourceBatch]:
+    """Gather rows and rejections, `batch_size` at a time."""
+    while batch := list(islice(entries, batch_size)):
+        rows = [entry for entry in batch if isinstance(entry, dict)]
+        rejects = [entry for entry in batch if isinstance(entry, Reject)]
+        yield SourceBatch(pl.DataFrame(rows, schema=SCHEMA), rejects)

@@ -1,0 +1,214 @@
+"""Image-text pairs out of folders, CSV, JSONL and Parquet; what cannot be used says why."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+
+from asif_lance.errors import SourceError
+from asif_lance.ingest.batches import printable_path
+from asif_lance.ingest.columns import SCHEMA, VECTORS, SourceBatch
+from asif_lance.ingest.folder_reader import read_folder
+from asif_lance.ingest.parquet_reader import read_parquet
+from asif_lance.ingest.text_readers import read_csv, read_jsonl
+from asif_lance.ingest.vector_columns import valid_vectors
+from asif_lance.records import Reject
+
+__all__ = ["FORMATS", "MAX_CAPTION", "SCHEMA", "SourceBatch", "read_source"]
+
+MAX_CAPTION = 100_000
+FORMATS = {
+    "folder": read_folder,
+    "csv": read_csv,
+    "tsv": read_csv,
+    "jsonl": read_jsonl,
+    "parquet": read_parquet,
+}
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_REMOTE = "^[A-Za-z][A-Za-z0-9+.-]*://"
+
+
+def read_source(
+    location: str | Path, *, format: str | None = None, batch_size: int = 1024
+) -> Iterator[SourceBatch]:
+    """Read the pairs of a source in order, and what was refused of it.
+
+    Images are not opened: a missing or damaged one shows when it is decoded. Relative image paths
+    start at the manifest's folder, or at the folder beside it that has the manifest's name without
+    its suffix (`photos.csv`, `photos/`). If the first batch has vectors of a side, every row needs
+    them.
+
+    Args:
+        location: a folder or a file.
+        format: one of `FORMATS`; otherwise told by the file's suffix, else by its content.
+        batch_size: rows per batch.
+
+    Returns:
+        Batches of at most `batch_size` items; columns as in `SCHEMA`.
+
+    Raises:
+        SourceError: at once, if there is no such source or its format cannot be told; while
+            iterating, if it cannot be read or no columns fit.
+    """
+    if isinstance(location, str) and re.match(_REMOTE, location):
+        raise SourceError(f"{location} is remote: download it and name the file")
+    path = Path(location).expanduser()
+    name = printable_path(path)
+    try:
+        reader = FORMATS[format or _sniff_format(path, name)]
+    except KeyError as error:
+        raise SourceError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}") from error
+    _check_kind(path, name, folder=reader is read_folder)
+    return _judged(reader(path, batch_size), path, name)
+
+
+def _sniff_format(path: Path, name: str) -> str:
+    if path.is_dir():
+        return "folder"
+    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+        return _SUFFIXES[path.suffix.lower()]
+    found = _format_of(_head(path, name))
+    if found is None:
+        raise SourceError(f"cannot tell the format of {name}: name one of {', '.join(FORMATS)}")
+    return found
+
+
+def _format_of(head: bytes) -> str | None:
+    """The format of a file that begins so, or None."""
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    try:
+        text = head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    if text.lstrip().startswith("{"):
+        return "jsonl"
+    first = text.partition("\n")[0]
+    return "tsv" if "\t" in first else "csv" if "," in first or ";" in first else None
+
+
+def _head(path: Path, name: str) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(1 << 16)
+    except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
+        raise SourceError(f"there is no source at {name}") from error
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read ({error.strerror})") from error
+    if not head:
+        raise SourceError(f"{name} is empty")
+    return head
+
+
+def _check_kind(path: Path, name: str, *, folder: bool) -> None:
+    if folder and not path.is_dir():
+        raise SourceError(
+            f"{name} is not a folder" if path.exists() else f"there is no folder {name}"
+        )
+    if not folder:
+        _head(path, name)
+
+
+def _judged(batches: Iterator[SourceBatch], path: Path, name: str) -> Iterator[SourceBatch]:
+    """The batches with image paths made absolute, and without the rows that cannot be used."""
+    try:
+        first = next(batches, None)
+        if first is None:
+            raise SourceError(f"{name} has no pairs")
+        root = _image_root(path, first.frame["image_path"])
+        needed = _needed(first.frame)
+        for batch in chain([first], batches):
+            frame = batch.frame.with_columns(**_located(root))
+            yield _split(frame, batch.rejects, needed, name)
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def _needed(first: pl.DataFrame) -> list[str]:
+    """Columns that every row must have: those vectors that the first batch has, and captions.
+
+    Only a source that brings its text vectors may have no captions at all.
+    """
+    vectors = [side for side in VECTORS if first[side].count()]
+    bare = "text_vector" in vectors and not first["caption"].count()
+    return vectors if bare else [*vectors, "caption"]
+
+
+def _image_root(manifest: Path, paths: pl.Series) -> Path:
+    """The folder where the first relative image path leads to a file, else the manifest's own."""
+    relative = paths.drop_nulls().filter(~paths.drop_nulls().str.contains(f"^/|{_REMOTE}"))
+    own = manifest.resolve().parent
+    beside = own / manifest.stem
+    elsewhere = len(relative) and not os.path.lexists(own / relative[0])
+    return beside if elsewhere and os.path.lexists(beside / relative[0]) else own
+
+
+def _located(root: Path) -> dict[str, pl.Expr]:
+    """Absolute image paths; what is remote keeps its address, but has no path."""
+    given = pl.col("image_path").replace("", None)
+    remote = given.str.contains(_REMOTE) & ~given.str.starts_with("file://")
+    local = given.str.strip_prefix("file://")
+    absolute = (
+        pl.when(local.str.starts_with("/"))
+        .then(local)
+        .otherwise(pl.format("{}/{}", pl.lit(str(root)), local))
+    )
+    return {
+        "image_path": pl.when(~remote).then(absolute),
+        "image_uri": pl.coalesce("image_uri", pl.when(remote).then(given).otherwise(absolute)),
+        "caption": pl.col("caption").str.strip_chars(),
+        "pair_id": pl.col("pair_id").replace("", None),
+    }
+
+
+def _split(frame: pl.DataFrame, rejects: list[Reject], needed: list[str], name: str) -> SourceBatch:
+    """Usable rows, and the others with the first reason against each."""
+    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in VECTORS if side in needed}
+    captions = [_caption_fault()] if "caption" in needed else []
+    reason = pl.coalesce(*captions, *map(pl.col, faults), _image_fault())
+    judged = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
+    bad = judged.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
+    refused = [Reject(name, item, why) for item, why in bad.iter_rows()]
+    good = judged.filter(pl.col("\0reason").is_null()).select(SCHEMA.keys())
+    return SourceBatch(good.with_columns(pl.col("caption").fill_null("")), rejects + refused)
+
+
+def _caption_fault() -> pl.Expr:
+    caption = pl.col("caption")
+    return (
+        pl.when(caption.is_null())
+        .then(pl.lit("missing caption"))
+        .when(caption == "")
+        .then(pl.lit("empty caption"))
+        .when(caption.str.len_chars() > MAX_CAPTION)
+        .then(
+            pl.format(
+                "caption too long ({} characters, at most {})",
+                caption.str.len_chars(),
+                pl.lit(MAX_CAPTION),
+            )
+        )
+    )
+
+
+def _image_fault() -> pl.Expr:
+    absent = pl.all_horizontal(pl.col("image_path", "image_bytes", "image_vector").is_null())
+    remote = pl.col("image_uri").str.contains(_REMOTE)
+    return (
+        pl.when(absent & remote)
+        .then(pl.lit("remote images are not fetched"))
+        .when(absent)
+        .then(pl.lit("missing image"))
+    )

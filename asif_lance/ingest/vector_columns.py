@@ -1,0 +1,71 @@
+"""Columns of vectors as matrices, and what is wrong with some of them; no row one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from asif_lance.records import BoolArray, Float16Array, Float32Array
+
+_DTYPE = pl.List(pl.Float32)
+
+
+def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[BoolArray, pl.Series]:
+    """Which vectors have a direction (and `dimension` numbers, if given).
+
+    Args:
+        vectors: n lists or arrays of numbers; the series' name stands in the reasons.
+        dimension: the length they should have; any if None.
+
+    Returns:
+        (n,) mask of the valid ones, and the reason against each of the others (null where valid).
+    """
+    lists = vectors.cast(_DTYPE)
+    sizes = lists.list.len()
+    filled = (sizes > 0).fill_null(value=False).to_numpy()
+    finite, nonzero = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
+    finite[filled], nonzero[filled] = _finite_and_nonzero(lists.filter(filled))
+    known = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
+    reasons = known.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
+    return reasons.is_null().to_numpy(), reasons
+
+
+def as_matrix(vectors: pl.Series, dimension: int) -> Float32Array:
+    """Vectors that are all valid, as one (n, dimension) float32 matrix."""
+    matrix: Float32Array = vectors.cast(_DTYPE).explode().to_numpy()
+    return matrix.reshape(-1, dimension) if len(vectors) else np.empty((0, dimension), np.float32)
+
+
+def unit_float16(vectors: Float32Array) -> Float16Array:
+    """(n, d) vectors as the table stores them: unit length in float32, rounded to float16."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    unit: Float16Array = (vectors / norms).astype(np.float32).astype(np.float16)
+    return unit
+
+
+def _finite_and_nonzero(lists: pl.Series) -> tuple[BoolArray, BoolArray]:
+    """Per non-empty list: are all numbers finite, is any not zero. A null counts as NaN."""
+    if not len(lists):
+        return np.zeros(0, bool), np.zeros(0, bool)
+    numbers = lists.explode().to_numpy()
+    ends = lists.list.len().to_numpy().cumsum(dtype=np.intp)
+    starts = np.concatenate([np.zeros(1, np.intp), ends[:-1]])
+    finite = np.logical_and.reduceat(np.isfinite(numbers), starts)
+    return finite, np.logical_or.reduceat(numbers != 0, starts)
+
+
+def _fault(name: str, dimension: int | None) -> pl.Expr:
+    size = pl.col("size")
+    wanted = size if dimension is None else pl.lit(dimension)
+    return (
+        pl.when(size.is_null())
+        .then(pl.lit(f"missing {name}"))
+        .when(size != wanted)
+        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, wanted))
+        .when(size == 0)
+        .then(pl.lit(f"{name} is empty"))
+        .when(~pl.col("finite"))
+        .then(pl.lit(f"{name} holds NaN or infinity"))
+        .when(~pl.col("nonzero"))
+        .then(pl.lit(f"{name} is all zeros"))
+    )

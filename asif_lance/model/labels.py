@@ -1,0 +1,166 @@
+"""Label sets: class names × prompt templates, compiled against one model version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from asif_lance.errors import InputError
+from asif_lance.model.templates import SINGLE, template_set
+from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
+from asif_lance.relative import CompiledTexts, Recipe
+from asif_lance.search import unit_queries
+
+Ensemble = Literal["max", "mean-embedding", "mean-relative"]
+
+
+ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
+
+
+DEFAULT_TEMPLATES = SINGLE
+
+
+_BETWEEN = " | "
+
+
+#: Labels that are their own names, or label -> names that stand for it.
+ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What is asked, before it meets a model version.
+
+    Attributes:
+        names: the c class names, in the user's order.
+        owner: (t,) int64, the class each prompt belongs to; ascending.
+        vectors: (t, d) float32, the prompts' embeddings, unit length.
+        ensemble: how a class's prompts become one score.
+        templates: the named set, or the templates themselves; empty for brought vectors.
+    """
+
+    names: tuple[str, ...]
+    owner: Int64Array
+    vectors: Float32Array
+    ensemble: Ensemble = "max"
+    templates: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """Prompts compiled against one model version.
+
+    Attributes:
+        prompts: what was asked; for `mean-embedding` already one vector per class.
+        relative: (t, k) relative vectors of the prompts (one per class unless `max`).
+        owner: (t,) int64, the class of each relative vector.
+        compiled: the same, laid out for scoring many images.
+        version: the model version's name.
+        recipe: the recipe they were compiled under.
+    """
+
+    prompts: Prompts
+    relative: RelativeVectors
+    owner: Int64Array
+    compiled: CompiledTexts
+    version: str
+    recipe: Recipe
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The class names, in the user's order."""
+        return self.prompts.names
+
+    def query(self, row: int) -> Float32Array:
+        """The (d,) embedding whose similarities `relative[row]` was made of.
+
+        For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine
+        (under a centred recipe nearly so).
+        """
+        one_each = len(self.owner) == len(self.prompts.owner)
+        mine = np.arange(len(self.prompts.owner)) == row if one_each else self.prompts.owner == row
+        mean: Float32Array = self.prompts.vectors[mine].mean(axis=0)
+        return mean
+
+
+def fill_templates(
+    names: ClassNames, templates: Sequence[str] = DEFAULT_TEMPLATES
+) -> tuple[list[str], Int64Array]:
+    """Every prompt text, class by class, and the class that each belongs to.
+
+    Raises:
+        InputError: no names, an empty or repeated name, no templates, or one without `{}`.
+    """
+    check_names(list(names))
+    if not templates:
+        raise InputError("no templates: give at least one with {} where the label goes")
+    for template in templates:
+        if "{}" not in template:
+            raise InputError(f"template {template!r} has no {{}} where the label goes")
+    own = list(names.values()) if isinstance(names, Mapping) else [[name] for name in names]
+    texts = [t.replace("{}", name) for few in own for name in few for t in templates]
+    return texts, np.repeat(np.arange(len(own)), [len(few) * len(templates) for few in own])
+
+
+def resolve_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Templates of a named set, or as given, and what results call them.
+
+    Args:
+        templates: a set's name, the templates, or what results call these: `a {}. | the {}.`.
+
+    Raises:
+        InputError: no set of this name.
+    """
+    if not isinstance(templates, str):
+        return tuple(templates), _BETWEEN.join(templates)
+    own = tuple(templates.split(_BETWEEN)) if "{}" in templates else template_set(templates)
+    return own, templates
+
+
+def parse_ensemble(name: str) -> Ensemble:
+    """The ensemble of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [ensemble for ensemble in get_args(Ensemble) if ensemble == name]
+    if not found:
+        raise InputError(f"no ensemble {name!r}; there are: {', '.join(ENSEMBLES)}")
+    chosen: Ensemble = found[0]
+    return chosen
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse label names that could not be told apart.
+
+    Raises:
+        InputError: no names, an empty or a repeated one.
+    """
+    if not names:
+        raise InputError("no labels: give at least one")
+    seen: set[str] = set()
+    for name in names:
+        if not name.strip():
+            raise InputError("a label is empty")
+        if name in seen:
+            raise InputError(f"label {name!r} is given twice")
+        seen.add(name)
+
+
+def prompts_from_vectors(
+    vectors: Mapping[str, Float32Array], ensemble: Ensemble = "max"
+) -> Prompts:
+    """Prompts that users bring as embeddings: label -> (d,) or (prompts, d) float32."""
+    check_names(list(vectors))
+    rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
+    owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+    return Prompts(tuple(vectors), owner, unit_queries(np.concatenate(rows)), ensemble)
+
+
+def best_prompt(prompt_scores: Float64Array, labels: LabelSet, label: int) -> int:
+    """The row of `labels.relative` that gave class `label` its score for one image, (t,) scores."""
+    mine = np.flatnonzero(labels.owner == label)
+    return int(mine[np.argmax(prompt_scores[mine])])

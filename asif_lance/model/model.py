@@ -1,0 +1,318 @@
+"""One model version, ready to answer: classify images, retrieve across modes, say why.
+
+model = asif_lance.open("pairs.lancedb", model="v3")
+labels = model.labels(["cat", "dog"], templates=["a photo of a {}."])
+for p in model.classify(["photo.jpg"], labels):
+print(p.label, p.score, p.attributions(10))
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from asif_lance.anchors import Anchors, Approximation
+from asif_lance.devices import pick_device
+from asif_lance.encoders import (
+    ImageEncoder,
+    ImageFile,
+    TextEncoder,
+    encode_pictures,
+    expand_folders,
+    image_encoder,
+    text_encoder,
+)
+from asif_lance.errors import DimensionError, EmptyModelError, InputError
+from asif_lance.model.label_compiler import compile_prompts
+from asif_lance.model.labels import (
+    DEFAULT_TEMPLATES,
+    ClassNames,
+    Ensemble,
+    LabelSet,
+    Prompts,
+    fill_templates,
+    prompts_from_vectors,
+    resolve_templates,
+)
+from asif_lance.model.predictions import Evidence, Prediction
+from asif_lance.model.retrieval import Match, retrieve
+from asif_lance.records import (
+    BROUGHT,
+    SPARE,
+    Float32Array,
+    Float64Array,
+    ModelVersion,
+    Neighbors,
+    Reject,
+    RelativeVectors,
+)
+from asif_lance.relative import Recipe, best_scores, relative_vectors, single_vector
+from asif_lance.relative import scores as relative_scores
+from asif_lance.search import unit_queries
+from asif_lance.store import PairStore
+
+#: Vectors classified at once: bounds what a long list of them holds in memory.
+BATCH = 1024
+
+
+#: Pictures searched at once: at most so many, one per so many anchors. The more, the fewer passes
+#: over the anchors, but the later the answers.
+SEARCHED, ANCHORS_EACH = 256, 1000
+
+
+class Model:
+    """The pairs of one version with the encoders that made their vectors.
+
+    Encoders and anchors are loaded at first use. Reading is safe from several threads.
+
+    Attributes:
+        store: the database.
+        version: the model version.
+        recipe: how it compares.
+        ensemble: how a class's prompts become one score where nothing is said.
+        templates: what classes are asked with where nothing is said.
+        approximate: how pictures are compared if not with all anchors.
+    """
+
+    def __init__(
+        self,
+        store: PairStore,
+        version: ModelVersion,
+        recipe: Recipe,
+        *,
+        ensemble: Ensemble = "max",
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        device: str = "auto",
+        memory_limit: int | None = None,
+        approximate: Approximation | None = None,
+    ) -> None:
+        self.approximate = approximate
+        self.store, self.version, self.recipe = store, version, recipe
+        self.ensemble, self.templates = ensemble, templates
+        self._memory_limit = memory_limit
+        self._device = pick_device(device)
+
+    def under(self, recipe: Recipe) -> Model:
+        """The same version under another recipe; vectors and encoders are shared."""
+        self.anchors  # noqa: B018  # so that the copy has them
+        other = copy.copy(self)
+        other.recipe = recipe
+        return other
+
+    @cached_property
+    def anchors(self) -> Anchors:
+        """Both matrices of this version.
+
+        Raises:
+            EmptyModelError: the version has no pairs.
+        """
+        anchors = Anchors(
+            self.store.dataset(self.version.name),
+            device=str(self._device),
+            memory_limit=self._memory_limit,
+        )
+        if not anchors.count:
+            raise EmptyModelError(self.version.name)
+        return anchors
+
+    @cached_property
+    def image_encoder(self) -> ImageEncoder:
+        """The encoder that made the image vectors."""
+        return image_encoder(
+            _loadable(self.store.image.name, "--vectors"), device=str(self._device)
+        )
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The encoder that made the caption vectors."""
+        name = _loadable(self.store.text.name, "--label-vectors")
+        return text_encoder(name, device=str(self._device))
+
+    def labels(
+        self,
+        names: ClassNames,
+        templates: str | Sequence[str] | None = None,
+        ensemble: Ensemble | None = None,
+    ) -> LabelSet:
+        """Compile class names × templates (or a named set of them) against this version.
+
+        Raises:
+            InputError: unusable names or templates.
+        """
+        return self.compile(self.prompts(names, templates, ensemble))
+
+    def prompts(
+        self,
+        names: ClassNames,
+        templates: str | Sequence[str] | None = None,
+        ensemble: Ensemble | None = None,
+    ) -> Prompts:
+        """Embed class names × templates, not yet compared with any pair.
+
+        Raises:
+            InputError: unusable names or templates.
+        """
+        filled, name = resolve_templates(self.templates if templates is None else templates)
+        texts, owner = fill_templates(names, filled)
+        vectors = unit_queries(self.text_encoder.encode(texts))
+        return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
+
+    def label_vectors(
+        self, vectors: Mapping[str, Float32Array], ensemble: Ensemble | None = None
+    ) -> LabelSet:
+        """Compile labels given as embeddings: label -> (d,) or (prompts, d) float32."""
+        return self.compile(prompts_from_vectors(vectors, ensemble or self.ensemble))
+
+    def compile(self, prompts: Prompts) -> LabelSet:
+        """Compile prompts against this version."""
+        _check_dimension("label vectors", self.store.text.dimension, prompts.vectors)
+        return compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
+
+    def classify(
+        self,
+        images: Iterable[ImageFile],
+        labels: LabelSet,
+        *,
+        rejects: list[Reject] | None = None,
+        batch_size: int = 32,
+    ) -> Iterator[Prediction]:
+        """Classify pictures, in order, in batches.
+
+        Args:
+            images: paths, or the files' bytes; a folder stands for the pictures in it and below.
+            labels: from `labels` of this very model.
+            rejects: gathers the pictures that cannot be used; without it the first one raises.
+            batch_size: pictures encoded at once.
+
+        Raises:
+            ImageError: a picture cannot be used and `rejects` was not given.
+        """
+        together = max(min(self.anchors.count // ANCHORS_EACH, SEARCHED), 1)
+        pictures = expand_folders(images, rejects)
+        batches = encode_pictures(self.image_encoder, pictures, rejects, batch_size, together)
+        for names, vectors in batches:
+            yield from self.classify_vectors(names, vectors, labels)
+
+    def encode(
+        self,
+        images: Iterable[ImageFile],
+        *,
+        rejects: list[Reject] | None = None,
+        batch_size: int = 32,
+    ) -> tuple[list[str], Float32Array]:
+        """Embed pictures with the model's image encoder: names and (m, d) float32.
+
+        Args and errors are those of `classify`.
+        """
+        names: list[str] = []
+        parts = [np.empty((0, self.store.image.dimension), dtype=np.float32)]
+        for usable, vectors in encode_pictures(self.image_encoder, images, rejects, batch_size):
+            names += usable
+            parts.append(vectors)
+        return names, np.concatenate(parts)
+
+    def classify_vectors(
+        self, ids: Sequence[str], vectors: Float32Array, labels: LabelSet
+    ) -> Iterator[Prediction]:
+        """Classify image embeddings: (m, d) float32, of any length but not zero.
+
+        Raises:
+            DimensionError, InvalidVectorError: vectors that cannot be compared.
+            InputError: the label set belongs to another version or recipe.
+        """
+        if labels.version != self.version.name:
+            raise InputError(
+                f"the label set is compiled for {labels.version}, this model is {self.version.name}"
+            )
+        if labels.recipe != self.recipe:
+            asked, mine = labels.recipe, self.recipe
+            raise InputError(f"the label set is compiled for the recipe {asked}, not for {mine}")
+        _check_dimension("image vectors", self.store.image.dimension, vectors)
+        for start in range(0, len(ids), BATCH):
+            batch = slice(start, start + BATCH)
+            yield from self._classified(ids[batch], unit_queries(vectors[batch]), labels)
+
+    def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
+        """The pictures of this version that fit a text best; see `retrieve`."""
+        if not text.strip():
+            raise InputError("the text to search for is empty")
+        vector = unit_queries(self.text_encoder.encode([text]))
+        return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
+
+    def search_image(
+        self, image: ImageFile, *, top: int = 10, candidates: int = 1000
+    ) -> list[Match]:
+        """The captions of this version that fit a picture best; see `retrieve`."""
+        ((_, vectors),) = encode_pictures(self.image_encoder, [image], None, 1)
+        vector = unit_queries(vectors)
+        return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
+
+    def _classified(
+        self, ids: Sequence[str], queries: Float32Array, labels: LabelSet
+    ) -> Iterator[Prediction]:
+        if self.approximate is None:
+            neighbors = self.neighbors(queries, spare=SPARE)
+            return self.classify_neighbors(ids, queries, neighbors, labels)
+        relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
+        return self._scored(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
+
+    def neighbors(self, queries: Float32Array, *, spare: int = 0) -> Neighbors:
+        """The anchors most similar to (m, d) unit image queries: the recipe's k, and some more."""
+        recipe = self.recipe
+        return self.anchors.top_k("image", queries, recipe.k[0] + spare, centred=recipe.centred)
+
+    def classify_neighbors(
+        self,
+        ids: Sequence[str],
+        queries: Float32Array,
+        neighbors: Neighbors,
+        labels: LabelSet,
+    ) -> Iterator[Prediction]:
+        """Classify m unit queries whose nearest image anchors, k or more of them, are known."""
+        k, near = self.recipe.k[0], neighbors.similarities
+        nearest = Neighbors(neighbors.indices[:, :k], near[:, :k])
+        relative = relative_vectors(nearest, self.recipe.p[0], len(self.anchors))
+        return self._scored(ids, queries, relative, near, labels)
+
+    def _scored(
+        self,
+        ids: Sequence[str],
+        queries: Float32Array,
+        relative: RelativeVectors,
+        near: Float32Array,
+        labels: LabelSet,
+    ) -> Iterator[Prediction]:
+        prompt_scores = relative_scores(relative, labels.compiled)
+        scores = best_scores(prompt_scores, labels.owner)
+        for i, name in enumerate(ids):
+            mine = queries[i], near[i], single_vector(relative, i), prompt_scores[i]
+            yield self._prediction(name, scores[i], Evidence(self.anchors, labels, *mine))
+
+    def _prediction(
+        self,
+        name: str,
+        scores: Float64Array,
+        evidence: Evidence,
+    ) -> Prediction:
+        order = np.argsort(-scores, kind="stable")
+        ranking = tuple((evidence.labels.names[i], float(scores[i])) for i in order)
+        return Prediction(name, self.version.name, self.recipe, ranking, evidence)
+
+
+def _loadable(encoder_name: str, option: str) -> str:
+    if encoder_name == BROUGHT:
+        raise InputError(
+            "this database holds vectors that were brought along, no encoder is known for them: "
+            f"use {option}"
+        )
+    return encoder_name
+
+
+def _check_dimension(what: str, expected: int, vectors: Float32Array) -> None:
+    if vectors.ndim != 2:
+        raise InputError(f"{what}: expected a matrix, got {vectors.ndim} dimensions of array")
+    if vectors.shape[1] != expected:
+        raise DimensionError(what, expected, vectors.shape[1])

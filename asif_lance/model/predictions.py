@@ -1,0 +1,127 @@
+"""One prediction and the evidence behind it: every score can be taken apart into pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asif_lance.anchors import Anchors
+from asif_lance.errors import InputError
+from asif_lance.model.labels import LabelSet, best_prompt
+from asif_lance.records import Attribution, Float32Array, Float64Array, Int64Array, RelativeVectors
+from asif_lance.relative import Recipe, attributions, single_vector
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """What pairs add to one label's score, largest first: n of them.
+
+    Attributes:
+        positions: (n,) int64, the pairs' positions among the anchors.
+        pair_ids: n ids.
+        image_similarities: (n,) float32, with the classified image, as the recipe measures them.
+        text_similarities: (n,) float32, with the label's prompt, likewise.
+        contributions: (n,) float64; all of them sum to the score.
+    """
+
+    positions: Int64Array
+    pair_ids: list[str]
+    image_similarities: Float32Array
+    text_similarities: Float32Array
+    contributions: Float64Array
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one prediction was made of, enough to attribute any label's score to pairs.
+
+    Attributes:
+        anchors: the model version's anchors.
+        labels: the label set that was scored.
+        vector: (d,) float32, the image's embedding.
+        similarities: (k or more,) float32, those with the nearest anchors, best first; none if they
+            were not found by exact search.
+        relative: the image's relative vector, one row.
+        prompt_scores: (t,) score of each relative vector of the label set.
+    """
+
+    anchors: Anchors
+    labels: LabelSet
+    vector: Float32Array
+    similarities: Float32Array
+    relative: RelativeVectors
+    prompt_scores: Float64Array
+
+    def attributions(self, label: str, n: int) -> list[Attribution]:
+        """The n pairs that add most to a label's score, largest first.
+
+        Raises:
+            InputError: the label is not in the label set, or n is below 1.
+        """
+        if n < 1:
+            raise InputError(f"attributions: n must be at least 1, got {n}")
+        shares = self.shares(label, n)
+        pairs = self.anchors.rows(shares.positions, ["pair_id", "caption"])
+        numbers = zip(
+            shares.image_similarities, shares.text_similarities, shares.contributions, strict=True
+        )
+        return [
+            Attribution(pair["pair_id"], pair["caption"], label, float(i), float(t), float(c))
+            for pair, (i, t, c) in zip(pairs, numbers, strict=True)
+        ]
+
+    def shares(self, label: str, n: int | None = None) -> Shares:
+        """The same as arrays, without captions; all pairs that add something when n is None.
+
+        Raises:
+            InputError: the label is not in the label set.
+        """
+        if label not in self.labels.names:
+            raise InputError(f"label {label!r} is not in the label set")
+        row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
+        positions, shares = attributions(self.relative, single_vector(self.labels.relative, row))
+        positions, shares = positions[:n], shares[:n]
+        alike, centred = self.anchors.similarities, self.labels.recipe.centred
+        images = alike("image", positions, self.vector, centred=centred)
+        texts = alike("text", positions, self.labels.query(row), centred=centred)
+        return Shares(positions, self.anchors.ids(positions), images, texts, shares)
+
+
+class Ranked:
+    """What has every label with its score, best first."""
+
+    __slots__ = ()
+
+    ranking: tuple[tuple[str, float], ...]
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.ranking[0][0]
+
+    @property
+    def score(self) -> float:
+        """The best label's score, in [0, 1]; 0 when no pair supports any label."""
+        return self.ranking[0][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction(Ranked):
+    """What one model version says of one image.
+
+    Attributes:
+        image: the file or id as given.
+        model: name of the model version.
+        recipe: the recipe with the k and p that were used.
+        ranking: every label with its score, best first; equal scores in the label set's order.
+        evidence: what the scores were made of.
+    """
+
+    image: str
+    model: str
+    recipe: Recipe
+    ranking: tuple[tuple[str, float], ...]
+    evidence: Evidence = field(repr=False, compare=False)
+
+    def attributions(self, n: int = 10, label: str | None = None) -> list[Attribution]:
+        """The n pairs that add most to the score of `label`, by default the best label."""
+        return self.evidence.attributions(self.label if label is None else label, n)

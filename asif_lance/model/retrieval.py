@@ -1,0 +1,109 @@
+"""Cross-modal retrieval inside one model version: text to pictures, picture to captions.
+
+A query of one mode and an item of the other are compared by their relative vectors, so ranking
+the whole table would need every item's relative vector: n searches over n anchors. Instead the
+query's relative vector is carried into the other mode as the weighted mean of its anchors' vectors
+there, the items nearest to it become candidates, and only those get exact scores.
+With `candidates` at or above the number of pairs the ranking is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from asif_lance.anchors import Anchors, Side
+from asif_lance.errors import InputError
+from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
+from asif_lance.relative import Recipe, relative_vectors, scores
+from asif_lance.search import unit_queries
+
+_OTHER: dict[Side, Side] = {"image": "text", "text": "image"}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One pair found by retrieval; `score` in [0, 1] is the relative vectors' dot product."""
+
+    pair_id: str
+    caption: str
+    image_uri: str
+    score: float
+
+
+def retrieve(
+    anchors: Anchors,
+    recipe: Recipe,
+    side: Side,
+    query: Float32Array,
+    top: int,
+    candidates: int,
+) -> list[Match]:
+    """The `top` pairs whose other side fits a query best, one per distinct picture or caption.
+
+    Args:
+        anchors: the model version.
+        recipe: k and p of both sides.
+        side: the query's own mode.
+        query: (1, d) float32, unit length.
+        top: matches wanted.
+        candidates: items of the other mode that are scored exactly.
+
+    Raises:
+        InputError: `top` or `candidates` below 1.
+    """
+    if min(top, candidates) < 1:
+        raise InputError("top and candidates must be at least 1")
+    relative = _relative(anchors, recipe, side, query)
+    found = _candidates(anchors, recipe, _OTHER[side], relative, candidates)
+    if not len(found):
+        return []
+    items = _relative(
+        anchors, recipe, _OTHER[side], unit_queries(anchors.vectors(_OTHER[side], found))
+    )
+    found_scores = scores(items, relative)[:, 0]
+    order = np.lexsort((anchors.tie_order(found), -found_scores))
+    return _distinct(anchors, _OTHER[side], found[order], found_scores[order], top)
+
+
+def _relative(
+    anchors: Anchors, recipe: Recipe, side: Side, queries: Float32Array
+) -> RelativeVectors:
+    which = 0 if side == "image" else 1
+    neighbors = anchors.top_k(side, queries, recipe.k[which], centred=recipe.centred)
+    return relative_vectors(neighbors, recipe.p[which], len(anchors))
+
+
+def _candidates(
+    anchors: Anchors, recipe: Recipe, side: Side, relative: RelativeVectors, count: int
+) -> Int64Array:
+    """Positions whose vectors on `side` are nearest to the query carried over to that side."""
+    carried = relative.values @ anchors.vectors(side, relative.indices[0])
+    if not np.any(carried):
+        return np.zeros(0, dtype=np.int64)
+    # A mean of vectors is compared with their mean as it is, not made longer.
+    carried = carried / relative.values.sum() if recipe.centred else unit_queries(carried)
+    found: Int64Array = anchors.top_k(side, carried, count, centred=recipe.centred).indices[0]
+    return found
+
+
+def _distinct(
+    anchors: Anchors,
+    side: Side,
+    positions: Int64Array,
+    scores: Float64Array,
+    top: int,
+) -> list[Match]:
+    """Photos with several captions, and captions of several photos, are listed once."""
+    columns = ["pair_id", "caption", "image_uri", "image_sha256"]
+    matches: dict[str, Match] = {}
+    for row, score in zip(anchors.rows(positions, columns), scores, strict=True):
+        same = (row["image_sha256"] or row["pair_id"]) if side == "image" else row["caption"]
+        if same not in matches:
+            matches[same] = Match(
+                row["pair_id"], row["caption"] or "", row["image_uri"] or "", float(score)
+            )
+        if len(matches) == top:
+            break
+    return list(matches.values())

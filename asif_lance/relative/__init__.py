@@ -1,0 +1,57 @@
+"""The paper's arithmetic: similarities become relative vectors, relative vectors become scores.
+
+Promises: scores and attributions are sums in an order fixed by the items alone, so they do not
+depend on the batch; a pair's shares sum to the score. A released recipe never changes its meaning.
+Assumes: similarities come from `asif_lance.search`. Values in, values out: no files, no devices,
+nothing that another thread could see.
+"""
+
+from asif_lance.relative.centring import (
+    BlockDistances,
+    BlockSummary,
+    BlockSums,
+    Centre,
+    make_centre,
+    mean_of,
+)
+from asif_lance.relative.recipes import (
+    DEFAULT,
+    RECIPES,
+    Recipe,
+    format_sides,
+    make_recipe,
+    recipe_from_values,
+)
+from asif_lance.relative.vectors import (
+    CompiledTexts,
+    attributions,
+    best_scores,
+    compile_texts,
+    mean_vectors,
+    relative_vectors,
+    scores,
+    single_vector,
+)
+
+__all__ = [
+    "DEFAULT",
+    "RECIPES",
+    "BlockDistances",
+    "BlockSummary",
+    "BlockSums",
+    "Centre",
+    "CompiledTexts",
+    "Recipe",
+    "attributions",
+    "best_scores",
+    "compile_texts",
+    "format_sides",
+    "make_centre",
+    "make_recipe",
+    "mean_of",
+    "mean_vectors",
+    "recipe_from_values",
+    "relative_vectors",
+    "scores",
+    "single_vector",
+]

@@ -1,0 +1,251 @@
+"""The mean of a version's vectors and each anchor's distance from it, without rounding.
+
+Stored vectors crowd around their mean (all photos look like photos), so raw cosines are nearly the
+same for all anchors. Centred ones tell more: the cosine of `q - mean` and `a - mean`. As
+
+    cos = (q'·a - q'·mean) / |a - mean|    with q' = (q - mean) / |q - mean|
+
+it is a product with the raw anchors, an offset per query and a scale per anchor: the anchors stay
+as they are stored, for all recipes and versions.
+
+The mean is that of the live vectors and one more at zero: with many pairs that changes nothing, and
+a few do not lie on their own mean.
+
+The usual distance is about the root of their mean square, sqrt(1 - |mean|²) for unit vectors.
+
+All of it is a function of the live rows alone, bit by bit, whatever the order, the fragments, the
+history, the threads or the device. A float16 number of size at most 1 is a multiple of 2^-24, so
+float64 sums up to 2^29 rows without rounding. The mean is rounded to the same grid, once. Then
+|a|², a·mean and |mean|² are multiples of 2^-48 that sum up to less than 8, and q'·mean is exact for
+the same reason as q'·a (see `search.exact_products`). Only the root of |a - mean|², the division by
+it and the mean itself are rounded, each once.
+
+Distances take a pass over all vectors; those from a point nearby, such as the mean of the version
+before, differ by no more than that point lies away from the mean. So they serve the next versions
+too: a search takes them for what its error bound allows, and finds the exact ones of the anchors
+that it proposes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asif_lance.records import BoolArray, Float32Array, Float64Array
+from asif_lance.search import ExactFactors, Scale, unit_queries
+
+#: Anchors nearer to the mean than this share of the usual distance count as so far away: their
+#: directions say little, and one next to the mean must not loosen the search's error bound.
+NEAREST = 0.25
+
+_GRID = 2.0**-24
+_SAME = 2.0**-20  # a variance below it is that of rounding to float16
+_TAKEN = 2**17  # numbers widened at a time: they stay in the cache
+_LOOSEST = 2.0**-11  # what distances from elsewhere may do to a scale
+_TURN_ROUNDING = 2e-6  # of similarities: turned queries are on a grid, and what is kept is float32
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSums:
+    """Exact sums over the numbers of the rows of one block.
+
+    Attributes:
+        total: (d,) float64, the sum of all rows.
+        squares: (n,) float64, |a|² of each row.
+    """
+
+    total: Float64Array
+    squares: Float64Array
+
+    @staticmethod
+    def of(rows: torch.Tensor) -> BlockSums:
+        """Sum (n, d) float16 rows up."""
+        total, squares = np.zeros(rows.shape[1]), [np.zeros(0)]
+        for part in _wide(rows):
+            total += part.sum(dim=0).cpu().numpy()
+            squares.append(torch.linalg.vecdot(part, part).cpu().numpy())
+        return BlockSums(total, np.concatenate(squares))
+
+
+@dataclass(frozen=True)
+class BlockDistances:
+    """How far the rows of one block are from a point at or near the mean.
+
+    Attributes:
+        point: (d,) float64, on the grid of 2^-24.
+        inverses: (n,) float64, 1 / distance; infinite at the point itself.
+    """
+
+    point: Float64Array
+    inverses: Float64Array
+
+    @staticmethod
+    def of(rows: torch.Tensor, sums: BlockSums, point: Float64Array) -> BlockDistances:
+        """Measure (n, d) float16 rows, whose sums are known."""
+        square = sums.squares - 2.0 * _along(rows, point) + float(point @ point)
+        with np.errstate(divide="ignore"):
+            return BlockDistances(point, 1.0 / np.sqrt(square))
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest of the inverses."""
+        return float(self.inverses.max(initial=0.0))
+
+    def factors(self, most: float) -> Float64Array:
+        """(n,) 1 / distance, but at most so much."""
+        return self.inverses if self.largest <= most else np.minimum(self.inverses, most)
+
+    def error(self, mean: Float64Array) -> float:
+        """How far off the factors of another mean may be."""
+        largest = min(self.largest, 1.0 / least_distance(mean))
+        apart = self.point - mean
+        # 1/a - 1/b = (b - a) / ab, where the exact distance is at least b - apart.
+        off = math.sqrt(float(apart @ apart)) * largest  # many times as fast as `np.linalg.norm`
+        return off * largest / (1 - off) if off < 1 else np.inf
+
+    def serve(self, mean: Float64Array) -> bool:
+        """Whether they are near enough to those from a mean."""
+        return self.error(mean) <= _LOOSEST
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSummary:
+    """What a pass over the rows of one block finds out, dead ones included.
+
+    Attributes:
+        sums: exact ones.
+        distances: from a point that was once their version's mean; None if nobody asked.
+        kept: whether it is on disk, or was to be.
+    """
+
+    sums: BlockSums
+    distances: BlockDistances | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Centre:
+    """The centre of one side of one model version.
+
+    Attributes:
+        mean: (d,) float64, multiples of 2^-24.
+        scale: of n anchors: 1 / max(|a - mean|, `NEAREST` of the usual distance), so that
+            similarities fade to 0 at the mean itself; 0 for dead anchors.
+    """
+
+    mean: Float64Array
+    scale: Scale
+
+    def turn(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
+        """Turn (m, d) queries into q' (float32, on the grid of `unit_queries`) and offsets (m,).
+
+        A query that is the mean becomes zero: all its similarities are 0.
+        """
+        wide = queries.astype(np.float64) - self.mean
+        far = np.any(wide, axis=1)
+        turned = np.zeros(wide.shape, dtype=np.float32)
+        turned[far] = unit_queries(wide[far])
+        return turned, -(turned.astype(np.float64) @ self.mean)
+
+    def moved(self, queries: NDArray[np.floating], mean: Float64Array) -> Float64Array:
+        """By how much, at most, the similarity of each query and any anchor differs at `mean`.
+
+        Scaling a vector to length 1 where it is longer than r, and by 1/r where it is not, moves
+        no two vectors further apart than 1/r times their distance (it is a projection on a ball).
+
+        Args:
+            queries: (m, d) unit vectors.
+            mean: another mean, such as that of the version before.
+
+        Returns:
+            (m,), with float32 rounding of both similarities; infinite for a query that is one of
+            the means.
+        """
+        wide = queries.astype(np.float64)
+        away = np.minimum(*(np.linalg.norm(wide - m, axis=1) for m in (self.mean, mean)))
+        return self.moved_at(away, mean)
+
+    def moved_at(self, away: Float64Array, mean: Float64Array) -> Float64Array:
+        """The same of queries that are (m,) so far from the nearer mean."""
+        apart = float(np.linalg.norm(self.mean - mean))
+        if not apart:
+            return np.zeros(len(away))
+        clipped = abs(least_distance(self.mean) - least_distance(mean))
+        # The other mean's anchors are not nearer to it than this, nor is what stands for nearness.
+        least = 1 / self.scale.largest - apart - clipped
+        if least <= 0:
+            return np.full(len(away), np.inf)
+        anchor = (apart + clipped) / least
+        with np.errstate(divide="ignore"):
+            bound: Float64Array = apart / away + anchor + _TURN_ROUNDING
+        return bound
+
+
+def mean_of(
+    blocks: Sequence[torch.Tensor], sums: Sequence[BlockSums], live: BoolArray
+) -> Float64Array:
+    """The mean of the live rows of one side, on the grid: (d,).
+
+    Args:
+        blocks: (n_i, d) float16 each.
+        sums: of each block, dead rows included.
+        live: (n,) bool over all blocks.
+    """
+    masks = np.split(live, np.cumsum([len(block) for block in blocks])[:-1])
+    total = np.zeros(blocks[0].shape[1])
+    for block, whole, mask in zip(blocks, sums, masks, strict=True):
+        total += whole.total
+        if not mask.all():
+            dead = torch.from_numpy(np.flatnonzero(~mask)).to(block.device)
+            total -= BlockSums.of(block[dead]).total
+    mean: Float64Array = np.rint(total / (int(live.sum()) + 1) / _GRID) * _GRID
+    return mean
+
+
+def least_distance(mean: Float64Array) -> float:
+    """Anchors nearer to a mean than this count as so far away."""
+    return NEAREST * math.sqrt(max(1.0 - float(mean @ mean), _SAME))
+
+
+def make_centre(
+    mean: Float64Array,
+    sums: Sequence[BlockSums],
+    distances: Sequence[BlockDistances],
+    live: BoolArray,
+) -> Centre:
+    """The centre at the mean of the live anchors, by what is known of each block's rows."""
+    least = least_distance(mean)
+    parts = [of_block.factors(1.0 / least) for of_block in distances]
+    near = np.concatenate([np.zeros(0), *parts])
+    if not live.all():
+        near *= live
+    error = max((of_block.error(mean) for of_block in distances), default=0.0)
+    if not error:
+        return Centre(mean, Scale(near))
+    squares = np.concatenate([of_block.squares for of_block in sums])
+    return Centre(mean, Scale(near, error, ExactFactors(mean, squares, least)))
+
+
+def _along(rows: torch.Tensor, point: Float64Array) -> Float64Array:
+    """Exact products of (n, d) rows and a point on the grid: (n,)."""
+    parts = [torch.mv(part, torch.from_numpy(point).to(part.device)) for part in _wide(rows)]
+    return np.concatenate([np.zeros(0), *(part.cpu().numpy() for part in parts)])
+
+
+def _wide(rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Copy rows to float64, a few at a time, where they lie; the next part overwrites the last."""
+    step = max(_TAKEN // max(rows.shape[1], 1), 1)
+    home = "cpu" if rows.device.type == "mps" else rows.device  # MPS has no float64
+    # By way of float32 is faster than at one go, and new memory costs as much as converting.
+    kinds = (torch.float32, torch.float64)
+    buffers = [torch.empty((step, rows.shape[1]), dtype=kind, device=home) for kind in kinds]
+    for part in torch.split(rows, step):
+        for buffer in buffers:
+            part = buffer[: part.shape[0]].copy_(part)
+        yield part

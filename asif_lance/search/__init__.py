@@ -1,0 +1,26 @@
+"""Exact top-k search over plain arrays: the k most similar anchors of each query.
+
+Promises: the answer is a function of the stored numbers alone, bit by bit. Block size, batch,
+thread count, device and the order of the anchors have no part in it; ties go by the caller's order.
+Assumes: anchors are finite, of L2 norm at most 1.01, and nobody changes them meanwhile.
+Never touches files, tables or logs. Any number of threads may search at once.
+"""
+
+from asif_lance.search.anchor_scale import ExactFactors, Scale
+from asif_lance.search.blocks import Blocks, as_tensor
+from asif_lance.search.exact import exact_top_k, top_k_of
+from asif_lance.search.exact_products import ANCHOR_NORM
+from asif_lance.search.fast_products import float32_error
+from asif_lance.search.query_grid import unit_queries
+
+__all__ = [
+    "ANCHOR_NORM",
+    "Blocks",
+    "ExactFactors",
+    "Scale",
+    "as_tensor",
+    "exact_top_k",
+    "float32_error",
+    "top_k_of",
+    "unit_queries",
+]

@@ -1,0 +1,141 @@
+"""Anchors in several immutable blocks, seen as one matrix."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from asif_lance.errors import DimensionError, InputError
+from asif_lance.records import Float16Array, Float32Array, Int64Array
+
+Matrix = Float16Array | Float32Array | torch.Tensor
+
+
+class Blocks:
+    """Anchors that lie in several immutable blocks, seen as one (n, d) matrix.
+
+    Attributes:
+        blocks: (n_i, d) tensors of one dtype (float16 or float32) and device.
+        starts: (len(blocks) + 1,) int64, where each block begins; the last is n.
+        dimension: d; None if there are no blocks.
+        streamed: whether blocks that were used are let go of, and coming back to them is slow.
+    """
+
+    def __init__(
+        self,
+        anchors: Matrix | Sequence[Matrix],
+        release: Callable[[int], None] | None = None,
+    ) -> None:
+        """Wrap one array or tensor, or a sequence of them, without copying.
+
+        Args:
+            anchors: the blocks.
+            release: told the number of a block that was used and is not needed for a while.
+        """
+        self.streamed = release is not None
+        self._release = release or _keep
+        several = [anchors] if isinstance(anchors, np.ndarray | torch.Tensor) else list(anchors)
+        self.blocks = [as_tensor(block) for block in several]
+        for block in self.blocks:
+            _check_block(block, self.blocks[0])
+        sizes = [len(block) for block in self.blocks]
+        self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
+        self.dimension = self.blocks[0].shape[1] if self.blocks else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The blocks' dtype."""
+        return self.blocks[0].dtype
+
+    def __len__(self) -> int:
+        """Count the anchors."""
+        return int(self.starts[-1])
+
+    def slices(self, start: int, stop: int, rows: int) -> Iterator[torch.Tensor]:
+        """Yield the anchors of [start, stop) in order, at most `rows` at a time."""
+        first = int(np.searchsorted(self.starts, start, side="right")) - 1
+        for i, block in enumerate(self.blocks[first:], first):
+            begin = int(self.starts[i])
+            if begin >= stop:
+                return
+            part = block[max(start - begin, 0) : stop - begin]
+            yield from _cut(part, rows)
+            self._release(i)
+
+    def every(self, stride: int, first: int, rows: int) -> Iterator[torch.Tensor]:
+        """Yield anchors `first`, `first + stride`, … in order, at most `rows` at a time."""
+        for i, block in enumerate(self.blocks):
+            part = block[(first - int(self.starts[i])) % stride :: stride]
+            yield from _cut(part, rows)
+            self._release(i)
+
+    def take(self, indices: Int64Array) -> torch.Tensor:
+        """Gather single anchors, in any order: (m, d)."""
+        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
+        owner = self.owners(indices)
+        order = np.argsort(owner, kind="stable")
+        cuts = np.flatnonzero(np.diff(owner[order])) + 1
+        for here in np.split(order, cuts) if len(order) else []:
+            i = owner[here[0]]
+            local = self._here(indices[here] - self.starts[i])
+            taken[self._here(here)] = self.blocks[i].index_select(0, local)
+            self._release(int(i))
+        return taken
+
+    def addresses(self, indices: Int64Array) -> Int64Array:
+        """Where single anchors lie in memory: (m,).
+
+        Raises:
+            IndexError: there is no such anchor.
+        """
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"anchors are numbered from 0 to {len(self) - 1}")
+        owner = self.owners(indices)
+        first = np.array([block.data_ptr() for block in self.blocks])
+        apart = np.array([block.stride(0) * block.element_size() for block in self.blocks])
+        found: Int64Array = first[owner] + (indices - self.starts[owner]) * apart[owner]
+        return found
+
+    def used(self, indices: Int64Array) -> None:
+        """Tell that a pass is done with what it read at `addresses`."""
+        if self.streamed:
+            for i in np.unique(self.owners(indices)).tolist():
+                self._release(i)
+
+    def owners(self, indices: Int64Array) -> Int64Array:
+        """The number of the block of each of (m,) anchors."""
+        return np.searchsorted(self.starts, indices, side="right") - 1
+
+    def _here(self, indices: Int64Array) -> torch.Tensor:
+        return torch.from_numpy(indices).to(self.blocks[0].device)
+
+
+def _cut(part: torch.Tensor, rows: int) -> Sequence[torch.Tensor]:
+    """Split a part where it is too long; torch takes a while to find that it is not."""
+    return (part,) if len(part) <= rows else torch.split(part, rows)
+
+
+def _keep(block: int) -> None:
+    """Let a block's memory stay."""
+
+
+def as_tensor(block: Matrix) -> torch.Tensor:
+    """View an array as a tensor; memory-mapped ones are read-only, of which torch would warn."""
+    if isinstance(block, torch.Tensor) or block.flags.writeable:
+        return torch.as_tensor(block)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.as_tensor(block)
+
+
+def _check_block(block: torch.Tensor, first: torch.Tensor) -> None:
+    if block.ndim != 2 or block.dtype not in (torch.float16, torch.float32):
+        given = f"{block.ndim}-d {str(block.dtype).removeprefix('torch.')}"
+        raise InputError(f"anchors: expected 2-d float16 or float32 arrays, got {given}")
+    if block.dtype != first.dtype or block.device != first.device:
+        raise InputError("anchors: all blocks must share one dtype and one device")
+    if block.shape[1] != first.shape[1]:
+        raise DimensionError("anchors", first.shape[1], block.shape[1])

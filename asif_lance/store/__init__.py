@@ -1,0 +1,28 @@
+"""An open database: add, delete, publish and read pairs, forget them, keep the house.
+
+Promises: what a reader has under a version's name stays as it is; a failed change leaves nothing
+half-written. `PairStore` is immutable and may be shared between threads and processes; writers of
+all processes take turns.
+"""
+
+from asif_lance.store.maintenance import (
+    Info,
+    OptimizeReport,
+    PruneReport,
+    info,
+    optimize,
+    prunable_versions,
+    prune_versions,
+)
+from asif_lance.store.pair_store import PairStore
+
+__all__ = [
+    "Info",
+    "OptimizeReport",
+    "PairStore",
+    "PruneReport",
+    "info",
+    "optimize",
+    "prunable_versions",
+    "prune_versions",
+]

@@ -1,0 +1,234 @@
+"""What to keep: dropping old versions, compacting, and how much room all of it takes.
+
+Bytes leave the disk only when no name needs them any more; cleaning up respects every tag, and
+whatever a kill left behind goes with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import lance
+
+from asif_lance.database import (
+    ROWS_PER_FRAGMENT,
+    Ledger,
+    clean_up,
+    find_table,
+    finish_deletes,
+    local_path,
+    open_table,
+    storage_errors,
+)
+from asif_lance.errors import InputError
+from asif_lance.records import EncoderPin, ModelVersion
+from asif_lance.store.pair_store import PairStore
+
+_BOOKKEEPING = (
+    *("versions", "rejects", "receipts", "migrations"),
+    *("runs", "predictions", "attributions", "queries", "prompts"),
+    "tuned",
+)
+# A fragment is worth rewriting when it is less than half full or a tenth of it is deleted.
+_FULL_ENOUGH = ROWS_PER_FRAGMENT // 2
+_MOSTLY_LIVE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """What pruning dropped.
+
+    Attributes:
+        dropped: names of the versions that are gone.
+        bytes_freed: how much room that made.
+    """
+
+    dropped: tuple[str, ...]
+    bytes_freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeReport:
+    """What upkeep did.
+
+    Attributes:
+        fragments_before: fragments at head.
+        fragments_after: the same afterwards.
+        bytes_before: size of the database.
+        bytes_after: the same afterwards.
+    """
+
+    fragments_before: int
+    fragments_after: int
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A database at a glance.
+
+    Attributes:
+        uri: where it is.
+        image: the encoder of the pictures.
+        text: the encoder of the captions.
+        versions: how many model versions there are.
+        latest: the newest of them, or None.
+        unpublished: pairs at head that are not in `latest`, or the other way round.
+        fragments: at head.
+        bytes: size of all files; 0 when they are not in a local directory.
+        bytes_reclaimable: how much of it `optimize` would free without losing a version.
+        indices: names of the search indices of `latest`.
+        rejects: rejected items on record.
+        receipts: receipts of forgetting.
+    """
+
+    uri: str
+    image: EncoderPin
+    text: EncoderPin
+    versions: int
+    latest: ModelVersion | None
+    unpublished: int
+    fragments: int
+    bytes: int
+    bytes_reclaimable: int
+    indices: tuple[str, ...]
+    rejects: int
+    receipts: int
+
+
+def prunable_versions(
+    store: PairStore,
+    *,
+    keep_last: int = 1,
+    keep_tagged: bool = True,
+    older_than: timedelta | None = None,
+) -> list[str]:
+    """Names of the versions that `prune` would drop; changes nothing.
+
+    Args:
+        store: the database.
+        keep_last: how many of the newest versions stay in any case; at least one.
+        keep_tagged: versions with an alias stay.
+        older_than: younger versions stay.
+
+    Raises:
+        InputError: nothing would be kept.
+    """
+    if keep_last < 1:
+        raise InputError("at least the newest version has to be kept")
+    limit = datetime.now(UTC) - older_than if older_than else None
+    rows = Ledger(store.uri).rows()[:-keep_last]
+    old = [row for row in rows if limit is None or row["created_at"] < limit]
+    return [row["name"] for row in old if not (keep_tagged and row["aliases"])]
+
+
+def prune_versions(
+    store: PairStore,
+    *,
+    keep_last: int = 1,
+    keep_tagged: bool = True,
+    older_than: timedelta | None = None,
+) -> PruneReport:
+    """Drops versions, as `prunable` says which, and the bytes that only they needed.
+
+    Raises:
+        InputError: nothing would be kept.
+    """
+    with store.writing("versions prune"):
+        names = prunable_versions(
+            store, keep_last=keep_last, keep_tagged=keep_tagged, older_than=older_than
+        )
+        before = _size(store.uri)
+        ledger = Ledger(store.uri)
+        ledger.remove(names)
+        ledger.mend()
+        _clean(store.uri)
+        return PruneReport(tuple(names), before - _size(store.uri))
+
+
+def optimize(store: PairStore) -> OptimizeReport:
+    """Compacts head, brings its indices up to date, and frees what no version needs.
+
+    `latest` gets the compacted form when it has the same pairs. Old versions stay as they are.
+    """
+    with store.writing("optimize"):
+        before, size = len(_pairs(store).get_fragments()), _size(store.uri)
+        ledger = Ledger(store.uri)
+        ledger.mend()
+        _compact(_pairs(store))
+        _pairs(store).optimize.optimize_indices()
+        ledger.adopt(_pairs(store))
+        _clean(store.uri)
+        after = len(_pairs(store).get_fragments())
+        return OptimizeReport(before, after, size, _size(store.uri))
+
+
+def info(store: PairStore) -> Info:
+    """Looks at a database from all sides."""
+    rows = Ledger(store.uri).rows()
+    head = _pairs(store)
+    with storage_errors(store.uri):
+        return Info(
+            uri=store.uri,
+            image=store.image,
+            text=store.text,
+            versions=len(rows),
+            latest=store.version() if rows else None,
+            unpublished=len(store.unpublished()),
+            fragments=len(head.get_fragments()),
+            bytes=_size(store.uri),
+            bytes_reclaimable=sum(_reclaimable(store.uri, t) for t in ("pairs", *_BOOKKEEPING)),
+            indices=tuple(sorted(index.name for index in head.describe_indices())),
+            rejects=open_table(store.uri, "rejects").count_rows(),
+            receipts=open_table(store.uri, "receipts").count_rows(),
+        )
+
+
+def _pairs(store: PairStore) -> lance.LanceDataset:
+    return open_table(store.uri, "pairs")
+
+
+def _compact(pairs: lance.LanceDataset) -> None:
+    fine = [f.fragment_id for f in pairs.get_fragments() if _is_fine(f)]
+    if len(fine) < len(pairs.get_fragments()):
+        pairs.optimize.compact_files(
+            target_rows_per_fragment=ROWS_PER_FRAGMENT, excluded_fragment_ids=fine
+        )
+
+
+def _is_fine(fragment: lance.LanceFragment) -> bool:
+    live = fragment.count_rows()
+    return bool(live >= _FULL_ENOUGH and live >= _MOSTLY_LIVE * fragment.physical_rows)
+
+
+def _clean(uri: str) -> None:
+    """Frees what neither a name nor head needs, in all tables."""
+    # Without a lock a write under way would be taken for a leftover.
+    if local_path(uri) is None:
+        open_table(uri, "pairs").cleanup_old_versions(
+            timedelta(days=1), error_if_tagged_old_versions=False
+        )
+        return
+    clean_up(uri)
+    for table in _BOOKKEEPING:
+        finish_deletes(uri, table)
+
+
+def _reclaimable(uri: str, table: str) -> int:
+    dataset = find_table(uri, table)
+    if dataset is None:
+        return 0
+    explained = dataset.explain_cleanup_old_versions(
+        timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
+    )
+    return int(explained.stats.bytes_removed)
+
+
+def _size(uri: str) -> int:
+    directory = local_path(uri)
+    if directory is None:
+        return 0
+    return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())

@@ -1,0 +1,381 @@
+"""PairStore: the pairs of one database and the model versions made of them.
+
+Writers change Lance's head; `publish` gives head a name. Readers go by name and never see head.
+An ingest that is killed leaves chunks at head that no name has: running it again skips what is
+there, and whatever is at head is part of the next version that any command publishes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import lance
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from asif_lance.database import (
+    LATEST,
+    REJECTS_SCHEMA,
+    Changes,
+    Diff,
+    Ledger,
+    Result,
+    WriteLock,
+    apply_migrations,
+    check_migrated,
+    check_pin,
+    diff_states,
+    enclose,
+    find_changes,
+    find_table,
+    local_path,
+    location,
+    matching_ids,
+    open_table,
+    pair_rows,
+    pairs_schema,
+    predicate_errors,
+    read_pins,
+    retried,
+    storage_errors,
+    tidy,
+    version_record,
+)
+from asif_lance.errors import DatabaseError, DatabaseExistsError, VersionNotFoundError
+from asif_lance.forgetting import interrupted, recover
+from asif_lance.records import EncoderPin, ModelVersion, Reject
+
+
+@dataclass(frozen=True)
+class PairStore:
+    """One open database.
+
+    Any number of processes may read and write one database at once: changes are serialised by a
+    lock file (see `database.lock`), each change is atomic, and what a reader has under a version's
+    name stays as it is. Objects are immutable and may be shared between threads.
+
+    Attributes:
+        uri: directory or object-store address.
+        image: the encoder whose vectors `image_vector` holds.
+        text: the encoder whose vectors `text_vector` holds.
+        lock_timeout: seconds to wait for another writer before `DatabaseBusyError`.
+        notice: what opening had to repair, for the user to know.
+    """
+
+    uri: str
+    image: EncoderPin
+    text: EncoderPin
+    lock_timeout: float = 60.0
+    notice: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
+        """Makes a new database for the vectors of these two encoders.
+
+        Raises:
+            DatabaseExistsError: there is one, or a `pairs` table that somebody else made.
+            StorageError: the place cannot be written to.
+        """
+        uri = location(uri)
+        _make_directory(uri)
+        with WriteLock(uri).hold("create"):
+            if find_table(uri, "migrations") is not None or _is_foreign(uri):
+                raise DatabaseExistsError(uri)
+            apply_migrations(uri, {"image": image, "text": text})
+        return cls(uri, image, text)
+
+    @classmethod
+    def open(cls, uri: str) -> PairStore:
+        """Opens a database.
+
+        Raises:
+            DatabaseNotFoundError: there is none.
+            MigrationNeededError: it was made by an older release.
+            NewerDatabaseError: it was made by a newer release.
+        """
+        uri = location(uri)
+        check_migrated(uri)
+        notice = _recover_if_possible(uri) if interrupted(uri) else None
+        pins = read_pins(open_table(uri, "pairs"))
+        return cls(uri, pins["image"], pins["text"], notice=notice)
+
+    def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
+        """Passes when these encoders made the vectors of this database.
+
+        An empty revision, on either side, is unknown and fits any.
+
+        Raises:
+            EncoderMismatchError: another encoder or another revision of it.
+            DimensionError: the same encoder with vectors of another size.
+        """
+        check_pin("image", self.image, image)
+        check_pin("text", self.text, text)
+
+    # Pairs at head
+
+    def existing(self, pair_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are at head already."""
+        wanted = pa.array(pair_ids, pa.string())
+        with storage_errors(self.uri):
+            found = pair_rows.find_rows(self._head(), wanted)
+            return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
+
+    def add(self, pairs: pa.Table) -> int:
+        """Adds pairs that are not there yet; in one commit, or none for none.
+
+        Args:
+            pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
+                may `ingested_at`. Of several rows with one id the first counts.
+
+        Returns:
+            How many rows went in.
+
+        Raises:
+            DimensionError: vectors of another size.
+            InputError: columns that do not fit.
+        """
+        schema = pairs_schema(self.image.dimension, self.text.dimension)
+        rows = pair_rows.drop_repeats(
+            pair_rows.conform(pair_rows.with_ingest_time(pairs), schema), "pair_id"
+        )
+        with self.writing("add"):
+            known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
+            rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
+            if len(rows) == 0:
+                return 0
+            return pair_rows.append(self._head(), rows, locked=local_path(self.uri) is not None)
+
+    def delete(self, pair_ids: Sequence[str]) -> int:
+        """Takes pairs out of head in one commit; returns how many were there.
+
+        Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
+        """
+        with self.writing("delete"):
+            return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
+
+    def matching(self, where: str, *, version: str | None = None) -> list[str]:
+        """Ids of the pairs at head, or in a version, that an SQL predicate holds for, sorted.
+
+        Raises:
+            PredicateError: it is not a predicate over the pairs table.
+        """
+        state = self._head() if version is None else self.dataset(version)
+        with storage_errors(self.uri):
+            return matching_ids(state, where)
+
+    # Model versions
+
+    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
+        """Names what is at head as the next version; None when `latest` holds the same pairs."""
+        with self.writing("publish"):
+            return self._publish(command, message)
+
+    def versions(self) -> list[ModelVersion]:
+        """All model versions, oldest first."""
+        ledger = Ledger(self.uri)
+        rows = ledger.rows()
+        tags = ledger.lance_versions()
+        return [version_record(row, tags[row["name"]]) for row in rows if row["name"] in tags]
+
+    def version(self, name: str = LATEST) -> ModelVersion:
+        """The version of this name or alias.
+
+        Raises:
+            VersionNotFoundError: there is none.
+        """
+        ledger = Ledger(self.uri)
+
+        def once() -> ModelVersion:
+            row = ledger.find(name)
+            return version_record(row, ledger.lance_version(row["name"]))
+
+        return retried(once)
+
+    def version_as_of(self, when: datetime) -> ModelVersion:
+        """The newest version made at or before this time; a time without a zone is UTC.
+
+        Raises:
+            VersionNotFoundError: the oldest version is younger.
+        """
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        rows = Ledger(self.uri).rows()
+        names = [row["name"] for row in rows if row["created_at"] <= when]
+        if not names:
+            known = tuple(f"{row['name']} ({row['created_at']:%Y-%m-%d %H:%M:%S}Z)" for row in rows)
+            raise VersionNotFoundError(f"as of {when.isoformat()}", known)
+        return self.version(names[-1])
+
+    def tag(self, alias: str, version: str) -> None:
+        """Gives a version a further name, taking it from the one that had it.
+
+        Raises:
+            InvalidNameError: the alias is reserved or has characters that cannot be used.
+            VersionNotFoundError: there is no such version.
+        """
+        with self.writing("tag"):
+            Ledger(self.uri).tag(alias, version)
+
+    def untag(self, alias: str) -> None:
+        """Takes an alias away.
+
+        Raises:
+            InvalidNameError: it is a version's own name.
+            VersionNotFoundError: no version has it.
+        """
+        with self.writing("untag"):
+            Ledger(self.uri).untag(alias)
+
+    def rollback(self, version: str, *, message: str = "") -> ModelVersion:
+        """Makes a new version with the content of an old one, and returns it.
+
+        Unpublished rows at head go. When `latest` has that content already, it is returned.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+        """
+        with self.writing("rollback"):
+            old = self.version(version)
+            with storage_errors(self.uri):
+                open_table(self.uri, "pairs", old.lance_version).restore()
+            message = message or f"back to {old.name}"
+            return self._publish("rollback", message) or self.version()
+
+    def dataset(self, version: str = LATEST) -> lance.LanceDataset:
+        """A version's rows, to be scanned; read-only.
+
+        A version that is forgotten from or pruned meanwhile may raise "Not found" while it is
+        read: `read` opens it anew and tries again.
+        """
+        return self._looking(version, lambda dataset: dataset)
+
+    def read(
+        self, version: str = LATEST, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.Table:
+        """Rows of a version, read again when they were rewritten under the reader's hands.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+            PredicateError: `where` is not a predicate.
+        """
+        names = None if columns is None else list(columns)
+        if where is None:
+            return self._looking(version, lambda state: state.to_table(columns=names))
+        condition = enclose(where)
+        with predicate_errors(where):
+            return self._looking(version, lambda s: s.to_table(columns=names, filter=condition))
+
+    # Rejects
+
+    def add_rejects(self, ingest_id: str, rejects: Iterable[Reject]) -> None:
+        """Keeps what an ingest refused, in one commit."""
+        now = datetime.now(UTC)
+        common = {"ingest_id": ingest_id, "created_at": now}
+        rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
+        if not rows:
+            return
+        with self.writing("add_rejects"), storage_errors(self.uri):
+            table = open_table(self.uri, "rejects")
+            data = pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
+            tidy(lance.write_dataset(data, table, mode="append"))
+
+    def rejects(self, ingest_id: str | None = None) -> pa.Table:
+        """Rejected items (`ingest_id, source, item, reason, created_at`), of one ingest or all."""
+
+        def once() -> pa.Table:
+            with storage_errors(self.uri):
+                return open_table(self.uri, "rejects").to_table()
+
+        rows = retried(once)
+        return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
+
+    # What changed
+
+    def diff(self, old: str, new: str = LATEST) -> Diff:
+        """Pairs that one version has and the other has not, or has with other content.
+
+        Raises:
+            VersionNotFoundError: one of them is not there.
+        """
+        return self._looking(old, lambda a: self._looking(new, lambda b: diff_states(a, b)))
+
+    def unpublished(self) -> Changes:
+        """What head has changed since the newest version."""
+        rows, head = Ledger(self.uri).rows(), self._head()
+        if not rows:
+            return find_changes(None, head)
+        return self._looking(rows[-1]["name"], lambda latest: find_changes(latest, head))
+
+    def adopt_head(self) -> bool:
+        """Lets `latest` mean head when both hold the same pairs; says whether that changed it.
+
+        Whoever builds an index does so at head, and calls this for readers of `latest` to get it.
+        """
+        with self.writing("adopt"):
+            return Ledger(self.uri).adopt(self._head())
+
+    # Inside
+
+    def _head(self) -> lance.LanceDataset:
+        return open_table(self.uri, "pairs")
+
+    @contextmanager
+    def writing(self, command: str) -> Iterator[None]:
+        """Holds the write lock around a change, after finishing a forget that was killed.
+
+        Raises:
+            DatabaseBusyError: another writer kept the lock for too long.
+        """
+        while True:
+            with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
+                if not interrupted(self.uri):
+                    yield
+                    return
+            recover(self.uri)
+
+    def _publish(self, command: str, message: str) -> ModelVersion | None:
+        ledger, head = Ledger(self.uri), self._head()
+        change = self.unpublished()
+        if not change:
+            return None
+        counts = {
+            "pairs": head.count_rows(),
+            "added": len(change.added) + len(change.changed),
+            "removed": len(change.removed) + len(change.changed),
+        }
+        row = ledger.publish(head, {"command": command, "message": message, **counts})
+        return version_record(row, head.version)
+
+    def _looking(self, name: str, look: Callable[[lance.LanceDataset], Result]) -> Result:
+        """Applies `look` to a version, again when its files moved in between."""
+        ledger = Ledger(self.uri)
+
+        def once() -> Result:
+            with storage_errors(self.uri):
+                version = ledger.lance_version(ledger.find(name)["name"])
+                return look(open_table(self.uri, "pairs", version))
+
+        return retried(once)
+
+
+def _recover_if_possible(uri: str) -> str | None:
+    """Readers can go on without: every version's name means a whole state at any time."""
+    try:
+        return recover(uri)
+    except DatabaseError as error:
+        return f"an interrupted forget could not be finished yet: {error}"
+
+
+def _make_directory(uri: str) -> None:
+    directory = local_path(uri)
+    if directory is not None:
+        with storage_errors(uri):
+            directory.mkdir(parents=True, exist_ok=True)
+
+
+def _is_foreign(uri: str) -> bool:
+    """Whether there is a `pairs` table that is in use, though no database of ours is there."""
+    pairs = find_table(uri, "pairs")
+    return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)

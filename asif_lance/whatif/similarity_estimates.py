@@ -1,0 +1,96 @@
+"""Similarities of images and some anchors: fast, and off by a known bound at most.
+
+To rule most labels and anchors out, float32 is enough; what is too close to tell is for an exact
+search.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.relative import Centre
+from asif_lance.search import ANCHOR_NORM, Blocks, float32_error
+
+_UNIT = 2.0**-24
+_TURNED = 64  # queries at a time: they stay in the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Similarities of m images and x anchors.
+
+    Attributes:
+        values: (m, x) float32.
+        error: (m,) each similarity of an image is off by at most so much.
+    """
+
+    values: Float32Array
+    error: Float64Array
+
+
+class Compare:
+    """How the images that are asked about compare with anchors, in one state of the pairs.
+
+    Attributes:
+        away: (m,) how far the images are from the state's mean.
+    """
+
+    def __init__(self, queries: Float32Array, anchors: Blocks, centre: Centre | None) -> None:
+        """Turn the queries, as the recipe wants them.
+
+        Args:
+            queries: (m, d) unit vectors.
+            anchors: (n, d) image vectors.
+            centre: their centre in this state; None if the recipe needs none.
+        """
+        self._anchors, self._centre = anchors, centre
+        self.away, self._offset = np.ones(len(queries)), np.zeros(len(queries))
+        if centre is not None:
+            queries, self.away, self._offset = _turned(queries, centre.mean)
+        self._queries = torch.from_numpy(queries).to(anchors.blocks[0].device)
+
+    def part(self, rows: Int64Array) -> Compare:
+        """The same for some of the images, which count from 0 then."""
+        part = copy.copy(self)
+        part._queries = self._queries[torch.from_numpy(rows).to(self._queries.device)]
+        part.away, part._offset = self.away[rows], self._offset[rows]
+        return part
+
+    def __call__(self, rows: slice | Int64Array, positions: Int64Array) -> Estimates:
+        """Estimate the similarities of some of the images and the anchors at (x,) positions."""
+        queries, offset = self._queries[rows], self._offset[rows]
+        anchors = self._anchors.take(positions).float()
+        values = torch.mm(queries, anchors.T).cpu().numpy()
+        # Turned queries are off by three roundings, and so are the sum, offset and scale.
+        error = np.full(len(values), ANCHOR_NORM * (float32_error(queries.shape[1]) + 4 * _UNIT))
+        error += 4 * _UNIT * (ANCHOR_NORM + np.abs(offset))
+        if self._centre is not None:
+            scale = self._centre.scale
+            values += offset[:, None].astype(np.float32)
+            values *= scale.near[positions].astype(np.float32)
+            error = error * scale.largest + (ANCHOR_NORM + np.abs(offset)) * scale.error
+        return Estimates(values, error)
+
+
+def _turned(
+    queries: Float32Array, mean: Float64Array
+) -> tuple[Float32Array, Float64Array, Float64Array]:
+    """Turn (m, d) queries as `means.Centre.turn` does, but for rounding.
+
+    Returns:
+        The turned ones (m, d); how far the queries are from the mean (m,); offsets (m,).
+    """
+    turned = np.empty_like(queries)
+    away, offset = np.empty(len(queries)), np.empty(len(queries))
+    for start in range(0, len(queries), _TURNED):
+        at = slice(start, start + _TURNED)
+        wide = queries[at] - mean
+        away[at] = np.linalg.norm(wide, axis=1)
+        wide /= np.where(away[at] > 0, away[at], 1.0)[:, None]
+        turned[at], offset[at] = wide, -(wide @ mean)
+    return turned, away, offset

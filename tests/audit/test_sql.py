@@ -1,0 +1,278 @@
+"""SQL from anyone over a real database: what it may read, and that it can do nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Cli
+from pairs_at_hand import names, new_store, pairs
+
+from asif_lance.audit import sql
+from asif_lance.audit.sql import Audit
+from asif_lance.errors import AuditError, VersionNotFoundError
+from asif_lance.store.pair_store import PairStore
+
+NO_FUNCTION = r"^the (table )?function \w+ cannot be used here$"
+ONE_SELECT = "^only a single SELECT can run here: the audit changes nothing$"
+NO_TABLE = "^there is no table "
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PairStore:
+    store = new_store(tmp_path_factory.mktemp("audit"))
+    store.add(pairs(names(0, 300)))
+    store.publish(command="ingest")
+    store.delete(names(0, 100))
+    store.publish(command="delete")
+    return store
+
+
+@pytest.fixture
+def audit(store: PairStore) -> Iterator[Audit]:
+    with Audit(store, seconds=1) as audit:
+        yield audit
+
+
+def test_pairs_are_the_newest_model_and_pairs_at_any_version(audit: Audit) -> None:
+    sql = "SELECT (SELECT count(*) FROM pairs) n, count(*) m FROM pairs_at('v1')"
+    assert audit.query(sql).to_pylist() == [{"n": 200, "m": 300}]
+
+
+def test_two_versions_can_be_compared_in_one_query(audit: Audit) -> None:
+    gone = audit.query(
+        "SELECT pair_id FROM Pairs_At(version := 'v1') ANTI JOIN pairs_at('latest') "
+        "USING (pair_id) ORDER BY 1"
+    )
+    assert gone["pair_id"].to_pylist() == names(0, 100)
+
+
+def test_versions_and_rejects_are_tables(audit: Audit) -> None:
+    assert audit.query("SELECT name, removed FROM versions").to_pylist() == [
+        {"name": "v1", "removed": 0},
+        {"name": "v2", "removed": 100},
+    ]
+    assert len(audit.query("FROM rejects")) == 0
+
+
+def test_a_version_that_is_not_there_is_named(audit: Audit) -> None:
+    with pytest.raises(VersionNotFoundError, match="no model version 'v9'; there are: v1, v2"):
+        audit.query("FROM pairs_at('v9')")
+
+
+def test_a_version_must_be_written_out(audit: Audit) -> None:
+    with pytest.raises(AuditError, match=r"pairs_at takes one version by name"):
+        audit.query("FROM pairs_at('v' || 1)")
+
+
+def test_common_table_expressions_subqueries_and_describe_work(audit: Audit) -> None:
+    sql = "WITH x AS (SELECT source FROM pairs) SELECT count(*) n FROM (FROM x), range(2)"
+    assert audit.query(sql).to_pylist() == [{"n": 400}]
+    assert "caption" in audit.query("DESCRIBE pairs")["column_name"].to_pylist()
+    tables = audit.query("SHOW TABLES")["name"].to_pylist()
+    assert {"pairs", "versions", "rejects"} <= set(tables)
+
+
+@pytest.mark.parametrize(
+    ("sql", "answer"),
+    [
+        ("COPY pairs TO '{file}'", ONE_SELECT),
+        ("COPY (SELECT 1) TO '{file}' (FORMAT parquet)", ONE_SELECT),
+        ("EXPLAIN ANALYZE COPY pairs TO '{file}'", ONE_SELECT),
+        ("EXPORT DATABASE '{file}'", ONE_SELECT),
+        ("ATTACH '{file}'", ONE_SELECT),
+        ("INSTALL httpfs", ONE_SELECT),
+        ("LOAD httpfs", ONE_SELECT),
+        ("SET memory_limit = '99GB'", ONE_SELECT),
+        ("RESET lock_configuration", ONE_SELECT),
+        ("PRAGMA database_list", ONE_SELECT),
+        ("CALL pragma_version()", ONE_SELECT),
+        ("CREATE TABLE t AS SELECT 1", ONE_SELECT),
+        ("DROP VIEW pairs", ONE_SELECT),
+        ("INSERT INTO pairs VALUES (1)", ONE_SELECT),
+        ("WITH x AS (INSERT INTO pairs VALUES (1)) SELECT 1", ONE_SELECT),
+        ("WITH x AS (DELETE FROM pairs RETURNING *) FROM x", ONE_SELECT),
+        ("SELECT 1; SELECT 2", ONE_SELECT),
+        ("SELECT 1; COPY pairs TO '{file}'", ONE_SELECT),
+        ("PREPARE x AS SELECT 1", ONE_SELECT),
+        ("", ONE_SELECT),
+        (";", ONE_SELECT),
+        ("-- nothing", ONE_SELECT),
+        ("SELECT * FROM read_text('{file}')", NO_FUNCTION),
+        ("SELECT * FROM read_blob('{file}')", NO_FUNCTION),
+        ("SELECT * FROM \"READ_CSV\"('{file}')", NO_FUNCTION),
+        ("SELECT * FROM system.main.read_text('{file}')", NO_FUNCTION),
+        ("SELECT * FROM read_parquet('http://127.0.0.1/x')", NO_FUNCTION),
+        ("SELECT (SELECT count(*) FROM glob('/*'))", NO_FUNCTION),
+        ("SELECT * FROM pairs WHERE caption IN (SELECT content FROM read_text('x'))", NO_FUNCTION),
+        ("SELECT * FROM query('SELECT 1')", NO_FUNCTION),
+        ("SELECT * FROM query_table('pairs')", NO_FUNCTION),
+        ("SELECT * FROM json_execute_serialized_sql('{{}}')", NO_FUNCTION),
+        ("SELECT * FROM arrow_scan(1::POINTER, 1::POINTER, 1::POINTER)", NO_FUNCTION),
+        ("SELECT * FROM pandas_scan(1::POINTER)", NO_FUNCTION),
+        ("SELECT * FROM python_map_function(1::POINTER)", NO_FUNCTION),
+        ("SELECT * FROM enable_logging(storage := 'file')", NO_FUNCTION),
+        ("SELECT * FROM duckdb_settings()", NO_FUNCTION),
+        ("SELECT * FROM duckdb_secrets()", NO_FUNCTION),
+        ("SELECT current_setting('secret_directory')", NO_FUNCTION),
+        ("SELECT 'secret_directory'.current_setting()", NO_FUNCTION),
+        ("SELECT write_log('x')", NO_FUNCTION),
+        ("SELECT sleep_ms(100000)", NO_FUNCTION),
+        ("SELECT * FROM '{file}'", NO_TABLE),
+        ('SELECT * FROM "{file}"', NO_TABLE),
+        ("SELECT * FROM pg_catalog.pg_settings", NO_TABLE),
+        ("SELECT * FROM duckdb_logs", NO_TABLE),
+        ("WITH pg_settings AS (SELECT 1) SELECT * FROM pg_settings", NO_TABLE),
+        ("SELECT * FROM secret", NO_TABLE),
+        ("SELECT * FROM other.main.pairs", NO_TABLE),
+        ("SHOW DATABASES", "^only SHOW TABLES and DESCRIBE can be used here$"),
+        ("SELECT * FROM (SHOW ALL TABLES)", "^only SHOW TABLES and DESCRIBE can be used here$"),
+        ("SELEC 1", "^Parser Error: "),
+        ("SELECT nothing FROM pairs", "^Binder Error: "),
+        ("SELECT $1", "^Invalid Input Error: "),
+        ("SELECT repeat('x', 100000000000)", "^Out of Range Error: "),
+    ],
+)
+def test_hostile_sql_is_refused_in_one_line(
+    audit: Audit, tmp_path: Path, sql: str, answer: str
+) -> None:
+    secret = tmp_path / "file"  # named like a variable in the SQL's reach, were there any
+    with pytest.raises(AuditError, match=answer) as told:
+        audit.query(sql.format(file=secret))
+    assert "\n" not in str(told.value)
+    assert not secret.exists()
+    assert audit.query("SELECT count(*) n FROM pairs").to_pylist() == [{"n": 200}]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM pairs a, pairs b, pairs c, pairs d, pairs e",
+        "SELECT * FROM range(1000000000000) WHERE range < 0",
+        "WITH RECURSIVE r AS (SELECT 1 x UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r",
+    ],
+)
+def test_a_query_without_end_is_stopped_and_the_next_one_answers(
+    store: PairStore, sql: str
+) -> None:
+    with Audit(store, seconds=0.2) as audit:
+        with pytest.raises(AuditError, match=r"^the query was stopped after 0\.2 seconds$"):
+            audit.query(sql)
+        assert len(audit.query("SELECT 1")) == 1
+
+
+def test_an_enormous_answer_is_refused(audit: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "RESULT_BYTES", 2**20)
+    with pytest.raises(AuditError, match=r"^the answer is larger than 1 MiB: aggregate it or add"):
+        audit.query("SELECT * FROM range(10000000)")
+
+
+def test_memory_is_limited_and_nothing_spills_to_disk(store: PairStore) -> None:
+    with Audit(store, memory="50MB") as audit, pytest.raises(AuditError, match="Out of Memory"):
+        audit.query("SELECT list(range) FROM range(100000000)")
+
+
+# The command
+
+
+@pytest.fixture
+def asked(cli: Cli, tmp_path: Path) -> Cli:
+    store = new_store(tmp_path)
+    hostile = ["=1+1", " @SUM(A1)", "a\x1b[31mred", "<script>alert(1)</script>"]
+    store.add(pairs(names(0, 4), caption=hostile))
+    store.publish(command="ingest")
+
+    def run(*arguments: object) -> object:
+        return cli("--db", store.uri, "audit", *arguments)
+
+    return run  # type: ignore[return-value]
+
+
+def test_csv_cells_are_no_formulas_and_numbers_stay_numbers(asked: Cli) -> None:
+    done = asked("SELECT caption, -1 AS n FROM pairs ORDER BY pair_id", "--format", "csv")
+    rows = list(csv.reader(io.StringIO(done.out)))
+    assert rows[:3] == [["caption", "n"], ["'=1+1", "-1"], ["' @SUM(A1)", "-1"]]
+
+
+def test_a_table_shows_control_characters_instead_of_obeying_them(asked: Cli) -> None:
+    done = asked("SELECT caption FROM pairs")
+    assert "\x1b[31m" not in done.out
+    assert "a\\x1b[31mred" in done.out
+
+
+def test_json_is_one_object_per_line_and_has_no_nan(asked: Cli) -> None:
+    done = asked(
+        "SELECT 'nan'::DOUBLE AS x, [1, 2] AS l, DATE '2026-01-31' AS d", "--format", "json"
+    )
+    assert done.objects == [{"x": None, "l": [1, 2], "d": "2026-01-31"}]
+
+
+def test_parquet_goes_to_a_file(asked: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "answer.parquet"
+    assert asked("FROM pairs", "--format", "parquet", "--output", file).err.startswith(
+        "wrote 4 rows"
+    )
+    assert len(pq.read_table(file)) == 4
+    refused = asked("FROM pairs", "--format", "parquet")
+    assert (refused.status, "--format parquet needs --output FILE" in refused.err) == (2, True)
+
+
+def test_a_file_that_cannot_be_written_is_told_in_one_line(asked: Cli, tmp_path: Path) -> None:
+    done = asked("FROM pairs", "--output", tmp_path / "none" / "x.csv")
+    assert done.status == 1
+    assert done.err.startswith(f"asif-lance: cannot write {tmp_path}")
+
+
+def test_wrong_sql_is_one_line_and_exit_status_1(asked: Cli) -> None:
+    done = asked("SELECT * FROM '/etc/passwd'")
+    assert done.status == 1
+    assert done.err.startswith("asif-lance: there is no table '/etc/passwd'; there are: ")
+    assert done.err.count("\n") == 1
+
+
+def test_a_report_shows_its_sql_and_what_it_finds(asked: Cli) -> None:
+    done = asked("--report", "provenance", "--format", "json")
+    assert "GROUP BY ALL" in done.err
+    assert done.objects == [{"source": "test", "license": None, "pairs": 4, "pictures": 0}]
+
+
+def test_an_unknown_report_names_those_there_are(asked: Cli) -> None:
+    done = asked("--report", "nope")
+    assert done.status == 1
+    assert done.err.startswith("asif-lance: no report 'nope'; there are: provenance, ")
+
+
+def test_near_duplicate_captions_differ_in_nothing_that_matters(tmp_path: Path, cli: Cli) -> None:
+    store = new_store(tmp_path)
+    store.add(pairs(names(0, 4), caption=["A red cat.", "the cat, RED!", "a cat", "?"]))
+    store.publish(command="ingest")
+    done = cli(
+        "--db", store.uri, "audit", "--report", "near-duplicate-captions", "--format", "json"
+    )
+    assert [row["pair_ids"] for row in done.objects] == [names(0, 2)]
+
+
+def test_the_prompt_runs_statements_that_span_lines_and_goes_on_after_a_mistake(
+    asked: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = "SELECT count(*) AS n\nFROM pairs;\nSELECT nope;\nSELECT 7 AS last"
+    monkeypatch.setattr("click.testing.CliRunner.invoke", _with_input(statements))
+    done = asked("--format", "json")
+    assert done.objects == [{"n": 4}, {"last": 7}]
+    assert done.status == 1
+    assert "asif-lance: Binder Error" in done.err
+
+
+def _with_input(text: str) -> object:
+    from click.testing import CliRunner
+
+    invoke = CliRunner.invoke
+
+    def run(self: CliRunner, main: object, arguments: object) -> object:
+        return invoke(self, main, arguments, input=text)  # type: ignore[arg-type]
+
+    return run

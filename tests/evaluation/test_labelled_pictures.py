@@ -1,0 +1,86 @@
+"""Labelled pictures out of folders, manifests and vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from asif_lance.errors import InputError, SourceError
+from asif_lance.evaluation.labelled_pictures import Labelled, per_class, read_labelled, split
+
+
+def made_of(truths: str) -> Labelled:
+    names = tuple(f"{i}" for i in range(len(truths)))
+    return Labelled(names, tuple(truths), vectors=np.eye(len(truths), 8, dtype=np.float32) + 0.1)
+
+
+def test_manifests_name_pictures_beside_them_or_in_the_folder_of_their_name(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "test" / "a.png")
+    (tmp_path / "test.csv").write_text("Image,label\na.png,red\nb.png,blue\nc.png,\n")
+    found = read_labelled(tmp_path / "test.csv")
+    assert found.images == (tmp_path / "test" / "a.png", tmp_path / "b.png")
+    assert (found.truths, found.classes) == (("red", "blue"), ("blue", "red"))
+    (tmp_path / "test.jsonl").write_text('{"file_name": "test/a.png", "label": 7}\n')
+    found = read_labelled(tmp_path / "test.jsonl")
+    assert (found.truths, found.images) == (("7",), (tmp_path / "test" / "a.png",))
+
+
+def test_parquet_may_hold_pictures_or_their_vectors(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": b"x", "path": None}], "label": ["a"]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "images.parquet")
+    found = read_labelled(tmp_path / "images.parquet")
+    assert (found.images, found.names, found.vectors) == ((b"x",), ("row 1",), None)
+    rows = {"id": [5], "label": ["a"], "vector": [[0.0, 1.0]]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "vectors.parquet")
+    found = read_labelled(tmp_path / "vectors.parquet")
+    assert (found.names, found.images, found.embeddings.tolist()) == (("5",), (), [[0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("t.csv", "image,class\na,b\n", "has no column 'label'; its columns: image, class"),
+        ("t.csv", "picture,label\na,b\n", "has no column 'image' or 'vector'"),
+        ("t.csv", "image,label\n", "has no rows"),
+        ("t.parquet", "no parquet", "cannot read"),
+        ("t.txt", "a", "expected a folder of CLASS/picture.jpg, or one of .csv, .tsv"),
+    ],
+)
+def test_what_cannot_be_read_says_why(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SourceError, match=reason):
+        read_labelled(tmp_path / name)
+
+
+def test_held_out_pictures_are_of_every_class_and_never_both_here_and_there() -> None:
+    labelled = made_of("aaaabbbbbbbb")
+    kept, out = split(labelled, 0.25, seed=3)
+    assert sorted(out.truths) == list("abb")
+    assert sorted(kept.names + out.names) == sorted(labelled.names)
+    assert split(labelled, 0.25, seed=3)[1].names == out.names
+    for share, reason in ((0.0, "between 0 and 1"), (0.01, "too few to hold out 1%")):
+        with pytest.raises(InputError, match=reason):
+            split(labelled, share)
+
+
+def test_some_pictures_of_each_class_are_nested_and_leave_others() -> None:
+    labelled = made_of("aaaabbbb")
+    few = per_class(labelled, 1, np.random.default_rng(1))
+    more = per_class(labelled, 3, np.random.default_rng(1))
+    assert [labelled.take(chosen).truths for chosen in (few, more)] == [("a", "b"), tuple("aaabbb")]
+    assert not (few & ~more).any()
+    assert not per_class(made_of("aab"), 9, np.random.default_rng(1))[2]
+    with pytest.raises(InputError, match="no class has two pictures"):
+        per_class(made_of("ab"), 1, np.random.default_rng(1))
+
+
+def test_pictures_that_are_not_encoded_have_no_queries() -> None:
+    with pytest.raises(InputError, match="not encoded"):
+        _ = Labelled(("a",), ("b",)).queries

@@ -1,0 +1,501 @@
+"""exact_top_k: equal to the oracle, and the same to the last bit however it is computed."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import top_k
+
+from asif_lance.errors import DimensionError, InputError, InvalidVectorError
+from asif_lance.search import candidates, exact, fast_products
+from asif_lance.search.anchor_scale import Scale
+from asif_lance.search.blocks import Blocks
+from asif_lance.search.exact import exact_top_k
+from asif_lance.search.exact_products import multiply_exactly
+from asif_lance.search.query_grid import on_grid, unit_queries
+from asif_lance.search.row_products import pair_products
+
+
+def vectors(rng, n, d, dtype=np.float32):
+    """Unit vectors; queries of this dtype are not on the grid yet."""
+    drawn = rng.normal(size=(n, d))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(dtype)
+
+
+def clustered(rng, n, d, clusters=8, spread=0.02):
+    """Correlated float16 anchors with many exact duplicates, sorted by cluster."""
+    centres = vectors(rng, clusters, d)
+    near = centres[np.sort(rng.integers(clusters, size=n))] + spread * rng.normal(size=(n, d))
+    near[rng.integers(n, size=n // 3)] = near[rng.integers(n, size=n // 3)]
+    return (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float16)
+
+
+def assert_same(left, right):
+    np.testing.assert_array_equal(left.indices, right.indices)
+    np.testing.assert_array_equal(left.similarities, right.similarities)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Most of these tables are too small to share out; others set threads themselves."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(
+    params=[(torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 3)],
+    ids=["float32", "bfloat16", "bfloat16 in threads"],
+)
+def small_runs(monkeypatch, request, one_thread):
+    """Runs of a few hundred anchors, so that small tables take the path of large ones.
+
+    Batches are multiplied in one type or the other, whatever this processor is fast at, by one
+    thread or by several that share the runs.
+    """
+    types, (kind, threads) = exact.product_types, request.param
+    torch.set_num_threads(threads)
+    monkeypatch.setattr(exact, "_CROWDED", math.inf)
+    monkeypatch.setattr(
+        exact,
+        "product_types",
+        lambda count, *given: types(1, *given) if count == 1 else (kind,),
+    )
+    monkeypatch.setattr(fast_products, "_LONGEST", 320)
+    monkeypatch.setattr(fast_products, "_WIDE", 2**11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 90),
+    m=st.integers(1, 20),
+    d=st.integers(1, 9),
+    k=st.integers(1, 120),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    recipe=st.booleans(),
+    masked=st.booleans(),
+    shuffled=st.booleans(),
+    shortlist=st.sampled_from([0, 4]),
+)
+def test_it_finds_what_naive_loops_find(
+    seed, n, m, d, k, dtype, recipe, masked, shuffled, shortlist
+):
+    rng = np.random.default_rng(seed)
+    anchors = vectors(rng, n, d, dtype)
+    anchors[rng.integers(n, size=n // 2)] = anchors[0]
+    queries = unit_queries(vectors(rng, m, d))
+    options = {
+        "offset": rng.normal(size=m) if recipe else None,
+        "scale": rng.uniform(0.5, 2, size=n) if recipe else None,
+        "live": rng.random(n) < 0.6 if masked else None,
+        "tie_order": rng.permutation(n) if shuffled else None,
+    }
+    with mock.patch("asif_lance.search.exact._SHORTLIST", shortlist):
+        found = exact_top_k(queries, anchors, k, **options)
+    indices, similarities = top_k(queries, anchors, k, **options)
+    np.testing.assert_allclose(found.similarities, similarities, atol=2e-7, rtol=2e-7)
+    if dtype == np.float16 or not recipe:
+        np.testing.assert_array_equal(found.indices, np.reshape(indices, found.indices.shape))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("m", [1, 3, 7])
+def test_thousands_of_anchors_agree_with_naive_loops(rng, small_runs, dtype, m):
+    anchors, queries = vectors(rng, 3000, 12, dtype), unit_queries(vectors(rng, m, 12))
+    found = exact_top_k(queries, anchors, 50)
+    indices, similarities = top_k(queries, anchors, 50)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.similarities, similarities, atol=6e-8)
+
+
+def test_a_single_query_is_answered_the_same_where_float16_is_widened_by_torch(
+    rng, small_runs, monkeypatch
+):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 1, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    monkeypatch.setattr(fast_products, "compiles", lambda: False)
+    assert fast_products.product_types(1, Blocks(anchors), torch.device("cpu")) == (torch.float16,)
+    assert_same(exact_top_k(queries, anchors, 100), expected)
+
+
+def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
+    anchors, queries = vectors(rng, 40, 384, np.float16), unit_queries(vectors(rng, 5, 384))
+    rows, indices = np.repeat(np.arange(5), 40), np.tile(np.arange(40), 5)
+    products = multiply_exactly(queries, Blocks(anchors), rows, indices)[0]
+    for value, row, index in zip(products, rows, indices, strict=True):
+        terms = queries[row].astype(float) * anchors[index].astype(float)
+        assert value == math.fsum(terms) == sum(rng.permutation(terms))
+
+
+@pytest.fixture
+def multiplied(monkeypatch):
+    """The addresses of each call of the compiled loop."""
+    calls = []
+    monkeypatch.setattr(
+        "asif_lance.search.exact_products.pair_products",
+        lambda addresses, *given: calls.append(addresses) or pair_products(addresses, *given),
+    )
+    return calls
+
+
+@pytest.mark.parametrize("turned", ["nothing", "queries", "anchors"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_products_are_the_same_with_and_without_a_compiled_loop(
+    rng, monkeypatch, multiplied, dtype, threads, turned
+):
+    torch.set_num_threads(threads)
+    monkeypatch.setattr("asif_lance.search.exact_products._SHARE", 3000)
+    queries = unit_queries(vectors(rng, 30, 100))
+    queries = np.asfortranarray(queries) if turned == "queries" else queries
+    blocks = [vectors(rng, n, 100, dtype) for n in (170, 0, 1, 329)]
+    blocks = Blocks([np.asfortranarray(b) if turned == "anchors" else b for b in blocks])
+    rows, indices = np.sort(rng.integers(30, size=2000)), rng.integers(500, size=2000)
+    given = queries, blocks, rows, indices, queries[3].astype(float)
+    found = multiply_exactly(*given)
+    assert bool(multiplied) == (turned != "anchors")
+    alone = multiply_exactly(*given[:4])
+    monkeypatch.setattr("asif_lance.search.exact_products.compiles", lambda: False)
+    expected = multiply_exactly(*given)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(alone[0], expected[0])
+    assert alone[1] is None
+
+
+def test_blocks_that_are_let_go_of_are_multiplied_one_by_one(rng, monkeypatch, multiplied):
+    released = []
+    monkeypatch.setattr("asif_lance.search.exact_products._SHARE", 100 * 12)
+    arrays = [vectors(rng, n, 12) for n in (170, 0, 1, 329)]
+    queries = unit_queries(vectors(rng, 30, 12))
+    rows, indices = np.sort(rng.integers(30, size=2000)), rng.integers(500, size=2000)
+    found = multiply_exactly(queries, Blocks(arrays, released.append), rows, indices)[0]
+    expected = multiply_exactly(queries, Blocks(arrays), rows, indices)[0]
+    np.testing.assert_array_equal(found, expected)
+    streamed = multiplied[: len(released)]
+    assert released == sorted(released)
+    assert {*released} == {0, 2, 3}
+    for block, addresses in zip(released, streamed, strict=True):
+        away = (addresses - arrays[block].ctypes.data) // arrays[block].strides[0]
+        assert 0 <= away.min() <= away.max() < len(arrays[block])
+        assert len(away) <= 100
+
+
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_there_are_no_products_with_anchors_that_are_not_there(rng, wrong):
+    anchors, queries = Blocks(vectors(rng, 7, 5)), unit_queries(vectors(rng, 1, 5))
+    with pytest.raises(IndexError, match="from 0 to 6"):
+        multiply_exactly(queries, anchors, np.zeros(2, int), np.array([3, wrong]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        *((np.float16, kind) for kind in (torch.float32, torch.bfloat16, torch.float16)),
+        *((np.float32, kind) for kind in (torch.float32, torch.bfloat16)),
+    ],
+)
+@pytest.mark.parametrize("recipe", [False, True])
+def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, recipe):
+    anchors, queries = clustered(rng, 2000, 300).astype(dtype), unit_queries(vectors(rng, 20, 300))
+    queries[:10] = unit_queries(anchors[:10])  # similarities near 1, and near 0
+    offset = rng.normal(size=20) if recipe else None
+    scale = rng.uniform(0.5, 2, size=2000) if recipe else None
+    error = 0.01
+    near = None if scale is None else Scale(scale + rng.uniform(-error, error, size=2000), error)
+    given = torch.from_numpy(queries), Blocks(anchors)
+    fast = fast_products.FastProduct(*given, offset, near, kind)
+    exact = anchors.astype(float) @ queries.astype(float).T
+    exact = exact if scale is None else (exact + offset) * scale[:, None]
+    found = fast.between(0, fast.run)[: min(fast.run, 2000), :20].numpy()
+    # Of two anchors, the one that is truly as similar is never computed to be below this.
+    assert (found >= fast.below(exact[: len(found)])).all()
+    assert (exact[: len(found)] >= fast.below(found.astype(float))).all()
+
+
+@pytest.mark.parametrize("coarse", [torch.bfloat16, torch.float16])
+def test_a_type_too_coarse_for_the_anchors_gives_way_to_the_next(rng, monkeypatch, coarse):
+    anchors, queries = clustered(rng, 9000, 64, 1, 1e-3), unit_queries(vectors(rng, 20, 64))
+    expected, made = exact_top_k(queries, anchors, 40), []
+    fast = fast_products.FastProduct
+    both = (coarse, torch.float32)
+    monkeypatch.setattr(exact, "product_types", lambda *given: both)
+    monkeypatch.setattr(exact, "FastProduct", lambda *given: made.append(given[-1]) or fast(*given))
+    assert_same(exact_top_k(queries, anchors, 40), expected)
+    assert made == [coarse, torch.float32]
+
+
+def test_unit_queries_are_unit_multiples_of_the_grid_and_stay_so(rng):
+    queries = unit_queries(rng.normal(size=(50, 384)) * 10.0 ** rng.integers(-30, 30, (50, 1)))
+    np.testing.assert_allclose(np.linalg.norm(queries.astype(float), axis=1), 1, atol=1e-7)
+    assert (queries.astype(float) * 2**28 % 1 == 0).all()
+    np.testing.assert_array_equal(unit_queries(queries.astype(float)).astype(float), queries)
+    again, size = on_grid(queries)
+    np.testing.assert_array_equal(again, queries)
+    assert (size == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (0.0, "vector 1 is all zero"),
+        (np.nan, "vector 1 holds NaN or infinity"),
+        (np.inf, "vector 1 holds NaN or infinity"),
+    ],
+)
+def test_vectors_without_a_direction_are_refused_by_row(bad, message):
+    given = np.ones((3, 4))
+    given[1] = bad
+    with pytest.raises(InvalidVectorError) as caught:
+        unit_queries(given)
+    assert str(caught.value) == message
+    assert caught.value.row == 1
+
+
+@pytest.mark.parametrize("recipe", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_batch_mates_do_not_change_an_answer(rng, small_runs, dtype, recipe):
+    anchors, queries = clustered(rng, 4000, 24).astype(dtype), vectors(rng, 70, 24)
+    offset = rng.normal(size=70) if recipe else None
+    scale = rng.uniform(0.5, 2, size=4000) if recipe else None
+    together = exact_top_k(queries, anchors, 60, offset=offset, scale=scale)
+    for i in (0, 33, 69):
+        shift = None if offset is None else offset[i : i + 1]
+        alone = exact_top_k(queries[i : i + 1], anchors, 60, offset=shift, scale=scale)
+        np.testing.assert_array_equal(alone.indices[0], together.indices[i])
+        np.testing.assert_array_equal(alone.similarities[0], together.similarities[i])
+
+
+def test_block_size_batch_size_and_threads_do_not_change_an_answer(rng, monkeypatch):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    for run, wide, batch, count in ((64, 600, 20, 1), (1024, 2**20, 7, 2), (4096, 5000, 2, 1)):
+        monkeypatch.setattr(fast_products, "_LONGEST", run)
+        monkeypatch.setattr(fast_products, "_WIDE", wide)
+        monkeypatch.setattr("asif_lance.search.exact._BATCH", batch)
+        torch.set_num_threads(count)
+        assert_same(exact_top_k(queries, anchors, 100), expected)
+
+
+def test_searches_at_the_same_time_do_not_disturb_each_other(rng, small_runs):
+    anchors, batches = clustered(rng, 6000, 24), [vectors(rng, 20, 24) for _ in range(6)]
+    expected = [exact_top_k(queries, anchors, 100) for queries in batches]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda queries: exact_top_k(queries, anchors, 100), batches * 3))
+    for one, other in zip(found, expected * 3, strict=True):
+        assert_same(one, other)
+
+
+def test_inference_mode_changes_nothing(rng, small_runs):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    with torch.inference_mode():
+        assert_same(exact_top_k(queries, torch.tensor(anchors), 100), expected)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_lower_product_precision_set_by_the_user_changes_nothing(rng, precision):
+    anchors, queries = clustered(rng, 6000, 64), vectors(rng, 32, 64)
+    expected = exact_top_k(queries, anchors, 100)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert_same(exact_top_k(queries, anchors, 100), expected)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_the_order_of_rows_does_not_change_an_answer(rng, small_runs):
+    anchors, queries = clustered(rng, 3000, 16), vectors(rng, 9, 16)
+    rank = rng.permutation(3000)
+    expected = exact_top_k(queries, anchors, 200, tie_order=rank)
+    order = rng.permutation(3000)
+    moved = exact_top_k(queries, anchors[order], 200, tie_order=rank[order])
+    np.testing.assert_array_equal(order[moved.indices], expected.indices)
+    np.testing.assert_array_equal(moved.similarities, expected.similarities)
+
+
+def test_anchors_in_many_blocks_are_one_table(rng, small_runs):
+    anchors, queries = clustered(rng, 3000, 16), vectors(rng, 9, 16)
+    live = rng.random(3000) < 0.7
+    cuts = [0, 1, 1, 700, 701, 2500]
+    expected = exact_top_k(queries, anchors, 100, live=live)
+    split = exact_top_k(queries, np.split(anchors, cuts), 100, live=[*np.split(live, cuts)])
+    assert_same(split, expected)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.02])
+def test_dead_anchors_might_as_well_not_be_there(rng, small_runs, share):
+    anchors, queries = clustered(rng, 5000, 16), vectors(rng, 9, 16)
+    live = rng.random(5000) < share
+    masked = exact_top_k(queries, anchors, 150, live=live)
+    compact = exact_top_k(queries, anchors[live], 150)
+    np.testing.assert_array_equal(masked.indices, np.flatnonzero(live)[compact.indices])
+    np.testing.assert_array_equal(masked.similarities, compact.similarities)
+
+
+@pytest.mark.parametrize("m", [1, 20])
+@pytest.mark.parametrize("arranged", ["ascending", "descending", "needles", "equal", "spread thin"])
+def test_adversarial_orders_stay_exact(rng, small_runs, arranged, m):
+    anchors = {
+        "equal": np.repeat(vectors(rng, 1, 16, np.float16), 9000, axis=0),
+        "spread thin": clustered(rng, 9000, 16, clusters=2, spread=1e-4),
+    }.get(arranged, vectors(rng, 9000, 16, np.float16))
+    queries = unit_queries(np.repeat(vectors(rng, 1, 16), m, axis=0))
+    similarities = anchors.astype(float) @ queries[0].astype(float)
+    if arranged in ("ascending", "descending"):
+        order = np.argsort(similarities, kind="stable")
+        order = order if arranged == "ascending" else order[::-1]
+        anchors, similarities = anchors[order], similarities[order]
+    if arranged == "needles":  # the sample sees only anchors that look good, and guesses too high
+        best = np.argsort(-similarities)[:100]
+        anchors[30::61][:100] = anchors[best]
+        anchors[::2] = -anchors[best[0]]
+        similarities = anchors.astype(float) @ queries[0].astype(float)
+    found = exact_top_k(queries, anchors, 40)
+    expected = np.lexsort((np.arange(9000), -similarities))[:40]
+    np.testing.assert_array_equal(found.indices, np.tile(expected, (m, 1)))
+
+
+def test_a_guess_that_is_too_high_is_noticed_and_made_good(rng, small_runs, monkeypatch):
+    anchors, queries = vectors(rng, 4000, 16, np.float16), vectors(rng, 20, 16)
+    expected = exact_top_k(queries, anchors, 40)
+    guess = exact.guess_floors
+
+    def too_high(*given):
+        honest = guess(*given)
+        return candidates.FloorGuess(honest.floors + 0.3, honest.crowding)
+
+    monkeypatch.setattr(exact, "guess_floors", too_high)
+    assert_same(exact_top_k(queries, anchors, 40), expected)
+
+
+@pytest.mark.parametrize("power", [-60, -3, 1, 50])
+def test_queries_of_any_norm_give_similarities_of_that_norm(rng, power):
+    anchors, queries = clustered(rng, 2000, 16), unit_queries(vectors(rng, 5, 16))
+    offset, size = rng.normal(size=5), np.float32(2.0**power)
+    unit = exact_top_k(queries, anchors, 30, offset=offset)
+    scaled = exact_top_k(queries * size, anchors, 30, offset=offset * float(size))
+    np.testing.assert_array_equal(scaled.indices, unit.indices)
+    np.testing.assert_array_equal(scaled.similarities, unit.similarities * size)
+
+
+def test_numpy_and_torch_and_read_only_memory_give_the_same(rng, recwarn):
+    anchors, queries = clustered(rng, 2000, 16), vectors(rng, 5, 16)
+    expected = exact_top_k(queries, anchors, 30)
+    anchors.flags.writeable = False
+    assert_same(exact_top_k(torch.from_numpy(queries), anchors, 30), expected)
+    assert_same(exact_top_k(queries, torch.tensor(anchors), 30), expected)
+    assert not recwarn.list
+
+
+def test_zero_queries_and_zero_anchors_have_similarity_zero(rng):
+    anchors = vectors(rng, 10, 4, np.float16)
+    found = exact_top_k(np.zeros((2, 4), np.float32), anchors, 3)
+    np.testing.assert_array_equal(found.indices, [[0, 1, 2]] * 2)
+    assert not found.similarities.any()
+    anchors[:] = 0
+    assert not exact_top_k(vectors(rng, 2, 4), anchors, 3).similarities.any()
+
+
+def test_fewer_anchors_than_k_gives_them_all_and_none_gives_no_columns(rng):
+    anchors, queries = vectors(rng, 10, 4, np.float16), vectors(rng, 3, 4)
+    assert exact_top_k(queries, anchors, 800).indices.shape == (3, 10)
+    assert exact_top_k(queries, anchors, 800, live=np.arange(10) < 4).indices.shape == (3, 4)
+    assert exact_top_k(queries, anchors, 800, live=np.zeros(10, bool)).indices.shape == (3, 0)
+    for nothing in (anchors[:0], [], [anchors[:0], anchors[:0]]):
+        found = exact_top_k(queries, nothing, 800)
+        assert found.indices.shape == found.similarities.shape == (3, 0)
+    assert exact_top_k(queries[:0], anchors, 5).indices.shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"k": 0}, InputError, "k must be at least 1, got 0"),
+        (
+            {"queries": np.ones((2, 5), np.float32)},
+            DimensionError,
+            "queries: expected 4 dimensions, got 5",
+        ),
+        (
+            {"anchors": [np.ones((2, 4), np.float16), np.ones((2, 3), np.float16)]},
+            DimensionError,
+            "anchors: expected 4 dimensions, got 3",
+        ),
+        (
+            {"anchors": [np.ones((2, 4), np.float16), np.ones((2, 4), np.float32)]},
+            InputError,
+            "anchors: all blocks must share one dtype and one device",
+        ),
+        (
+            {"anchors": np.ones((2, 4))},
+            InputError,
+            "anchors: expected 2-d float16 or float32 arrays, got 2-d float64",
+        ),
+        (
+            {"queries": np.ones(4, np.float32)},
+            InputError,
+            "vectors: expected 2-d numbers, got 1-d float32",
+        ),
+        (
+            {"queries": np.full((2, 4), np.nan, np.float32)},
+            InvalidVectorError,
+            "query 0 holds NaN or infinity",
+        ),
+        (
+            {"anchors": np.full((3, 4), np.nan, np.float16)},
+            InvalidVectorError,
+            "some anchors hold NaN: their similarities cannot be compared",
+        ),
+        ({"scale": [1.0]}, InputError, "scale: expected shape (3,), got (1,)"),
+        ({"live": [[True], [True]]}, InputError, "live: expected shape (3,), got (2,)"),
+        ({"offset": [1.0, np.nan]}, InputError, "offset holds NaN or infinity"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(change, error, message):
+    usual = {"queries": np.ones((2, 4), np.float32), "anchors": np.eye(4, dtype=np.float16)[:3]}
+    given = usual | {"k": 2} | change
+    with pytest.raises(error) as caught:
+        exact_top_k(given.pop("queries"), given.pop("anchors"), given.pop("k"), **given)
+    assert str(caught.value) == message
+
+
+def test_cuda_devices_multiply_float16_as_it_is_where_sums_stay_float32():
+    cuda, half = torch.device("cuda"), Blocks(np.eye(4, dtype=np.float16))
+    setting = torch.backends.cuda.matmul
+    before = setting.allow_fp16_reduced_precision_reduction
+    try:
+        setting.allow_fp16_reduced_precision_reduction = False
+        assert fast_products.product_types(64, half, cuda) == (torch.float16, torch.float32)
+        single = Blocks(np.eye(4, dtype=np.float32))
+        assert fast_products.product_types(64, single, cuda) == (torch.float32,)
+        setting.allow_fp16_reduced_precision_reduction = True
+        assert fast_products.product_types(64, half, cuda) == (torch.float32,)
+    finally:
+        setting.allow_fp16_reduced_precision_reduction = before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_gpu_gives_the_same_answer_to_the_last_bit(rng, dtype, resident):
+    anchors, queries = clustered(rng, 60_000, 64).astype(dtype), vectors(rng, 70, 64)
+    blocks = [torch.from_numpy(part) for part in np.array_split(anchors, 7)]
+    expected = exact_top_k(queries, anchors, 100)
+    moved = [block.cuda() for block in blocks] if resident else blocks
+    assert_same(exact_top_k(torch.from_numpy(queries).cuda(), moved, 100), expected)
