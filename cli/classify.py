@@ -12,6 +12,7 @@ import click
 from .labelled import tell
 from .options import (
     LABEL_OPTIONS,
+    PICTURE,
     Context,
     FileArgument,
     format_option,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, type=PICTURE, metavar="[IMAGE]...")
 @click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
 @label_options
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")

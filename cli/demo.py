@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .data import progress_bar
 from .options import Context, device_option
 from .output import note, print_table
+from .progress import progress
 
 if TYPE_CHECKING:
     from asif_lance.ingest.tuxpaint import Split, StampPicture
@@ -100,7 +100,7 @@ class _Story:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_manifest(split.anchors, manifest, LICENSE)
         options = IngestOptions(message="the demo's pictures", device=self.device)
-        with _step("ingest"), progress_bar("pairs", len(split.anchors)) as advance:
+        with _step("ingest"), progress("pairs", len(split.anchors)) as advance:
             report = ingest_sources(str(self.database), [str(manifest)], options, progress=advance)
         note(f"  {report.added} pairs are model v1; {len(report.rejects)} rejected")
 
