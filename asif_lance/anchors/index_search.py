@@ -103,7 +103,8 @@ def _outside(anchors: Anchors, queries: Float32Array, count: int, centred: bool)
         for segment in index.segments
         for fragment in segment.fragment_ids
     }
-    new = [i for i, fragment in enumerate(anchors.fragment_ids.tolist()) if fragment not in held]
+    fragments = anchors.stored.fragment_ids.tolist()
+    new = [i for i, fragment in enumerate(fragments) if fragment not in held]
     if not new:
         return np.zeros((len(queries), 0), dtype=np.int64)
     starts = _starts(anchors)
@@ -123,10 +124,10 @@ def _outside(anchors: Anchors, queries: Float32Array, count: int, centred: bool)
 
 def _positions(anchors: Anchors, addresses: NDArray[np.uint64]) -> Int64Array:
     """Positions of rows by their addresses: the fragment's id in the upper 32 bits."""
-    which = np.searchsorted(anchors.fragment_ids, addresses >> np.uint64(32))
+    which = np.searchsorted(anchors.stored.fragment_ids, addresses >> np.uint64(32))
     within = (addresses & np.uint64(2**32 - 1)).astype(np.int64)
     return _starts(anchors)[which] + within
 
 
 def _starts(anchors: Anchors) -> Int64Array:
-    return np.concatenate([[0], np.cumsum(anchors.rows_per_fragment)]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(anchors.stored.rows_per_fragment)]).astype(np.int64)

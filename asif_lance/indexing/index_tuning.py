@@ -7,7 +7,6 @@ after it, until `forget` drops it from all and builds it again for the newest.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -107,7 +106,7 @@ def build_index(
         search = SAMPLED if kind == SAMPLED else "index"
         search_settings.drop_choice(_head(model.store), search)
         seconds = _create(model.store, kind) if search == "index" else 0.0
-        measured = _best(_rebound(model), questions, kind, target, told)
+        measured = _best(model.reopened(), questions, kind, target, told)
         if measured.agreement < target:
             _drop(model.store, search)
             raise DatabaseError(_missed(kind, target, measured))
@@ -273,13 +272,6 @@ def _check_newest(model: Model) -> None:
         raise DatabaseError(
             "an interrupted ingest has left pairs that no version has yet: finish it first"
         )
-
-
-def _rebound(model: Model) -> Model:
-    """The same version, as it is stored now."""
-    rebound = copy.copy(model)
-    rebound.__dict__.pop("anchors", None)
-    return rebound
 
 
 def _drop(store: PairStore, search: str) -> None:

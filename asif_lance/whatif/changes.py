@@ -122,7 +122,7 @@ def _both_neighbors(
         other = after.neighbors(queries, spare=SPARE)
         return neighbors_before(before, after, queries, other), other
     near = before.neighbors(queries)
-    again = imagined.touched(queries, near, after.recipe.k[0])
+    again = imagined.differ(queries, near, after.recipe.k[0])
     if again.all():
         return near, after.neighbors(queries)
     indices, similarities = near.indices.copy(), near.similarities.copy()

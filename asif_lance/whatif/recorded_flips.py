@@ -103,7 +103,7 @@ def _unsettled(
         raise InputError("only imagined states are compared with recorded predictions")
     full = asked.neighbors == before.recipe.k[0]
     known = _as_recorded(before, asked) and len(asked.ranks)
-    if not known or (after.anchors.came and not full):
+    if not known or (len(after.anchors.added) and not full):
         return np.arange(len(asked.ids))
     states = States.of(before, after.anchors)
     old = replace(labels[0].relative, n=len(after.anchors))
@@ -189,7 +189,7 @@ class States:
     @staticmethod
     def of(before: Model, anchors: HypotheticalAnchors) -> States:
         """Find the centres."""
-        went, came = anchors.went, np.arange(len(anchors) - anchors.came, len(anchors))
+        went, came = anchors.removed, anchors.added
         first, other = None, None
         if before.recipe.centred:
             either = anchors.live.copy()
