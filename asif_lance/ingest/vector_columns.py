@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from asif_lance.records import BoolArray, Float16Array, Float32Array
+from asif_lance.records import BoolArray, Float16Array, Float32Array, Int64Array
 
 _DTYPE = pl.List(pl.Float32)
 
@@ -34,6 +34,17 @@ def as_matrix(vectors: pl.Series, dimension: int) -> Float32Array:
     """Vectors that are all valid, as one (n, dimension) float32 matrix."""
     matrix: Float32Array = vectors.cast(_DTYPE).explode().to_numpy()
     return matrix.reshape(-1, dimension) if len(vectors) else np.empty((0, dimension), np.float32)
+
+
+def given_vectors(frame: pl.DataFrame, name: str) -> tuple[Float32Array, Int64Array]:
+    """The (n, d) vectors of a column, zeros where a row has none, and the rows that have none."""
+    missing = np.flatnonzero(frame[name].is_null().to_numpy())
+    present = frame[name].drop_nulls()
+    if not len(present):
+        return np.zeros((len(frame), 0), np.float32), missing
+    vectors = np.zeros((len(frame), len(present[0])), np.float32)
+    vectors[frame[name].is_not_null().to_numpy()] = as_matrix(present, vectors.shape[1])
+    return vectors, missing
 
 
 def unit_float16(vectors: Float32Array) -> Float16Array:
