@@ -115,10 +115,10 @@ def compare(
     image: Floats,
     text: Floats,
 ) -> None:
-    """Record a run, then delete and add, in thought and for real, and print the table."""
+    """Record a run, then delete and add, hypothetically and for real, and print the table."""
     import asif_lance
     from asif_lance.audit import recorder
-    from asif_lance.audit import replay as standings
+    from asif_lance.audit.replay import load_replay
     from asif_lance.records import EncoderPin
     from asif_lance.store import PairStore
     from asif_lance.whatif import find_recorded_flips, with_pairs, without_pairs
@@ -143,22 +143,20 @@ def compare(
     print(f"classifying and recording took {time.perf_counter() - begun:.1f} s")
     was = label_of(model, names, images, labels)
     ids = [f"p{i:07d}" for i in range(asked.pairs)]
-    gone = np.random.default_rng(3).choice(ids, asked.change, replace=False).tolist()
+    removed = np.random.default_rng(3).choice(ids, asked.change, replace=False).tolist()
     new = rows(image[asked.pairs :], text[asked.pairs :], asked.pairs)
     print(f"{'':28}{'what-if':>9}{'for real':>10}{'ratio':>8}{'searched':>10}{'flips':>7}")
     for what in ("delete", "add"):
         begun = time.perf_counter()
         if what == "delete":
-            after, _ = without_pairs(model, gone)
+            after, _ = without_pairs(model, removed)
         else:
             after, _ = with_pairs(model, new)
-        found = find_recorded_flips(
-            model, after, standings.load_replay(store, run.run_id, len(labels))
-        )
-        thought = time.perf_counter() - begun
+        found = find_recorded_flips(model, after, load_replay(store, run.run_id, len(labels)))
+        supposed = time.perf_counter() - begun
         begun = time.perf_counter()
         if what == "delete":
-            store.delete(gone)
+            store.delete(removed)
         else:
             store.add(new)
         store.publish(command=what)
@@ -169,8 +167,8 @@ def compare(
         flips = {i: (was[i], now[i]) for i in was if was[i] != now[i]}
         said = {c.before.image: (c.before.label, c.after.label) for c in found.flips}
         assert said == flips, "what-if and reality differ"
-        print(f"{what + f' {asked.change} pairs':28}{thought:8.2f}s{real:9.2f}s", end="")
-        print(f"{thought / real:8.1%}{found.searched:10,}{len(flips):7,}")
+        print(f"{what + f' {asked.change} pairs':28}{supposed:8.2f}s{real:9.2f}s", end="")
+        print(f"{supposed / real:8.1%}{found.searched:10,}{len(flips):7,}")
         store.rollback("v1")
 
 

@@ -1,4 +1,4 @@
-"""Models with pairs imagined away or imagined there, over the same matrices.
+"""Models with some pairs left out or more pairs added, over the same vectors.
 
 Nothing is written, and they answer what really deleting or adding would answer.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,7 +21,6 @@ from asif_lance.model import (
     kept_neighbors,
     neighbors_to_keep,
 )
-from asif_lance.records import Float32Array, Neighbors
 
 
 def without_pairs(model: Model, pair_ids: Sequence[str]) -> tuple[Model, int]:
@@ -54,37 +52,8 @@ def with_pairs(model: Model, pairs: pa.Table) -> tuple[Model, int]:
     return model.with_anchors(f"{model.version.name} (plus)", more), new.num_rows
 
 
-def neighbors_before(
-    before: Model, after: Model, queries: Float32Array, found: Neighbors
-) -> Neighbors:
-    """The same as `before.neighbors`, from those of an imagined state, which shares nearly all.
-
-    Args:
-        before: the model that `after` was made of.
-        after: the imagined one.
-        queries: (m, d) unit image queries.
-        found: `after.neighbors` of them, with some to spare.
-    """
-    anchors, centred = after.anchors, before.recipe.centred
-    k = min(before.recipe.k[0], before.anchors.count)
-    if not isinstance(anchors, HypotheticalAnchors) or found.indices.shape[1] <= k:
-        return before.neighbors(queries)
-    stored = np.where(found.indices < len(before.anchors), found.indices, -1)
-    removed = np.broadcast_to(anchors.removed, (len(queries), len(anchors.removed)))
-    candidates = np.concatenate([stored, removed], axis=1)
-    near = before.anchors.top_k_of("image", candidates, queries, k, centred=centred)
-    mean = before.anchors.centre("image").mean if centred else None
-    moved = 0.0 if mean is None else anchors.centre("image").moved(queries, mean)
-    # All others are at most as similar as the last one that was found, and may be tied with it.
-    again = near.similarities[:, -1] <= found.similarities[:, -1] + moved
-    if again.any():
-        fresh = before.neighbors(queries[again])
-        near.indices[again], near.similarities[again] = fresh.indices, fresh.similarities
-    return near
-
-
 def compile_for_both(before: Model, after: Model, prompts: Prompts) -> tuple[LabelSet, LabelSet]:
-    """Compile prompts against both states; an imagined one's follow from those of the other."""
+    """Compile prompts against both states; a hypothetical one's follow from those of the other."""
     if not (isinstance(after.anchors, HypotheticalAnchors) and before.anchors.state):
         return before.compile(prompts), after.compile(prompts)
     prompts = average_prompts(prompts)
