@@ -1,4 +1,4 @@
-"""Parquet as batches with the columns of every source; no row is touched one by one."""
+"""Parquet files and tables as batches with the columns of every source, column by column."""
 
 from __future__ import annotations
 

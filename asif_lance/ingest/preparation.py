@@ -110,7 +110,7 @@ class Preparation:
         )
 
     def _new(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows whose pair came up neither before nor elsewhere."""
+        """Rows whose pair is neither an earlier item's nor a known one."""
         repeats: list[str | None] = []
         for pair_id in frame["pair_id"]:
             repeats.append("duplicate of an earlier item" if pair_id in self._pair_ids else None)

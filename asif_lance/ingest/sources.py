@@ -1,4 +1,7 @@
-"""Image-text pairs out of folders, CSV, JSONL and Parquet; what cannot be used says why."""
+"""Reads image-text pairs from folders, CSV, JSONL, Parquet and tables in memory.
+
+Items that cannot be used become rejects with a reason.
+"""
 
 from __future__ import annotations
 
@@ -72,14 +75,14 @@ def read_source(
 
     Args:
         location: a folder, a file or a table.
-        format: one of `FORMATS`; otherwise told by the file's suffix, else by its content.
+        format: one of `FORMATS`; otherwise recognised by the file's suffix, else by its content.
         batch_size: rows per batch.
 
     Returns:
         Batches of at most `batch_size` items; columns as in `SCHEMA`.
 
     Raises:
-        SourceError: at once, if there is no such source or its format cannot be told; while
+        SourceError: at once, if there is no such source or its format is not recognised; while
             iterating, if it cannot be read or no columns fit.
     """
     if isinstance(location, TableSource):

@@ -1,4 +1,4 @@
-"""Columns of vectors as matrices, and what is wrong with some of them; no row one by one."""
+"""Columns of vectors: checked, read as matrices and rounded as they are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[Boo
     """Which vectors have a direction (and `dimension` numbers, if given).
 
     Args:
-        vectors: n lists or arrays of numbers; the series' name stands in the reasons.
+        vectors: n lists or arrays of numbers; the series' name is part of the reasons.
         dimension: the length they should have; any if None.
 
     Returns:
@@ -25,8 +25,8 @@ def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[Boo
     filled = (sizes > 0).fill_null(value=False).to_numpy()
     finite, nonzero = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
     finite[filled], nonzero[filled] = _finite_and_nonzero(lists.filter(filled))
-    known = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
-    reasons = known.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
+    facts = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
+    reasons = facts.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
     return reasons.is_null().to_numpy(), reasons
 
 
@@ -67,12 +67,12 @@ def _finite_and_nonzero(lists: pl.Series) -> tuple[BoolArray, BoolArray]:
 
 def _fault(name: str, dimension: int | None) -> pl.Expr:
     size = pl.col("size")
-    wanted = size if dimension is None else pl.lit(dimension)
+    expected = size if dimension is None else pl.lit(dimension)
     return (
         pl.when(size.is_null())
         .then(pl.lit(f"missing {name}"))
-        .when(size != wanted)
-        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, wanted))
+        .when(size != expected)
+        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, expected))
         .when(size == 0)
         .then(pl.lit(f"{name} is empty"))
         .when(~pl.col("finite"))

@@ -100,7 +100,7 @@ def _find_unsettled(
     """The places of the predictions that may flip."""
     anchors, everything = after.anchors, np.arange(len(asked.ids))
     if not isinstance(anchors, HypotheticalAnchors):
-        raise InputError("only imagined states are compared with recorded predictions")
+        raise InputError("only hypothetical states are compared with recorded predictions")
     full = asked.neighbors == before.recipe.k[0]
     known = _is_unchanged(before, asked) and len(asked.ranks)
     if not known or (len(anchors.added) and not full):

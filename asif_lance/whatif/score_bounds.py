@@ -96,8 +96,8 @@ def compare_prompts(
         elsewhere = (new.values[j] - scale[r] * old.values[i])[~np.isin(both, anchors)]
         rest[r] = np.linalg.norm(elsewhere)
         delta[:, r] = new.at(anchors) - scale[r] * old.at(anchors)
-    gone, new_ = np.isin(anchors, removed), np.isin(anchors, added)
-    return TextChange(anchors, gone, new_, owner, scale, delta, rest, _heaviest(after.values))
+    which = np.isin(anchors, removed), np.isin(anchors, added)
+    return TextChange(anchors, *which, owner, scale, delta, rest, _heaviest(after.values))
 
 
 def _heaviest(values: NDArray[np.floating]) -> Float64Array:
