@@ -85,7 +85,7 @@ class Workshop:
     def stamps_frame(self, encoder_name: str = DEFAULT_IMAGE) -> pl.DataFrame:
         """All captioned stamps with vectors, their class (or none) and fold."""
         root = stamps.fetch(self.cache / "stamps")
-        pictures = stamps.pictures_of_stamps(root)
+        pictures = stamps.find_stamp_pictures(root)
         names = [p.path.relative_to(root).as_posix() for p in pictures]
         return pl.DataFrame(
             {

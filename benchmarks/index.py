@@ -117,7 +117,7 @@ def curve(model: Model, asked: TrialQueries, kind: str, target: float) -> None:
         f"{'ms':>8}{'to exact':>10}"
     )
     try:
-        choice = indices.build_index(model, asked, kind=kind, target=target, told=show)
+        choice = indices.build_index(model, asked, kind=kind, target=target, progress=show)
     except DatabaseError as error:
         print(error)
         return

@@ -284,7 +284,7 @@ class Photos:
 def stamp_tasks(folder: Path, photos: Photos) -> Iterator[Task]:
     """The demo's pictures on five splits, and across the data sets."""
     root = stamps.fetch(folder)
-    pictures = stamps.pictures_of_stamps(root)
+    pictures = stamps.find_stamp_pictures(root)
     images = encoded_images(pictures)
     pictures = [p for p in pictures if str(p.path) in images]
     captions = text_encoder().encode([p.caption for p in pictures])

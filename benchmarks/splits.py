@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--stamps", type=Path, default=Path("asif-demo/stamps"))
     options = parser.parse_args()
     root = stamps.fetch(options.stamps)
-    pictures = stamps.pictures_of_stamps(root)
+    pictures = stamps.find_stamp_pictures(root)
     images, prompts = encoded_images(pictures), _prompts(stamps.split(pictures, root).labels)
     captions = text_encoder().encode([p.caption for p in pictures])
     texts = {str(p.path): vector for p, vector in zip(pictures, captions, strict=True)}

@@ -16,6 +16,8 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,13 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from asif_lance.model import Model
+import asif_lance
+from asif_lance.audit import recorder
+from asif_lance.audit.replay import load_replay
+from asif_lance.model import Model, Prediction
+from asif_lance.records import EncoderPin
+from asif_lance.store import PairStore
+from asif_lance.whatif import find_recorded_flips, with_pairs, without_pairs
 
 Floats = NDArray[np.float32]
 
@@ -104,82 +112,81 @@ def main() -> None:
     total = asked.pairs + asked.change
     both = [more(side, total, np.random.default_rng(2)) for side in (image, text)]
     with tempfile.TemporaryDirectory() as folder:
-        compare(folder, asked, images, labels, both[0], both[1])
+        store = fill(f"{folder}/db", *(side[: asked.pairs] for side in both))
+        new = rows(*(side[asked.pairs :] for side in both), asked.pairs)
+        compare(store, Images(asked.recipe, images, labels), new)
 
 
-def compare(
-    folder: str,
-    asked: argparse.Namespace,
-    images: Floats,
-    labels: dict[str, Floats],
-    image: Floats,
-    text: Floats,
-) -> None:
-    """Record a run, then delete and add, in thought and for real, and print the table."""
-    import asif_lance
-    from asif_lance.audit import recorder
-    from asif_lance.audit import replay as standings
-    from asif_lance.records import EncoderPin
-    from asif_lance.store import PairStore
-    from asif_lance.whatif import find_recorded_flips, with_pairs, without_pairs
-
-    uri = f"{folder}/db"
+def fill(uri: str, image: Floats, text: Floats) -> PairStore:
+    """Make a database of these pairs."""
     pins = EncoderPin("timm/bench", "1", IMAGE), EncoderPin("sentence-transformers/b", "1", TEXT)
     store = PairStore.create(uri, image=pins[0], text=pins[1])
-    for start in range(0, asked.pairs, 10_000):
-        at = slice(start, min(start + 10_000, asked.pairs))
+    for start in range(0, len(image), 10_000):
+        at = slice(start, start + 10_000)
         store.add(rows(image[at], text[at], start))
     store.publish(command="ingest")
-    names = [f"image {i}" for i in range(len(images))]
-    model = asif_lance.open(uri, recipe_name=asked.recipe, device="cpu")
-    begun = time.perf_counter()
-    with recorder.Recorder(store, model.label_vectors(labels), model.recipe) as run:
-        for prediction in model.classify_vectors(names, images, model.label_vectors(labels)):
-            run.add(prediction)
+    return store
+
+
+@dataclass
+class Images:
+    """What is classified, and how."""
+
+    recipe: str
+    vectors: Floats
+    labels: dict[str, Floats]
+
+    def open(self, store: PairStore) -> Model:
+        """Open the newest version."""
+        return asif_lance.open(store.uri, recipe_name=self.recipe, device="cpu")
+
+    def classify(self, model: Model) -> Iterator[Prediction]:
+        """Classify all of them."""
+        names = [f"image {i}" for i in range(len(self.vectors))]
+        return model.classify_vectors(names, self.vectors, model.label_vectors(self.labels))
+
+    def best(self, model: Model) -> dict[str, str]:
+        """Find the best label of each."""
+        return {p.image: p.label for p in self.classify(model)}
+
+    def record(self, model: Model) -> str:
+        """Classify and record; returns the run's id."""
+        labels = model.label_vectors(self.labels)
+        with recorder.Recorder(model.store, labels, model.recipe) as run:
+            for prediction in self.classify(model):
+                run.add(prediction)
+        return run.run_id
+
+
+def compare(store: PairStore, images: Images, new: pa.Table) -> None:
+    """Record a run, then delete and add, hypothetically and for real, and print the table."""
+    model, begun = images.open(store), time.perf_counter()
+    run_id = images.record(model)
+    seconds, count = time.perf_counter() - begun, len(images.labels)
     print(
-        f"{asked.pairs:,} pairs, {len(images):,} images, {len(labels)} labels, {asked.recipe}; ",
-        end="",
+        f"{model.anchors.count:,} pairs, {len(images.vectors):,} images, {count} labels, ", end=""
     )
-    print(f"classifying and recording took {time.perf_counter() - begun:.1f} s")
-    was = label_of(model, names, images, labels)
-    ids = [f"p{i:07d}" for i in range(asked.pairs)]
-    gone = np.random.default_rng(3).choice(ids, asked.change, replace=False).tolist()
-    new = rows(image[asked.pairs :], text[asked.pairs :], asked.pairs)
+    print(f"{images.recipe}; classifying and recording took {seconds:.1f} s")
+    before = images.best(model)
+    ids = model.anchors.pair_ids.to_pylist()
+    removed = np.random.default_rng(3).choice(ids, len(new), replace=False).tolist()
     print(f"{'':28}{'what-if':>9}{'for real':>10}{'ratio':>8}{'searched':>10}{'flips':>7}")
     for what in ("delete", "add"):
         begun = time.perf_counter()
-        if what == "delete":
-            after, _ = without_pairs(model, gone)
-        else:
-            after, _ = with_pairs(model, new)
-        found = find_recorded_flips(
-            model, after, standings.load_replay(store, run.run_id, len(labels))
-        )
-        thought = time.perf_counter() - begun
+        after, _ = without_pairs(model, removed) if what == "delete" else with_pairs(model, new)
+        found = find_recorded_flips(model, after, load_replay(store, run_id, count))
+        supposed = time.perf_counter() - begun
         begun = time.perf_counter()
-        if what == "delete":
-            store.delete(gone)
-        else:
-            store.add(new)
+        _ = store.delete(removed) if what == "delete" else store.add(new)
         store.publish(command=what)
-        now = label_of(
-            asif_lance.open(uri, recipe_name=asked.recipe, device="cpu"), names, images, labels
-        )
+        now = images.best(images.open(store))
         real = time.perf_counter() - begun
-        flips = {i: (was[i], now[i]) for i in was if was[i] != now[i]}
+        flips = {i: (before[i], now[i]) for i in before if before[i] != now[i]}
         said = {c.before.image: (c.before.label, c.after.label) for c in found.flips}
         assert said == flips, "what-if and reality differ"
-        print(f"{what + f' {asked.change} pairs':28}{thought:8.2f}s{real:9.2f}s", end="")
-        print(f"{thought / real:8.1%}{found.searched:10,}{len(flips):7,}")
+        print(f"{what + f' {len(new)} pairs':28}{supposed:8.2f}s{real:9.2f}s", end="")
+        print(f"{supposed / real:8.1%}{found.searched:10,}{len(flips):7,}", flush=True)
         store.rollback("v1")
-
-
-def label_of(
-    model: Model, names: list[str], images: Floats, labels: dict[str, Floats]
-) -> dict[str, str]:
-    """Classify all images: the best label of each."""
-    compiled = model.label_vectors(labels)
-    return {p.image: p.label for p in model.classify_vectors(names, images, compiled)}
 
 
 if __name__ == "__main__":

@@ -91,7 +91,9 @@ class _Story:
         with _step("pictures"):
             root = pictures or tuxpaint.fetch(self.folder / "stamps")
             found = (
-                tuxpaint.pictures_of_folder(root) if pictures else tuxpaint.pictures_of_stamps(root)
+                tuxpaint.find_folder_pictures(root)
+                if pictures
+                else tuxpaint.find_stamp_pictures(root)
             )
             split = tuxpaint.split(found, root, salt=salt)
             tuxpaint.copy_held_out(split.held_out, self.folder / "held-out")

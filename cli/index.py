@@ -96,10 +96,12 @@ def build(
     model = open_model(context, **options)
     from asif_lance.indexing import index_tuning
 
-    asked = _questions(model, arguments)
+    asked = _trial_queries(model, arguments)
     note(f"measured on {asked.asked}")
     found: list[MeasuredSetting] = []
-    choice = index_tuning.build_index(model, asked, kind=kind, target=agreement, told=found.append)
+    choice = index_tuning.build_index(
+        model, asked, kind=kind, target=agreement, progress=found.append
+    )
     if output == "json":
         print_json(_choice_json(choice))
         return
@@ -137,7 +139,7 @@ def drop(context: Context) -> None:
     note(f"dropped: {', '.join(gone) or 'nothing was there'}")
 
 
-def _questions(model: Model, arguments: dict[str, Any]) -> TrialQueries:
+def _trial_queries(model: Model, arguments: dict[str, Any]) -> TrialQueries:
     from asif_lance.indexing import make_trial_queries, replayed_queries
 
     labelled = any(arguments[name] for name in LABEL_OPTIONS[:-1])
@@ -167,7 +169,7 @@ def _row(measured: MeasuredSetting) -> tuple[object, ...]:
 
 
 def _told(choice: SearchChoice) -> str:
-    from asif_lance.indexing import at_least
+    from asif_lance.indexing import agreement_at_least
 
     measured, setting = choice.measured, choice.setting
     where = (
@@ -175,7 +177,7 @@ def _told(choice: SearchChoice) -> str:
         if choice.search == "index"
         else f"{setting.fraction:.1%} of the other pairs"
     )
-    low = at_least(measured.agreement, choice.queries)
+    low = agreement_at_least(measured.agreement, choice.queries)
     return (
         f"{choice.version}: --search {choice.search} ({choice.kind}) with {where}: "
         f"{measured.agreement:.1%} of {choice.queries} queries get the label of exact search "
@@ -197,7 +199,7 @@ def _print_status(each: IndexStatus) -> None:
 def _choice_json(choice: SearchChoice) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from asif_lance.indexing import at_least
+    from asif_lance.indexing import agreement_at_least
 
-    low = at_least(choice.measured.agreement, choice.queries)
+    low = agreement_at_least(choice.measured.agreement, choice.queries)
     return {**asdict(choice), "agreement_at_least": low}

@@ -52,19 +52,20 @@ def prune(
     store = open_store(context)
     found = prunable_pairs(store, run_ids, agreement=agreement, keep=keep)
     version = found.version
-    if found.gone and not dry_run:
+    if found.removable and not dry_run:
         message = f"{found.agreement:.1%} of {found.predictions} recorded predictions agree"
-        store.delete(found.gone)
+        store.delete(found.removable)
         made = store.publish(command="prune", message=message)
         version = made.name if made else version
     if output == "json":
         names = ("pairs", "unused", "coverage", "predictions", "agreement")
         facts = {name: getattr(found, name) for name in names}
-        print_json({"pruned": len(found.gone), **facts, "dry_run": dry_run, "version": version})
+        count = len(found.removable)
+        print_json({"pruned": count, **facts, "dry_run": dry_run, "version": version})
         return
     can = "could go" if dry_run else "went"
     click.echo(
-        f"{len(found.gone):,} of {found.pairs:,} pairs {can}; {found.agreement:.1%} of "
+        f"{len(found.removable):,} of {found.pairs:,} pairs {can}; {found.agreement:.1%} of "
         f"{found.predictions:,} recorded predictions keep their label"
     )
     note(

@@ -11,7 +11,7 @@ import pytest
 from oracle import asif_scores
 
 import asif_lance
-from asif_lance.ingest.pipeline import IngestOptions, ingest_sources
+from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.model.model import Model
 from asif_lance.search.query_grid import unit_queries
 from asif_lance.store.pair_store import PairStore

@@ -5,7 +5,7 @@ have a fragment share its vectors. Assumes: data files never change (Lance's pro
 Reading is safe from several threads. Writes nothing but caches, which may be deleted at any time.
 """
 
-from asif_lance.anchors.anchors import Anchors, Side
+from asif_lance.anchors.anchors import Anchors
 from asif_lance.anchors.approximate import Approximation, choose_approximation
 from asif_lance.anchors.hypothetical import HypotheticalAnchors
 from asif_lance.anchors.index_search import IndexSearch
@@ -17,6 +17,7 @@ from asif_lance.anchors.search_settings import (
     SearchKind,
     SearchSetting,
 )
+from asif_lance.anchors.version_rows import Side
 
 __all__ = [
     "INDEX",

@@ -1,4 +1,4 @@
-"""Ways to compare pictures with fewer than all anchors; which of them, a choice says."""
+"""Approximate search: relative vectors of pictures without comparing all anchors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from asif_lance.relative import CompiledTexts, Recipe
 class Approximation(Protocol):
     """Relative vectors of pictures, about as exact search makes them.
 
-    Similarities are true ones; which anchors there are, and the norm, may be off.
+    Similarities are true ones; which anchors are found, and the norm, may be off.
     """
 
     @property
@@ -45,7 +45,7 @@ class Approximation(Protocol):
 def choose_approximation(
     search: SearchKind, state: lance.LanceDataset, version: str, recipe: Recipe
 ) -> Approximation:
-    """What a model version's choice says.
+    """The approximate search that was chosen for a model version.
 
     Raises:
         InputError: there is no such kind of search.

@@ -1,6 +1,6 @@
-"""What takes a pass over all vectors to know is kept for the next process: sums and distances.
+"""A cache on disk of the sums and distances that take a pass over all vectors to compute.
 
-Fragments never change, so it serves every version that has them. One file holds that of all
+Fragments never change, so it serves every version that has them. One file holds those of all
 fragments of one side.
 """
 
@@ -17,20 +17,20 @@ from asif_lance.anchors.fragments import Fragment
 from asif_lance.database import DISTANCES, files_exist, load_cache, save_cache
 from asif_lance.relative import BlockDistances, BlockSummary, BlockSums
 
-#: Measuring fewer rows again takes about as long as reading what was kept.
+#: Rows from which on it is used; computing fewer anew takes about as long as reading the file.
 WORTH_KEEPING = 2**16
 
-_FEW = 1 / 16  # of a version's rows; the file is written anew for more than these
+_NEW_SHARE = 1 / 16  # of a version's rows; the file is written anew for more than these
 
 _COLUMNS = ("files", "rows", "totals", "squares", "points", "inverses")
 
 
 def load_distances(dataset_uri: str, column: str, fragments: Sequence[Fragment]) -> None:
-    """Give a version's fragments what earlier processes found out."""
+    """Give a version's fragments what earlier processes computed."""
     new = [fragment for fragment in fragments if column not in fragment.summaries]
     unknown = {fragment.files: fragment for fragment in new}
     if sum(fragment.rows for fragment in new) >= WORTH_KEEPING:
-        for files, summary in _kept(dataset_uri, column).items():
+        for files, summary in _load_summaries(dataset_uri, column).items():
             if files in unknown:
                 unknown[files].summaries[column] = summary
 
@@ -38,22 +38,22 @@ def load_distances(dataset_uri: str, column: str, fragments: Sequence[Fragment])
 def save_distances(dataset_uri: str, column: str, fragments: Sequence[Fragment]) -> None:
     """Keep what is known of a version's fragments, if enough of it is new."""
     new = [fragment for fragment in fragments if not fragment.summaries[column].kept]
-    least = max(WORTH_KEEPING, _FEW * sum(fragment.rows for fragment in fragments))
+    least = max(WORTH_KEEPING, _NEW_SHARE * sum(fragment.rows for fragment in fragments))
     if sum(fragment.rows for fragment in new) < least:
         return
-    uri = _database(dataset_uri)
+    uri = _database_of(dataset_uri)
     known = {fragment.files: fragment.summaries[column] for fragment in fragments}
-    everything = _kept(dataset_uri, column) | known
+    everything = _load_summaries(dataset_uri, column) | known
     there = {files: one for files, one in everything.items() if files_exist(uri, files.split("|"))}
     if not there:
         return
     names = [name for files in there for name in files.split("|")]
-    save_cache(uri, DISTANCES, column, _arrays(there), names)
+    save_cache(uri, DISTANCES, column, _to_arrays(there), names)
     for fragment in new:
         fragment.summaries[column] = replace(fragment.summaries[column], kept=True)
 
 
-def _arrays(known: Mapping[str, BlockSummary]) -> dict[str, NDArray[Any]]:
+def _to_arrays(known: Mapping[str, BlockSummary]) -> dict[str, NDArray[Any]]:
     """Summaries that have distances, as they are written down."""
     named = [(files, one.sums, one.distances) for files, one in known.items() if one.distances]
     files, sums, distances = zip(*named, strict=True)
@@ -68,9 +68,9 @@ def _arrays(known: Mapping[str, BlockSummary]) -> dict[str, NDArray[Any]]:
     return dict(zip(_COLUMNS, arrays, strict=True))
 
 
-def _kept(dataset_uri: str, column: str) -> dict[str, BlockSummary]:
+def _load_summaries(dataset_uri: str, column: str) -> dict[str, BlockSummary]:
     """What is on disk, by the names of fragments' files."""
-    found = load_cache(_database(dataset_uri), DISTANCES, column, _COLUMNS)
+    found = load_cache(_database_of(dataset_uri), DISTANCES, column, _COLUMNS)
     if found is None:
         return {}
     files, rows, totals, squares, points, inverses = (found[name] for name in _COLUMNS)
@@ -83,5 +83,5 @@ def _kept(dataset_uri: str, column: str) -> dict[str, BlockSummary]:
     return dict(zip(files.tolist(), summaries, strict=True))
 
 
-def _database(dataset_uri: str) -> str:
+def _database_of(dataset_uri: str) -> str:
     return dataset_uri.rpartition("/")[0]

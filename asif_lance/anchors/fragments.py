@@ -1,4 +1,4 @@
-"""The rows of one Lance fragment, dead ones included, held once for all versions that have it.
+"""The rows of one Lance fragment, deleted ones included, in memory once for all versions.
 
 A fragment's data files never change, and Lance writes vectors without compression: row after row,
 as they are in memory. So they are not read but mapped: a version is ready at once, its bytes come
@@ -34,14 +34,14 @@ _PLAIN = re.compile(
     r"FixedSizeList \{ items_per_value: (\d+), has_validity: false, values: Some\( "
     r"CompressiveEncoding \{ compression: Some\( Flat\( Flat \{ bits_per_value: 16, data: None,"
 )
-_HALF = 2  # bytes of a float16
+_FLOAT16_BYTES = 2
 
 _shared: WeakValueDictionary[str, Fragment] = WeakValueDictionary()
 _masks: WeakValueDictionary[str, Mask] = WeakValueDictionary()
 
 
 class Fragment:
-    """What one fragment's data files hold, read at first use; get it from `fragment_of`.
+    """What one fragment's data files hold, read at first use; get it from `open_fragment`.
 
     Attributes:
         key: names the data files; equal keys mean equal rows.
@@ -71,7 +71,7 @@ class Fragment:
         return self._vectors[column]
 
     def sums(self, dataset: Any, fragment: Any, column: str) -> BlockSums:
-        """Exact sums over a column of vectors, dead rows included."""
+        """Exact sums over a column of vectors, deleted rows included."""
         if column not in self.summaries:
             self.summaries[column] = BlockSummary(
                 BlockSums.of(self.vectors(dataset, fragment, column))
@@ -101,7 +101,7 @@ class Fragment:
 
     def _mapped(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor | None:
         if self._places is None:
-            self._places = _places(dataset, fragment)
+            self._places = _find_places(dataset, fragment)
         place = self._places.get(column)
         if place is None:
             return None
@@ -138,14 +138,14 @@ class Mask:
 
 def open_fragment(dataset: Any, fragment: Any) -> Fragment:
     """The rows of a Lance fragment, shared with all who hold them."""
-    key = f"{dataset.uri}|{'|'.join(map(_path_of, fragment.data_files()))}"
+    key = f"{dataset.uri}|{'|'.join(map(_file_name, fragment.data_files()))}"
     held = _shared.get(key)
     if held is None:
         held = _shared[key] = Fragment(key, int(fragment.physical_rows))
     return held
 
 
-def _path_of(data: Any) -> str:
+def _file_name(data: Any) -> str:
     """The name of a data file; Lance's own `path` makes a class each time it is asked, 0.1 ms."""
     return str(getattr(data, "_path", None) or data.path)
 
@@ -174,25 +174,25 @@ def _read(fragment: Any, column: str) -> torch.Tensor:
     return torch.from_numpy(flat.reshape(len(vectors), vectors.type.list_size).copy())
 
 
-def _places(dataset: Any, fragment: Any) -> dict[str, _Place]:
+def _find_places(dataset: Any, fragment: Any) -> dict[str, _Place]:
     """The places of all columns that lie in local files as plain rows."""
     found: dict[str, _Place] = {}
     if fragment.metadata.overlays:
         return found
     names = {field.id(): field.name() for field in dataset.lance_schema.fields()}
     for data in fragment.data_files():
-        path = Path(dataset.uri.removeprefix("file://")) / "data" / _path_of(data)
+        path = Path(dataset.uri.removeprefix("file://")) / "data" / _file_name(data)
         if data.base_id is not None or not path.is_file():
             continue
         columns = LanceFileReader(str(path)).metadata().columns
         for field, at in zip(data.fields, data.column_indices, strict=True):
-            plain = _plain_rows(columns[at].pages, fragment.physical_rows) if at >= 0 else None
+            plain = _find_plain_rows(columns[at].pages, fragment.physical_rows) if at >= 0 else None
             if plain is not None and field in names:
                 found[names[field]] = _Place(path, *plain)
     return found
 
 
-def _plain_rows(pages: Sequence[Any], rows: int) -> tuple[int, int] | None:
+def _find_plain_rows(pages: Sequence[Any], rows: int) -> tuple[int, int] | None:
     """Where a column's rows begin in its file and how wide they are; None if not plain."""
     begin, seen, width = None, 0, 0
     for page in pages:
@@ -204,7 +204,10 @@ def _plain_rows(pages: Sequence[Any], rows: int) -> tuple[int, int] | None:
         (buffer,) = page.buffers
         begin = buffer.position if begin is None else begin
         count, width = int(layout[1]), int(layout[2])
-        if buffer.position != begin + seen * width * _HALF or buffer.size != count * width * _HALF:
+        if (
+            buffer.position != begin + seen * width * _FLOAT16_BYTES
+            or buffer.size != count * width * _FLOAT16_BYTES
+        ):
             return None  # another page or padding lies between
         seen += count
     return None if begin is None or seen != rows else (begin, width)

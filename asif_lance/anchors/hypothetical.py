@@ -1,72 +1,118 @@
-"""Anchors with some pairs left out or some more behind them, over the same matrices."""
+"""Anchors of a version with some pairs left out or more pairs added, over the same vectors."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from asif_lance.anchors.anchors import Anchors
+from asif_lance.anchors.version_rows import Side, VersionRows
+from asif_lance.errors import InputError
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Neighbors
 from asif_lance.search import exact_top_k
 
 
 class HypotheticalAnchors(Anchors):
-    """The anchors of a version, less some, or with some more behind them."""
+    """A version's rows, fewer of them live, and behind them rows that are in no version.
 
-    @classmethod
-    def of(cls, anchors: Anchors) -> HypotheticalAnchors:
-        """A copy that shares all vectors; `state` is empty, so that nothing of it is kept."""
-        imagined = cls.__new__(cls)
-        anchors.image, anchors.text  # noqa: B018  # so that the copy has them
-        imagined.__dict__.update(copy.copy(anchors.__dict__))
-        imagined.state, imagined._centres = (), {}
-        if not isinstance(anchors, HypotheticalAnchors):
-            imagined._stored, imagined._new = anchors.live, None
-            imagined._gone = np.zeros(len(anchors), dtype=np.bool_)
-            imagined._blocks = len(anchors.image)
-        return imagined
+    `state` is empty: nothing that is found out about them is kept.
+    """
 
-    _stored: BoolArray  # which rows the version has
-    _gone: BoolArray  # which of them are left out
-    _new: pa.Table | None  # the rows behind them
-    _blocks: int  # of the version
+    def __init__(
+        self, stored: VersionRows, live: BoolArray, added: Sequence[pa.Table] = ()
+    ) -> None:
+        """Share a version's rows.
+
+        Args:
+            stored: the n rows of the version.
+            live: (n + a,) bool, those that are there, added ones last.
+            added: a rows in all, with `pair_id`, `caption`, `image_vector`, `text_vector` as the
+                pairs table has them.
+
+        Raises:
+            InputError: vectors of another dimension.
+        """
+        super().__init__(stored.dataset, stored=stored)
+        self.live, self.state, self.count = live, (), int(live.sum())
+        self._added = tuple(added)
+        self._image = [_block(pairs, "image", stored.image) for pairs in added]
+        self._text = [_block(pairs, "text", stored.text) for pairs in added]
+
+    @staticmethod
+    def of(anchors: Anchors) -> HypotheticalAnchors:
+        """The same anchors, from which hypothetical ones can be made."""
+        if isinstance(anchors, HypotheticalAnchors):
+            return anchors
+        return HypotheticalAnchors(anchors.stored, anchors.live)
+
+    def without(self, removed: BoolArray) -> HypotheticalAnchors:
+        """These anchors but for the rows of an (n,) mask."""
+        return HypotheticalAnchors(self.stored, self.live & ~removed, self._added)
+
+    def with_pairs(self, pairs: pa.Table) -> HypotheticalAnchors:
+        """These anchors with more pairs behind them; see `__init__`."""
+        live = np.append(self.live, np.ones(pairs.num_rows, dtype=np.bool_))
+        return HypotheticalAnchors(self.stored, live, [*self._added, pairs])
 
     @property
-    def came(self) -> int:
-        """How many rows lie behind those of the version."""
-        return 0 if self._new is None else self._new.num_rows
+    def removed(self) -> Int64Array:
+        """The positions of the version's anchors that are left out."""
+        stored = self.stored.live
+        return np.flatnonzero(stored & ~self.live[: len(stored)])
 
     @property
-    def went(self) -> Int64Array:
-        """The positions of the version's rows that are left out."""
-        return np.flatnonzero(self._gone)
+    def added(self) -> Int64Array:
+        """The positions of the anchors that the version does not have."""
+        count = len(self.stored.live)
+        return count + np.flatnonzero(self.live[count:])
+
+    @property
+    def pair_ids(self) -> pa.ChunkedArray:
+        """The n ids and those of the added rows."""
+        chunks = [chunk for pairs in self._added for chunk in pairs["pair_id"].chunks]
+        return pa.chunked_array([*super().pair_ids.chunks, *chunks], pa.string())
+
+    @property
+    def image(self) -> list[torch.Tensor]:
+        """As in `Anchors`, and a block for each table of added pairs."""
+        return [*super().image, *self._image]
+
+    @property
+    def text(self) -> list[torch.Tensor]:
+        """As in `Anchors`, and a block for each table of added pairs."""
+        return [*super().text, *self._text]
 
     def rows(self, positions: Int64Array, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of the pairs at (m,) positions, imagined ones too."""
-        rows: list[dict[str, Any]] = [{}] * len(positions)
-        stored = np.flatnonzero(positions < len(self._stored))
-        if len(stored):
-            logical = np.cumsum(self._stored)[positions[stored]] - 1
-            found = self.dataset.take(logical.tolist(), columns=list(columns)).to_pylist()
-            for i, row in zip(stored.tolist(), found, strict=True):
-                rows[i] = row
-        if self._new is not None:
-            for i in np.flatnonzero(positions >= len(self._stored)).tolist():
-                at = int(positions[i]) - len(self._stored)
-                rows[i] = self._new.slice(at, 1).select(list(columns)).to_pylist()[0]
-        return rows
+        """Columns of the pairs at (m,) positions, added ones too."""
+        count = len(self.stored.live)
+        stored = iter(super().rows(positions[positions < count], columns))
+        new = positions[positions >= count] - count
+        tables = [pairs.select(list(columns)) for pairs in self._added]
+        added = iter(pa.concat_tables(tables).take(new).to_pylist() if len(new) else [])
+        return [next(stored if at < count else added) for at in positions.tolist()]
 
-    def touched(self, queries: Float32Array, near: Neighbors, k: int) -> BoolArray:
-        """Which of m queries have other neighbors here than `near`, those of the real version."""
+    def differ(self, queries: Float32Array, near: Neighbors, k: int) -> BoolArray:
+        """Which of m queries have other neighbors here than `near`, those in the real version."""
         if near.indices.shape[1] != min(k, self.count):
             return np.ones(len(queries), dtype=np.bool_)
-        touched: BoolArray = np.any(self._gone[near.indices], axis=1)
-        if self._new is not None:
-            new = [block.cpu() for block in self.image[self._blocks :]]
+        removed = np.zeros(len(self), dtype=np.bool_)
+        removed[self.removed] = True
+        other: BoolArray = np.any(removed[near.indices], axis=1)
+        if self._image:
+            new = [block.cpu() for block in self._image]
             nearest = exact_top_k(queries, new, 1).similarities[:, 0]
-            touched |= nearest >= near.similarities[:, -1]
-        return touched
+            other |= nearest >= near.similarities[:, -1]
+        return other
+
+
+def _block(pairs: pa.Table, side: Side, like: list[torch.Tensor]) -> torch.Tensor:
+    column = pairs[f"{side}_vector"].combine_chunks()
+    width = like[0].shape[1]
+    if column.type.list_size != width:
+        raise InputError(f"{side} vectors: expected dimension {width}, got {column.type.list_size}")
+    flat = column.flatten().to_numpy(zero_copy_only=False).astype(np.float16)
+    return torch.from_numpy(flat.reshape(-1, width)).to(like[0].device)

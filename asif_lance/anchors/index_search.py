@@ -1,8 +1,8 @@
-"""Neighbors by way of LanceDB's index: it proposes, true similarities decide.
+"""Approximate search through LanceDB's index: it names candidates, true similarities rank them.
 
 Quantised indices return distances that are off, so they only name candidates, which are ranked by
-what their stored vectors say, exactly as all anchors are in exact search. Rows that came after the
-index was built are compared one and all. A query that the index finds too little for (so much was
+what their stored vectors say, exactly as all anchors are in exact search. Rows added after the
+index was built are all compared. A query that the index finds too little for (so much was
 deleted where it looked) is searched exactly.
 """
 
@@ -51,19 +51,19 @@ class IndexSearch:
         The index compares the raw vectors: of centred cosines it knows all but the anchor's scale.
         """
         count = max(round(k * self.setting.candidates), 1)
-        later = _outside(anchors, queries, count, centred)
+        later = _nearest_unindexed(anchors, queries, count, centred)
         turned, _, _ = anchors.terms("image", queries, centred=centred)
         found = []
         for i in range(len(queries)):
             candidates = np.union1d(later[i], self._candidates(anchors, turned[i], count))
-            found.append(_ranked(anchors, queries[i : i + 1], k, candidates, centred))
+            found.append(_rank(anchors, queries[i : i + 1], k, candidates, centred))
         return Neighbors(
             np.concatenate([one.indices for one in found]),
             np.concatenate([one.similarities for one in found]),
         )
 
     def _candidates(self, anchors: Anchors, query: Float32Array, count: int) -> Int64Array:
-        """Positions of about the `count` nearest rows that the index holds, dead ones among them.
+        """Positions of about the `count` nearest rows in the index, deleted ones among them.
 
         Row ids are addresses here; asking for those by their own name takes three times as long.
         """
@@ -79,13 +79,13 @@ class IndexSearch:
             columns=[],
             nearest=nearest,
             with_row_id=True,
-            fast_search=True,  # the rows outside of the index are compared by `_outside`
+            fast_search=True,  # the rows outside of the index are compared by `_nearest_unindexed`
             disable_scoring_autoprojection=True,
         ).to_table()
         return _positions(anchors, found["_rowid"].to_numpy())
 
 
-def _ranked(
+def _rank(
     anchors: Anchors, query: Float32Array, k: int, candidates: Int64Array, centred: bool
 ) -> Neighbors:
     live, k = candidates[anchors.live[candidates]], min(k, anchors.count)
@@ -94,7 +94,9 @@ def _ranked(
     return anchors.top_k_of("image", live[None], query, k, centred=centred)
 
 
-def _outside(anchors: Anchors, queries: Float32Array, count: int, centred: bool) -> Int64Array:
+def _nearest_unindexed(
+    anchors: Anchors, queries: Float32Array, count: int, centred: bool
+) -> Int64Array:
     """Positions of the nearest rows that the index does not hold: (m, w)."""
     held = {
         fragment
@@ -103,7 +105,8 @@ def _outside(anchors: Anchors, queries: Float32Array, count: int, centred: bool)
         for segment in index.segments
         for fragment in segment.fragment_ids
     }
-    new = [i for i, fragment in enumerate(anchors.fragment_ids.tolist()) if fragment not in held]
+    fragments = anchors.stored.fragment_ids.tolist()
+    new = [i for i, fragment in enumerate(fragments) if fragment not in held]
     if not new:
         return np.zeros((len(queries), 0), dtype=np.int64)
     starts = _starts(anchors)
@@ -123,10 +126,10 @@ def _outside(anchors: Anchors, queries: Float32Array, count: int, centred: bool)
 
 def _positions(anchors: Anchors, addresses: NDArray[np.uint64]) -> Int64Array:
     """Positions of rows by their addresses: the fragment's id in the upper 32 bits."""
-    which = np.searchsorted(anchors.fragment_ids, addresses >> np.uint64(32))
+    which = np.searchsorted(anchors.stored.fragment_ids, addresses >> np.uint64(32))
     within = (addresses & np.uint64(2**32 - 1)).astype(np.int64)
     return _starts(anchors)[which] + within
 
 
 def _starts(anchors: Anchors) -> Int64Array:
-    return np.concatenate([[0], np.cumsum(anchors.rows_per_fragment)]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(anchors.stored.rows_per_fragment)]).astype(np.int64)

@@ -1,10 +1,10 @@
-"""Classification that looks only where its labels do: approximate, and much less work.
+"""Approximate search among the anchors that count for a label set, and a sample of the others.
 
 Only anchors that carry weight for some label can change a score. The others matter for two numbers
 alone: the k-th similarity, below which nothing counts, and the norm, which is the same for all
-labels. Both are estimated from a sample of them, in which each stands for several. How far off the
+labels. Both are estimated from a sample of them, in which each counts as several. How far off the
 estimate may be follows from how many of the sample are near: where the best label is another one
-at either end of that, the picture is compared with all anchors after all.
+at either end of that range, the picture is compared with all anchors after all.
 
 The sample is fixed: a pair is in it if a checksum of its id says so, whatever its place in the
 table, the version or the query. With all of them in it the answer is that of exact search.
@@ -41,7 +41,7 @@ class ComparedAnchors:
         anchors: what they are part of.
         labels: the label set.
         positions: (r,) int64, ascending.
-        counts: (r,) float64, how many anchors each stands for.
+        counts: (r,) float64, how many anchors each counts as.
         vectors: (r, d) float16, gathered once.
     """
 
@@ -71,52 +71,54 @@ class SampledSearch:
         labels: CompiledTexts,
     ) -> RelativeVectors:
         """Relative vectors of (m, d) image queries, as far as the labels' scores depend on them."""
-        part, k = self.part(anchors, labels), recipe.k[0]
+        part, k = self.compared(anchors, labels), recipe.k[0]
         near = anchors.top_k_among(
             "image", part.positions, queries, k, centred=recipe.centred, gathered=part.vectors
         )
-        stands = part.counts[np.searchsorted(part.positions, near.indices)]
-        first, best = _relative(near, stands, k, recipe, labels)
-        spread = _DEVIATIONS * _deviation(stands, k)
-        ends = [_relative(near, stands, k + side, recipe, labels)[1] for side in (-spread, spread)]
+        counts = part.counts[np.searchsorted(part.positions, near.indices)]
+        first, best = _build_relative(near, counts, k, recipe, labels)
+        spread = _DEVIATIONS * _deviation_of_place(counts, k)
+        ends = [
+            _build_relative(near, counts, at, recipe, labels)[1] for at in (k - spread, k + spread)
+        ]
         doubtful = (ends[0] != best) | (ends[1] != best)
-        return _with_exact(first, doubtful, anchors, recipe, queries)
+        return _replace_doubtful(first, doubtful, anchors, recipe, queries)
 
-    def part(self, anchors: Anchors, labels: CompiledTexts) -> ComparedAnchors:
+    def compared(self, anchors: Anchors, labels: CompiledTexts) -> ComparedAnchors:
         """The anchors that are compared, gathered once per label set."""
         last = self._last
         if last is None or last.anchors is not anchors or last.labels is not labels:
-            last = self._last = _part(anchors, labels, self.setting.fraction)
+            last = self._last = _choose_anchors(anchors, labels, self.setting.fraction)
         return last
 
 
-def _relative(
+def _build_relative(
     near: Neighbors,
-    stands: Float64Array,
+    counts: Float64Array,
     k: float | Float64Array,
     recipe: Recipe,
     labels: CompiledTexts,
 ) -> tuple[RelativeVectors, Int64Array]:
     """Relative vectors if the neighbors end where k anchors are accounted for; the best prompts."""
     limit = np.maximum(np.reshape(k, (-1, 1)), 1.0)
-    counts = np.clip(limit - (np.cumsum(stands, axis=1) - stands), 0.0, stands)
-    relative = relative_vectors(near, recipe.p[0], len(labels.starts) - 1, counts)
+    within = np.clip(limit - (np.cumsum(counts, axis=1) - counts), 0.0, counts)
+    relative = relative_vectors(near, recipe.p[0], len(labels.starts) - 1, within)
     return relative, scores(relative, labels).argmax(axis=1)
 
 
-def _deviation(stands: Float64Array, k: int) -> Float64Array:
+def _deviation_of_place(counts: Float64Array, k: int) -> Float64Array:
     """(m,) standard deviation of the number of anchors before the k-th place, as it is estimated.
 
-    Each of the sample before that place stands for w anchors, and is there with a chance of 1 / w.
+    Each of the sample before that place counts as w anchors, and is there with a chance of 1 / w.
     """
-    before = (np.cumsum(stands, axis=1) - stands) < k
-    each = stands.max(axis=1)
-    drawn = (before & (stands > 1)).sum(axis=1) + 1
+    before = (np.cumsum(counts, axis=1) - counts) < k
+    each = counts.max(axis=1)
+    drawn = (before & (counts > 1)).sum(axis=1) + 1
     spread: Float64Array = each * np.sqrt(drawn * (1 - 1 / each))
     return spread
 
 
-def _with_exact(
+def _replace_doubtful(
     found: RelativeVectors,
     doubtful: BoolArray,
     anchors: Anchors,
@@ -134,7 +136,7 @@ def _with_exact(
     return RelativeVectors(indices, values, found.n)
 
 
-def _part(anchors: Anchors, labels: CompiledTexts, fraction: float) -> ComparedAnchors:
+def _choose_anchors(anchors: Anchors, labels: CompiledTexts, fraction: float) -> ComparedAnchors:
     weighty = (np.diff(labels.starts) > 0) & anchors.live
     others = np.flatnonzero(anchors.live & ~weighty)
     drawn = others[in_sample(anchors.ids(others), fraction)]

@@ -1,8 +1,8 @@
-"""How a model version may be searched without comparing everything, as it was measured.
+"""The settings of approximate search that were measured for a model version, and kept with it.
 
-A choice is kept in the configuration of the pairs table, which Lance versions with the rows: later
-versions inherit it, older ones do not have it, restored ones have their own again, and forgetting
-carries it along. It holds settings and figures, nothing of any pair.
+They are kept in the configuration of the pairs table, which Lance versions with the rows: later
+versions inherit them, older ones do not have them, restored ones have their own again, and
+forgetting keeps them. They hold settings and figures, nothing of any pair.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KEY = "asif.search."
 
 @dataclass(frozen=True, slots=True)
 class SearchSetting:
-    """Where to look for neighbors; what only the other kind of search knows is 0.
+    """How far to look for neighbors; settings of the other kind of search are 0.
 
     Attributes:
         nprobes: partitions of the index that are looked into.

@@ -11,6 +11,7 @@ from asif_lance.encoders.decoding import SUFFIXES, decode_image, sha256_of
 from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
 from asif_lance.encoders.picture_files import (
     ImageFile,
+    PictureSource,
     encode_pictures,
     expand_folders,
     picture_name,
@@ -29,6 +30,7 @@ __all__ = [
     "EncodedBatch",
     "ImageEncoder",
     "ImageFile",
+    "PictureSource",
     "SentenceEmbeddings",
     "TextEncoder",
     "TimmEmbeddings",

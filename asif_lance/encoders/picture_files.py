@@ -26,10 +26,12 @@ def walk_files(folder: Path, failed: Callable[[OSError], object] | None = None) 
         yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
 
 
-ImageFile = str | Path | bytes
+#: A picture that is not decoded yet, and the same as users may name it.
+PictureSource = Path | bytes
+ImageFile = str | PictureSource
 
 
-def to_image_item(image: ImageFile) -> Path | bytes:
+def to_image_item(image: ImageFile) -> PictureSource:
     """A picture as encoders take it."""
     return image if isinstance(image, bytes) else Path(image)
 
@@ -101,7 +103,7 @@ def encode_pictures(
         yield names, np.concatenate(parts)
 
 
-def _noted(images: Iterable[ImageFile], taken: deque[ImageFile]) -> Iterator[Path | bytes]:
+def _noted(images: Iterable[ImageFile], taken: deque[ImageFile]) -> Iterator[PictureSource]:
     """The pictures as encoders take them, themselves noted down on the way."""
     for image in images:
         taken.append(image)

@@ -8,10 +8,8 @@ nearest class mean (a prototypical network on the frozen image encoder).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,7 +19,13 @@ from asif_lance.encoders import TextEncoder
 from asif_lance.errors import InputError
 from asif_lance.evaluation.labelled_pictures import Labelled, per_class
 from asif_lance.evaluation.sweep import right, sweep
-from asif_lance.ingest import IngestOptions, IngestReport, ingest_sources, unit_float16
+from asif_lance.ingest import (
+    IngestOptions,
+    IngestReport,
+    TableSource,
+    ingest_sources,
+    unit_float16,
+)
 from asif_lance.model import DEFAULT_TEMPLATES, Model, Prompts, average_prompts, fill_templates
 from asif_lance.records import BROUGHT, BoolArray, Float32Array
 from asif_lance.search import unit_queries
@@ -162,9 +166,10 @@ def add_pairs(
     own = [prompts.names.index(truth) for truth in chosen.truths]
     columns: dict[str, object] = {"caption": [captions[i] for i in own]}
     if chosen.images:
-        columns["image"] = [
-            image if isinstance(image, bytes) else str(image.resolve()) for image in chosen.images
-        ]
+        paths = [None if isinstance(p, bytes) else str(p.resolve()) for p in chosen.images]
+        both = list(zip(paths, chosen.images, chosen.names, strict=True))
+        columns["image"] = [path or content for path, content, _ in both]
+        columns["image_uri"] = [path or f"{source}#{name}" for path, _, name in both]
     else:
         columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
         columns["text_vector"] = texts[own]
@@ -175,10 +180,7 @@ def add_pairs(
     options = IngestOptions(
         image_encoder=image, text_encoder=text, license=license, source=source, message=message
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "adapt.parquet"
-        pl.DataFrame(columns).write_parquet(path)
-        return ingest_sources(model.store.uri, [path], options)
+    return ingest_sources(model.store.uri, [TableSource(source, pl.DataFrame(columns))], options)
 
 
 def _rng(seed: int, trial: int) -> np.random.Generator:

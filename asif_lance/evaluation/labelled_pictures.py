@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from asif_lance.encoders import SUFFIXES, encode_images, read_vectors
+from asif_lance.encoders import SUFFIXES, PictureSource, encode_images, read_vectors
 from asif_lance.errors import DimensionError, ImageError, InputError, SourceError
 from asif_lance.model import Model
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 from asif_lance.search import unit_queries
-
-Picture = Path | bytes
 
 _IMAGES = ("image", "image_path", "file_name", "filename", "file", "path", "image_bytes")
 
@@ -40,7 +38,7 @@ class Labelled:
 
     names: tuple[str, ...]
     truths: tuple[str, ...]
-    images: tuple[Picture, ...] = ()
+    images: tuple[PictureSource, ...] = ()
     vectors: Float32Array | None = None
 
     @property
@@ -221,7 +219,7 @@ def _manifest(path: Path, frame: pl.DataFrame, image: str, label: str) -> Labell
     return Labelled(names, tuple(frame[label].cast(pl.String).to_list()), tuple(images))
 
 
-def _picture(manifest: Path, value: Any) -> Picture:
+def _picture(manifest: Path, value: Any) -> PictureSource:
     """A path, from the manifest's folder or the folder beside it of its name; or the bytes."""
     if isinstance(value, dict):  # `struct<bytes, path>`, as the datasets library writes it
         value = value.get("bytes") or value.get("path")

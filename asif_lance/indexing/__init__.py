@@ -4,7 +4,7 @@ Promises: a setting is kept only if it agreed often enough with exact search on 
 Takes the write lock while it builds; readers go on meanwhile.
 """
 
-from asif_lance.indexing.agreement import at_least
+from asif_lance.indexing.agreement import agreement_at_least
 from asif_lance.indexing.index_tuning import (
     KINDS,
     IndexStatus,
@@ -18,7 +18,7 @@ __all__ = [
     "KINDS",
     "IndexStatus",
     "TrialQueries",
-    "at_least",
+    "agreement_at_least",
     "build_index",
     "drop_index",
     "index_status",

@@ -1,4 +1,4 @@
-"""How far a search agrees with the exact one, and what it saves: on given queries and labels."""
+"""How often a search gives the label of exact search, and how much faster it is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from asif_lance.model import LabelSet
 from asif_lance.records import Float32Array, RelativeVectors
 from asif_lance.relative import Recipe, best_scores, relative_vectors, scores
 
-_AGAIN = 8  # one query in so many is asked exactly again, for the time that takes
-_Z = 1.96  # of a normal distribution, 95% lie within so many standard deviations
+_EXACT_INTERVAL = 8  # one query in so many is searched exactly again, for the time that takes
+_DEVIATIONS = 1.96  # 95% of a normal distribution lie within so many standard deviations
 
 RelativeSearch = Callable[[Float32Array], RelativeVectors]
 
@@ -42,7 +42,9 @@ class AgreementTest:
     ) -> None:
         self._anchors, self._recipe, self._queries = anchors, recipe, queries
         self._labels = labels
-        self._exact = [self._answer(self._exactly, queries[i : i + 1]) for i in range(len(queries))]
+        self._exact = [
+            self._answer(self._search_exactly, queries[i : i + 1]) for i in range(len(queries))
+        ]
 
     def measure(self, approximation: Approximation) -> MeasuredSetting:
         """What an approximation gives on these queries."""
@@ -50,30 +52,30 @@ class AgreementTest:
         def search(query: Float32Array) -> RelativeVectors:
             return approximation(self._anchors, self._recipe, query, self._labels.compiled)
 
-        answers, exact = self._in_turn(search)
+        answers, exact = self._answer_all(search)
         both = list(zip(answers, self._exact, strict=True))
         recalls = [len(a.found & e.found) / max(len(e.found), 1) for a, e in both]
-        seconds = _mean(answers)
+        seconds = _mean_seconds(answers)
         return MeasuredSetting(
             setting=approximation.setting,
             recall=float(np.mean(recalls)),
             agreement=float(np.mean([a.label == e.label for a, e in both])),
-            ratio=_mean(exact) / seconds,
+            ratio=_mean_seconds(exact) / seconds,
             milliseconds=seconds * 1e3,
         )
 
-    def _in_turn(self, search: RelativeSearch) -> tuple[list[_Answer], list[_Answer]]:
-        """Answers to all queries, and exact ones again in between: both meet a busy machine."""
-        search(self._queries[:1])  # what only the first query waits for is no part of any
+    def _answer_all(self, search: RelativeSearch) -> tuple[list[_Answer], list[_Answer]]:
+        """Answers to all queries, and exact ones in between: a busy machine slows both."""
+        search(self._queries[:1])  # what only the first query waits for is not measured
         answers, exact = [], []
         for i in range(len(self._queries)):
             query = self._queries[i : i + 1]
             answers.append(self._answer(search, query))
-            if i % _AGAIN == 0:
-                exact.append(self._answer(self._exactly, query))
+            if i % _EXACT_INTERVAL == 0:
+                exact.append(self._answer(self._search_exactly, query))
         return answers, exact
 
-    def _exactly(self, query: Float32Array) -> RelativeVectors:
+    def _search_exactly(self, query: Float32Array) -> RelativeVectors:
         neighbors = self._anchors.top_k(
             "image", query, self._recipe.k[0], centred=self._recipe.centred
         )
@@ -88,11 +90,13 @@ class AgreementTest:
         return _Answer(frozenset(relative.indices[0].tolist()), label, seconds)
 
 
-def at_least(agreement: float, queries: int) -> float:
-    """The lower end of the 95% interval of an agreement seen on so many queries (Wilson 1927)."""
-    spread = _Z * math.sqrt(agreement * (1 - agreement) / queries + _Z**2 / (4 * queries**2))
-    return (agreement + _Z**2 / (2 * queries) - spread) / (1 + _Z**2 / queries)
+def agreement_at_least(agreement: float, queries: int) -> float:
+    """The lower end of the 95% interval of an agreement seen on some queries (Wilson 1927)."""
+    spread = _DEVIATIONS * math.sqrt(
+        agreement * (1 - agreement) / queries + _DEVIATIONS**2 / (4 * queries**2)
+    )
+    return (agreement + _DEVIATIONS**2 / (2 * queries) - spread) / (1 + _DEVIATIONS**2 / queries)
 
 
-def _mean(answers: list[_Answer]) -> float:
+def _mean_seconds(answers: list[_Answer]) -> float:
     return float(np.mean([answer.seconds for answer in answers]))

@@ -1,13 +1,12 @@
-"""Builds the index of the image side, tries settings on the user's own queries, keeps the fastest.
+"""Builds the index of the image side and finds the fastest setting that agrees often enough.
 
-`build` measures what each setting gives beside exact search and keeps the fastest that agrees often
-enough; `anchors.search_settings` says where. An index belongs to the newest model version and those
-after it, until `forget` drops it from all and builds it again for the newest.
+`build_index` measures what each setting gives beside exact search on the user's own queries;
+`search_settings` says where the choice is kept. An index belongs to the newest model version
+and those after it, until `forget` drops it from all and builds it again for the newest.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -47,9 +46,9 @@ _CANDIDATES = (1.0, 1.25, 2.0, 4.0)
 _FRACTIONS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ROWS_PER_PARTITION = 4096
 _ROWS_PER_GRAPH = 2**20
-_QUANTISABLE = 8  # RaBitQ packs so many dimensions into a byte
+_BYTE_DIMENSIONS = 8  # RaBitQ packs so many dimensions into a byte
 
-Told = Callable[[MeasuredSetting], None]
+Progress = Callable[[MeasuredSetting], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class IndexStatus:
         search: `index` or `sampled`.
         choice: the setting, and what it was measured to give; None for an index of no choice.
         rows: rows in the index; 0 for `sampled`.
-        later: rows that came after it and are compared one and all.
+        later: rows added after it, all of which are compared.
         bytes: size of the index.
     """
 
@@ -75,11 +74,11 @@ class IndexStatus:
 
 def build_index(
     model: Model,
-    questions: TrialQueries,
+    queries: TrialQueries,
     *,
     kind: str | None = None,
     target: float = 0.99,
-    told: Told = lambda measured: None,
+    progress: Progress = lambda measured: None,
 ) -> SearchChoice:
     """Build an index over the newest version, find the setting for a target, and keep both.
 
@@ -87,10 +86,10 @@ def build_index(
 
     Args:
         model: the newest version, with the recipe that is to be used.
-        questions: what to measure on.
+        queries: what to measure on.
         kind: one of `KINDS`; by default `ivf-rq` where the vectors' size allows it, else `ivf-sq`.
-        target: share of the questions that have to get the label of exact search.
-        told: told of each setting that was measured.
+        target: share of the queries that have to get the label of exact search.
+        progress: called with each setting that was measured.
 
     Raises:
         InputError: not the newest version, an unknown kind, a target that is no share, or too few
@@ -107,11 +106,11 @@ def build_index(
         search = SAMPLED if kind == SAMPLED else "index"
         search_settings.drop_choice(_head(model.store), search)
         seconds = _create(model.store, kind) if search == "index" else 0.0
-        measured = _best(_rebound(model), questions, kind, target, told)
+        measured = _find_best(model.reopened(), queries, kind, target, progress)
         if measured.agreement < target:
             _drop(model.store, search)
-            raise DatabaseError(_missed(kind, target, measured))
-        choice = _choice(model, questions, kind, target, measured, seconds)
+            raise DatabaseError(_failure(kind, target, measured))
+        choice = _make_choice(model, queries, kind, target, measured, seconds)
         search_settings.save_choice(_head(model.store), choice)
         Ledger(model.store.uri).adopt(_head(model.store))
     return choice
@@ -148,20 +147,20 @@ def drop_index(store: PairStore) -> list[str]:
     """
     with store.writing("index drop"):
         state = _head(store)
-        there = [s for s in ("index", SAMPLED) if search_settings.load_choice(state, s)]
-        if search_settings.has_index(state) and "index" not in there:
-            there.append("index")
-        for search in there:
+        dropped = [s for s in ("index", SAMPLED) if search_settings.load_choice(state, s)]
+        if search_settings.has_index(state) and "index" not in dropped:
+            dropped.append("index")
+        for search in dropped:
             _drop(store, search)
-    return there
+    return dropped
 
 
 def default_kind(dimension: int) -> str:
     """The kind for vectors of this size."""
-    return "ivf-rq" if dimension % _QUANTISABLE == 0 else "ivf-sq"
+    return "ivf-rq" if dimension % _BYTE_DIMENSIONS == 0 else "ivf-sq"
 
 
-def partitions(kind: str, count: int) -> int:
+def count_partitions(kind: str, count: int) -> int:
     """How many partitions an index over so many pairs has."""
     each = _ROWS_PER_GRAPH if kind == "ivf-hnsw-sq" else _ROWS_PER_PARTITION
     return max(round(count / each), 1)
@@ -180,7 +179,7 @@ def _create(store: PairStore, kind: str) -> float:
             name=INDEX,
             metric=METRIC,
             replace=True,
-            num_partitions=partitions(kind, count),
+            num_partitions=count_partitions(kind, count),
             **options,
         )
     except (ValueError, RuntimeError) as error:
@@ -200,18 +199,18 @@ def _product_options(dimension: int) -> dict[str, Any]:
     return {"num_sub_vectors": dimension // each, "accelerator": accelerator}
 
 
-def _best(
-    model: Model, asked: TrialQueries, kind: str, target: float, told: Told
+def _find_best(
+    model: Model, asked: TrialQueries, kind: str, target: float, progress: Progress
 ) -> MeasuredSetting:
     """The fastest setting that agrees often enough, or the one that agrees most often."""
     held_out = hypothetical.without_pairs(model, asked.left_out)[0] if asked.left_out else model
     labels = held_out.compile(asked.prompts)
     comparison = AgreementTest(held_out.anchors, model.recipe, asked.queries, labels)
     tried = []
-    for row in _settings(kind, model.anchors.count):
+    for row in _searches(kind, model.anchors.count):
         for approximation in row:
             tried.append(comparison.measure(approximation))
-            told(tried[-1])
+            progress(tried[-1])
             if tried[-1].agreement >= target:
                 break  # looking further takes longer
     enough = [measured for measured in tried if measured.agreement >= target]
@@ -220,19 +219,19 @@ def _best(
     return max(tried, key=lambda measured: (measured.agreement, measured.ratio))
 
 
-def _settings(kind: str, count: int) -> Iterator[Sequence[Approximation]]:
-    """Rows of searches, each of them further than the one before."""
+def _searches(kind: str, count: int) -> Iterator[Sequence[Approximation]]:
+    """Rows of searches, each of which looks further than the one before."""
     if kind == SAMPLED:
         # A larger sample leaves less doubt: it may well take less time.
         yield from ([SampledSearch(SearchSetting(fraction=fraction))] for fraction in _FRACTIONS)
         return
-    most = partitions(kind, count)
-    probes = sorted({most, *(1 << n for n in range(most.bit_length()))})
+    every = count_partitions(kind, count)
+    probes = sorted({every, *(1 << n for n in range(every.bit_length()))})
     for candidates in _CANDIDATES:
         yield [IndexSearch(SearchSetting(nprobes=n, candidates=candidates), METRIC) for n in probes]
 
 
-def _choice(
+def _make_choice(
     model: Model,
     asked: TrialQueries,
     kind: str,
@@ -255,7 +254,7 @@ def _choice(
     )
 
 
-def _missed(kind: str, target: float, best: MeasuredSetting) -> str:
+def _failure(kind: str, target: float, best: MeasuredSetting) -> str:
     return (
         f"no setting of {kind} agrees with exact search on {target:.1%} of the queries, the best "
         f"on {best.agreement:.1%}: try another --kind or a lower --agreement"
@@ -273,13 +272,6 @@ def _check_newest(model: Model) -> None:
         raise DatabaseError(
             "an interrupted ingest has left pairs that no version has yet: finish it first"
         )
-
-
-def _rebound(model: Model) -> Model:
-    """The same version, as it is stored now."""
-    rebound = copy.copy(model)
-    rebound.__dict__.pop("anchors", None)
-    return rebound
 
 
 def _drop(store: PairStore, search: str) -> None:

@@ -1,4 +1,4 @@
-"""What an approximate search is tried on: queries and labels that the table does not know."""
+"""Queries and labels to try an approximate search on, none of them from the searched pairs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from asif_lance.search import unit_queries
 #: How many of the table's own rows are asked, and how many captions serve as labels.
 QUERIES, LABELS = 300, 100
 
-_COPIES = 64  # of one picture, at most, that are left out with it
-_SAME = 0.999  # cosine of one picture's stored vectors, rounded to float16
+_MAX_COPIES = 64  # of one picture that are left out with it
+_SAME_PICTURE = 0.999  # least cosine of one picture's stored vectors, rounded to float16
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class TrialQueries:
     Attributes:
         queries: (m, d) float32 unit vectors.
         prompts: the labels.
-        left_out: ids of the pairs that are to be no anchors meanwhile, as they would know.
+        left_out: ids of the pairs that must not be anchors meanwhile: they hold the answers.
         asked: where all that came from, for people.
     """
 
@@ -65,7 +65,7 @@ def make_trial_queries(
     left_out, asked = np.zeros(0, dtype=np.int64), []
     if queries is None:
         queries = anchors.vectors("image", drawn[:count])
-        left_out = _copies(anchors, unit_queries(queries))
+        left_out = _find_copies(anchors, unit_queries(queries))
         asked.append(f"{len(queries)} of its own pictures, left out of it")
     else:
         asked.append(f"{len(queries)} given pictures")
@@ -92,11 +92,11 @@ def replayed_queries(model: Model, run_id: str) -> TrialQueries:
     """
     run = runs.find_run(model.store, run_id)
     asked = replay.load_replay(model.store, run.run_id, run.labels)
-    told = f"the {len(asked.queries)} pictures and {run.labels} labels of run {run.run_id}"
-    return TrialQueries(asked.queries, asked.prompts, (), told)
+    source = f"the {len(asked.queries)} pictures and {run.labels} labels of run {run.run_id}"
+    return TrialQueries(asked.queries, asked.prompts, (), source)
 
 
-def _copies(anchors: Anchors, queries: Float32Array) -> Int64Array:
+def _find_copies(anchors: Anchors, queries: Float32Array) -> Int64Array:
     """Positions of the pairs whose picture is one of the queries: five captions are five pairs."""
-    near = anchors.top_k("image", queries, _COPIES)
-    return np.unique(near.indices[near.similarities >= _SAME])
+    near = anchors.top_k("image", queries, _MAX_COPIES)
+    return np.unique(near.indices[near.similarities >= _SAME_PICTURE])

@@ -4,14 +4,18 @@ Promises: a bad item costs only itself and is reported; running an interrupted i
 where it stopped. Assumes: sources stay as they are while they are read. Never changes a source.
 """
 
-from asif_lance.ingest.pipeline import IngestOptions, IngestReport, ingest_sources
+from asif_lance.ingest.options import IngestOptions
+from asif_lance.ingest.pipeline import IngestReport, ingest_sources
+from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.preview import read_pairs
-from asif_lance.ingest.sources import read_source
+from asif_lance.ingest.sources import TableSource, read_source
 from asif_lance.ingest.vector_columns import unit_float16
 
 __all__ = [
     "IngestOptions",
     "IngestReport",
+    "Preparation",
+    "TableSource",
     "ingest_sources",
     "read_pairs",
     "read_source",

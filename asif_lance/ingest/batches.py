@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -40,3 +41,40 @@ def batch_entries(entries: Iterator[Entry], batch_size: int) -> Iterator[SourceB
         rows = [entry for entry in batch if isinstance(entry, dict)]
         rejects = [entry for entry in batch if isinstance(entry, Reject)]
         yield SourceBatch(pl.DataFrame(rows, schema=SCHEMA), rejects)
+
+
+def as_text(value: Any, what: str) -> str | None:
+    """A field as text, numbers too; None stays.
+
+    Raises:
+        UnusableFieldError: it cannot be stored as text.
+    """
+    if value is None or isinstance(value, str):
+        if value is not None and not is_text(value):
+            raise UnusableFieldError(f"{what} is not valid Unicode")
+        return value
+    if isinstance(value, bool | list | dict):
+        raise UnusableFieldError(f"{what} is not text")
+    return str(value)
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be stored; undecodable bytes and half surrogate pairs cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_json(attributes: dict[str, Any]) -> str:
+    """Attributes as a JSON object.
+
+    Raises:
+        UnusableFieldError: a number is not finite.
+    """
+    try:
+        text = json.dumps(attributes, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise UnusableFieldError("a number is out of range") from error
+    return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Which column of a manifest means what, and the columns that every source ends up with."""
+"""Which column of a source means what, and the columns that batches of every source have."""
 
 from __future__ import annotations
 

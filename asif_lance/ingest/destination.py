@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Literal
+import pyarrow as pa
 
 from asif_lance.encoders import (
     DEFAULT_IMAGE,
@@ -14,81 +13,87 @@ from asif_lance.encoders import (
     text_encoder,
 )
 from asif_lance.errors import DatabaseNotFoundError, EncoderMismatchError
+from asif_lance.ingest.options import IngestOptions
 from asif_lance.records import BROUGHT, EncoderPin
 from asif_lance.store import PairStore
-
-Side = Literal["image", "text"]
 
 
 class Destination:
     """A database that exists or will be made with the first pairs.
 
-    Encoders load when they are first needed; a side that never needs one holds vectors that were
-    brought along, pinned under the name the user gave or as `vectors`.
+    Encoders load when they are first needed; a side that never needs one holds vectors that the
+    user gave, pinned under the name the user gave with them or as `vectors`.
 
-    Args:
-        uri: the database.
-        image_name: the image encoder asked for; None is the database's own, or the default.
-        text_name: the text encoder, likewise.
-        device: where encoders run.
-
-    Raises:
-        EncoderMismatchError: the database pins others than those asked for.
+    Attributes:
+        store: the database; None before it is made.
     """
 
-    def __init__(
-        self, uri: str, image_name: str | None, text_name: str | None, *, device: str = "auto"
-    ) -> None:
-        self._uri, self._device = uri, device
-        self._asked = {"image": image_name, "text": text_name}
+    def __init__(self, uri: str, options: IngestOptions) -> None:
+        """Open the database if there is one.
+
+        Raises:
+            EncoderMismatchError: the database pins other encoders than those asked for.
+        """
+        self._uri, self._device = uri, options.device
+        self._asked = {"image": options.image_encoder, "text": options.text_encoder}
+        self._image: ImageEncoder | None = None
+        self._text: TextEncoder | None = None
         try:
             self.store: PairStore | None = PairStore.open(uri)
         except DatabaseNotFoundError:
             self.store = None
         for side in ("image", "text"):
             self._check_name(side)
-        self._checked = False
 
-    @cached_property
+    @property
     def image_encoder(self) -> ImageEncoder:
         """The encoder for pictures that came without a vector."""
-        return image_encoder(self._name("image"), device=self._device)
+        if self._image is None:
+            self._image = image_encoder(self._name("image"), device=self._device)
+        return self._image
 
-    @cached_property
+    @property
     def text_encoder(self) -> TextEncoder:
         """The encoder for captions that came without a vector."""
-        return text_encoder(self._name("text"), device=self._device)
+        if self._text is None:
+            self._text = text_encoder(self._name("text"), device=self._device)
+        return self._text
 
     def dimension(self, side: str) -> int | None:
         """The length that vectors of a side must have; None while nothing is pinned."""
-        if self.store is not None:
-            return (self.store.image if side == "image" else self.store.text).dimension
-        loaded = self.__dict__.get(f"{side}_encoder")
-        return int(loaded.pin.dimension) if loaded is not None else None
+        pin = self._pinned(side) or self._loaded(side)
+        return pin.dimension if pin else None
 
     def existing(self, pair_ids: list[str]) -> set[str]:
         """Which pairs the table has already."""
         return self.store.existing(pair_ids) if self.store is not None else set()
 
-    def store_for(self, image_dimension: int, text_dimension: int) -> PairStore:
-        """The database, made when missing, after checking that the vectors belong there.
+    def add(self, pairs: pa.Table) -> int:
+        """Add pairs that are not there yet to the database, which is made when missing.
+
+        Returns:
+            How many were added.
 
         Raises:
-            EncoderMismatchError, DimensionError: they do not.
+            EncoderMismatchError, DimensionError: their vectors do not belong there.
         """
-        image = self._pin("image", image_dimension)
-        text = self._pin("text", text_dimension)
+        image, text = (
+            self._loaded(side) or EncoderPin(self._asked[side] or BROUGHT, "", _width(pairs, side))
+            for side in ("image", "text")
+        )
         if self.store is None:
             self.store = PairStore.create(self._uri, image=image, text=text)
         self.store.check_encoders(image, text)
-        return self.store
+        return self.store.add(pairs)
 
-    def _pin(self, side: str, dimension: int) -> EncoderPin:
-        loaded = self.__dict__.get(f"{side}_encoder")
-        if loaded is not None:
-            pin: EncoderPin = loaded.pin
-            return pin
-        return EncoderPin(self._asked[side] or BROUGHT, "", dimension)
+    def _loaded(self, side: str) -> EncoderPin | None:
+        encoder = self._image if side == "image" else self._text
+        return encoder.pin if encoder is not None else None
+
+    def _pinned(self, side: str) -> EncoderPin | None:
+        if self.store is None:
+            return None
+        return self.store.image if side == "image" else self.store.text
 
     def _name(self, side: str) -> str:
         pinned = self._pinned(side)
@@ -98,13 +103,12 @@ class Destination:
             raise EncoderMismatchError(side, "vectors that were brought along", default)
         return name
 
-    def _pinned(self, side: str) -> EncoderPin | None:
-        if self.store is None:
-            return None
-        return self.store.image if side == "image" else self.store.text
-
     def _check_name(self, side: str) -> None:
         """Before anything is encoded: another encoder by name is never right."""
         pinned, asked = self._pinned(side), self._asked[side]
         if pinned is not None and asked is not None and asked != pinned.name:
             raise EncoderMismatchError(side, pinned.name, asked)
+
+
+def _width(pairs: pa.Table, side: str) -> int:
+    return int(pairs.schema.field(f"{side}_vector").type.list_size)

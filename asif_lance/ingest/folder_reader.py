@@ -10,18 +10,17 @@ from asif_lance.encoders import SUFFIXES, walk_files
 from asif_lance.ingest.batches import (
     Entry,
     UnusableFieldError,
+    as_json,
+    as_text,
     batch_entries,
     printable_path,
     read_entry,
 )
 from asif_lance.ingest.columns import SourceBatch
-from asif_lance.ingest.text_readers import _json, _text
 from asif_lance.records import Reject
 
-# Pictures that people have in folders and that are not read here: told, not passed over.
+# Pictures that people have in folders and that cannot be read: they become rejects.
 OTHER_SUFFIXES = frozenset({".svg", ".heic", ".heif", ".psd", ".eps", ".jxl", ".dng"})
-
-
 MAX_CAPTION_FILE = 4 * 2**20
 
 
@@ -38,24 +37,26 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
     root = path.resolve()
     for file in walk_files(root, failed.append):
         if file.suffix.lower() in SUFFIXES | OTHER_SUFFIXES:
-            yield read_entry(source, printable_path(file.relative_to(root)), _picture, root, file)
+            yield read_entry(
+                source, printable_path(file.relative_to(root)), _picture_entry, root, file
+            )
     for error in failed:
         item = printable_path(Path(error.filename))
         yield Reject(source, item, f"unreadable folder ({error.strerror})")
 
 
-def _picture(root: Path, picture: Path) -> dict[str, Any]:
+def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
     if picture.suffix.lower() in OTHER_SUFFIXES:
         raise UnusableFieldError(f"{picture.suffix.lower()} pictures are not supported")
     folder = picture.parent.relative_to(root).as_posix()
     return {
-        "caption": _caption_file(picture.with_suffix(".txt")),
-        "image_path": _text(str(picture), "file name"),
-        "attributes": _json({"folder": folder}),
+        "caption": _read_caption(picture.with_suffix(".txt")),
+        "image_path": as_text(str(picture), "file name"),
+        "attributes": as_json({"folder": folder}),
     }
 
 
-def _caption_file(file: Path) -> str:
+def _read_caption(file: Path) -> str:
     try:
         if file.stat().st_size > MAX_CAPTION_FILE:
             raise UnusableFieldError(f"caption file too large (over {MAX_CAPTION_FILE >> 20} MiB)")

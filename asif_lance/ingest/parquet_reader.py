@@ -1,4 +1,4 @@
-"""Parquet as batches with the columns of every source; no row is touched one by one."""
+"""Parquet files and tables as batches with the columns of every source, column by column."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ def read_parquet(path: Path, batch_size: int) -> Iterator[SourceBatch]:
     """
     try:
         file, row = pq.ParquetFile(path), 1
-        names = file.schema_arrow.names
-        columns = sniff_columns(str(path), names)
+        columns = sniff_columns(str(path), file.schema_arrow.names)
         for batch in file.iter_batches(batch_size):
             raw = pl.DataFrame(pl.from_arrow(batch)).with_row_index(_ROW, row)
             yield SourceBatch(raw.select(_parquet_columns(path, columns, raw.schema)), [])
@@ -31,6 +30,13 @@ def read_parquet(path: Path, batch_size: int) -> Iterator[SourceBatch]:
     except (pa.ArrowException, OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).splitlines()[0]
         raise SourceError(f"{path} is not readable Parquet: {reason}") from error
+
+
+def read_frame(name: str, frame: pl.DataFrame, batch_size: int) -> Iterator[SourceBatch]:
+    """The same of a table in memory, which has a name instead of a path."""
+    columns = sniff_columns(name, frame.columns)
+    for raw in frame.with_row_index(_ROW, 1).iter_slices(batch_size):
+        yield SourceBatch(raw.select(_parquet_columns(Path(name), columns, raw.schema)), [])
 
 
 def _parquet_columns(path: Path, columns: Columns, schema: pl.Schema) -> list[pl.Expr]:

@@ -1,10 +1,14 @@
-"""Image-text pairs out of folders, CSV, JSONL and Parquet; what cannot be used says why."""
+"""Reads image-text pairs from folders, CSV, JSONL, Parquet and tables in memory.
+
+Items that cannot be used become rejects with a reason.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from asif_lance.errors import SourceError
 from asif_lance.ingest.batches import printable_path
 from asif_lance.ingest.columns import SCHEMA, VECTORS, SourceBatch
 from asif_lance.ingest.folder_reader import read_folder
-from asif_lance.ingest.parquet_reader import read_parquet
+from asif_lance.ingest.parquet_reader import read_frame, read_parquet
 from asif_lance.ingest.text_readers import read_csv, read_jsonl
 from asif_lance.ingest.vector_columns import valid_vectors
 from asif_lance.records import Reject
@@ -40,8 +44,27 @@ _SUFFIXES = {
 _REMOTE = "^[A-Za-z][A-Za-z0-9+.-]*://"
 
 
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """Pairs in memory, with columns as of a Parquet file; `name` stands for the file."""
+
+    name: str
+    table: pl.DataFrame
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = str | Path | TableSource
+
+
+def source_name(source: Source) -> str:
+    """What a source is called where nobody gave it a name: its own, in characters that print."""
+    return Path(str(source)).absolute().name.encode("utf-8", "backslashreplace").decode()
+
+
 def read_source(
-    location: str | Path, *, format: str | None = None, batch_size: int = 1024
+    location: Source, *, format: str | None = None, batch_size: int = 1024
 ) -> Iterator[SourceBatch]:
     """Read the pairs of a source in order, and what was refused of it.
 
@@ -51,17 +74,20 @@ def read_source(
     them.
 
     Args:
-        location: a folder or a file.
-        format: one of `FORMATS`; otherwise told by the file's suffix, else by its content.
+        location: a folder, a file or a table.
+        format: one of `FORMATS`; otherwise recognised by the file's suffix, else by its content.
         batch_size: rows per batch.
 
     Returns:
         Batches of at most `batch_size` items; columns as in `SCHEMA`.
 
     Raises:
-        SourceError: at once, if there is no such source or its format cannot be told; while
+        SourceError: at once, if there is no such source or its format is not recognised; while
             iterating, if it cannot be read or no columns fit.
     """
+    if isinstance(location, TableSource):
+        batches = read_frame(location.name, location.table, batch_size)
+        return _usable(batches, Path(location.name), location.name)
     if isinstance(location, str) and re.match(_REMOTE, location):
         raise SourceError(f"{location} is remote: download it and name the file")
     path = Path(location).expanduser()
@@ -71,7 +97,7 @@ def read_source(
     except KeyError as error:
         raise SourceError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}") from error
     _check_kind(path, name, folder=reader is read_folder)
-    return _judged(reader(path, batch_size), path, name)
+    return _usable(reader(path, batch_size), path, name)
 
 
 def _sniff_format(path: Path, name: str) -> str:
@@ -121,22 +147,22 @@ def _check_kind(path: Path, name: str, *, folder: bool) -> None:
         _head(path, name)
 
 
-def _judged(batches: Iterator[SourceBatch], path: Path, name: str) -> Iterator[SourceBatch]:
+def _usable(batches: Iterator[SourceBatch], path: Path, name: str) -> Iterator[SourceBatch]:
     """The batches with image paths made absolute, and without the rows that cannot be used."""
     try:
         first = next(batches, None)
         if first is None:
             raise SourceError(f"{name} has no pairs")
         root = _image_root(path, first.frame["image_path"])
-        needed = _needed(first.frame)
+        required = _required_columns(first.frame)
         for batch in chain([first], batches):
-            frame = batch.frame.with_columns(**_located(root))
-            yield _split(frame, batch.rejects, needed, name)
+            frame = batch.frame.with_columns(**_clean_columns(root))
+            yield _split(frame, batch.rejects, required, name)
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror})") from error
 
 
-def _needed(first: pl.DataFrame) -> list[str]:
+def _required_columns(first: pl.DataFrame) -> list[str]:
     """Columns that every row must have: those vectors that the first batch has, and captions.
 
     Only a source that brings its text vectors may have no captions at all.
@@ -155,8 +181,8 @@ def _image_root(manifest: Path, paths: pl.Series) -> Path:
     return beside if elsewhere and os.path.lexists(beside / relative[0]) else own
 
 
-def _located(root: Path) -> dict[str, pl.Expr]:
-    """Absolute image paths; what is remote keeps its address, but has no path."""
+def _clean_columns(root: Path) -> dict[str, pl.Expr]:
+    """Absolute image paths, bare captions; what is remote keeps its address, but has no path."""
     given = pl.col("image_path").replace("", None)
     remote = given.str.contains(_REMOTE) & ~given.str.starts_with("file://")
     local = given.str.strip_prefix("file://")
@@ -173,15 +199,17 @@ def _located(root: Path) -> dict[str, pl.Expr]:
     }
 
 
-def _split(frame: pl.DataFrame, rejects: list[Reject], needed: list[str], name: str) -> SourceBatch:
+def _split(
+    frame: pl.DataFrame, rejects: list[Reject], required: list[str], name: str
+) -> SourceBatch:
     """Usable rows, and the others with the first reason against each."""
-    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in VECTORS if side in needed}
-    captions = [_caption_fault()] if "caption" in needed else []
+    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in VECTORS if side in required}
+    captions = [_caption_fault()] if "caption" in required else []
     reason = pl.coalesce(*captions, *map(pl.col, faults), _image_fault())
-    judged = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
-    bad = judged.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
+    checked = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
+    bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
     refused = [Reject(name, item, why) for item, why in bad.iter_rows()]
-    good = judged.filter(pl.col("\0reason").is_null()).select(SCHEMA.keys())
+    good = checked.filter(pl.col("\0reason").is_null()).select(SCHEMA.keys())
     return SourceBatch(good.with_columns(pl.col("caption").fill_null("")), rejects + refused)
 
 

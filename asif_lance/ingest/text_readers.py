@@ -1,4 +1,4 @@
-"""Folders, CSV and JSONL as batches with the same columns, before their content is judged."""
+"""CSV and JSONL as batches with the columns of every source; values are not checked yet."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 
 from asif_lance.errors import SourceError
-from asif_lance.ingest.batches import Entry, UnusableFieldError, batch_entries, read_entry
+from asif_lance.ingest.batches import (
+    Entry,
+    UnusableFieldError,
+    as_json,
+    as_text,
+    batch_entries,
+    is_text,
+    read_entry,
+)
 from asif_lance.ingest.columns import VECTORS, Columns, SourceBatch, sniff_columns
 from asif_lance.records import Float32Array, Reject
 
-_HEAD = 1024
+_HEAD_ROWS = 1024  # whose keys are the columns of JSONL
 
 
 def read_csv(path: Path, batch_size: int) -> Iterator[SourceBatch]:
@@ -26,7 +34,7 @@ def read_csv(path: Path, batch_size: int) -> Iterator[SourceBatch]:
         header_line = stream.readline()
         delimiter = max(",;\t", key=header_line.count)
         header = next(csv.reader([header_line], delimiter=delimiter), [])
-        if not _is_text("".join(header)) or "\0" in header_line:
+        if not is_text("".join(header)) or "\0" in header_line:
             raise SourceError(f"{path} is not UTF-8 text")
         columns = sniff_columns(str(path), header)
         yield from batch_entries(_csv_entries(path, columns, header, stream, delimiter), batch_size)
@@ -54,7 +62,7 @@ def _csv_entries(
 def _csv_row(columns: Columns, header: list[str], row: list[str]) -> dict[str, Any]:
     if len(row) != len(header):
         raise UnusableFieldError(f"row has {len(row)} fields, the header has {len(header)}")
-    if not _is_text("".join(row)):
+    if not is_text("".join(row)):
         raise UnusableFieldError("row is not UTF-8")
     return _manifest_row(columns, dict(zip(header, row, strict=True)))
 
@@ -91,9 +99,9 @@ def read_jsonl(path: Path, batch_size: int) -> Iterator[SourceBatch]:
     with path.open("rb") as stream:
         numbered = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
         parsed = ((number, _json_object(line)) for number, line in numbered)
-        head = list(islice(parsed, _HEAD))
+        head = list(islice(parsed, _HEAD_ROWS))
         names = dict.fromkeys(key for _, value in head if isinstance(value, dict) for key in value)
-        columns = sniff_columns(str(path), [name for name in names if _is_text(name)])
+        columns = sniff_columns(str(path), [name for name in names if is_text(name)])
         entries = (
             read_entry(str(path), f"row {number}", _json_row, columns, value)
             for number, value in chain(head, parsed)
@@ -124,33 +132,16 @@ def _json_row(columns: Columns, value: dict[str, Any] | str) -> dict[str, Any]:
 def _manifest_row(columns: Columns, value: Mapping[str, Any]) -> dict[str, Any]:
     """The text columns of one row; what has no meaning here is an attribute."""
     names = ("caption", "pair_id", "image_uri", "license", "source")
-    row: dict[str, Any] = {name: _text(_get(value, getattr(columns, name)), name) for name in names}
-    row["image_path"] = _text(_get(value, columns.image), "image")
-    row["attributes"] = _json({key: value[key] for key in columns.others(value)})
+    row: dict[str, Any] = {
+        name: as_text(_get(value, getattr(columns, name)), name) for name in names
+    }
+    row["image_path"] = as_text(_get(value, columns.image), "image")
+    row["attributes"] = as_json({key: value[key] for key in columns.others(value)})
     return row
 
 
 def _get(value: Mapping[str, Any], column: str | None) -> Any:
     return None if column is None else value.get(column)
-
-
-def _text(value: Any, what: str) -> str | None:
-    if value is None or isinstance(value, str):
-        if value is not None and not _is_text(value):
-            raise UnusableFieldError(f"{what} is not valid Unicode")
-        return value
-    if isinstance(value, bool | list | dict):
-        raise UnusableFieldError(f"{what} is not text")
-    return str(value)
-
-
-def _is_text(value: str) -> bool:
-    """Whether it can be stored; undecodable bytes and half surrogate pairs cannot."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _numbers(value: Any, what: str) -> Float32Array | None:
@@ -163,11 +154,3 @@ def _numbers(value: Any, what: str) -> Float32Array | None:
     if vector is not None and vector.ndim != 1:
         raise UnusableFieldError(f"{what} is not a list of numbers")
     return vector
-
-
-def _json(attributes: dict[str, Any]) -> str:
-    try:
-        text = json.dumps(attributes, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise UnusableFieldError("a number is out of range") from error
-    return text.encode("utf-8", "replace").decode()

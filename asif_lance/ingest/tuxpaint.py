@@ -19,7 +19,7 @@ from asif_lance.errors import SourceError
 PACKAGE = "tuxpaint-stamps-default"
 LICENSE = "GPL-2"
 
-#: Folder -> class, for the folders whose pictures can be told apart by one word.
+#: Folder -> class, for the folders whose pictures one word describes.
 CLASSES = {
     "animals/mammals": "mammal",
     "animals/marsupials": "mammal",
@@ -89,7 +89,7 @@ def fetch(target: Path) -> Path:
     return stamps
 
 
-def pictures_of_stamps(stamps: Path) -> list[StampPicture]:
+def find_stamp_pictures(stamps: Path) -> list[StampPicture]:
     """All captioned pictures, without mirrored copies and the drawings of letters and coins."""
     found = []
     for path in sorted(stamps.rglob("*.png")):
@@ -102,7 +102,7 @@ def pictures_of_stamps(stamps: Path) -> list[StampPicture]:
     return found
 
 
-def pictures_of_folder(root: Path) -> list[StampPicture]:
+def find_folder_pictures(root: Path) -> list[StampPicture]:
     """All captioned pictures of a folder whose first sub-folder is the class.
 
     Raises:

@@ -1,11 +1,11 @@
-"""Columns of vectors as matrices, and what is wrong with some of them; no row one by one."""
+"""Columns of vectors: checked, read as matrices and rounded as they are stored."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 
-from asif_lance.records import BoolArray, Float16Array, Float32Array
+from asif_lance.records import BoolArray, Float16Array, Float32Array, Int64Array
 
 _DTYPE = pl.List(pl.Float32)
 
@@ -14,7 +14,7 @@ def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[Boo
     """Which vectors have a direction (and `dimension` numbers, if given).
 
     Args:
-        vectors: n lists or arrays of numbers; the series' name stands in the reasons.
+        vectors: n lists or arrays of numbers; the series' name is part of the reasons.
         dimension: the length they should have; any if None.
 
     Returns:
@@ -25,8 +25,8 @@ def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[Boo
     filled = (sizes > 0).fill_null(value=False).to_numpy()
     finite, nonzero = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
     finite[filled], nonzero[filled] = _finite_and_nonzero(lists.filter(filled))
-    known = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
-    reasons = known.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
+    facts = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
+    reasons = facts.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
     return reasons.is_null().to_numpy(), reasons
 
 
@@ -34,6 +34,17 @@ def as_matrix(vectors: pl.Series, dimension: int) -> Float32Array:
     """Vectors that are all valid, as one (n, dimension) float32 matrix."""
     matrix: Float32Array = vectors.cast(_DTYPE).explode().to_numpy()
     return matrix.reshape(-1, dimension) if len(vectors) else np.empty((0, dimension), np.float32)
+
+
+def given_vectors(frame: pl.DataFrame, name: str) -> tuple[Float32Array, Int64Array]:
+    """The (n, d) vectors of a column, zeros where a row has none, and the rows that have none."""
+    missing = np.flatnonzero(frame[name].is_null().to_numpy())
+    present = frame[name].drop_nulls()
+    if not len(present):
+        return np.zeros((len(frame), 0), np.float32), missing
+    vectors = np.zeros((len(frame), len(present[0])), np.float32)
+    vectors[frame[name].is_not_null().to_numpy()] = as_matrix(present, vectors.shape[1])
+    return vectors, missing
 
 
 def unit_float16(vectors: Float32Array) -> Float16Array:
@@ -56,12 +67,12 @@ def _finite_and_nonzero(lists: pl.Series) -> tuple[BoolArray, BoolArray]:
 
 def _fault(name: str, dimension: int | None) -> pl.Expr:
     size = pl.col("size")
-    wanted = size if dimension is None else pl.lit(dimension)
+    expected = size if dimension is None else pl.lit(dimension)
     return (
         pl.when(size.is_null())
         .then(pl.lit(f"missing {name}"))
-        .when(size != wanted)
-        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, wanted))
+        .when(size != expected)
+        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, expected))
         .when(size == 0)
         .then(pl.lit(f"{name} is empty"))
         .when(~pl.col("finite"))

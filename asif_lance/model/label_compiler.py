@@ -186,7 +186,7 @@ def neighbors_to_keep(
         fresh = anchors.top_k("text", queries[again], width, centred=centred)
         indices[again], similarities[again] = fresh.indices, fresh.similarities
         complete[again] = width
-    rows, dead = anchors.rows_per_fragment, np.flatnonzero(~anchors.live)
+    rows, dead = anchors.stored.rows_per_fragment, np.flatnonzero(~anchors.live)
     mean = anchors.centre("text").mean if centred else np.zeros(0)
     return KeptNeighbors(anchors.state, rows, dead, mean, indices, similarities, complete)
 
@@ -242,12 +242,13 @@ def _still_there(old: KeptNeighbors, anchors: Anchors) -> tuple[Int64Array, Int6
 
 def _moved(old: KeptNeighbors, anchors: Anchors) -> tuple[Int64Array, BoolArray]:
     """Where the rows of the old state lie now, -1 if they do not; and which rows now were live."""
-    ends = dict(zip(anchors.files, np.cumsum(anchors.rows_per_fragment).tolist(), strict=True))
+    ends = np.cumsum(anchors.stored.rows_per_fragment).tolist()
+    end_of = dict(zip(anchors.stored.files, ends, strict=True))
     now = np.full(int(old.rows.sum()), -1, dtype=np.int64)
     known = np.zeros(len(anchors), dtype=np.bool_)
     begin = 0
     for key, rows in zip(old.state, old.rows.tolist(), strict=True):
-        end = ends.get(key.rpartition("|")[0])
+        end = end_of.get(key.rpartition("|")[0])
         if end is not None:
             now[begin : begin + rows] = np.arange(end - rows, end)
             known[end - rows : end] = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -94,6 +95,7 @@ class Model:
         self.ensemble, self.templates = ensemble, templates
         self._memory_limit = memory_limit
         self._device = pick_device(device)
+        self._anchors: Anchors | None = None
 
     def under(self, recipe: Recipe) -> Model:
         """The same version under another recipe; vectors and encoders are shared."""
@@ -102,21 +104,36 @@ class Model:
         other.recipe = recipe
         return other
 
-    @cached_property
+    def with_anchors(self, name: str, anchors: Anchors) -> Model:
+        """A state of this name that compares with other anchors; encoders are shared."""
+        other = copy.copy(self)
+        other.version = replace(self.version, name=name)
+        other._anchors = anchors
+        return other
+
+    def reopened(self) -> Model:
+        """The same version as it is stored now, whatever was read before; encoders are shared."""
+        other = copy.copy(self)
+        other._anchors = None
+        return other
+
+    @property
     def anchors(self) -> Anchors:
-        """Both matrices of this version.
+        """Both matrices of this version, opened at first use.
 
         Raises:
             EmptyModelError: the version has no pairs.
         """
-        anchors = Anchors(
-            self.store.dataset(self.version.name),
-            device=str(self._device),
-            memory_limit=self._memory_limit,
-        )
-        if not anchors.count:
-            raise EmptyModelError(self.version.name)
-        return anchors
+        if self._anchors is None:
+            anchors = Anchors(
+                self.store.dataset(self.version.name),
+                device=str(self._device),
+                memory_limit=self._memory_limit,
+            )
+            if not anchors.count:
+                raise EmptyModelError(self.version.name)
+            self._anchors = anchors
+        return self._anchors
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:

@@ -1,11 +1,10 @@
 """Which predictions another state of the pairs would change, to what, and because of which pairs.
 
-The other state is imagined over the same matrices (`without`, `plus`) or is another model version;
-nothing is written. An imagined one is exact: it answers what really deleting or adding would
-answer. Most images need no second search: one is searched again only if a pair among its k nearest
-is gone (the next one enters) or a new pair is at least as near as its k-th. Under a centred recipe
-the mean moves with the pairs: all are searched there, and what they had before follows. Recorded
-ones hardly need either, see `recorded_flips`.
+The other state is hypothetical (see `hypothetical`) or another model version; nothing is written.
+Most images need no second search: one is searched again only if a pair among its k nearest is
+removed (the next one enters) or an added pair is at least as near as its k-th. Under a centred
+recipe the mean moves with the pairs: all are searched in the other state, from which their
+neighbors before follow. Recorded predictions hardly need either, see `recorded_flips`.
 """
 
 from __future__ import annotations
@@ -13,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from asif_lance.anchors import HypotheticalAnchors
 from asif_lance.model import BATCH, LabelSet, Model, Prediction, Prompts
-from asif_lance.records import SPARE, Float32Array, Neighbors
+from asif_lance.records import SPARE, BoolArray, Float32Array, Neighbors
 from asif_lance.search import unit_queries
-from asif_lance.whatif.hypothetical import compile_for_both, neighbors_before
+from asif_lance.whatif.hypothetical import compile_for_both
 
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """How one pair moved a prediction.
+    """What one pair contributes to a score in both states.
 
     Attributes:
         pair_id: the pair.
@@ -57,16 +58,16 @@ class PredictionChange:
         return self.before.label != self.after.label
 
     def because(self, n: int = 5) -> list[Influence]:
-        """The n pairs that moved the two states' best labels most, largest first."""
-        moved = [
+        """The n pairs whose contributions to the two states' best labels differ most, in order."""
+        changed = [
             (pair_id, label, old, new)
             for label in dict.fromkeys((self.before.label, self.after.label))
             for pair_id, old, new in _contributions(self.before, self.after, label)
             if old != new
         ]
-        moved.sort(key=lambda m: (-abs(m[3] - m[2]), m[0], m[1]))
+        changed.sort(key=lambda c: (-abs(c[3] - c[2]), c[0], c[1]))
         captions = self._captions()
-        return [Influence(i, captions[i], label, old, new) for i, label, old, new in moved[:n]]
+        return [Influence(i, captions[i], label, old, new) for i, label, old, new in changed[:n]]
 
     def _captions(self) -> dict[str, str]:
         captions: dict[str, str] = {}
@@ -104,7 +105,7 @@ def compare_queries(
     labels: tuple[LabelSet, LabelSet],
 ) -> Iterator[PredictionChange]:
     """The same of (m, d) unit queries and prompts compiled for each state."""
-    near, other = _both_neighbors(before, after, queries)
+    near, other = _find_neighbors(before, after, queries)
     yield from map(
         PredictionChange,
         before.classify_neighbors(ids, queries, near, labels[0]),
@@ -112,24 +113,55 @@ def compare_queries(
     )
 
 
-def _both_neighbors(
+def _find_neighbors(
     before: Model, after: Model, queries: Float32Array
 ) -> tuple[Neighbors, Neighbors]:
-    imagined = after.anchors
-    if not isinstance(imagined, HypotheticalAnchors):
+    """The nearest anchors of (m, d) queries in both states."""
+    anchors = after.anchors
+    if not isinstance(anchors, HypotheticalAnchors):
         return before.neighbors(queries), after.neighbors(queries)
-    if after.recipe.centred:  # with the mean, every similarity moves
-        other = after.neighbors(queries, spare=SPARE)
-        return neighbors_before(before, after, queries, other), other
+    if after.recipe.centred:  # with the mean, every similarity changes
+        found = after.neighbors(queries, spare=SPARE)
+        return _neighbors_before(before, anchors, queries, found), found
     near = before.neighbors(queries)
-    again = imagined.touched(queries, near, after.recipe.k[0])
+    again = anchors.differ(queries, near, after.recipe.k[0])
     if again.all():
         return near, after.neighbors(queries)
+    return near, _replaced(near, again, after, queries)
+
+
+def _neighbors_before(
+    before: Model, anchors: HypotheticalAnchors, queries: Float32Array, found: Neighbors
+) -> Neighbors:
+    """The same as `before.neighbors`, from those of a hypothetical state, which shares nearly all.
+
+    Args:
+        before: the model that the hypothetical state was made of, under a centred recipe.
+        anchors: the hypothetical state's.
+        queries: (m, d) unit image queries.
+        found: their neighbors in that state, with some to spare.
+    """
+    k = min(before.recipe.k[0], before.anchors.count)
+    if found.indices.shape[1] <= k:
+        return before.neighbors(queries)
+    stored = np.where(found.indices < len(before.anchors), found.indices, -1)
+    removed = np.broadcast_to(anchors.removed, (len(queries), len(anchors.removed)))
+    candidates = np.concatenate([stored, removed], axis=1)
+    near = before.anchors.top_k_of("image", candidates, queries, k, centred=True)
+    mean = before.anchors.centre("image").mean
+    drift = anchors.centre("image").moved(queries, mean)
+    # All others are at most as similar as the last one that was found, and may be tied with it.
+    again = near.similarities[:, -1] <= found.similarities[:, -1] + drift
+    return _replaced(near, again, before, queries)
+
+
+def _replaced(near: Neighbors, again: BoolArray, model: Model, queries: Float32Array) -> Neighbors:
+    """Neighbors of m queries, those of (m,) some of them found anew."""
     indices, similarities = near.indices.copy(), near.similarities.copy()
     if again.any():
-        found = after.neighbors(queries[again])
+        found = model.neighbors(queries[again])
         indices[again], similarities[again] = found.indices, found.similarities
-    return near, Neighbors(indices, similarities)
+    return Neighbors(indices, similarities)
 
 
 def _contributions(

@@ -1,8 +1,8 @@
 """Pairs that can go while recorded predictions keep their labels.
 
-Those that recorded attributions give least weight go first. Attributions are capped (see
+Those that recorded attributions give least weight are taken first. Attributions are capped (see
 `runs.PAIRS`), so a pair that is in none may still have had a small share: how far that matters is
-not argued but measured, by asking every recorded prediction of the model without them.
+measured, by asking every recorded prediction of the model without them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asif_lance.whatif.changes import compare_states
 from asif_lance.whatif.hypothetical import without_pairs
 from asif_lance.whatif.recorded_flips import find_recorded_flips
 
-_FINE = 100  # the search ends when it is sure to this part of the pairs
+_STEPS = 100  # the number of pairs is found to this part of all
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Pruning:
     Attributes:
         version: the model version that was asked.
         pairs: how many pairs it has.
-        gone: the ids of those that can go.
+        removable: the ids of those that can go.
         unused: how many are in no recorded attribution.
         coverage: the mean share of the chosen labels' scores that recorded attributions add up to.
         predictions: how many were asked again.
@@ -42,7 +42,7 @@ class Pruning:
 
     version: str
     pairs: int
-    gone: tuple[str, ...]
+    removable: tuple[str, ...]
     unused: int
     coverage: float
     predictions: int
@@ -74,8 +74,11 @@ def prunable_pairs(
         raise InputError("agreement lies between 0 and 1, and at least one pair stays")
     chosen = [find_run(store, i) for i in run_ids] or list_runs(store) or [find_run(store)]
     asked = [_RecordedRun.of(store, run, device) for run in chosen]
-    ids, unused = _least_first(store, chosen, asked[0].model)
-    count = len(ids) - min(keep, len(ids)) if keep else _most(asked, ids, unused, agreement)
+    ids, unused = _order_by_weight(store, chosen, asked[0].model)
+    if keep is None:
+        count = _count_removable(asked, ids, unused, agreement)
+    else:
+        count = max(len(ids) - keep, 0)
     measured = _agreement(asked, ids[:count])
     if measured < agreement:
         raise InputError(
@@ -85,7 +88,7 @@ def prunable_pairs(
     return Pruning(
         version=asked[0].model.version.name,
         pairs=len(ids),
-        gone=tuple(ids[:count]),
+        removable=tuple(ids[:count]),
         unused=unused,
         coverage=_coverage(store, chosen),
         predictions=sum(len(one.recorded.ids) for one in asked),
@@ -107,9 +110,9 @@ class _RecordedRun:
         model = Model(store, newest, recipe_of(store, run), device=device)
         return cls(model, load_replay(store, run.run_id, run.labels), run.model == newest.name)
 
-    def flips(self, gone: Sequence[str]) -> int:
+    def count_flips(self, removed: Sequence[str]) -> int:
         """How many predictions change without some pairs."""
-        after, count = without_pairs(self.model, gone)
+        after, count = without_pairs(self.model, removed)
         if not count:
             return 0
         if self.own:
@@ -121,10 +124,12 @@ class _RecordedRun:
         )
 
 
-def _most(asked: list[_RecordedRun], ids: Sequence[str], unused: int, agreement: float) -> int:
+def _count_removable(
+    asked: list[_RecordedRun], ids: Sequence[str], unused: int, agreement: float
+) -> int:
     """How many of the first ids can go: by halves, beginning with the unused ones."""
     low, high, count = 0, len(ids), min(unused, len(ids) - 1)
-    while high - low > max(1, len(ids) // _FINE):
+    while high - low > max(1, len(ids) // _STEPS):
         if count and _agreement(asked, ids[:count]) < agreement:
             high = count
         else:
@@ -133,12 +138,12 @@ def _most(asked: list[_RecordedRun], ids: Sequence[str], unused: int, agreement:
     return low
 
 
-def _agreement(asked: list[_RecordedRun], gone: Sequence[str]) -> float:
+def _agreement(asked: list[_RecordedRun], removed: Sequence[str]) -> float:
     predictions = sum(len(one.recorded.ids) for one in asked)
-    return 1 - sum(one.flips(gone) for one in asked) / predictions
+    return 1 - sum(one.count_flips(removed) for one in asked) / predictions
 
 
-def _least_first(store: PairStore, chosen: list[Run], model: Model) -> tuple[list[str], int]:
+def _order_by_weight(store: PairStore, chosen: list[Run], model: Model) -> tuple[list[str], int]:
     """The model's pairs by their recorded weight, ties by id; and how many have none."""
     ids = model.anchors.pair_ids.filter(model.anchors.live).to_pylist()
     mine = " OR ".join(f"starts_with(prediction_id, '{run.run_id}-')" for run in chosen)

@@ -1,22 +1,20 @@
-"""Which predictions surely keep their label when some anchors go or come: bounds, no search.
+"""Bounds on labels' scores after pairs are removed or added: which predictions surely stay.
 
 A score is the sum of image part × text part over the anchors among an image's k nearest. When
-anchors go or come, these things move it (the image's norm moves all labels alike and is left out):
+anchors are removed or added, these things change it (the image's norm changes all labels alike and
+is left out):
 
-- anchors whose text part changed: those that went or came, and those that entered or left the
-  label's own k nearest. They are few, named, and compared with every image;
+- anchors whose text part changed: those removed or added, and those that entered or left the
+  label's own k nearest. They are few, and each is compared with every image;
 - the mean, under a centred recipe: every similarity drifts, each by no more than a known bound;
-- anchors that enter the image's k nearest: at most one for each that went, and as many as the drift
-  can lift over the k-th. Which ones is unknown, but each was less similar than the k-th, and no two
-  have one text part;
-- anchors that leave them: at most one for each that came or entered; each is less similar than the
-  one that stays at the last place in any case.
-
-Those that enter or leave are near the similarity that decides. So the bounds come closer for images
-that are compared with each label's heaviest anchors, too (`Heavies`): nearly all of these are not.
+- anchors that enter the image's k nearest: at most one for each removed one, and as many as the
+  drift can lift over the k-th. Which ones is unknown, but each was less similar than the k-th, and
+  no two have one text part;
+- anchors that leave them: at most one for each that was added or entered; each is less similar than
+  the one that stays at the last place in any case.
 
 So each label's new score lies between two bounds. Where the chosen label's lower bound is above all
-others' upper bounds the prediction stands; the other contenders are for `label_rescoring`.
+others' upper bounds the label stays; elsewhere `label_rescoring` looks closer.
 """
 
 from __future__ import annotations
@@ -27,109 +25,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.records import BoolArray, Float64Array, Int64Array, RelativeVectors
-from asif_lance.whatif.similarity_estimates import Compare, Estimates
+from asif_lance.whatif.similarity_estimates import Estimates, SimilarityEstimator
 
-Weights = tuple[Float64Array, Float64Array]
+#: Cosines of unit vectors, rounded to float32, are off by less than this.
+COSINE_ROUNDING = 1e-7
+#: Scores, sums of float32 values, are off by less than this.
+SCORE_ROUNDING = 1e-6
 
-_AT_ONCE = 2**22  # similarities bounded at once
-#: Cosines of unit vectors, rounded to float32, agree better than this.
-SAME = 1e-7
-#: Of scores, sums of float32 values.
-ROUNDING = 1e-6
+_AT_ONCE = 2**22  # similarities compared at once
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class TextChange:
     """How the relative vectors of r prompts differ between two states.
 
     After = scale · before, but for the named anchors, up to a remainder.
 
     Attributes:
         anchors: (x,) int64, the named ones.
-        went: (x,) bool, those that the other state lacks.
-        came: (x,) bool, those that only the other state has.
+        removed: (x,) bool, those that only the first state has.
+        added: (x,) bool, those that only the other state has.
         owner: (r,) int64, the label of each prompt; ascending.
         scale: (r,) not negative.
         delta: (x, r) after less scale times before, at the named anchors.
         rest: (r,) norm of what is left elsewhere.
-        heaviest: (r, w) sums of the 0, 1, 2, … largest values after.
+        heaviest: (r, 1 + w) sums of the 0, 1, 2, … largest values after.
     """
 
     anchors: Int64Array
-    went: BoolArray
-    came: BoolArray
+    removed: BoolArray
+    added: BoolArray
     owner: Int64Array
     scale: Float64Array
     delta: Float64Array
     rest: Float64Array
     heaviest: Float64Array
 
-
-@dataclass(frozen=True, slots=True)
-class Heavies:
-    """The anchors that weigh most for some label in the other state, and all others' weights.
-
-    Attributes:
-        anchors: (y,) int64.
-        values: (y, r) theirs in the prompts' relative vectors.
-        others: (r, w) sums of the 0, 1, 2, … largest values of all other anchors.
-    """
-
-    anchors: Int64Array
-    values: Float64Array
-    others: Float64Array
-
-    @staticmethod
-    def of(after: RelativeVectors, count: int) -> Heavies:
-        """Take about so many anchors of r relative vectors, as many of each."""
-        each = max(min(count // max(len(after.values), 1), after.values.shape[1]), 1)
-        largest = np.argsort(-after.values, axis=1)[:, :each]
-        anchors = np.unique(np.take_along_axis(after.indices, largest, axis=1))
-        values = [_sparse(after, r).at(anchors) for r in range(len(after.values))]
-        others = np.where(np.isin(after.indices, anchors), 0.0, after.values)
-        return Heavies(anchors, np.stack(values, axis=1), _heaviest(others))
+    def sum_of_heaviest(self, counts: Int64Array) -> Float64Array:
+        """(m, r) the largest sum of (m,) so many values of each prompt."""
+        sums: Float64Array = self.heaviest[:, np.minimum(counts, self.heaviest.shape[1] - 1)].T
+        return sums
 
 
-@dataclass(frozen=True, slots=True)
-class Crossing:
-    """Which of the heaviest anchors may enter or leave images' k nearest.
-
-    Attributes:
-        heavies: the anchors.
-        bounds: (m,) both: the others have similarities beyond these in the first state.
-    """
-
-    heavies: Heavies
-    bounds: tuple[Float64Array, Float64Array]
-
-    def weights(self, at: slice, compare: Compare) -> Weights:
-        """(m, r) what those of them weigh together, for some of the images; and `others`."""
-        similar, (least, most) = compare(at, self.heavies.anchors), self.bounds
-        off = similar.error + SAME
-        near = similar.values >= (least[at] - off)[:, None]
-        near &= similar.values <= (most[at] + off)[:, None]
-        return near.astype(np.float64) @ self.heavies.values, self.heavies.others
-
-
-def shift_of(
+def compare_prompts(
     before: RelativeVectors,
     after: RelativeVectors,
     owner: Int64Array,
-    went: Int64Array,
-    came: Int64Array,
-) -> Shift:
+    removed: Int64Array,
+    added: Int64Array,
+) -> TextChange:
     """Compare prompts' relative vectors.
 
     Args:
         before: r relative vectors over the first state's anchors.
         after: the same prompts' over the other's; positions of anchors in both agree.
         owner: (r,) the label of each.
-        went: positions of the anchors that only the first state has.
-        came: positions of those that only the other has.
+        removed: positions of the anchors that only the first state has.
+        added: positions of those that only the other has.
     """
     pairs = [(_sparse(before, r), _sparse(after, r)) for r in range(len(owner))]
-    moved = [np.setxor1d(old.anchors, new.anchors, assume_unique=True) for old, new in pairs]
-    anchors = np.unique(np.concatenate([went, came, *moved]).astype(np.int64))
+    changed = [np.setxor1d(old.anchors, new.anchors, assume_unique=True) for old, new in pairs]
+    anchors = np.unique(np.concatenate([removed, added, *changed]).astype(np.int64))
     delta, rest = np.empty((len(anchors), len(owner))), np.empty(len(owner))
     scale = np.zeros(len(owner))
     for r, (old, new) in enumerate(pairs):
@@ -140,12 +96,11 @@ def shift_of(
         elsewhere = (new.values[j] - scale[r] * old.values[i])[~np.isin(both, anchors)]
         rest[r] = np.linalg.norm(elsewhere)
         delta[:, r] = new.at(anchors) - scale[r] * old.at(anchors)
-    gone, new_ = np.isin(anchors, went), np.isin(anchors, came)
-    return Shift(anchors, gone, new_, owner, scale, delta, rest, _heaviest(after.values))
+    which = np.isin(anchors, removed), np.isin(anchors, added)
+    return TextChange(anchors, *which, owner, scale, delta, rest, _heaviest(after.values))
 
 
 def _heaviest(values: NDArray[np.floating]) -> Float64Array:
-    """(r, 1 + k) sums of the 0, 1, 2, … largest of each row."""
     largest = -np.sort(-values.astype(np.float64), axis=1)
     return np.pad(np.cumsum(largest, axis=1), ((0, 0), (1, 0)))
 
@@ -173,8 +128,8 @@ def _sparse(vectors: RelativeVectors, row: int) -> _Sparse:
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
-    """What is known of m images, see `standings.Standings`; and what becomes of them.
+class RecordedImages:
+    """What is recorded of m images, see `replay.ReplayRecords`, and how similarities drift.
 
     Attributes:
         drift: (m,) each similarity differs between the states by at most so much.
@@ -189,7 +144,7 @@ class Images:
     pairs: int
     drift: Float64Array
 
-    def part(self, at: slice | Int64Array) -> Images:
+    def part(self, at: slice | Int64Array) -> RecordedImages:
         """Some of them."""
         return replace(
             self,
@@ -215,7 +170,7 @@ class Images:
         found = self.similarities[np.arange(len(column)), np.clip(column, 1, width - 1)]
         return np.where(column < 1, -np.inf, np.where(column < width, found, np.inf))
 
-    def up_to(self, bound: Float64Array) -> Int64Array:
+    def count_up_to(self, bound: Float64Array) -> Int64Array:
         """(m,) how many of an image's neighbors may be no more similar than this."""
         known = self.similarities[:, 1:]
         counted = ((known <= bound[:, None]) & (self.ranks < self.neighbors)).sum(axis=1)
@@ -223,76 +178,64 @@ class Images:
         return np.where(beyond, self.neighbors, counted)
 
 
-def contenders(
-    images: Images, shift: Shift, compare: Compare, power: float, crossing: Crossing | None = None
+def find_contenders(
+    images: RecordedImages, change: TextChange, estimate: SimilarityEstimator, power: float
 ) -> BoolArray:
     """Which labels could take the place of the chosen one.
 
     Args:
         images: as recorded.
-        shift: how the prompts moved.
-        compare: compares these images in the first state.
+        change: of the prompts.
+        estimate: the similarities of these images in the first state.
         power: the recipe's p of the image side.
-        crossing: of these images, for closer bounds.
 
     Returns:
-        (m, c) bool; a row without any is settled.
+        (m, c) bool; an image without any keeps its label.
     """
     open_ = np.ones(images.scores.shape, dtype=np.bool_)
-    heavy = 0 if crossing is None else len(crossing.heavies.anchors)
-    step = max(_AT_ONCE // max(len(shift.anchors), len(shift.owner), heavy, 1), 1)
+    step = max(_AT_ONCE // max(len(change.anchors), len(change.owner), 1), 1)
     with np.errstate(all="ignore"):  # what overflows is no number, and nothing is sure of it
         for start in range(0, len(open_), step):
             at = slice(start, start + step)
-            similar = compare(at, shift.anchors)
-            closer = None if crossing is None else crossing.weights(at, compare)
-            open_[at] = _contenders(images.part(at), shift, similar, power, closer)
+            similar = estimate(at, change.anchors)
+            lower, upper = bound_scores(images.part(at), change, similar, power)
+            chosen = np.arange(len(lower)), images.best[at]
+            floor = lower[chosen][:, None]
+            upper[chosen] = -np.inf
+            # Written so that what is no number stays open.
+            open_[at] = ~((floor > upper) & (images.similarities[at, :1] > 0))
     return open_
 
 
-def _contenders(
-    images: Images, shift: Shift, similar: Estimates, power: float, closer: Weights | None
-) -> BoolArray:
-    lower, upper = bounds(images, shift, similar, power, closer)
-    mine = np.arange(len(lower)), images.best
-    floor = lower[mine][:, None]
-    upper[mine] = -np.inf
-    # Written so that what is no number stays open.
-    open_: BoolArray = ~((floor > upper) & (images.similarities[:, :1] > 0))
-    return open_
-
-
-def bounds(
-    images: Images,
-    shift: Shift,
-    similar: Estimates,
-    power: float,
-    closer: Weights | None = None,
+def bound_scores(
+    images: RecordedImages, change: TextChange, similar: Estimates, power: float
 ) -> tuple[Float64Array, Float64Array]:
     """(m, c) what each label's score is at least and at most, but for the image's norm.
 
     Args:
         images: as recorded.
-        shift: how the prompts moved.
-        similar: of the named anchors, in the first state.
+        change: of the prompts.
+        similar: similarities of the named anchors, in the first state.
         power: the recipe's p of the image side.
-        closer: from `Crossing.weights`.
     """
     last, drift = images.at_rank(images.neighbors - 1), images.drift
-    near = _Near(images, shift, similar, last)
-    next_ = np.maximum(images.at_rank(images.neighbors), near.nearest_that_came_behind)
-    blurred = images.up_to(next_ + 2 * drift)  # neighbors that the drift may put behind the next
-    enter, leave = blurred + near.went, blurred + near.came + near.went - near.surely_went
-    stays = images.at_rank(images.neighbors - near.came) + 2 * drift
-    more = _weight(images, next_ + drift, power) * _few(shift, closer, enter)
-    less = _weight(images, stays, power) * _few(shift, closer, leave)
-    known, unsure = near.moved(power)
-    slack = unsure + shift.rest + ROUNDING
-    base = shift.scale * images.scores[:, shift.owner] + known
-    shrink, grow = _drifted(last - SAME, drift, power)
-    lower = shrink[:, None] * np.maximum(base - slack - less, 0.0)
-    upper = grow[:, None] * (base + slack) + more
-    first = np.flatnonzero(np.diff(shift.owner, prepend=-1))
+    near = _NamedNeighbors(images, change, similar, last)
+    next_ = np.maximum(images.at_rank(images.neighbors), near.next_added)
+    blurred = images.count_up_to(next_ + 2 * drift)  # the drift may put them behind the next
+    enter = blurred + near.maybe_removed
+    leave = enter + near.maybe_added - near.surely_removed
+    stays = images.at_rank(images.neighbors - near.maybe_added) + 2 * drift
+    everywhere = slice(None)
+    more = images.weights_of(everywhere, next_ + drift, power)[:, None]
+    less = images.weights_of(everywhere, stays, power)[:, None]
+    known, unsure = near.score_change(power)
+    slack = unsure + change.rest + SCORE_ROUNDING
+    base = change.scale * images.scores[:, change.owner] + known
+    shrink, grow = _drifted(last - COSINE_ROUNDING, drift, power)
+    floor = np.maximum(base - slack - less * change.sum_of_heaviest(leave), 0.0)
+    lower = shrink[:, None] * floor
+    upper = grow[:, None] * (base + slack) + more * change.sum_of_heaviest(enter)
+    first = np.flatnonzero(np.diff(change.owner, prepend=-1))
     return np.minimum.reduceat(lower, first, axis=1), np.maximum.reduceat(upper, first, axis=1)
 
 
@@ -306,66 +249,36 @@ def _drifted(
     return np.where(tiny, 0.0, shrink), np.where(tiny, np.inf, grow)
 
 
-class _Near:
-    """Which of the named anchors are among the images' neighbors.
+class _NamedNeighbors:
+    """Which of the named anchors are among the images' k nearest.
 
     Attributes:
-        went: (m,) how many of those that went may be.
-        surely_went: how many of them surely are.
-        came: how many of those that came may be as near.
-        nearest_that_came_behind: the similarity of the nearest other one, at most.
+        maybe_removed: (m,) how many of the removed ones may be.
+        surely_removed: (m,) how many of them surely are.
+        maybe_added: (m,) how many of the added ones may be as near.
+        next_added: (m,) the similarity of the nearest other added one, at most.
     """
 
     def __init__(
-        self, images: Images, shift: Shift, similar: Estimates, last: Float64Array
+        self, images: RecordedImages, change: TextChange, similar: Estimates, last: Float64Array
     ) -> None:
-        self._images, self._shift, self._similar = images, shift, similar
-        values, off = similar.values, (similar.error + SAME)[:, None]
-        self._floor = last[:, None]
-        self._inside, self._surely = values >= self._floor - off, values >= self._floor + off
-        self.went = self._inside[:, shift.went].sum(axis=1)
-        self.surely_went = self._surely[:, shift.went].sum(axis=1)
-        came, drift = values[:, shift.came], images.drift[:, None]
-        self.came = (came >= self._floor - 2 * drift - off).sum(axis=1)
-        behind = np.where(self._inside[:, shift.came], -np.inf, came + off)
-        self.nearest_that_came_behind = behind.max(axis=1, initial=-np.inf)
+        self._images, self._change, self._similar = images, change, similar
+        values, off = similar.values, (similar.error + COSINE_ROUNDING)[:, None]
+        floor = last[:, None]
+        self._maybe, self._surely = values >= floor - off, values >= floor + off
+        self.maybe_removed = self._maybe[:, change.removed].sum(axis=1)
+        self.surely_removed = self._surely[:, change.removed].sum(axis=1)
+        added = values[:, change.added]
+        self.maybe_added = (added >= floor - 2 * images.drift[:, None] - off).sum(axis=1)
+        others = np.where(self._maybe[:, change.added], -np.inf, added + off)
+        self.next_added = others.max(axis=1, initial=-np.inf)
 
-    def moved(self, power: float) -> tuple[Float64Array, Float64Array]:
+    def score_change(self, power: float) -> tuple[Float64Array, Float64Array]:
         """(m, r) what the neighbors among them add to each prompt's score, and how unsure it is."""
-        rows, columns = np.nonzero(self._inside)
+        rows, columns = np.nonzero(self._maybe)
         similar, error = self._similar.values[rows, columns], self._similar.error[rows]
-        shape = self._inside.shape
-        most, least = (
-            _scattered(shape, rows, columns, self._images.weights_of(rows, similar + by, power))
-            for by in (error, -error)
-        )
+        most, least = np.zeros(self._maybe.shape), np.zeros(self._maybe.shape)
+        most[rows, columns] = self._images.weights_of(rows, similar + error, power)
+        least[rows, columns] = self._images.weights_of(rows, similar - error, power)
         unsure = most - np.where(self._surely, least, 0.0)
-        return most @ self._shift.delta, unsure @ np.abs(self._shift.delta)
-
-
-def _scattered(
-    shape: tuple[int, ...], rows: Int64Array, columns: Int64Array, values: Float64Array
-) -> Float64Array:
-    found = np.zeros(shape)
-    found[rows, columns] = values
-    return found
-
-
-def _weight(images: Images, similarities: Float64Array, power: float) -> Float64Array:
-    return images.weights_of(slice(None), similarities, power)[:, None]
-
-
-def _few(shift: Shift, closer: Weights | None, counts: Int64Array) -> Float64Array:
-    """(m, r) what so many unknown anchors weigh for each prompt at most."""
-    most = _sum_of(shift.heaviest, counts)
-    if closer is None:
-        return most
-    known, others = closer
-    found: Float64Array = np.minimum(most, known + _sum_of(others, counts))
-    return found
-
-
-def _sum_of(heaviest: Float64Array, counts: Int64Array) -> Float64Array:
-    """(m, r) the largest sum of so many values of each prompt."""
-    sums: Float64Array = heaviest[:, np.minimum(counts, heaviest.shape[1] - 1)].T
-    return sums
+        return most @ self._change.delta, unsure @ np.abs(self._change.delta)

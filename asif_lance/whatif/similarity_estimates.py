@@ -16,8 +16,8 @@ from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.relative import Centre
 from asif_lance.search import ANCHOR_NORM, Blocks, float32_error
 
-_UNIT = 2.0**-24
-_TURNED = 64  # queries at a time: they stay in the cache
+_ROUNDING = 2.0**-24  # of float32, relative
+_QUERIES = 64  # turned at a time: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class Estimates:
     error: Float64Array
 
 
-class Compare:
-    """How the images that are asked about compare with anchors, in one state of the pairs.
+class SimilarityEstimator:
+    """Estimates how similar images are to anchors, in one state of the pairs.
 
     Attributes:
         away: (m,) how far the images are from the state's mean.
@@ -51,10 +51,10 @@ class Compare:
         self._anchors, self._centre = anchors, centre
         self.away, self._offset = np.ones(len(queries)), np.zeros(len(queries))
         if centre is not None:
-            queries, self.away, self._offset = _turned(queries, centre.mean)
+            queries, self.away, self._offset = _turn(queries, centre.mean)
         self._queries = torch.from_numpy(queries).to(anchors.blocks[0].device)
 
-    def part(self, rows: Int64Array) -> Compare:
+    def part(self, rows: Int64Array) -> SimilarityEstimator:
         """The same for some of the images, which count from 0 then."""
         part = copy.copy(self)
         part._queries = self._queries[torch.from_numpy(rows).to(self._queries.device)]
@@ -67,8 +67,8 @@ class Compare:
         anchors = self._anchors.take(positions).float()
         values = torch.mm(queries, anchors.T).cpu().numpy()
         # Turned queries are off by three roundings, and so are the sum, offset and scale.
-        error = np.full(len(values), ANCHOR_NORM * (float32_error(queries.shape[1]) + 4 * _UNIT))
-        error += 4 * _UNIT * (ANCHOR_NORM + np.abs(offset))
+        error = np.full(len(values), ANCHOR_NORM * float32_error(queries.shape[1]))
+        error += 4 * _ROUNDING * (2 * ANCHOR_NORM + np.abs(offset))
         if self._centre is not None:
             scale = self._centre.scale
             values += offset[:, None].astype(np.float32)
@@ -77,18 +77,18 @@ class Compare:
         return Estimates(values, error)
 
 
-def _turned(
+def _turn(
     queries: Float32Array, mean: Float64Array
 ) -> tuple[Float32Array, Float64Array, Float64Array]:
-    """Turn (m, d) queries as `means.Centre.turn` does, but for rounding.
+    """Turn (m, d) queries as `Centre.turn` does, but for rounding.
 
     Returns:
         The turned ones (m, d); how far the queries are from the mean (m,); offsets (m,).
     """
     turned = np.empty_like(queries)
     away, offset = np.empty(len(queries)), np.empty(len(queries))
-    for start in range(0, len(queries), _TURNED):
-        at = slice(start, start + _TURNED)
+    for start in range(0, len(queries), _QUERIES):
+        at = slice(start, start + _QUERIES)
         wide = queries[at] - mean
         away[at] = np.linalg.norm(wide, axis=1)
         wide /= np.where(away[at] > 0, away[at], 1.0)[:, None]

@@ -17,7 +17,7 @@ from asif_lance.anchors.sampled_search import SampledSearch, in_sample
 from asif_lance.anchors.search_settings import INDEX, MeasuredSetting, SearchSetting
 from asif_lance.errors import DatabaseError, InputError, SearchUnavailableError
 from asif_lance.indexing import index_tuning
-from asif_lance.indexing.agreement import AgreementTest, at_least
+from asif_lance.indexing.agreement import AgreementTest, agreement_at_least
 from asif_lance.indexing.trial_queries import make_trial_queries
 from asif_lance.model.labels import prompts_from_vectors
 from asif_lance.model.model import Model
@@ -341,7 +341,7 @@ def test_a_sample_compares_the_anchors_of_the_labels_and_its_share_of_the_others
     model: Model, labels: dict[str, np.ndarray]
 ) -> None:
     compiled = model.label_vectors(labels).compiled
-    part = SampledSearch(SearchSetting(fraction=0.2)).part(model.anchors, compiled)
+    part = SampledSearch(SearchSetting(fraction=0.2)).compared(model.anchors, compiled)
     weighty = np.flatnonzero(np.diff(compiled.starts) > 0)
     assert set(weighty) <= set(part.positions)
     assert part.counts.sum() == pytest.approx(N)
@@ -435,5 +435,5 @@ def test_exact_search_agrees_with_itself(
 
 
 def test_an_agreement_is_at_least_the_lower_end_of_wilsons_interval() -> None:
-    assert at_least(1.0, 300) == pytest.approx(0.98736, abs=1e-4)
-    assert at_least(0.5, 100) == pytest.approx(0.40383, abs=1e-4)
+    assert agreement_at_least(1.0, 300) == pytest.approx(0.98736, abs=1e-4)
+    assert agreement_at_least(0.5, 100) == pytest.approx(0.40383, abs=1e-4)

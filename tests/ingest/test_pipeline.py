@@ -17,7 +17,7 @@ from conftest import pairs_frame
 from PIL import Image
 
 from asif_lance.errors import EncoderMismatchError, SourceError
-from asif_lance.ingest.pipeline import IngestOptions, ingest_sources
+from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.store.pair_store import PairStore
 
 pytestmark = pytest.mark.encoders

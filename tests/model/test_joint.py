@@ -178,7 +178,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.new("RGB", (64, 64), color).save(where / f"{name}.png")
         (folder / "pairs" / f"{name}.txt").write_text(f"a {name} square")
     (folder / "test" / "red" / "broken.png").write_bytes(b"no picture")
-    from asif_lance.ingest.pipeline import IngestOptions
+    from asif_lance.ingest import IngestOptions
 
     encoders = {"lite": None, "resnet": f"timm/{folder / 'resnet'}"}
     for name, encoder in encoders.items():

@@ -281,10 +281,10 @@ def test_forgetting_and_compaction_leave_no_distances_of_what_is_gone(
     store.add(pairs(names(200, 320)))
     store.publish(command="ingest")
     newest = Anchors(store.dataset("latest"))
-    gone, there = newest._fragments[0], newest._fragments[-1]
+    gone, there = newest.stored._fragments[0], newest.stored._fragments[-1]
     data = Path(store.uri) / "pairs.lance" / "data" / gone.files
     data.rename(data.with_suffix(".elsewhere"))  # as compaction and pruning leave it
-    there.distances(newest.dataset, newest._sources[-1], "image_vector", np.zeros(8))
+    there.distances(newest.dataset, newest.stored._sources[-1], "image_vector", np.zeros(8))
     assert names_in(kept) == [gone.files]
     distance_cache.save_distances(newest.dataset.uri, "image_vector", [there])
     assert names_in(kept) == [there.files]

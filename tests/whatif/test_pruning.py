@@ -50,7 +50,7 @@ def record(store: PairStore, images: np.ndarray = IMAGES) -> str:
 def really(store: PairStore, found: Pruning, images: np.ndarray = IMAGES) -> float:
     """The share of labels that stay when the pairs are really deleted."""
     before = labels_of(asif_lance.open(store.uri, k=25, p=3, device="cpu"), images)
-    store.delete(found.gone)
+    store.delete(found.removable)
     store.publish(command="prune")
     after = labels_of(asif_lance.open(store.uri, k=25, p=3, device="cpu"), images)
     return float(np.mean([a == b for a, b in zip(before, after, strict=True)]))
@@ -60,7 +60,7 @@ def really(store: PairStore, found: Pruning, images: np.ndarray = IMAGES) -> flo
 def test_the_agreement_told_is_that_of_really_deleting(store: PairStore, agreement: float) -> None:
     record(store)
     found = prunable_pairs(store, agreement=agreement, device="cpu")
-    assert 0 < len(found.gone) < COUNT
+    assert 0 < len(found.removable) < COUNT
     assert found.agreement >= agreement
     assert really(store, found) == pytest.approx(found.agreement)
 
@@ -68,14 +68,14 @@ def test_the_agreement_told_is_that_of_really_deleting(store: PairStore, agreeme
 def test_fewer_need_to_agree_the_more_can_go(store: PairStore) -> None:
     record(store)
     strict, loose = (prunable_pairs(store, agreement=a, device="cpu") for a in (1.0, 0.8))
-    assert len(strict.gone) <= len(loose.gone)
-    assert set(strict.gone) <= set(loose.gone)
+    assert len(strict.removable) <= len(loose.removable)
+    assert set(strict.removable) <= set(loose.removable)
 
 
 def test_a_budget_is_kept_or_refused(store: PairStore) -> None:
     record(store)
     found = prunable_pairs(store, keep=250, agreement=0.0, device="cpu")
-    assert (len(found.gone), found.pairs) == (50, COUNT)
+    assert (len(found.removable), found.pairs) == (50, COUNT)
     with pytest.raises(InputError, match=r"with 1 pairs .* fewer than the 100\.0% asked for"):
         prunable_pairs(store, keep=1, agreement=1.0, device="cpu")
 
@@ -87,7 +87,7 @@ def test_runs_of_older_versions_are_asked_of_the_newest(store: PairStore) -> Non
     store.publish(command="ingest")
     found = prunable_pairs(store, [first], agreement=0.9, device="cpu")
     assert (found.version, found.pairs) == ("v2", COUNT)
-    assert not set(found.gone) & set(names(0, 40))
+    assert not set(found.removable) & set(names(0, 40))
     assert really(store, found) == pytest.approx(found.agreement)
 
 
@@ -99,7 +99,7 @@ def test_pairs_of_no_attribution_are_counted_and_go_first(store: PairStore) -> N
     used = set(rows["pair_id"].to_pylist())
     found = prunable_pairs(store, [run], agreement=0.9, device="cpu")
     assert found.unused == COUNT - len(used)
-    assert not set(found.gone[: found.unused]) & used
+    assert not set(found.removable[: found.unused]) & used
 
 
 def test_nothing_to_agree_with_is_refused(store: PairStore) -> None:

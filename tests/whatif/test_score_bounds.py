@@ -1,4 +1,4 @@
-"""What-if's bounds hold: no score moves further than they say, whatever goes and comes."""
+"""What-if's bounds hold: no score moves further than they say, whatever is removed and added."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from pairs_at_hand import names, new_store, pairs
 
 import asif_lance
+from asif_lance.anchors import HypotheticalAnchors
 from asif_lance.audit import recorder, replay
 from asif_lance.model.labels import prompts_from_vectors
 from asif_lance.relative.recipes import RECIPES
 from asif_lance.store.pair_store import PairStore
-from asif_lance.whatif import score_bounds
 from asif_lance.whatif.hypothetical import compile_for_both, with_pairs, without_pairs
-from asif_lance.whatif.label_rescoring import crossed, nearness
-from asif_lance.whatif.recorded_flips import States
-from asif_lance.whatif.score_bounds import Crossing, Heavies, shift_of
-from asif_lance.whatif.similarity_estimates import Estimates
+from asif_lance.whatif.recorded_flips import ImageSides
+from asif_lance.whatif.score_bounds import bound_scores, compare_prompts
 
 COUNT, IMAGES = 2000, 60
 LABELS = prompts_from_vectors(
@@ -60,18 +57,14 @@ def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataO
     new = pairs(names(COUNT, COUNT + data.draw(st.integers(0, 12))))
     after, _ = with_pairs(without_pairs(before, [names(0, COUNT)[i] for i in gone])[0], new)
     both = compile_for_both(before, after, asked.prompts)
-    states = States.of(before, after.anchors)
-    standing = states.standing(asked, slice(None))
-    images = standing.images
+    assert isinstance(after.anchors, HypotheticalAnchors)
+    sides = ImageSides.of(before, after.anchors)
+    compared = sides.compare(asked, slice(None))
+    images = compared.images
     old = replace(both[0].relative, n=len(after.anchors))
-    shift = shift_of(old, both[1].relative, both[0].owner, states.went, states.came)
-    similar = standing.first(slice(None), shift.anchors)
-    went, came = similar_to(shift.went, similar), similar_to(shift.came, similar)
-    near = nearness(images, went, came, before.recipe.k[0])
-    heavies = Heavies.of(both[1].relative, data.draw(st.sampled_from([1, 300, 1500])))
-    closer = Crossing(heavies, crossed(images, near)).weights(slice(None), standing.first)
-    drawn = closer if data.draw(st.booleans()) else None
-    lower, upper = score_bounds.bounds(images, shift, similar, before.recipe.p[0], drawn)
+    change = compare_prompts(old, both[1].relative, both[0].owner, sides.removed, sides.added)
+    similar = compared.before(slice(None), change.anchors)
+    lower, upper = bound_scores(images, change, similar, before.recipe.p[0])
     for i, one in enumerate(after.classify_vectors(IDS, VECTORS, after.compile(LABELS))):
         nearest, first = one.evidence.similarities[0], images.similarities[i, 0]
         norm = images.weights[i] * (nearest / first) ** before.recipe.p[0]
@@ -80,8 +73,3 @@ def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataO
         scores = np.array([true[name] for name in LABELS.names]) * norm
         assert (scores <= upper[i] + 1e-6).all()
         assert scores[images.best[i]] >= lower[i, images.best[i]] - 1e-6
-
-
-def similar_to(which: NDArray[np.bool_], similar: Estimates) -> Estimates:
-    """Some columns of the similarities."""
-    return replace(similar, values=similar.values[:, which])

@@ -1,0 +1,116 @@
+"""The rows of one model version as its files hold them, deleted ones included.
+
+A Lance fragment never changes: deleting rows adds a mask beside it. So its vectors are in memory
+once, shared by every version that has the fragment, and each version adds its own masks: going from
+one version to the next costs what the next one added or deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from asif_lance.anchors import distance_cache
+from asif_lance.anchors.fragments import Fragment, open_fragment, open_mask
+from asif_lance.devices import room_on
+from asif_lance.records import BoolArray, Float64Array
+from asif_lance.relative import BlockDistances, BlockSums
+
+Side = Literal["image", "text"]
+
+
+class VersionRows:
+    """The rows of a dataset version, in the order of its fragments.
+
+    Attributes:
+        dataset: the Lance dataset, checked out at the version.
+        device: where image vectors are.
+        live: (n,) bool; False where a row is deleted in this version.
+        state: names each fragment's files and deletions; equal states have equal rows at equal
+            positions.
+        files: names each fragment's files alone.
+        fragment_ids: (fragments,) uint64, ascending; Lance's own.
+        rows_per_fragment: (fragments,) int64, deleted rows included.
+    """
+
+    def __init__(
+        self, dataset: Any, *, device: str = "cpu", memory_limit: int | None = None
+    ) -> None:
+        """Read which rows there are; vectors and ids are read at first use. See `Anchors`."""
+        self.dataset = dataset
+        self.device = torch.device(device)
+        self._limit = room_on(self.device) if memory_limit is None else memory_limit
+        self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
+        self._fragments = [open_fragment(dataset, source) for source in self._sources]
+        self._masks = [open_mask(*both) for both in self._each()]
+        self.state = tuple(mask.key for mask in self._masks)
+        self.fragment_ids = np.array([s.fragment_id for s in self._sources], dtype=np.uint64)
+        self.files = tuple(fragment.key for fragment in self._fragments)
+        self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
+        self.live: BoolArray = np.concatenate(
+            [np.zeros(0, dtype=np.bool_), *(mask.live for mask in self._masks)]
+        )
+
+    @cached_property
+    def pair_ids(self) -> pa.ChunkedArray:
+        """The n ids."""
+        ids = [fragment.pair_ids(source) for fragment, source in self._each()]
+        return pa.chunked_array(ids or [[]], pa.string())
+
+    @cached_property
+    def image(self) -> list[torch.Tensor]:
+        """Image vectors: one (rows, d) float16 tensor per fragment, on the device if they fit."""
+        vectors = self._read("image")
+        return vectors if self._too_large(vectors) else [v.to(self.device) for v in vectors]
+
+    @cached_property
+    def text(self) -> list[torch.Tensor]:
+        """Caption vectors: one (rows, d) float16 tensor per fragment, in main memory."""
+        return self._read("text")
+
+    def sums(self, side: Side) -> list[BlockSums]:
+        """Exact sums over each block of one side."""
+        column = f"{side}_vector"
+        distance_cache.load_distances(self.dataset.uri, column, self._fragments)
+        return [f.sums(self.dataset, source, column) for f, source in self._one_by_one(side)]
+
+    def distances(self, side: Side, mean: Float64Array) -> list[BlockDistances]:
+        """Distances of each block's rows from a (d,) mean, or from a point near enough to it."""
+        column = f"{side}_vector"
+        found = [
+            fragment.distances(self.dataset, source, column, mean)
+            for fragment, source in self._one_by_one(side)
+        ]
+        distance_cache.save_distances(self.dataset.uri, column, self._fragments)
+        return found
+
+    def release_of(self, side: Side) -> Callable[[int], None] | None:
+        """What gives a block's memory back after its use; None for a side that may stay."""
+        vectors = self.image if side == "image" else self.text
+        return self._release if self._too_large(vectors) else None
+
+    def _each(self) -> Iterator[tuple[Fragment, Any]]:
+        return zip(self._fragments, self._sources, strict=True)
+
+    def _one_by_one(self, side: Side) -> Iterator[tuple[Fragment, Any]]:
+        """The fragments and their sources; each one's memory is given back after its use."""
+        release = self.release_of(side)
+        for i, both in enumerate(self._each()):
+            yield both
+            if release:
+                release(i)
+
+    def _read(self, side: Side) -> list[torch.Tensor]:
+        return [f.vectors(self.dataset, source, f"{side}_vector") for f, source in self._each()]
+
+    def _too_large(self, vectors: list[torch.Tensor]) -> bool:
+        return self._limit is not None and sum(v.nbytes for v in vectors) > self._limit
+
+    def _release(self, block: int) -> None:
+        if block < len(self._fragments):  # hypothetical rows lie behind them, in their own memory
+            self._fragments[block].release()

@@ -1,0 +1,30 @@
+"""How sources are ingested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How to ingest.
+
+    Attributes:
+        format: `folder`, `csv`, `tsv`, `jsonl` or `parquet`; recognised when None.
+        image_encoder: `timm/NAME`; None is the database's own, or the packaged default.
+        text_encoder: `sentence-transformers/NAME`; None likewise.
+        license: for pairs that name none of their own.
+        source: likewise; by default the name of the file or folder they come from.
+        message: kept with the model version.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        batch_size: pictures encoded at once.
+    """
+
+    format: str | None = None
+    image_encoder: str | None = None
+    text_encoder: str | None = None
+    license: str | None = None
+    source: str | None = None
+    message: str = ""
+    device: str = "auto"
+    batch_size: int = 32
