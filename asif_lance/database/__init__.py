@@ -14,9 +14,19 @@ from asif_lance.database.cache_files import (
     save_cache,
 )
 from asif_lance.database.cleanup import clean_up, finish_deletes, purge_rows
-from asif_lance.database.diff import Changes, Diff, diff_states, find_changes, rows_by_id
+from asif_lance.database.diff import (
+    ChangeCounts,
+    Changes,
+    Diff,
+    count_changes,
+    diff_states,
+    find_changes,
+    rows_by_id,
+)
 from asif_lance.database.encoder_pins import check_pin, read_pins
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
+from asif_lance.database.join_fragments import join_fragments
+from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
@@ -52,8 +62,12 @@ __all__ = [
     "ROWS_PER_FRAGMENT",
     "RUN_SCHEMAS",
     "TUNED_SCHEMA",
+    "ChangeCounts",
     "Changes",
     "Diff",
+    "FoundPairs",
+    "HashTable",
+    "KnownPairs",
     "Ledger",
     "Result",
     "WriteLock",
@@ -61,6 +75,7 @@ __all__ = [
     "check_migrated",
     "check_pin",
     "clean_up",
+    "count_changes",
     "describe_indices",
     "diff_states",
     "drop_caches",
@@ -69,6 +84,8 @@ __all__ = [
     "find_changes",
     "find_table",
     "finish_deletes",
+    "hash_ids",
+    "join_fragments",
     "load_cache",
     "local_path",
     "location",
