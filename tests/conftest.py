@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 IMAGE_DIM, TEXT_DIM = 16, 12
 
@@ -71,6 +72,15 @@ def pairs_frame(n: int, rng: np.random.Generator, *, start: int = 0) -> pl.DataF
             "text_vector": rng.standard_normal((n, TEXT_DIM)).astype(np.float32),
         }
     )
+
+
+def picture(path: Path, seed: int) -> Path:
+    """A small photo-like picture: smooth noise, different for each seed."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small.resize((160, 120), Image.Resampling.BICUBIC).save(path)
+    return path
 
 
 @pytest.fixture

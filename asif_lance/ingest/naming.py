@@ -83,7 +83,13 @@ def pair_ids(frame: pl.DataFrame) -> pl.Series:
 def _vector_bytes(frame: pl.DataFrame, name: str) -> list[bytes | memoryview]:
     """Each row's given vector as it is in memory; nothing where it has none."""
     vectors, missing = given_vectors(frame, name)
-    parts: list[bytes | memoryview] = [row.data for row in vectors]
+    width = vectors.shape[1] * vectors.itemsize
+    if not width:
+        return [b""] * len(frame)
+    whole = memoryview(vectors).cast("B")
+    parts: list[bytes | memoryview] = [
+        whole[start : start + width] for start in range(0, len(whole), width)
+    ]
     for row in missing:
         parts[row] = b""
     return parts

@@ -9,6 +9,9 @@ from asif_lance.records import BoolArray, Float16Array, Float32Array, Int64Array
 
 _DTYPE = pl.List(pl.Float32)
 
+# Normalised at once: the double precision copies of a few rows stay in the cache.
+_CACHED_ROWS = 64
+
 
 def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[BoolArray, pl.Series]:
     """Which vectors have a direction (and `dimension` numbers, if given).
@@ -49,8 +52,11 @@ def given_vectors(frame: pl.DataFrame, name: str) -> tuple[Float32Array, Int64Ar
 
 def unit_float16(vectors: Float32Array) -> Float16Array:
     """(n, d) vectors as the table stores them: unit length in float32, rounded to float16."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    unit: Float16Array = (vectors / norms).astype(np.float32).astype(np.float16)
+    unit = np.empty(vectors.shape, np.float16)
+    for start in range(0, len(vectors), _CACHED_ROWS):
+        rows = vectors[start : start + _CACHED_ROWS]
+        norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+        unit[start : start + _CACHED_ROWS] = (rows / norms).astype(np.float32)
     return unit
 
 

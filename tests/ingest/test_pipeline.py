@@ -13,23 +13,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from conftest import pairs_frame
-from PIL import Image
+from conftest import pairs_frame, picture
 
 from asif_lance.errors import EncoderMismatchError, SourceError
 from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.store.pair_store import PairStore
 
 pytestmark = pytest.mark.encoders
-
-
-def picture(path: Path, seed: int) -> Path:
-    """A small photo-like picture: smooth noise, different for each seed."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    small.resize((160, 120), Image.Resampling.BICUBIC).save(path)
-    return path
 
 
 def captioned(path: Path, seed: int, caption: str) -> Path:
