@@ -1,28 +1,40 @@
-"""Ingest against its floor: the bare encoders on what they eat, in one run.
+"""Ingest against its floor: the bare encoders on what they eat, or the bare writing of vectors.
 
     python benchmarks/ingest.py [FOLDER_OR_CSV]
+    python benchmarks/ingest.py vectors [PAIRS] [DIMENSION]
 
-Rounds alternate between the whole of `ingest` (read, hash, decode, encode both sides, store) and
-the two encoders alone on prepared tensors and captions; the ratio of medians is the figure.
-Without an argument it takes the development photos beside the checkout, or makes pictures.
+With `vectors`, pairs whose vectors are given (by default a million of 64 numbers a side, and a
+tenth of them) are ingested, and their columns are written with pylance alone, halved and in
+fragments of the same size; each in a process of its own. The figures are ratios of processor time,
+and how much more memory ten times as many pairs take. Otherwise rounds alternate between the whole
+of `ingest` (read, hash, decode, encode both sides, store) and the two encoders alone on prepared
+tensors and captions; the ratio of medians is the figure. Without an argument it takes the
+development photos beside the checkout, or makes pictures.
 """
 
 from __future__ import annotations
 
+import json
+import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import lance
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from asif_lance.database import ROWS_PER_FRAGMENT
 from asif_lance.encoders import decode_image, image_encoder, text_encoder
 from asif_lance.ingest import ingest_sources
 
@@ -31,7 +43,18 @@ PICTURES, ROUNDS, BATCH = 1000, 3, 32
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table that is asked for."""
+    match sys.argv[1:]:
+        case ["vectors", *numbers]:
+            compare_writing(*(int(number) for number in numbers))
+        case ["measure", step, source, target]:
+            print(json.dumps(_measure(STEPS[step], source, target)))
+        case _:
+            compare_encoding()
+
+
+def compare_encoding() -> None:
+    """Print pairs per second, and their ratio to those of the bare encoders."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = _manifest(Path(folder))
         rows = pl.read_csv(manifest)
@@ -51,6 +74,93 @@ def main() -> None:
                 assert report.added == len(rows), report
 
         _print(len(rows), *_alternating(bare, ingest))
+
+
+def compare_writing(pairs: int = 1_000_000, dimension: int = 64) -> None:
+    """Print processor seconds and memory of ingesting given vectors and of writing them."""
+    table = Table("pairs", "what", "processor s", "of writing", "of a tenth", "most memory, MB")
+    with tempfile.TemporaryDirectory() as folder:
+        before: dict[str, float] = {}
+        for count in (pairs // 10, pairs):
+            source = Path(folder, f"{count}.parquet")
+            _write_pairs(source, count, dimension)
+            seconds: dict[str, float] = {}
+            for step in STEPS:
+                command = (
+                    sys.executable,
+                    __file__,
+                    "measure",
+                    step,
+                    source,
+                    f"{folder}/{step}{count}",
+                )
+                done = json.loads(subprocess.check_output(list(map(str, command))))
+                seconds[step] = done["seconds"]
+                tenth = f"{seconds[step] / before[step]:.1f}" if before else ""
+                ratio = f"{seconds[step] / seconds['write']:.1f}"
+                memory = f"{done['megabytes']:,.0f}"
+                table.add_row(f"{count:,}", step, f"{seconds[step]:.1f}", ratio, tenth, memory)
+            before = seconds
+    Console().print(table)
+
+
+def _measure(step: Callable[[str, str], None], source: str, target: str) -> dict[str, float]:
+    begun = time.process_time()
+    step(source, target)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return {"seconds": time.process_time() - begun, "megabytes": peak}
+
+
+def _ingest_vectors(source: str, target: str) -> None:
+    report = ingest_sources(target, [source])
+    assert not report.rejects, report
+
+
+def _write_vectors(source: str, target: str) -> None:
+    file = pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+    schema = pa.schema([field.with_type(_halved(field.type)) for field in file.schema_arrow])
+    batches: Iterator[pa.RecordBatch] = (
+        batch.cast(schema) for batch in file.iter_batches(ROWS_PER_FRAGMENT)
+    )
+    rows = pa.RecordBatchReader.from_batches(schema, batches)
+    lance.write_dataset(rows, target, max_rows_per_file=ROWS_PER_FRAGMENT)
+
+
+def _halved(type_: pa.DataType) -> pa.DataType:
+    """Vectors as the database stores them."""
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(pa.float16(), type_.list_size)
+    return type_
+
+
+STEPS = {"write": _write_vectors, "ingest": _ingest_vectors}
+
+
+def _write_pairs(path: Path, count: int, dimension: int) -> None:
+    rng, step = np.random.default_rng(0), 50_000
+    writer: pq.ParquetWriter | None = None
+    for start in range(0, count, step):
+        numbers = range(start, min(start + step, count))
+        size = len(numbers) * dimension
+        image, text = (
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(rng.standard_normal(size, dtype=np.float32)), dimension
+            )
+            for _ in range(2)
+        )
+        columns = {
+            "caption": [f"a photo of thing {n} on a table" for n in numbers],
+            "license": ["CC-BY" if n % 2 else "CC0" for n in numbers],
+            "camera": [f"camera {n % 7}" for n in numbers],
+            "width": list(numbers),
+            "image_vector": image,
+            "text_vector": text,
+        }
+        rows = pa.table(columns)
+        writer = writer or pq.ParquetWriter(path, rows.schema)
+        writer.write_table(rows)
+    if writer is not None:
+        writer.close()
 
 
 def _manifest(folder: Path) -> Path:

@@ -86,7 +86,7 @@ def _vector_bytes(frame: pl.DataFrame, name: str) -> list[bytes | memoryview]:
     width = vectors.shape[1] * vectors.itemsize
     if not width:
         return [b""] * len(frame)
-    whole = memoryview(vectors).cast("B")
+    whole = vectors.data.cast("B")
     parts: list[bytes | memoryview] = [
         whole[start : start + width] for start in range(0, len(whole), width)
     ]
