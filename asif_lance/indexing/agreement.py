@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
 
 from asif_lance.anchors import Anchors, Approximation, MeasuredSetting
 from asif_lance.model import LabelSet
@@ -15,7 +15,6 @@ from asif_lance.records import Float32Array, RelativeVectors
 from asif_lance.relative import Recipe, best_scores, relative_vectors, scores
 
 _AGAIN = 8  # one query in so many is asked exactly again, for the time that takes
-_Z = 1.96  # of a normal distribution, 95% lie within so many standard deviations
 
 RelativeSearch = Callable[[Float32Array], RelativeVectors]
 
@@ -90,8 +89,8 @@ class AgreementTest:
 
 def at_least(agreement: float, queries: int) -> float:
     """The lower end of the 95% interval of an agreement seen on so many queries (Wilson 1927)."""
-    spread = _Z * math.sqrt(agreement * (1 - agreement) / queries + _Z**2 / (4 * queries**2))
-    return (agreement + _Z**2 / (2 * queries) - spread) / (1 + _Z**2 / queries)
+    seen = binomtest(round(agreement * queries), queries)
+    return float(seen.proportion_ci(method="wilson").low)
 
 
 def _mean(answers: list[_Answer]) -> float:
