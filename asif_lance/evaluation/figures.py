@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from asif_lance.errors import InputError
 from asif_lance.evaluation.accuracy import Evaluation
@@ -33,8 +33,8 @@ NAMED_SOURCES = 12
 #: More classes than this get no names at the confusion matrix's edges.
 NAMED_CLASSES = 40
 
-#: Part of an axis that two labels need between them.
-LABEL_ROOM = 0.06
+_LABEL_ROOM = 0.06  # part of an axis that two labels need between them
+_MARKERS = "os^Dvx"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -102,10 +102,12 @@ def _reliability(axes: Any, found: Evaluation) -> None:
         alpha=0.7,
         clip_on=False,  # bins at 0 and 1 are whole circles
         zorder=3,
-        label="pictures of similar confidence (area: how many)",
+        label="pictures in ten bins (area: how many)",
     )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence (best score's share of all scores)")
-    axes.set(ylabel="right", title=f"expected calibration error {found.calibration_error:.3f}")
+    axes.set(
+        ylabel="right answers", title=f"expected calibration error {found.calibration_error:.3f}"
+    )
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     _put_legend_below(axes)
@@ -128,7 +130,8 @@ def tuning_figure(found: Tuning, subject: str) -> Figure:
     recipes = list(dict.fromkeys(choice.recipe for choice in found.choices))
     sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in found.choices) else (0,)
     figure = Figure(figsize=(5.6 * len(sides), 0.6 + 4.2 * len(recipes)), layout="constrained")
-    figure.suptitle(f"Top-1 accuracy in %, the best framed\n{plain(subject, 60)}")
+    pictures = f"{found.on_tuning.pictures:,} tuning pictures"
+    figure.suptitle(f"Top-1 accuracy in % on {pictures}, the best framed\n{plain(subject, 60)}")
     panels = figure.subplots(len(recipes), len(sides), squeeze=False)
     shares = [choice.top_1 for choice in found.choices]
     for row, name in zip(panels, recipes, strict=True):
@@ -238,14 +241,15 @@ def _draw_curve(
     deviations: Sequence[float],
     label: str,
 ) -> None:
-    """Means with their deviations as marks; a thin line joins them."""
-    style = {"marker": "o", "markersize": 5, "capsize": 2, "linewidth": 0.8}
+    """Means with their deviations as open marks, so that equal ones are seen; a line joins them."""
+    marker = _MARKERS[len(axes.containers) % len(_MARKERS)]
+    style = {"marker": marker, "markersize": 8, "fillstyle": "none", "capsize": 2, "linewidth": 0.8}
     axes.errorbar(x, means, yerr=deviations, label=label, **style)
 
 
 def _label_with_room(places: Float64Array, labels: Sequence[str]) -> list[str]:
     """The labels of ascending places, without those that would touch the one after them."""
-    room = LABEL_ROOM * (places[-1] - places[0])
+    room = _LABEL_ROOM * (places[-1] - places[0])
     shown: list[str] = []
     following = np.inf
     for place, label in zip(places[::-1], reversed(labels), strict=True):
@@ -306,6 +310,7 @@ def _occurrences(axes: Any, found: Diagnosis) -> None:
     axes.bar(lists, anchors, width=1.0, color="tab:blue")
     axes.set(yscale="log", ylim=(0.7, 1.5 * anchors.max()))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=f"lists of the {found.near} most similar images that an anchor is in")
