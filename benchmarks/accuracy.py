@@ -199,8 +199,8 @@ def _tuning(part: Part, answers: Answers, output: Path, subject: str) -> dict[st
         and c.k[0] in (400, 800, 1600)
         and c.p[0] in (6, 8, 12)
     ]
-    told = {"found": found, "templates": tried, "ensembles": ensembles}
-    return {**told, "around": (min(around), max(around), len(around))}
+    shown = {"found": found, "templates": tried, "ensembles": ensembles}
+    return {**shown, "around": (min(around), max(around), len(around))}
 
 
 def _scaling(

@@ -124,8 +124,8 @@ def _table(
             sets = list(zip(*(alone[part] for part in of), strict=True))
             mean = found[name] = [_check(tests, recipe) for tests in sets]
             for part in of:
-                told = f"{name}, against {part}"
-                gains.append(Row(told, recipe.name, _cells(mean, found[part])))
+                title = f"{name}, against {part}"
+                gains.append(Row(title, recipe.name, _cells(mean, found[part])))
             for rule, combine in RULES.items():
                 other = [_check(tests, recipe, combine) for tests in sets]
                 rules.append(Row(f"{name}: {rule}", recipe.name, _cells(other, mean)))
@@ -157,13 +157,13 @@ def _check_parts(parts: Sequence[Part], recipe: Recipe, combine: Rule | None) ->
         return check_answers(answers, truths)
     several = [_matrix([a.parts[i] for a in answers], parts[0].labels) for i in range(len(parts))]
     best = np.array(parts[0].labels)[combine(several).argmax(axis=1)]
-    said = np.array([answer.score > 0 for answer in answers])
-    return said & (best == np.array(truths))
+    answered = np.array([answer.score > 0 for answer in answers])
+    return answered & (best == np.array(truths))
 
 
 def _matrix(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
-    told = [dict(prediction.ranking) for prediction in predictions]
-    return np.array([[own[label] for label in labels] for own in told])
+    rankings = [dict(prediction.ranking) for prediction in predictions]
+    return np.array([[ranking[label] for label in labels] for ranking in rankings])
 
 
 def _frames(shop: Workshop, image: str, shared: Path | None) -> Frames:

@@ -91,8 +91,8 @@ def evaluate(
         refuse_beside(others, clip=clip, plot=plot)
         if len(models) > 1:
             raise click.UsageError("with --with, give one --model; --with DB@V names another's")
-        own = {"model": models[0] if models else None, **given}
-        _evaluate_together(open_together(context, others, **own), pictures, arguments, output)
+        together = open_together(context, others, model=models[0] if models else None, **given)
+        _evaluate_together(together, pictures, arguments, output)
         return
     opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []

@@ -1,7 +1,8 @@
 """Figures of the accuracy commands, drawn into files; no window, no global state.
 
-Marks are measurements, and lines only join those of one setting. Class names and captions come from
-anyone: matplotlib would read `$…$` in them as formulas, so they are passed with the dollar escaped.
+Marks are measurements, and lines only join those of one setting. `subject` names the model and the
+pictures in a title; `chance` is what guessing scores. Class names and captions come from anyone:
+matplotlib would read `$…$` in them as formulas, so they are passed with the dollar escaped.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from asif_lance.evaluation.adaptation import Adaptation
 from asif_lance.evaluation.diagnosis import Diagnosis
 from asif_lance.evaluation.scaling_curve import Point
 from asif_lance.evaluation.tuning import TriedSetting, Tuning, best_by_k_and_p
-from asif_lance.records import Float64Array
 from asif_lance.relative import format_sides
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -33,7 +33,6 @@ NAMED_SOURCES = 12
 #: More classes than this get no names at the confusion matrix's edges.
 NAMED_CLASSES = 40
 
-_LABEL_ROOM = 0.06  # part of an axis that two labels need between them
 _MARKERS = "os^Dvx"
 
 
@@ -62,10 +61,7 @@ def evaluation_figure(
 ) -> Figure:
     """Confusion matrix (rows are true classes, shares of each) and reliability diagram.
 
-    Args:
-        found: the evaluation.
-        truths_by_answer: (truth, answer) -> pictures.
-        subject: the model and the pictures, for the title.
+    `truths_by_answer` counts the pictures of each (truth, answer).
     """
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     figure.suptitle(f"{plain(subject, 90)}: {found.top_1:.1%} right with recipe {found.recipe}")
@@ -122,10 +118,6 @@ def tuning_figure(found: Tuning, subject: str) -> Figure:
 
     A cell is the best over all else that was tried, such as the other side's k and p; one that was
     not tried is blank.
-
-    Args:
-        found: from `tune`.
-        subject: the model and the pictures, for the title.
     """
     recipes = list(dict.fromkeys(choice.recipe for choice in found.choices))
     sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in found.choices) else (0,)
@@ -171,13 +163,7 @@ def _heat(
 
 
 def scaling_figure(points: Sequence[Point], chance: float, subject: str) -> Figure:
-    """Figures 5 and 8: top-1 against the number of pairs, a line per k and p, mean and deviation.
-
-    Args:
-        points: from `scaling`.
-        chance: what guessing scores.
-        subject: the model and the pictures, for the title.
-    """
+    """Figures 5 and 8: top-1 against the number of pairs, a line per k and p, mean and deviation."""
     figure, axes = _accuracy_axes(f"Accuracy by number of pairs\n{plain(subject, 70)}")
     for k, p in dict.fromkeys((point.k, point.p) for point in points):
         curve = [point for point in points if (point.k, point.p) == (k, p)]
@@ -188,20 +174,14 @@ def scaling_figure(points: Sequence[Point], chance: float, subject: str) -> Figu
     axes.axhline(100 * chance, color="0.6", linestyle="--", label="chance")
     axes.set(xscale="log", xlabel="pairs")
     sizes = sorted({point.pairs for point in points})
-    axes.set_xticks(sizes, _label_with_room(np.log(sizes), [f"{size:,}" for size in sizes]))
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45, ha="right")
     axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
 
 
 def adaptation_figure(found: Sequence[Adaptation], chance: float, subject: str) -> Figure:
-    """Accuracy against added pairs per class, on the new and the old task, mean and deviation.
-
-    Args:
-        found: from `adapt`.
-        chance: what guessing scores on the new task.
-        subject: the model and the pictures, for the title.
-    """
+    """Accuracy against added pairs per class, on the new and the old task, mean and deviation."""
     figure, axes = _accuracy_axes(f"Accuracy by pairs added per class\n{plain(subject, 70)}")
     counts = [adaptation.per_class for adaptation in found]
     for task, name in (
@@ -219,8 +199,7 @@ def adaptation_figure(found: Sequence[Adaptation], chance: float, subject: str) 
                 start = 100 * curve[0].mean_before
                 _draw_curve(axes, [0, *counts], [start, *means], [0.0, *deviations], name)
     axes.axhline(100 * chance, color="0.6", linestyle="--", label="chance, new task")
-    ticks = [0, *counts]
-    axes.set_xticks(ticks, _label_with_room(np.array(ticks), [str(tick) for tick in ticks]))
+    axes.set_xticks([0, *counts])
     axes.set_xlabel("pairs added per class")
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -245,18 +224,6 @@ def _draw_curve(
     marker = _MARKERS[len(axes.containers) % len(_MARKERS)]
     style = {"marker": marker, "markersize": 8, "fillstyle": "none", "capsize": 2, "linewidth": 0.8}
     axes.errorbar(x, means, yerr=deviations, label=label, **style)
-
-
-def _label_with_room(places: Float64Array, labels: Sequence[str]) -> list[str]:
-    """The labels of ascending places, without those that would touch the one after them."""
-    room = _LABEL_ROOM * (places[-1] - places[0])
-    shown: list[str] = []
-    following = np.inf
-    for place, label in zip(places[::-1], reversed(labels), strict=True):
-        fits = following - place >= room
-        shown.append(label if fits else "")
-        following = place if fits else following
-    return shown[::-1]
 
 
 def diagnosis_figure(found: Diagnosis) -> Figure:

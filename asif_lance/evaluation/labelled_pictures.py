@@ -232,8 +232,8 @@ def _picture_of(manifest: Path, value: Any) -> PictureFile:
     if isinstance(value, bytes):
         return value
     beside = manifest.with_suffix("") / str(value or "")
-    own = manifest.parent / str(value or "")
-    return beside if beside.is_file() and not own.is_file() else own
+    path = manifest.parent / str(value or "")
+    return beside if beside.is_file() and not path.is_file() else path
 
 
 def _row_names(count: int) -> Sequence[str]:

@@ -164,8 +164,8 @@ class Together:
         if len({label_set.names for label_set in labels}) > 1:
             raise InputError("models answer together only over the same labels in the same order")
         answers = [
-            model.classify_vectors(ids, own, asked)
-            for model, own, asked in zip(self.models.values(), vectors, labels, strict=True)
+            model.classify_vectors(ids, queries, label_set)
+            for model, queries, label_set in zip(self.models.values(), vectors, labels, strict=True)
         ]
         for parts in zip(*answers, strict=True):
             yield join_predictions(tuple(self.models), parts)

@@ -13,7 +13,7 @@ from asif_lance.relative import Recipe, attributions, single_vector
 
 @dataclass(frozen=True, slots=True)
 class Contributions:
-    """What pairs add to one label's score, largest first: n of them.
+    """The n pairs that add most to one label's score, largest first.
 
     Attributes:
         positions: (n,) int64, the pairs' positions among the anchors.
@@ -32,7 +32,7 @@ class Contributions:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one prediction was made of, enough to attribute any label's score to pairs.
+    """What a prediction was computed from: enough to attribute any label's score to pairs.
 
     Attributes:
         anchors: the model version's anchors.
@@ -106,7 +106,7 @@ class RankedLabels:
 
 @dataclass(frozen=True, slots=True)
 class Prediction(RankedLabels):
-    """What one model version says of one image.
+    """The prediction of one model version for one image.
 
     Attributes:
         image: the file or id as given.
