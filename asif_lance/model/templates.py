@@ -206,8 +206,7 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
         label, colon, rest = line.partition(": ")
         if label in names:
             raise InputError(f"{path}: label {label!r} is given twice")
-        own = tuple(name.strip() for name in rest.split(",")) if colon else (label,)
-        if not all(own):
+        names[label] = tuple(name.strip() for name in rest.split(",")) if colon else (label,)
+        if not all(names[label]):
             raise InputError(f"{path}: label {label!r} has an empty name after the colon")
-        names[label] = own
     return names
