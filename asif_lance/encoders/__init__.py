@@ -31,32 +31,15 @@ from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_imag
 if TYPE_CHECKING:
     from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
 
+# fmt: off
 __all__ = [
-    "DEFAULT_IMAGE",
-    "DEFAULT_TEXT",
-    "SUFFIXES",
-    "EncodedBatch",
-    "ImageEncoder",
-    "ImageFile",
-    "PictureSource",
-    "SentenceEmbeddings",
-    "TextEncoder",
-    "TimmEmbeddings",
-    "decode_image",
-    "encode_each",
-    "encode_images",
-    "encode_pictures",
-    "expand_folders",
-    "image_encoder",
-    "picture_name",
-    "read_label_vectors",
-    "read_vectors",
-    "reject_picture",
-    "sha256_of",
-    "text_encoder",
-    "to_image_item",
-    "walk_files",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "SUFFIXES", "EncodedBatch", "ImageEncoder", "ImageFile",
+    "PictureSource", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "decode_image",
+    "encode_each", "encode_images", "encode_pictures", "expand_folders", "image_encoder",
+    "picture_name", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
+    "text_encoder", "to_image_item", "walk_files",
 ]
+# fmt: on
 
 
 @when_imported("lancedb.embeddings")

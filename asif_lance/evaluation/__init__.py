@@ -20,29 +20,11 @@ from asif_lance.evaluation.scaling_curve import scaling
 from asif_lance.evaluation.statistics import bootstrap_mean, mcnemar_test, share_interval
 from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
 
+# fmt: off
 __all__ = [
-    "Accuracy",
-    "Adaptation",
-    "Confirmation",
-    "Diagnosis",
-    "Evaluation",
-    "Grid",
-    "Labelled",
-    "PairedComparison",
-    "TrialAccuracy",
-    "TriedSetting",
-    "Tuning",
-    "adapt",
-    "bootstrap_mean",
-    "captions_of",
-    "compare",
-    "diagnose",
-    "encode_labelled",
-    "evaluate",
-    "mcnemar_test",
-    "predict",
-    "read_labelled",
-    "scaling",
-    "share_interval",
-    "tune",
+    "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Evaluation", "Grid", "Labelled",
+    "PairedComparison", "TrialAccuracy", "TriedSetting", "Tuning", "adapt", "bootstrap_mean",
+    "captions_of", "compare", "diagnose", "encode_labelled", "evaluate", "mcnemar_test", "predict",
+    "read_labelled", "scaling", "share_interval", "tune",
 ]
+# fmt: on
