@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared
 
-.PHONY: demo test lint types unit shared-tests bench chaos clean
+.PHONY: demo test quick lint types unit shared-tests bench chaos clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -14,6 +14,9 @@ demo: .venv/.installed  ## the whole story on real pictures, about three minutes
 	$(BIN)/asif-lance demo
 
 test: .venv/.installed lint types unit  ## everything that must hold before a change lands
+
+quick: .venv/.installed lint types  ## the daily loop: what takes less than two minutes
+	$(BIN)/python -m pytest -m "not slow and not encoders"
 
 lint:
 	$(BIN)/python -m ruff check .

@@ -29,6 +29,27 @@ line turns each into that one line and exit status 1.
 
 from __future__ import annotations
 
+import unicodedata
+
+# Marks that turn the writing direction can make a name read like another one.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """Text as people and terminals may see it: file names, captions, messages of any origin.
+
+    Letters, spaces and emoji of every script stay as they are. Control characters, line ends,
+    marks that turn the writing direction, and bytes of names that are not UTF-8 become escapes.
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that Python could not decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    hidden = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _TURNING
+    return character.encode("unicode_escape").decode() if hidden else character
+
 
 class AsifError(Exception):
     """Base of all errors of this package; `str()` is one line for a person."""

@@ -6,6 +6,9 @@ that `--help` answers without loading torch.
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +29,8 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
-from .options import Context
+from .options import TEXT, Context
+from .output import note, note_error
 from .prune import prune
 from .query import search
 from .runs import runs
@@ -35,18 +39,53 @@ from .whatif import what_if
 
 
 class _OneLineErrors(click.Group):
-    """Library errors become one line on stderr and exit status 1."""
+    """Failures become one line on stderr: status 1, or 2 for wrong usage."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command and leave with its status; raise and return if not `standalone_mode`."""
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        sys.exit(self._run(*args, **kwargs))
+
+    def _run(self, *args: Any, **kwargs: Any) -> int:
+        if sys.stdout is None:
+            note("asif-lance: standard output is closed, the result would be lost")
+            return 1
         try:
-            return super().main(*args, **kwargs)
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+            sys.stdout.flush()
         except AsifError as error:
-            click.echo(f"asif-lance: {' '.join(str(error).split())}", err=True)
-            sys.exit(1)
+            note_error(error)
+            return 1
+        except click.ClickException as error:
+            usage = io.StringIO()
+            error.show(usage)
+            for line in usage.getvalue().splitlines():
+                note(line)
+            return error.exit_code
+        except click.Abort:
+            note("Aborted!")
+            return 1
+        except OSError as error:
+            return _output_lost(error)
+        return status if isinstance(status, int) else 0
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a first day's work, not of the alphabet."""
         return list(self.commands)
+
+
+def _output_lost(error: OSError) -> int:
+    """Status 1 for output that nobody takes; other failures of the system are told by the library.
+
+    A reader that has gone, as `head` does, is no failure to tell.
+    """
+    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
+        raise error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+    if error.errno != errno.EPIPE:
+        note(f"asif-lance: cannot write the result: {error.strerror}")
+    return 1
 
 
 @click.group(cls=_OneLineErrors)
@@ -59,8 +98,9 @@ class _OneLineErrors(click.Group):
     show_envvar=True,
     help="The database: a directory or an object store URI.",
 )
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress of long work.")
 @click.pass_context
-def main(ctx: click.Context, db: str) -> None:
+def main(ctx: click.Context, db: str, quiet: bool) -> None:
     """CLIP-like models without training: image-text pairs in LanceDB are the model.
 
     Every command that changes pairs makes a new model version (v1, v2, …); every old one stays
@@ -76,7 +116,17 @@ def main(ctx: click.Context, db: str) -> None:
 
 def _register(commands: Sequence[click.Command]) -> None:
     for command in commands:
+        _check_texts(command)
         main.add_command(command)
+
+
+def _check_texts(command: click.Command) -> None:
+    """Texts among the arguments have to be texts; only file names may hold other bytes."""
+    for parameter in command.params:
+        if parameter.type is click.STRING:
+            parameter.type = TEXT
+    for below in getattr(command, "commands", {}).values():
+        _check_texts(below)
 
 
 _register([demo, ingest, classify, search])

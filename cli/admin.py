@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
 import click
 
 from .options import Context, format_option, open_store
 from .output import megabytes, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from asif_lance.store import Info
 
 
 @click.command()
@@ -16,6 +22,9 @@ def info(context: Context, output: str) -> None:
     from asif_lance.store import maintenance
 
     found = maintenance.info(open_store(context))
+    if output == "json":
+        print_json(_facts(found))
+        return
     facts = {
         "database": found.uri,
         "image encoder": f"{found.image.name} ({found.image.dimension}-d)",
@@ -31,10 +40,26 @@ def info(context: Context, output: str) -> None:
         "rejected items": found.rejects,
         "receipts": found.receipts,
     }
-    if output == "json":
-        print_json(facts)
-    else:
-        print_table(["", ""], [(k, str(v)) for k, v in facts.items()])
+    print_table(["", ""], [(k, str(v)) for k, v in facts.items()])
+
+
+def _facts(found: Info) -> dict[str, object]:
+    """The same for programs: numbers as numbers, their unit in the key."""
+    return {
+        "database": found.uri,
+        "image_encoder": asdict(found.image),
+        "text_encoder": asdict(found.text),
+        "versions": found.versions,
+        "newest": found.latest.name if found.latest else None,
+        "pairs": found.latest.pairs if found.latest else 0,
+        "unpublished_changes": found.unpublished,
+        "fragments": found.fragments,
+        "bytes": found.bytes,
+        "reclaimable_bytes": found.bytes_reclaimable,
+        "indices": found.indices,
+        "rejected_items": found.rejects,
+        "receipts": found.receipts,
+    }
 
 
 @click.command()

@@ -5,23 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context
-from .output import note, print_json, print_table
+from asif_lance.errors import printable
+
+from .options import Context, OutputFile
+from .output import note, note_error, print_json, print_table, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pyarrow as pa
 
     from asif_lance.audit import Audit
 
 #: Rows of a table for people; the other formats print all.
 SHOWN = 100
+
+#: What the answer's file may be called, and the format that its name says.
+SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 #: A cell that begins like this is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -36,15 +42,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
     "--format",
     "output",
     type=click.Choice(["table", "json", "csv", "parquet"]),
-    default="table",
-    show_default=True,
-    help="json is JSON lines; parquet needs --output.",
+    help="json is JSON lines; parquet needs --output. [default: as the file's name, else table]",
 )
 @click.option(
     "--output",
+    "-o",
     "file",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write the answer to this file (as CSV unless --format says otherwise).",
+    type=OutputFile(*SUFFIXES),
+    help="Write the answer to this file: .csv, .json, .jsonl or .parquet.",
+)
+@click.option(
+    "--spreadsheet",
+    is_flag=True,
+    help="In CSV, put a ' before texts that a spreadsheet would take for a formula.",
 )
 @click.option(
     "--timeout",
@@ -61,8 +71,9 @@ def audit(
     report: str | None,
     listing: bool,
     model: str,
-    output: str,
+    output: str | None,
     file: Path | None,
+    spreadsheet: bool,
     timeout: float,
 ) -> None:
     """Ask the database in SQL (DuckDB): one SELECT over its tables, read-only.
@@ -81,18 +92,17 @@ def audit(
 
     if sql is not None and report is not None:
         raise click.UsageError("give SQL or --report, one of the two")
-    if output == "parquet" and file is None:
-        raise click.UsageError("--format parquet needs --output FILE")
+    write = _Writer.of(output, file, spreadsheet)
     if listing:
-        _list_reports(output)
+        _list_reports(write.format)
         return
     with Audit(PairStore.open(context.db), model, seconds=timeout) as session:
         if report is not None:
             sql = _shown_sql(report)
         if sql is None:
-            _prompt(session, output, file)
+            _prompt(session, write)
         else:
-            _write(session.query(sql), output, file)
+            write(session.query(sql))
 
 
 def _list_reports(output: str) -> None:
@@ -116,7 +126,7 @@ def _shown_sql(name: str) -> str:
     return chosen.sql
 
 
-def _prompt(session: Audit, output: str, file: Path | None) -> None:
+def _prompt(session: Audit, write: _Writer) -> None:
     """Statements from stdin, one after another; a mistake ends none of the others."""
     from asif_lance.errors import AsifError
 
@@ -125,9 +135,9 @@ def _prompt(session: Audit, output: str, file: Path | None) -> None:
     failed = False
     for statement in _statements():
         try:
-            _write(session.query(statement), output, file)
+            write(session.query(statement))
         except AsifError as error:
-            note(f"asif-lance: {' '.join(str(error).split())}")
+            note_error(error)
             failed = True
     if failed and not sys.stdin.isatty():
         sys.exit(1)
@@ -149,69 +159,98 @@ def _statements() -> Iterator[str]:
             return
 
 
-def _write(table: pa.Table, output: str, file: Path | None) -> None:
-    if file is not None:
-        _save(table, output, file)
-    elif output == "table":
-        _print_rows(table)
-    else:
-        for line in _csv_lines(table) if output == "csv" else _json_lines(table):
-            click.echo(line, nl=False)
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """How answers are written.
 
+    Attributes:
+        format: `table`, `json` (lines), `csv` or `parquet`.
+        file: where to; None for stdout.
+        spreadsheet: whether CSV is made harmless for spreadsheets; else it is exact.
+    """
 
-def _save(table: pa.Table, output: str, file: Path) -> None:
-    from asif_lance.errors import StorageError
+    format: str
+    file: Path | None
+    spreadsheet: bool
 
-    try:
-        if output == "parquet":
-            import pyarrow.parquet as pq
+    @classmethod
+    def of(cls, output: str | None, file: Path | None, spreadsheet: bool) -> _Writer:
+        """What the options ask for."""
+        by_name = None if file is None else SUFFIXES[file.suffix.lower()]
+        chosen = output or by_name or "table"
+        if file is None and chosen == "parquet":
+            raise click.UsageError("--format parquet needs --output FILE")
+        if file is not None and chosen != by_name:
+            raise click.UsageError(f"--format {chosen} does not go into a {file.suffix} file")
+        if spreadsheet and chosen != "csv":
+            raise click.UsageError("--spreadsheet is about CSV")
+        return cls(chosen, file, spreadsheet)
 
-            pq.write_table(table, file)
+    def __call__(self, table: pa.Table) -> None:
+        """Write one answer."""
+        from .values import distinct_names
+
+        table = table.rename_columns(distinct_names(table.column_names))
+        if self.file is not None:
+            self._save(table, self.file)
+        elif self.format == "table":
+            _print_rows(table)
         else:
-            lines = _json_lines(table) if output == "json" else _csv_lines(table)
-            file.write_text("".join(lines), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {file}: {error.strerror or error}") from error
-    note(f"wrote {len(table):,} rows to {file}")
+            for line in self._lines(table):
+                click.echo(_for_terminal(line), nl=False)
+
+    def _lines(self, table: pa.Table) -> Iterator[str]:
+        if self.format == "json":
+            return _json_lines(table)
+        return _csv_lines(table, _harmless if self.spreadsheet else lambda cell: cell)
+
+    def _save(self, table: pa.Table, file: Path) -> None:
+        from asif_lance.errors import StorageError
+
+        try:
+            if self.format == "parquet":
+                import pyarrow.parquet as pq
+
+                pq.write_table(table, file)
+            else:
+                with file.open("w", encoding="utf-8", newline="") as stream:
+                    stream.writelines(self._lines(table))
+        except OSError as error:
+            raise StorageError(f"cannot write {file}: {error.strerror or error}") from error
+        note(f"wrote {len(table):,} rows to {file}")
+
+
+def _for_terminal(line: str) -> str:
+    """The line itself for programs; what could drive a terminal is shown there."""
+    return printable(line.removesuffix("\n")) + "\n" if sys.stdout.isatty() else line
 
 
 def _print_rows(table: pa.Table) -> None:
-    rows = table.slice(0, SHOWN).to_pydict().values()
-    print_table(table.column_names, list(zip(*rows, strict=True)))
+    from .values import values_of
+
+    columns = [values_of(column) for column in table.slice(0, SHOWN).columns]
+    print_table(table.column_names, list(zip(*columns, strict=True)))
     if len(table) > SHOWN:
         note(f"… and {len(table) - SHOWN:,} more rows; --format csv or json prints them all")
 
 
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    from .values import values_of
+
+    for batch in table.to_batches(max_chunksize=10_000):
+        yield from zip(*map(values_of, batch.columns), strict=True)
+
+
 def _json_lines(table: pa.Table) -> Iterator[str]:
-    import json
-
-    for batch in table.to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist():
-            yield json.dumps(_finite(row), ensure_ascii=False, default=str) + "\n"
+    for row in _rows(table):
+        yield to_json(dict(zip(table.column_names, row, strict=True))) + "\n"
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they become null."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value
-
-
-def _csv_lines(table: pa.Table) -> Iterator[str]:
-    yield _csv_line(table.column_names)
-    for batch in table.to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist():
-            yield _csv_line(row.values())
-
-
-def _csv_line(cells: Any) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(_harmless(cell) for cell in cells)
-    return line.getvalue()
+def _csv_lines(table: pa.Table, cell: Callable[[object], object]) -> Iterator[str]:
+    for row in chain([table.column_names], _rows(table)):
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cell(value) for value in row)
+        yield line.getvalue()
 
 
 def _harmless(cell: object) -> object:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .labelled import tell
+from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
+    PICTURE,
     Context,
     FileArgument,
     format_option,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@click.argument("images", nargs=-1, type=PICTURE, metavar="[IMAGE]...")
 @click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
 @label_options
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
@@ -107,7 +108,7 @@ def classify(
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
         for prediction in predictions:
             _tell(prediction, top, explain, output)
-    tell(rejects)
+    report_rejects(rejects)
 
 
 def _predict(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from .options import (
     Context,
+    OutputFile,
     device_option,
     format_option,
     message_option,
@@ -19,10 +19,9 @@ from .options import (
     pairs_arguments,
 )
 from .output import note, print_json, print_table
+from .progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from asif_lance.ingest import IngestReport
 
 #: Rejected items listed on the terminal; the rejects table and file have them all.
@@ -30,7 +29,7 @@ SHOWN_REJECTS = 10
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
 @click.option(
     "--source-format",
     type=click.Choice(["folder", "csv", "tsv", "jsonl", "parquet"]),
@@ -46,7 +45,7 @@ SHOWN_REJECTS = 10
 )
 @click.option(
     "--rejects",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=OutputFile(".csv"),
     help="Also write refused items to this CSV file.",
 )
 @message_option
@@ -89,7 +88,7 @@ def ingest(
         message=message,
         device=device,
     )
-    with progress_bar("pairs") as advance:
+    with progress("pairs") as advance:
         report = ingest_sources(context.db, sources, options, progress=advance)
     if rejects is not None:
         report.write_rejects(rejects)
@@ -127,34 +126,6 @@ def delete(
     if deleted < len(chosen):
         note(f"{len(chosen) - deleted:,} of the ids are not in the newest model")
     note(f"deleted {deleted:,} pairs; the newest model is {name}")
-
-
-@contextmanager
-def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that is gone when the work is done; silent when stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda step: bar.advance(task, step)
 
 
 def _print_report(report: IngestReport, output: str) -> None:

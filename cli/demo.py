@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .data import progress_bar
 from .options import Context, device_option
 from .output import note, print_table
+from .progress import progress
 
 if TYPE_CHECKING:
     from asif_lance.ingest.tuxpaint import Split, StampPicture
@@ -63,6 +65,7 @@ class _Story:
         return self.folder / "demo.lancedb"
 
     def tell(self, pictures: Path | None, salt: str) -> None:
+        begun = time.perf_counter()
         split = self.gather(pictures, salt)
         self.ingest(split)
         first = self.classify(split, "v1")
@@ -72,11 +75,15 @@ class _Story:
         self.go_back(split, first)
         self.ask()
         click.echo()
-        note("The database is yours to go on with:")
-        note(f"  export ASIF_LANCE_DB={self.database}")
-        note("  asif-lance versions")
-        picture = Path("held-out", split.held_out[0].label, split.held_out[0].path.name)
-        note(f"  asif-lance classify {self.folder / picture} --labels bird,fruit --explain 3")
+        picture = self.folder / "held-out" / split.held_out[0].label / split.held_out[0].path.name
+        labels = ",".join(sorted({p.label for p in split.held_out})[:3])
+        program, database = _program(), shlex.quote(str(self.database))
+        note(f"The database is yours to go on with (done in {time.perf_counter() - begun:.0f} s):")
+        note(f"  export ASIF_LANCE_DB={database}")
+        note(f"  {program} versions")
+        asked = f"{shlex.quote(str(picture))} --labels {shlex.quote(labels)}"
+        note(f"  {program} classify {asked} --explain 3")
+        note(f"  {program} evaluate {shlex.quote(str(self.folder / 'held-out'))}")
 
     def gather(self, pictures: Path | None, salt: str) -> Split:
         from asif_lance.ingest import tuxpaint
@@ -102,7 +109,7 @@ class _Story:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_manifest(split.anchors, manifest, LICENSE)
         options = IngestOptions(message="the demo's pictures", device=self.device)
-        with _step("ingest"), progress_bar("pairs", len(split.anchors)) as advance:
+        with _step("ingest"), progress("pairs", len(split.anchors)) as advance:
             report = ingest_sources(str(self.database), [str(manifest)], options, progress=advance)
         note(f"  {report.added} pairs are model v1; {len(report.rejects)} rejected")
 
@@ -176,6 +183,15 @@ class _Story:
         print_table(["caption", "predictions", "weight"], [list(row.values()) for row in rows])
 
 
+def _program() -> str:
+    """What to type for this command: its name if the shell finds it, else where it lies."""
+    if shutil.which("asif-lance"):
+        return "asif-lance"
+    here = Path(sys.argv[0]).absolute()
+    near = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    return shlex.quote(str(near))
+
+
 @contextmanager
 def _step(name: str) -> Iterator[None]:
     start = time.perf_counter()
@@ -192,6 +208,12 @@ def _print_accuracy(split: Split, predictions: Sequence[Prediction]) -> None:
         f"{right / len(predictions):.0%} (chance {1 / len(split.labels):.0%}, "
         f"{len(split.labels)} classes, nothing trained)"
     )
+    unseen = sorted(set(split.labels) - {p.label for p in split.held_out})
+    if unseen:
+        click.echo(
+            f"  ({len(unseen)} of the classes have no picture among them: {', '.join(unseen)}; "
+            "`evaluate` asks about the others alone, and so fewer answers can be wrong)"
+        )
 
 
 def _class_to_withdraw(pictures: Sequence[StampPicture]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import Context, format_option, need_ids_or_where, open_store, pairs_arguments
-from .output import megabytes, note, print_json, print_table
+from .output import confirm, megabytes, note, print_json, print_table
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Receipt, VerifyReport
@@ -60,7 +60,7 @@ def forget(
     if dry_run or not plan.pairs:
         return
     if not yes:
-        click.confirm("This cannot be undone. Forget them?", abort=True, err=True)
+        confirm("This cannot be undone. Forget them?")
     receipt = library.forget(store, plan.pairs, reason=reason)
     _print_receipt(receipt, output)
     if not receipt.clean:

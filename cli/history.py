@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import Age, Context, device_option, format_option, message_option, open_store
-from .output import megabytes, note, print_json, print_table
+from .output import confirm, megabytes, moment, note, print_json, print_table
 from .query import open_model
 from .whatif import asked_about, report
 
@@ -24,7 +24,7 @@ def as_json(version: ModelVersion) -> dict[str, Any]:
     """What users see of a version; Lance's own number stays inside."""
     value = asdict(version)
     del value["lance_version"], value["number"]
-    return value | {"created_at": version.created_at.isoformat()}
+    return value | {"created_at": moment(version.created_at)}
 
 
 @click.group(invoke_without_command=True)
@@ -95,7 +95,7 @@ def prune(
     if dry_run:
         return
     if not yes:
-        click.confirm("They cannot be brought back. Drop them?", abort=True, err=True)
+        confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
     note(f"dropped {len(done.dropped)} versions, freed {megabytes(done.bytes_freed)}")
 

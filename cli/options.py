@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from asif_lance.errors import StorageError, printable
 
 from .output import note
 
@@ -24,6 +27,56 @@ class Context:
     """What every command knows."""
 
     db: str
+
+
+class _Text(click.types.StringParamType):
+    """Text that UTF-8 can hold: SQL, ids, labels, messages."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text itself."""
+        text = super().convert(value, param, ctx)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"'{printable(text)}' holds bytes that are not UTF-8", param, ctx)
+        return text
+
+
+TEXT = _Text()
+
+#: A picture or a folder of pictures: any name that the system has.
+PICTURE = click.Path()
+
+
+class OutputFile(click.ParamType[Path]):
+    """A file to write to, checked before any work is done.
+
+    Args:
+        suffixes: what its name may end in; anything if none is given.
+    """
+
+    name = "FILE"
+
+    def __init__(self, *suffixes: str) -> None:
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Text to a path that can be written.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        path = Path(value)
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            self.fail(f"{value!r}: its name has to end in {' or '.join(self.suffixes)}", param, ctx)
+        target = Path(os.path.realpath(path))  # where a link leads
+        if target.is_dir():
+            raise StorageError(f"cannot write {path}: it is a folder")
+        if not target.parent.is_dir():
+            raise StorageError(f"cannot write {path}: there is no folder {target.parent}")
+        if not os.access(target if target.exists() else target.parent, os.W_OK):
+            raise StorageError(f"cannot write {path}: permission denied")
+        return path
 
 
 class PairOf(click.ParamType[tuple[float, float]]):

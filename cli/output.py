@@ -1,17 +1,67 @@
-"""Results on stdout, notes on stderr."""
+"""Results on stdout, notes on stderr; nothing that is printed can drive a terminal."""
 
 from __future__ import annotations
 
+import base64
 import json
+import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 import click
 
+from asif_lance.errors import AsifError, printable
+
 
 def print_json(value: Any) -> None:
     """One JSON object on one line."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    click.echo(to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """Strict JSON on one line: numbers as numbers, moments in ISO 8601 and UTC, no NaN.
+
+    Bytes of names that are not UTF-8 are shown as in a table: `caf\\xe9.png`.
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case dict():
+            return {_encodable(str(key)): _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case Integral():
+            return int(value)
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case Real():
+            return float(value) if value - value == 0 else None  # JSON has no NaN, no infinity
+        case datetime():
+            return moment(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+    return _encodable(str(value))
+
+
+def moment(when: datetime) -> str:
+    """A time as all commands print it for programs: ISO 8601, UTC."""
+    return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _encodable(text: str) -> str:
+    """Text that UTF-8 can hold; only bytes of file names that are none are changed."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(printable(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
 
 
 def note(text: str) -> None:
@@ -19,9 +69,24 @@ def note(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def printable(text: str) -> str:
-    """Text that cannot drive a terminal: control characters are shown, not obeyed."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def note_error(error: AsifError) -> None:
+    """A failure, in one line."""
+    note(f"asif-lance: {' '.join(str(error).split())}")
+
+
+def confirm(question: str) -> None:
+    """Asks for a yes.
+
+    Raises:
+        Abort: the answer is no.
+        ClickException: nobody is there to answer.
+    """
+    try:
+        click.confirm(question, abort=True, err=True)
+    except (click.Abort, RuntimeError):  # RuntimeError: stdin is closed
+        if sys.stdin is not None and sys.stdin.isatty():
+            raise
+        raise click.ClickException("not confirmed, nothing was done: give --yes") from None
 
 
 def megabytes(count: int) -> str:
@@ -39,7 +104,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     rows = [list(row) for row in rows]
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        justify: Any = "right" if numeric else "left"
+        table.add_column(Text(printable(column)), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(_cell(value))) for value in row))
     console = Console()

@@ -29,14 +29,15 @@ def runs(ctx: click.Context, output: str) -> None:
 
     context: Context = ctx.obj
     found = [asdict(run) for run in recorded(open_store(context))]
-    for run in found:
-        run["created_at"] = f"{run['created_at']:%Y-%m-%dT%H:%M:%S%z}"
     if output == "json":
         for run in found:
             print_json(run)
         return
     columns = ["run_id", "created_at", "model", "recipe", "labels", "predictions", "templates"]
-    rows = [run | {"templates": run["templates"] or ""} for run in found]
+    rows = [
+        run | {"templates": run["templates"] or "", "created_at": f"{run['created_at']:%F %T}"}
+        for run in found
+    ]
     print_table(columns, [[str(row[column]) for column in columns] for row in rows])
 
 

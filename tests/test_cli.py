@@ -206,6 +206,7 @@ def test_a_predicate_that_is_no_sql_is_told_in_one_line(filled: Cli) -> None:
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ten_thousand_brought_pairs_need_no_encoder_library(
     tmp_path: Path, rng: np.random.Generator, query_file: Path, label_file: Path
 ) -> None:

@@ -20,7 +20,7 @@ README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+")
 
-pytestmark = pytest.mark.encoders
+pytestmark = [pytest.mark.encoders, pytest.mark.slow]
 
 
 def blocks(language: str) -> list[str]:

@@ -17,16 +17,9 @@ from asif_lance.audit.runs import (
 )
 from asif_lance.audit.sql import Audit
 
+# fmt: off
 __all__ = [
-    "REPORTS",
-    "Audit",
-    "Report",
-    "RetentionRule",
-    "Run",
-    "find_run",
-    "list_runs",
-    "prune_runs",
-    "report",
-    "retention_rule",
-    "set_retention",
+    "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs", "prune_runs",
+    "report", "retention_rule", "set_retention",
 ]
+# fmt: on

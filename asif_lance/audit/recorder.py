@@ -138,7 +138,7 @@ class Recorder:
         return self._row | {"predictions": self._count}
 
     def _attribute(self, prediction_id: str, prediction: Prediction, label: str) -> float:
-        shares = prediction.evidence.shares(label, self._pairs)
+        shares = prediction.evidence.contributions(label, self._pairs)
         count = len(shares.pair_ids)
         if count:
             columns = {

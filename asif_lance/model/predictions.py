@@ -1,4 +1,4 @@
-"""One prediction and the evidence behind it: every score can be taken apart into pairs."""
+"""One prediction, and the evidence that its scores are attributed to pairs from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from asif_lance.relative import Recipe, attributions, single_vector
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
-    """What pairs add to one label's score, largest first: n of them.
+class Contributions:
+    """The n pairs that add most to one label's score, largest first.
 
     Attributes:
         positions: (n,) int64, the pairs' positions among the anchors.
@@ -32,7 +32,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one prediction was made of, enough to attribute any label's score to pairs.
+    """What a prediction was computed from: enough to attribute any label's score to pairs.
 
     Attributes:
         anchors: the model version's anchors.
@@ -59,17 +59,17 @@ class Evidence:
         """
         if n < 1:
             raise InputError(f"attributions: n must be at least 1, got {n}")
-        shares = self.shares(label, n)
-        pairs = self.anchors.rows(shares.positions, ["pair_id", "caption"])
+        found = self.contributions(label, n)
+        pairs = self.anchors.rows(found.positions, ["pair_id", "caption"])
         numbers = zip(
-            shares.image_similarities, shares.text_similarities, shares.contributions, strict=True
+            found.image_similarities, found.text_similarities, found.contributions, strict=True
         )
         return [
             Attribution(pair["pair_id"], pair["caption"], label, float(i), float(t), float(c))
             for pair, (i, t, c) in zip(pairs, numbers, strict=True)
         ]
 
-    def shares(self, label: str, n: int | None = None) -> Shares:
+    def contributions(self, label: str, n: int | None = None) -> Contributions:
         """The same as arrays, without captions; all pairs that add something when n is None.
 
         Raises:
@@ -78,16 +78,16 @@ class Evidence:
         if label not in self.labels.names:
             raise InputError(f"label {label!r} is not in the label set")
         row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
-        positions, shares = attributions(self.relative, single_vector(self.labels.relative, row))
-        positions, shares = positions[:n], shares[:n]
-        alike, centred = self.anchors.similarities, self.labels.recipe.centred
-        images = alike("image", positions, self.vector, centred=centred)
-        texts = alike("text", positions, self.labels.query(row), centred=centred)
-        return Shares(positions, self.anchors.ids(positions), images, texts, shares)
+        positions, added = attributions(self.relative, single_vector(self.labels.relative, row))
+        positions, added = positions[:n], added[:n]
+        compare, centred = self.anchors.similarities, self.labels.recipe.centred
+        images = compare("image", positions, self.vector, centred=centred)
+        texts = compare("text", positions, self.labels.query(row), centred=centred)
+        return Contributions(positions, self.anchors.ids(positions), images, texts, added)
 
 
-class Ranked:
-    """What has every label with its score, best first."""
+class RankedLabels:
+    """Every label with its score, best first; the base of predictions."""
 
     __slots__ = ()
 
@@ -105,8 +105,8 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction(Ranked):
-    """What one model version says of one image.
+class Prediction(RankedLabels):
+    """The prediction of one model version for one image.
 
     Attributes:
         image: the file or id as given.

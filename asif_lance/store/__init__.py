@@ -16,13 +16,9 @@ from asif_lance.store.maintenance import (
 )
 from asif_lance.store.pair_store import PairStore
 
+# fmt: off
 __all__ = [
-    "Info",
-    "OptimizeReport",
-    "PairStore",
-    "PruneReport",
-    "info",
-    "optimize",
-    "prunable_versions",
+    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "optimize", "prunable_versions",
     "prune_versions",
 ]
+# fmt: on

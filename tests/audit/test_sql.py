@@ -192,10 +192,86 @@ def asked(cli: Cli, tmp_path: Path) -> Cli:
     return run  # type: ignore[return-value]
 
 
-def test_csv_cells_are_no_formulas_and_numbers_stay_numbers(asked: Cli) -> None:
+def test_csv_holds_the_exact_texts(asked: Cli) -> None:
     done = asked("SELECT caption, -1 AS n FROM pairs ORDER BY pair_id", "--format", "csv")
     rows = list(csv.reader(io.StringIO(done.out)))
+    assert rows[:3] == [["caption", "n"], ["=1+1", "-1"], [" @SUM(A1)", "-1"]]
+
+
+def test_csv_for_spreadsheets_has_no_formulas_and_numbers_stay_numbers(asked: Cli) -> None:
+    sql = "SELECT caption, -1 AS n FROM pairs ORDER BY pair_id"
+    done = asked(sql, "--format", "csv", "--spreadsheet")
+    rows = list(csv.reader(io.StringIO(done.out)))
     assert rows[:3] == [["caption", "n"], ["'=1+1", "-1"], ["' @SUM(A1)", "-1"]]
+
+
+TWO_OF_ONE_NAME = "SELECT a.pair_id, b.pair_id FROM pairs a JOIN pairs b USING (caption) LIMIT 1"
+
+
+def test_two_columns_of_one_name_are_both_there_in_every_format(asked: Cli, tmp_path: Path) -> None:
+    names = ["pair_id", "pair_id_1"]
+    assert asked(TWO_OF_ONE_NAME).out.split()[:2] == names
+    assert list(asked(TWO_OF_ONE_NAME, "--format", "json").objects[0]) == names
+    head, row = csv.reader(io.StringIO(asked(TWO_OF_ONE_NAME, "--format", "csv").out))
+    assert (head, len(row)) == (names, 2)
+    asked(TWO_OF_ONE_NAME, "--output", tmp_path / "both.parquet")
+    assert pq.read_table(tmp_path / "both.parquet").column_names == names
+
+
+MOMENTS = {
+    "timestamp_ns '2020-01-01 00:00:00.123456789'": "2020-01-01T00:00:00.123456789",
+    "'infinity'::TIMESTAMP": "infinity",
+    "'-infinity'::DATE": "-infinity",
+    "DATE '10000-01-01'": "10000-01-01",
+    "DATE '0044-03-15 (BC)'": "-0043-03-15",
+    "TIMESTAMPTZ '2026-01-31 18:00:00+02'": "2026-01-31T16:00:00.000000Z",
+    "TIME '24:00:00'": "24:00:00",
+    "[DATE '10000-01-01', NULL]": ["10000-01-01", None],
+    "{'at': 'infinity'::DATE}": {"at": "infinity"},
+    "MAP {'at': TIMESTAMP '12000-01-01'}": {"at": "12000-01-01T00:00:00.000000"},
+}
+
+
+@pytest.mark.parametrize(("moment", "shown"), MOMENTS.items())
+def test_moments_that_python_cannot_hold_are_shown_in_every_format(
+    asked: Cli, moment: str, shown: object
+) -> None:
+    assert asked(f"SELECT {moment} AS m", "--format", "json").objects == [{"m": shown}]
+    for output in ("table", "csv"):
+        assert asked(f"SELECT {moment} AS m", "--format", output).status == 0
+
+
+def test_sums_and_decimals_are_numbers_in_json(asked: Cli) -> None:
+    sql = "SELECT sum(range) AS s, 1.50::DECIMAL(9, 2) AS d, 2::DECIMAL(9, 2) AS w FROM range(4)"
+    assert asked(sql, "--format", "json").objects == [{"s": 6, "d": 1.5, "w": 2}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["کتاب\u200cها", "l\u2019été\u00a0: «\u202foui\u202f»", "日本語\u3000全角", "👩\u200d👧"],
+)
+def test_ordinary_text_of_any_script_is_shown_as_it_is(asked: Cli, text: str) -> None:
+    assert text in asked(f"SELECT '{text}' AS t").out
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "\u202e", "\u2028", "\x07"])
+def test_what_could_drive_a_terminal_is_shown_escaped(asked: Cli, text: str) -> None:
+    shown = asked("SELECT caption || ? AS t FROM pairs".replace("?", f"'{text}'")).out
+    assert text not in shown
+    assert text.encode("unicode_escape").decode() in shown
+
+
+def test_the_format_is_told_by_the_name_of_the_output(asked: Cli, tmp_path: Path) -> None:
+    asked("SELECT 1 AS n", "--output", tmp_path / "a.json")
+    assert (tmp_path / "a.json").read_text() == '{"n": 1}\n'
+    asked("SELECT 1 AS n", "--output", tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "n\n1\n"
+    for name, arguments, says in (
+        ("a.txt", [], "its name has to end in .csv or .json or .jsonl or .parquet"),
+        ("a.csv", ["--format", "json"], "--format json does not go into a .csv file"),
+    ):
+        refused = asked("SELECT 1", "--output", tmp_path / name, *arguments)
+        assert (refused.status, says in refused.err) == (2, True)
 
 
 def test_a_table_shows_control_characters_instead_of_obeying_them(asked: Cli) -> None:

@@ -401,6 +401,7 @@ def small(where: Path) -> PairStore:
     return store
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_step_leaves_whole_versions_and_is_made_good(tmp_path: Path) -> None:
     origin = small(tmp_path / "origin")
     old = states(origin)

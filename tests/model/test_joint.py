@@ -97,6 +97,7 @@ def test_a_joint_score_is_the_mean_of_both_models_scores(tmp_path: Path, recipe:
         assert prediction.score == max(score for _, score in prediction.ranking)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     gone=st.dictionaries(st.sampled_from(sorted(SIZES)), st.sets(st.integers(0, 39), max_size=25)),

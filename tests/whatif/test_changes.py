@@ -61,6 +61,7 @@ def same(imagined: list[Prediction], real: list[Prediction]) -> None:
         assert one.attributions(5) == other.attributions(5)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -124,6 +125,7 @@ SEVERAL = {
 }
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -39,6 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PairStore:
     return store
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

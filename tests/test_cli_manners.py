@@ -1,0 +1,143 @@
+"""The command among other programs: names of any bytes, closed and full outputs, no one to ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+
+pytestmark = pytest.mark.slow  # a process for each command
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def shell(cli: Cli, pairs_file: Path, tmp_path: Path) -> Run:
+    """Run the command as a process in a folder with a database `t.lancedb` of 200 pairs."""
+    cli("--db", "t.lancedb", "ingest", pairs_file)
+    program = shutil.which("asif-lance", path=str(Path(sys.executable).parent))
+    command = [program] if program else [sys.executable, "-c", _MAIN]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+
+    def run(
+        *arguments: object, closed: str = "", **how: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        asked = [*command, "--db", "t.lancedb", *map(os.fsencode, map(_text, arguments))]
+        if closed:
+            asked = ["sh", "-c", f'exec "$@" {closed}', "sh", *asked]
+        how = {"stdin": subprocess.DEVNULL, "capture_output": True} | how
+        return subprocess.run(asked, cwd=tmp_path, env=environment, check=False, **how)  # type: ignore[call-overload, no-any-return]
+
+    return run
+
+
+_MAIN = "from asif_lance.cli import main; main(prog_name='asif-lance')"
+
+
+def _text(argument: object) -> str | bytes:
+    return argument if isinstance(argument, bytes) else str(argument)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", b"SELECT 'caf\xe9'"),
+        ("delete", b"caf\xe9"),
+        ("delete", "--where", b"source = 'caf\xe9'"),
+        ("tag", b"caf\xe9"),
+    ],
+)
+def test_text_that_is_not_utf_8_is_wrong_usage_and_told(
+    shell: Run, arguments: tuple[object, ...]
+) -> None:
+    done = shell(*arguments)
+    assert done.returncode == 2
+    assert b"caf\\xe9" in done.stderr
+    assert done.stderr.endswith(b"holds bytes that are not UTF-8\n")
+
+
+def test_a_name_that_is_not_utf_8_is_shown_with_escapes(shell: Run) -> None:
+    done = shell("ingest", b"caf\xe9")
+    assert done.returncode == 1
+    assert done.stderr == b"asif-lance: there is no source at caf\\xe9\n"
+
+
+def test_a_mistyped_option_cannot_drive_the_terminal(shell: Run) -> None:
+    done = shell("info", "--\x1b[31mred")
+    assert done.returncode == 2
+    assert b"\x1b" not in done.stderr
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly(shell: Run, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = shell("audit", "FROM pairs", "--format", "json", stdout=writing, capture_output=False)
+    os.close(writing)
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [("versions",), ("info", "--format", "json"), ("--help",)])
+def test_a_full_output_is_one_line(shell: Run, arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = shell(*arguments, stdout=full, stderr=subprocess.PIPE, capture_output=False)
+    assert done.returncode == 1
+    assert done.stderr == b"asif-lance: cannot write the result: No space left on device\n"
+
+
+def test_a_closed_output_is_one_line(shell: Run) -> None:
+    done = shell("versions", closed=">&-")
+    assert done.returncode == 1
+    assert done.stderr == b"asif-lance: standard output is closed, the result would be lost\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ""])
+def test_with_nobody_to_ask_nothing_is_done_and_yes_is_named(shell: Run, closed: str) -> None:
+    done = shell("forget", "p1", closed=closed)
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"not confirmed, nothing was done: give --yes\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ingest", "pairs.parquet", "--rejects", "none/r.csv"),
+        ("audit", "FROM pairs", "--output", "none/a.csv"),
+    ],
+)
+def test_an_output_into_no_folder_is_told_before_the_work(
+    shell: Run, arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = shell(*arguments)
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        f"asif-lance: cannot write {arguments[-1]}: there is no folder {tmp_path / 'none'}\n"
+    )
+
+
+def test_a_link_into_no_folder_is_told_before_the_work(shell: Run, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to(tmp_path / "none" / "r.csv")
+    done = shell("audit", "FROM pairs", "--output", "link.csv")
+    assert (done.returncode, b"there is no folder" in done.stderr) == (1, True)
+
+
+def test_info_for_programs_has_numbers_with_their_units_in_the_key(shell: Run) -> None:
+    told = json.loads(shell("info", "--format", "json").stdout)
+    assert (told["pairs"], told["versions"], told["newest"]) == (200, 1, "v1")
+    assert told["image_encoder"] == {"name": "vectors", "revision": "", "dimension": 16}
+    assert isinstance(told["bytes"], int)
+    assert isinstance(told["reclaimable_bytes"], int)
+
+
+def test_all_moments_for_programs_are_written_alike(shell: Run) -> None:
+    made = json.loads(shell("versions", "--format", "json").stdout)["created_at"]
+    sql = "SELECT created_at FROM versions"
+    assert json.loads(shell("audit", sql, "--format", "json").stdout)["created_at"] == made
+    assert made.endswith("Z")
