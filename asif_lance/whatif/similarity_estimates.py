@@ -67,7 +67,8 @@ class Compare:
         anchors = self._anchors.take(positions).float()
         values = torch.mm(queries, anchors.T).cpu().numpy()
         # Turned queries are off by three roundings, and so are the sum, offset and scale.
-        error = np.full(len(values), ANCHOR_NORM * (float32_error(queries.shape[1]) + 4 * _UNIT))
+        rounded = float32_error(queries.shape[1], queries.device) + 4 * _UNIT
+        error = np.full(len(values), ANCHOR_NORM * rounded)
         error += 4 * _UNIT * (ANCHOR_NORM + np.abs(offset))
         if self._centre is not None:
             scale = self._centre.scale
