@@ -1,4 +1,4 @@
-"""What was predicted, and SQL over everything: runs, their records, a guarded DuckDB.
+"""Recorded predictions, and SQL over the whole database through a guarded DuckDB.
 
 Promises: SQL from anyone reads this database and nothing else; a run is listed once all of it is
 there. `audit.recorder` and `audit.replay` write and read predictions and are imported by name,

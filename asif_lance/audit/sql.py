@@ -3,8 +3,8 @@
     with Audit(store) as audit:
         audit.query("SELECT license, count(*) FROM pairs GROUP BY license").fetchall()
 
-Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, `rejects`,
-`runs`, `predictions`, `attributions` (see `runs`) and `receipts`.
+Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, and those that
+the registry of tables shows to SQL: `rejects`, `runs`, `predictions`, `attributions`, `receipts`.
 The SQL may come from anyone: one SELECT is all that runs, and no file, network, extension or
 setting can be reached from it.
 """
@@ -19,16 +19,15 @@ from typing import Any
 import duckdb
 import lance
 import pyarrow as pa
+from pyarrow.dataset import Dataset
 
 from asif_lance.audit.sql_guard import SqlGuard
-from asif_lance.database import open_table, storage_errors
+from asif_lance.database import TABLES, open_table, storage_errors
 from asif_lance.errors import AuditError
 from asif_lance.store import PairStore
 
 #: DuckDB cannot read Arrow's half floats, and nobody reads 384 numbers in a table.
 HIDDEN = ("image_vector", "text_vector", "thumbnail")
-
-_RECORDED = ("runs", "predictions", "attributions", "receipts")
 
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
@@ -40,8 +39,8 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
 RESULT_BYTES = 2**30
-_BATCH = 100_000  # rows fetched at a time
-_SCANNED = 2**16  # rows that Lance hands over at a time; fewer cost a tenth more
+_ROWS_FETCHED = 100_000  # from DuckDB at a time
+_ROWS_SCANNED = 2**16  # by Lance at a time; fewer cost a tenth more
 
 
 class Audit:
@@ -69,9 +68,8 @@ class Audit:
         self._versions: set[str] = set()
         tables = {
             "pairs": ReadableDataset(store.dataset(version)),
-            "versions": _versions_table(store),
-            "rejects": store.rejects(),
-            **{name: _whole(store, name) for name in _RECORDED},
+            "versions": _make_versions_table(store),
+            **{table.name: _open_readable(store, table.name) for table in TABLES if table.in_sql},
             **(extra or {}),
         }
         for name, table in tables.items():
@@ -80,7 +78,7 @@ class Audit:
             "CREATE MACRO pairs_at(version) AS TABLE "
             "SELECT * FROM query_table('pairs of ' || version)"
         )
-        self._sandbox = SqlGuard(self._sql, tables)
+        self._guard = SqlGuard(self._sql, tables)
         self._sql.execute("SET enable_external_access = false")
         self._sql.execute("SET lock_configuration = true")
 
@@ -92,19 +90,19 @@ class Audit:
                 answers with more than `RESULT_BYTES`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
-        for version in self._sandbox.check(sql) - self._versions:
+        for version in self._guard.check(sql) - self._versions:
             self._sql.register(f"pairs of {version}", ReadableDataset(self._store.dataset(version)))
             self._versions.add(version)
         watchdog = threading.Timer(self._seconds, self._sql.interrupt)
         watchdog.start()
         try:
-            return _gathered(self._sql.sql(sql).to_arrow_reader(_BATCH))
+            return _gather(self._sql.sql(sql).to_arrow_reader(_ROWS_FETCHED))
         except (duckdb.Error, OSError, pa.ArrowException) as error:  # a stream fails with OSError
-            raise AuditError(self._told(error)) from None
+            raise AuditError(self._explain(error)) from None
         finally:
             watchdog.cancel()
 
-    def _told(self, error: Exception) -> str:
+    def _explain(self, error: Exception) -> str:
         if "INTERRUPT" in str(error):
             return f"the query was stopped after {self._seconds:g} seconds"
         return _one_line(error)
@@ -127,11 +125,13 @@ class Audit:
         self.close()
 
 
-class ReadableDataset(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
-    """A Lance dataset without the columns that DuckDB cannot read; scans stay Lance's own."""
+class ReadableDataset(Dataset):  # type: ignore[misc]  # pyarrow is untyped
+    """A Lance dataset without the columns that DuckDB cannot read; scans stay Lance's own.
+
+    DuckDB pushes projections and filters into whatever is a pyarrow dataset.
+    """
 
     def __init__(self, dataset: lance.LanceDataset) -> None:
-        self.__dict__.update(dataset.__dict__)
         self._whole = dataset
 
     @property
@@ -141,16 +141,16 @@ class ReadableDataset(lance.LanceDataset):  # type: ignore[misc]  # lance is unt
 
     def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
         """A scan with DuckDB's projection and filter pushed into it."""
-        kwargs.setdefault("batch_size", _SCANNED)
+        kwargs.setdefault("batch_size", _ROWS_SCANNED)
         return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
 
 
-def _whole(store: PairStore, table: str) -> ReadableDataset:
+def _open_readable(store: PairStore, table: str) -> ReadableDataset:
     with storage_errors(store.uri):
         return ReadableDataset(open_table(store.uri, table))
 
 
-def _gathered(reader: pa.RecordBatchReader) -> pa.Table:
+def _gather(reader: pa.RecordBatchReader) -> pa.Table:
     batches, size = [], 0
     for batch in reader:
         size += batch.nbytes
@@ -162,7 +162,7 @@ def _gathered(reader: pa.RecordBatchReader) -> pa.Table:
     return pa.Table.from_batches(batches, schema=reader.schema)
 
 
-def _versions_table(store: PairStore) -> pa.Table:
+def _make_versions_table(store: PairStore) -> pa.Table:
     names = ("name", "command", "message", "created_at", "pairs", "added", "removed")
     versions = store.versions()
     columns = {name: [getattr(v, name) for v in versions] for name in names}

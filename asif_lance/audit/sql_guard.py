@@ -1,10 +1,10 @@
-"""What SQL from anyone may say: one SELECT over our tables, with functions that only compute.
+"""Allows SQL from anyone only one SELECT over our tables, with functions that only compute.
 
 DuckDB's own switches close files, network, extensions and settings. They leave open what lies
 inside the process: table functions that take memory addresses, that log, profile or run SQL hidden
 in a string, and views of settings, which name folders of the machine. So the statement is parsed
 (by DuckDB, as JSON) and every table, table function and statement in it must be one that is known
-to be harmless; of scalar functions, the few that act or tell are refused.
+to be harmless; of scalar functions, the few that act or reveal settings are refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Node = dict[str, Any]
 
 
 class SqlGuard:
-    """The law for one connection.
+    """Checks the SQL of one connection.
 
     Args:
         connection: parses the SQL.
@@ -52,13 +52,13 @@ class SqlGuard:
             AuditError: it is wrong, is no single SELECT, or uses what may not be used.
         """
         statement = self._parse(sql)
-        nodes = list(_nodes(statement))
+        nodes = list(_walk(statement))
         ctes = {
             str(e["key"]).lower() for n in nodes for e in (n.get("cte_map") or {}).get("map", [])
         }
         for node in nodes:
             self._check_node(node, ctes)
-        return {_version(n["function"]) for n in nodes if _calls(n, "pairs_at")}
+        return {_read_version(n["function"]) for n in nodes if _calls(n, "pairs_at")}
 
     def _parse(self, sql: str) -> Node:
         # All rows are fetched: a result left open blocks the connection.
@@ -99,7 +99,7 @@ class SqlGuard:
             raise AuditError("only SHOW TABLES and DESCRIBE can be used here")
 
 
-def _nodes(value: Any) -> Iterator[Node]:
+def _walk(value: Any) -> Iterator[Node]:
     """Every object in the parsed statement."""
     stack = [value]
     while stack:
@@ -119,7 +119,7 @@ def _function_name(function: Node) -> str:
     return str(function.get("function_name", "")).lower()
 
 
-def _version(function: Node) -> str:
+def _read_version(function: Node) -> str:
     arguments = [a.get("expression", {}) for a in function.get("arguments", [])]
     if len(arguments) != 1 or arguments[0].get("class") != "CONSTANT":
         raise AuditError("pairs_at takes one version by name, as in pairs_at('v3')")

@@ -1,4 +1,4 @@
-"""SQL predicates that users write, kept to what they are: one yes-or-no expression over pairs."""
+"""SQL predicates that users write, restricted to one yes-or-no expression over pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def enclose(where: str) -> str:
     """The predicate in brackets, so that Lance reads all of it or refuses it.
 
     Without them Lance takes `source = 'x' LIMIT 1` and `source = 'x'; anything` and ignores the
-    rest: a `forget` would then do other than its words say.
+    rest: a `forget` would then forget other pairs than it was asked to.
 
     Raises:
         PredicateError: too long, or brackets that would end ours.
@@ -49,7 +49,7 @@ def predicate_errors(where: str) -> Iterator[None]:
         text = one_line(error)
         if not re.search("Invalid user input|Query Execution error", text):
             raise
-        raise PredicateError(where, _reason(text)) from error
+        raise PredicateError(where, _shorten_reason(text)) from error
 
 
 def matching_ids(dataset: lance.LanceDataset, where: str) -> list[str]:
@@ -63,7 +63,7 @@ def matching_ids(dataset: lance.LanceDataset, where: str) -> list[str]:
     return sorted(ids.to_pylist())
 
 
-def _reason(text: str) -> str:
+def _shorten_reason(text: str) -> str:
     """Lance's message without the layers around it and the inner columns that it lists."""
     syntax = re.search(r"sql parser error: (.*)\)$", text)
     if syntax:

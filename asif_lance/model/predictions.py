@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
 
 from asif_lance.anchors import Anchors
 from asif_lance.errors import InputError
@@ -75,15 +79,30 @@ class Evidence:
         Raises:
             InputError: the label is not in the label set.
         """
+        return self.contributions_of([label], n)[0]
+
+    def contributions_of(self, labels: Sequence[str], n: int | None = None) -> list[Contributions]:
+        """The same of several labels; pairs that they have in common are read once.
+
+        Raises:
+            InputError: a label is not in the label set.
+        """
+        rows = [self._best_prompt(label) for label in labels]
+        compiled = (single_vector(self.labels.relative, row) for row in rows)
+        found = [attributions(self.relative, text) for text in compiled]
+        positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
+        alike, centred = self.anchors.similarities, self.labels.recipe.centred
+        queries = np.stack([self.labels.query(row) for row in rows])
+        texts = alike("text", positions, queries, centred=centred)
+        images = alike("image", positions, self.vector[None].repeat(len(rows), 0), centred=centred)
+        names = iter(self.anchors.ids(np.concatenate(positions)))
+        ids = [list(islice(names, len(p))) for p in positions]
+        return list(map(Contributions, positions, ids, images, texts, shares))
+
+    def _best_prompt(self, label: str) -> int:
         if label not in self.labels.names:
             raise InputError(f"label {label!r} is not in the label set")
-        row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
-        positions, added = attributions(self.relative, single_vector(self.labels.relative, row))
-        positions, added = positions[:n], added[:n]
-        compare, centred = self.anchors.similarities, self.labels.recipe.centred
-        images = compare("image", positions, self.vector, centred=centred)
-        texts = compare("text", positions, self.labels.query(row), centred=centred)
-        return Contributions(positions, self.anchors.ids(positions), images, texts, added)
+        return best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
 
 
 class RankedLabels:

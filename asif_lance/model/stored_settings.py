@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from asif_lance.database import TUNED_SCHEMA, open_table, retried, upsert
+from asif_lance.database import read_table, schemas, upsert_rows
 from asif_lance.relative import Recipe, make_recipe
 from asif_lance.store import PairStore
 
@@ -62,8 +62,8 @@ def store_setting(store: PairStore, chosen: StoredSetting) -> None:
         "created_at": datetime.now(UTC),
     }
     with store.writing("tune"):
-        rows = pa.Table.from_pylist([row], schema=TUNED_SCHEMA)
-        upsert(open_table(store.uri, "tuned"), rows, "version")
+        rows = pa.Table.from_pylist([row], schema=schemas.TUNED)
+        upsert_rows(store.uri, "tuned", rows, "version")
 
 
 def load_setting(store: PairStore, version: str) -> StoredSetting | None:
@@ -72,8 +72,7 @@ def load_setting(store: PairStore, version: str) -> StoredSetting | None:
     Raises:
         InputError: a recipe that this release does not know.
     """
-    rows = retried(lambda: open_table(store.uri, "tuned").to_table().to_pylist())
-    for row in rows:
+    for row in read_table(store.uri, "tuned").to_pylist():
         if row["version"] == version:
             recipe = make_recipe(row["recipe"], k=tuple(row["k"]), p=tuple(row["p"]))
             chosen = recipe, row["ensemble"], row["templates"] or ""

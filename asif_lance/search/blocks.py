@@ -75,16 +75,17 @@ class Blocks:
 
     def take(self, indices: Int64Array) -> torch.Tensor:
         """Gather single anchors, in any order: (m, d)."""
-        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
         owner = self.owners(indices)
         order = np.argsort(owner, kind="stable")
         cuts = np.flatnonzero(np.diff(owner[order])) + 1
+        parts = [self.blocks[0].new_empty((0, self.blocks[0].shape[1]))]
         for here in np.split(order, cuts) if len(order) else []:
             i = owner[here[0]]
             local = self._on_device(indices[here] - self.starts[i])
-            taken[self._on_device(here)] = self.blocks[i].index_select(0, local)
+            parts.append(self.blocks[i].index_select(0, local))
             self._release(int(i))
-        return taken
+        # Assigning to `taken[order]` starts all threads for a few rows: milliseconds if all work.
+        return torch.cat(parts).index_select(0, self._on_device(np.argsort(order)))
 
     def addresses(self, indices: Int64Array) -> Int64Array:
         """Where single anchors lie in memory: (m,).

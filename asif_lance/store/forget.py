@@ -1,4 +1,4 @@
-"""Forgetting in an open database: find the pairs, say what goes, forget them, check a receipt."""
+"""Forgetting in an open database: find the pairs, plan, forget them, check a receipt."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_while_another_writes_nothing_is_kept_and_nobody_waits(store: PairStore)
 
 
 def test_the_newest_label_sets_stay(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "_MOST", 3)
+    monkeypatch.setattr(cache_files, "_FILES_KEPT", 3)
     anchors = Anchors(store.dataset("latest"))
     for i in range(len(PROMPTS)):
         find_prompt_neighbors(anchors, PROMPTS[i : i + 1], K, cached_from=0)
