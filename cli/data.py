@@ -116,7 +116,9 @@ def delete(
     """
     need_ids_or_where(ids, where)
     store = open_store(context)
-    chosen = list(ids) if where is None else store.matching(where)
+    from asif_lance.audit import matching_ids
+
+    chosen = list(ids) if where is None else matching_ids(store, where, None)
     deleted = store.delete(chosen)
     version = store.publish(command="delete", message=message)
     name = version.name if version else store.version().name

@@ -5,6 +5,7 @@ there. `audit.recorder` and `audit.replay` write and read predictions and are im
 because they need torch and the rest does not.
 """
 
+from asif_lance.audit.predicates import matching_ids, matching_ids_anywhere
 from asif_lance.audit.reports import REPORTS, Report, report
 from asif_lance.audit.runs import (
     RetentionRule,
@@ -19,7 +20,7 @@ from asif_lance.audit.sql import Audit
 
 # fmt: off
 __all__ = [
-    "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs", "prune_runs",
-    "report", "retention_rule", "set_retention",
+    "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs", "matching_ids",
+    "matching_ids_anywhere", "prune_runs", "report", "retention_rule", "set_retention",
 ]
 # fmt: on

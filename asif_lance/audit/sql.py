@@ -48,7 +48,8 @@ class Audit:
 
     Args:
         store: the database.
-        version: the model version that `pairs` shows.
+        version: the model version that `pairs` shows; None for head, which may hold pairs that no
+            version has yet.
         extra: further Arrow tables or datasets by name.
         seconds: a query that runs longer is stopped.
         memory: DuckDB's own limit; nothing spills to disk.
@@ -57,7 +58,7 @@ class Audit:
     def __init__(
         self,
         store: PairStore,
-        version: str = "latest",
+        version: str | None = "latest",
         *,
         extra: Mapping[str, Any] | None = None,
         seconds: float = 300.0,
@@ -67,7 +68,7 @@ class Audit:
         self._sql = duckdb.connect(":memory:", config=_SANDBOX | {"memory_limit": memory})
         self._versions: set[str] = set()
         tables = {
-            "pairs": ReadableDataset(store.dataset(version)),
+            "pairs": _open_pairs(store, version),
             "versions": _make_versions_table(store),
             **{table.name: _open_readable(store, table.name) for table in TABLES if table.in_sql},
             **(extra or {}),
@@ -81,6 +82,16 @@ class Audit:
         self._guard = SqlGuard(self._sql, tables)
         self._sql.execute("SET enable_external_access = false")
         self._sql.execute("SET lock_configuration = true")
+
+    def matching_ids(self, where: str) -> list[str]:
+        """Ids of the rows of `pairs` that a predicate holds for, sorted.
+
+        Raises:
+            AuditError: it is not one yes-or-no expression, or as for `query`.
+        """
+        self._guard.check_predicate(where)
+        found = self.query(f"SELECT pair_id FROM pairs WHERE (\n{where}\n)")  # noqa: S608 - guarded
+        return sorted(found["pair_id"].to_pylist())
 
     def query(self, sql: str) -> pa.Table:
         """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES).
@@ -143,6 +154,14 @@ class ReadableDataset(Dataset):  # type: ignore[misc]  # pyarrow is untyped
         """A scan with DuckDB's projection and filter pushed into it."""
         kwargs.setdefault("batch_size", _ROWS_SCANNED)
         return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
+
+
+def _open_pairs(store: PairStore, version: str | None) -> ReadableDataset:
+    return (
+        _open_readable(store, "pairs")
+        if version is None
+        else ReadableDataset(store.dataset(version))
+    )
 
 
 def _open_readable(store: PairStore, table: str) -> ReadableDataset:

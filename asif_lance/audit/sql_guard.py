@@ -60,6 +60,29 @@ class SqlGuard:
             self._check_node(node, ctes)
         return {_read_version(n["function"]) for n in nodes if _calls(n, "pairs_at")}
 
+    def check_predicate(self, where: str) -> None:
+        """Pass what is one expression, so that no other clause can hide in it.
+
+        `source = 'x' LIMIT 1` would delete other pairs than its words say.
+
+        Raises:
+            AuditError: it is something else.
+        """
+        self._parse(f"SELECT pair_id FROM pairs WHERE {where}")  # noqa: S608 - only parsed
+        # Whatever ends the brackets early leaves a CASE without its end, or another shape.
+        node = self._parse(
+            f"SELECT pair_id FROM pairs WHERE CASE WHEN (\n{where}\n) THEN true ELSE false END"  # noqa: S608 - only parsed
+        )["node"]
+        condition = node.get("where_clause") or {}
+        others = ("modifiers", "group_expressions", "having", "sample", "qualify")
+        if (
+            node["type"] != "SELECT_NODE"
+            or condition.get("type") != "CASE_EXPR"
+            or len(condition["case_checks"]) != 1
+            or any(node.get(name) for name in others)
+        ):
+            raise AuditError("only one yes-or-no expression over the pairs can stand here")
+
     def _parse(self, sql: str) -> Node:
         # All rows are fetched: a result left open blocks the connection.
         ((text,),) = self._connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()

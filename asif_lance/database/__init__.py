@@ -20,7 +20,6 @@ from asif_lance.database.index_definitions import describe_indices, rebuild_indi
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
-from asif_lance.database.predicates import enclose, matching_ids, predicate_errors
 from asif_lance.database.registry import CACHES, TABLES, eraser_names
 from asif_lance.database.tables import (
     Result,
@@ -40,13 +39,12 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "Diff",
-    "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
+    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "Changes",
+    "Diff", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
     "check_migrated", "check_pin", "clean_up", "describe_indices", "diff_states", "drop_caches",
-    "enclose", "eraser_names", "files_exist", "find_changes", "find_table", "finish_deletes",
-    "load_cache", "local_path", "matching_ids", "one_line", "open_table", "predicate_errors",
-    "purge_rows", "read_pins", "read_table", "rebuild_indices", "resolve_uri", "retry_read",
-    "rows_by_id", "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows",
-    "version_record",
+    "eraser_names", "files_exist", "find_changes", "find_table", "finish_deletes", "load_cache",
+    "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
+    "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
+    "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
 # fmt: on

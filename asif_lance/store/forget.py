@@ -8,18 +8,6 @@ from asif_lance.forgetting import ForgetPlan, Receipt, VerifyReport, execution, 
 from asif_lance.store.pair_store import PairStore
 
 
-def matching(store: PairStore, where: str) -> list[str]:
-    """Ids of the pairs that a predicate holds for in any version or at head, sorted.
-
-    Raises:
-        PredicateError: it is not a predicate over the pairs table.
-    """
-    found = set(store.matching(where))
-    for version in store.versions():
-        found.update(store.matching(where, version=version.name))
-    return sorted(found)
-
-
 def plan(store: PairStore, pair_ids: Iterable[str]) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
 

@@ -28,14 +28,11 @@ from asif_lance.database import (
     check_migrated,
     check_pin,
     diff_states,
-    enclose,
     find_changes,
     find_table,
     local_path,
-    matching_ids,
     open_table,
     pair_rows,
-    predicate_errors,
     read_pins,
     read_table,
     resolve_uri,
@@ -156,16 +153,6 @@ class PairStore:
         with self.writing("delete"):
             return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
 
-    def matching(self, where: str, *, version: str | None = None) -> list[str]:
-        """Ids of the pairs at head, or in a version, that an SQL predicate holds for, sorted.
-
-        Raises:
-            PredicateError: it is not a predicate over the pairs table.
-        """
-        state = self._head() if version is None else self.dataset(version)
-        with storage_errors(self.uri):
-            return matching_ids(state, where)
-
     # Model versions
 
     def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
@@ -245,23 +232,14 @@ class PairStore:
         """
         return self._read_version(version, lambda dataset: dataset)
 
-    def read(
-        self, version: str = LATEST, columns: Sequence[str] | None = None, where: str | None = None
-    ) -> pa.Table:
+    def read(self, version: str = LATEST, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a version, read again when they were rewritten under the reader's hands.
 
         Raises:
             VersionNotFoundError: there is no such version.
-            PredicateError: `where` is not a predicate.
         """
         names = None if columns is None else list(columns)
-        if where is None:
-            return self._read_version(version, lambda state: state.to_table(columns=names))
-        condition = enclose(where)
-        with predicate_errors(where):
-            return self._read_version(
-                version, lambda state: state.to_table(columns=names, filter=condition)
-            )
+        return self._read_version(version, lambda state: state.to_table(columns=names))
 
     # Rejects
 

@@ -216,7 +216,7 @@ def test_forgetting_takes_attributions_of_the_pair_and_predictions_of_its_pictur
     before = sql("SELECT DISTINCT pair_id FROM attributions")  # type: ignore[operator]
     used = sorted(str(row["pair_id"]) for row in before)
     gone = [used[0], "p7"]
-    rows = model.store.read(where=f"pair_id IN ('{gone[0]}', 'p7')")
+    rows = model.store.read().filter(pc.field("pair_id").isin([gone[0], "p7"]))
     assert set(plan(model.store, gone).pairs) == set(gone)
 
     receipt = forget(model.store, gone, reason="asked to")

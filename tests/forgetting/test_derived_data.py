@@ -9,6 +9,7 @@ from typing import Any
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
@@ -73,7 +74,7 @@ def plant(store: PairStore, stored: Stored, pair: dict[str, Any]) -> None:
 def test_content_of_a_pair_is_found_where_it_can_lie_and_forgotten(
     store: PairStore, stored: Stored
 ) -> None:
-    rows = store.read(where=f"pair_id = '{GONE}'")
+    rows = store.read().filter(pc.field("pair_id") == GONE)
     content = Content(b"some salt", rows)
     plant(store, stored, rows.to_pylist()[0])
     place = stored.name if stored in CACHES else f"{stored.name}.lance"
