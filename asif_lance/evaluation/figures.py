@@ -163,7 +163,7 @@ def _heat(
 
 
 def scaling_figure(points: Sequence[Point], chance: float, subject: str) -> Figure:
-    """Figures 5 and 8: top-1 against the number of pairs, a line per k and p, mean and deviation."""
+    """Figures 5 and 8: top-1 by number of pairs, a line per k and p, mean and deviation."""
     figure, axes = _accuracy_axes(f"Accuracy by number of pairs\n{plain(subject, 70)}")
     for k, p in dict.fromkeys((point.k, point.p) for point in points):
         curve = [point for point in points if (point.k, point.p) == (k, p)]
