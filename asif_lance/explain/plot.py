@@ -25,7 +25,7 @@ COLOURS = ("#c2410c", "#1d4ed8")
 NAME = 24
 
 _SMALLEST, _LARGEST = 4, 700  # points² of the marks
-_LINK = re.compile(r'<a xlink:href="#(pair-\d+-\d+)">')
+_LINK = re.compile(r'<a xlink:href="#(pair-\d+-\d+)"[^>]*>')  # matplotlib's open a new window
 _NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 
@@ -72,9 +72,8 @@ def plot_svg(labels: Sequence[ShownLabel]) -> str:
         for label in labels
         for pair in (*label.pairs, *label.others)
     }
-    return _LINK.sub(
-        lambda link: f"{link[0]}<title>{escape(titles[link[1]])}</title>", start + rest
-    )
+    link = '<a xlink:href="#{}"><title>{}</title>'
+    return _LINK.sub(lambda old: link.format(old[1], escape(titles[old[1]])), start + rest)
 
 
 def cut(text: str, room: int) -> str:

@@ -105,11 +105,13 @@ def test_the_page_shows_both_labels_their_pairs_and_every_number(
             assert f"adds {pair.contribution:.4f}; similarity of the images {similar}" in page.words
     marks = sum(len(prediction.attributions(200, label)) for label, _ in prediction.ranking[:2])
     assert page.tags.count("a") == marks
+    assert page.tags.count("title") == marks + 1  # the page's own, too
+    assert "target" not in dict(page.attributes)
     targets = [value[1:] for name, value in page.attributes if name == "xlink:href"]
     entries = [value for name, value in page.attributes if name == "id"]
     assert sum(target in entries for target in targets if target.startswith("pair-")) == marks
-    for caption in HOSTILE[:5]:  # in the lists, and as titles of the marks
-        assert page.text.count(caption) >= 2
+    for caption in HOSTILE[:5]:  # for both labels, in the lists and as titles of the marks
+        assert page.text.count(caption) == 4
 
 
 def test_the_contributions_that_are_listed_add_up_as_they_are_written(
