@@ -116,9 +116,9 @@ def delete(
     """
     need_ids_or_where(ids, where)
     store = open_store(context)
-    from asif_lance.audit import matching_ids
+    from asif_lance.audit import HEAD, matching_ids
 
-    chosen = list(ids) if where is None else matching_ids(store, where, None)
+    chosen = list(ids) if where is None else matching_ids(store, where, HEAD)
     deleted = store.delete(chosen)
     version = store.publish(command="delete", message=message)
     name = version.name if version else store.version().name

@@ -16,11 +16,12 @@ from asif_lance.audit.runs import (
     retention_rule,
     set_retention,
 )
-from asif_lance.audit.sql import Audit
+from asif_lance.audit.sql import HEAD, Audit
 
 # fmt: off
 __all__ = [
-    "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs", "matching_ids",
-    "matching_ids_anywhere", "prune_runs", "report", "retention_rule", "set_retention",
+    "HEAD", "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs",
+    "matching_ids", "matching_ids_anywhere", "prune_runs", "report", "retention_rule",
+    "set_retention",
 ]
 # fmt: on

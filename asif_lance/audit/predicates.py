@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from asif_lance.audit.sql import Audit
+from collections.abc import Sequence
+
+from asif_lance.audit.sql import HEAD, Audit
 from asif_lance.errors import AuditError, PredicateError
 from asif_lance.store import PairStore
 
 
-def matching_ids(store: PairStore, where: str, version: str | None = "latest") -> list[str]:
-    """Ids of the pairs of a version that a predicate holds for, sorted.
+def matching_ids(
+    store: PairStore, where: str, versions: str | Sequence[str] = "latest"
+) -> list[str]:
+    """Ids of the pairs of some versions that a predicate holds for, sorted.
 
     Args:
         store: the database.
         where: what stands after `WHERE` in `SELECT pair_id FROM pairs WHERE …`.
-        version: the model version; None for head, with pairs that no version has yet.
+        versions: model versions, or `HEAD` for the pairs that no version may have yet.
 
     Raises:
         PredicateError: it is not one yes-or-no expression over the pairs.
         VersionNotFoundError: there is no such version.
     """
-    with Audit(store, version) as audit:
+    asked = (versions,) if isinstance(versions, str) else versions
+    with Audit(store, HEAD) as audit:
         try:
-            return audit.matching_ids(where)
+            return audit.matching_ids(where, asked)
         except AuditError as error:
             raise PredicateError(where, " ".join(str(error).split())) from None
 
@@ -32,7 +37,4 @@ def matching_ids_anywhere(store: PairStore, where: str) -> list[str]:
     Raises:
         PredicateError: it is not one yes-or-no expression over the pairs.
     """
-    found = set(matching_ids(store, where, None))
-    for version in store.versions():
-        found.update(matching_ids(store, where, version.name))
-    return sorted(found)
+    return matching_ids(store, where, [HEAD, *(version.name for version in store.versions())])

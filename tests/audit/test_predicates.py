@@ -8,7 +8,7 @@ import pytest
 from conftest import Cli
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.audit import Audit, matching_ids, matching_ids_anywhere
+from asif_lance.audit import HEAD, Audit, matching_ids, matching_ids_anywhere
 from asif_lance.errors import PredicateError, VersionNotFoundError
 from asif_lance.store import PairStore
 
@@ -52,7 +52,7 @@ def test_a_predicate_means_what_it_means_in_an_audit(filled: PairStore, where: s
 
 def test_head_and_all_versions_are_asked_on_request(filled: PairStore) -> None:
     assert matching_ids(filled, "true") == names(5, 15)
-    assert matching_ids(filled, "true", None) == names(5, 20)
+    assert matching_ids(filled, "true", HEAD) == names(5, 20)
     assert matching_ids_anywhere(filled, "true") == names(0, 20)
 
 
