@@ -18,13 +18,15 @@
     │   └── EncoderMismatchError       the database was filled by other encoders
     ├── SourceError                    a source that cannot be read at all
     ├── ImageError                     one picture that cannot be used
+    ├── PairConflictError              pairs that are there already with other content
     └── InputError                     a wrong argument
         ├── DimensionError             vectors of the wrong size
         ├── InvalidVectorError         NaN, infinite or zero vectors
         └── EmptyModelError            a model version without pairs
 
 Errors carry their data as attributes; the message is one line that says what to do. The command
-line turns each into that one line and exit status 1.
+line turns each into that one line and exit status 1. IngestInterruptedError stands apart: it is
+the KeyboardInterrupt that came, and says what is kept.
 """
 
 from __future__ import annotations
@@ -167,6 +169,26 @@ class ImageError(AsifError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class PairConflictError(AsifError):
+    """Items whose pairs are in the database with other content, where that is not allowed."""
+
+    def __init__(self, count: int, first: tuple[str, ...]) -> None:
+        self.count, self.first = count, first
+        more = ", …" if count > len(first) else ""
+        super().__init__(
+            f"{count:,} pairs are in the database with other content ({', '.join(first)}{more}): "
+            "nothing was written; --on-conflict update replaces them, skip leaves them"
+        )
+
+
+class IngestInterruptedError(KeyboardInterrupt):
+    """An ingest was stopped by a signal; `kept` of its pairs are in the table."""
+
+    def __init__(self, kept: int) -> None:
+        self.kept = kept
+        super().__init__(f"kept {kept:,} pairs so far")
 
 
 class InputError(AsifError):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -18,11 +22,15 @@ from .options import (
     open_store,
     pairs_arguments,
 )
-from .output import note, print_json, print_table
+from .output import confirm, note, print_json, print_table
 from .progress import progress
 
 if TYPE_CHECKING:
     from asif_lance.ingest import IngestReport
+    from asif_lance.records import ModelVersion
+
+# As shells do: 128 and the number of SIGINT.
+_INTERRUPTED = 130
 
 #: Rejected items listed on the terminal; the rejects table and file have them all.
 SHOWN_REJECTS = 10
@@ -48,6 +56,13 @@ SHOWN_REJECTS = 10
     type=OutputFile(".csv"),
     help="Also write refused items to this CSV file.",
 )
+@click.option(
+    "--on-conflict",
+    type=click.Choice(["skip", "update", "fail"]),
+    default="skip",
+    show_default=True,
+    help="Pairs that are there with other content: leave them, replace them, or add nothing.",
+)
 @message_option
 @device_option
 @format_option
@@ -61,6 +76,7 @@ def ingest(
     license: str | None,
     source_name: str | None,
     rejects: Path | None,
+    on_conflict: str,
     message: str,
     device: str,
     output: str,
@@ -69,15 +85,16 @@ def ingest(
 
     A SOURCE is a folder of pictures with captions in .txt files beside them, a CSV, TSV, JSONL or
     Parquet file with image and caption columns, or one with image_vector and text_vector columns,
-    which needs no encoder. Ingesting a source again adds only what is new in it. Items that cannot
-    be pairs are refused with a reason, and the rest goes in; the exit status is 1 only if nothing
-    of the sources is in the model.
+    which needs no encoder. Ingesting a source again adds only what is new in it, also after it was
+    stopped half way: what is done is kept. Items that cannot be pairs are refused with a reason,
+    and the rest goes in; the exit status is 1 only if nothing of the sources is in the model.
 
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
       asif-lance ingest embeddings.parquet
     """
-    from asif_lance.ingest import IngestOptions, ingest_sources
+    with _stoppable():
+        from asif_lance.ingest import IngestOptions, count_items, ingest_sources
 
     options = IngestOptions(
         format=source_format,
@@ -87,28 +104,58 @@ def ingest(
         source=source_name,
         message=message,
         device=device,
+        on_conflict=on_conflict,
     )
-    with progress("pairs") as advance:
+    total = count_items(sources)
+    with _stoppable(total), progress("pairs", total) as advance:
         report = ingest_sources(context.db, sources, options, progress=advance)
     if rejects is not None:
         report.write_rejects(rejects)
     _print_report(report, output)
-    if report.rejects and not report.added + report.already_there:
+    if report.rejects and not report.added + report.already_there + report.changed:
         sys.exit(1)
+
+
+@contextmanager
+def _stoppable(total: int | None = None) -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end the command with a line that says what is kept."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        kept, of = getattr(error, "kept", 0), f" of {total:,}" if total is not None else ""
+        note(f"kept {kept:,}{of} pairs so far; run the same command again to go on")
+        sys.exit(_INTERRUPTED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.command()
 @pairs_arguments
+@click.option("--dry-run", is_flag=True, help="Say how many pairs it would take; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask before taking most of the pairs.")
 @message_option
 @format_option
 @click.pass_obj
 def delete(
-    context: Context, ids: tuple[str, ...], where: str | None, message: str, output: str
+    context: Context,
+    ids: tuple[str, ...],
+    where: str | None,
+    dry_run: bool,
+    yes: bool,
+    message: str,
+    output: str,
 ) -> None:
     """Take pairs out of the newest model, by ID or by a predicate.
 
     Older versions still have them, so `rollback` brings them back. To take pairs out of every
-    version and off the disk, see `forget`.
+    version and off the disk, see `forget`. A predicate that takes more than half of the pairs has
+    to be confirmed.
 
     \b
       asif-lance delete 8c4b…  f01d…
@@ -118,16 +165,45 @@ def delete(
     store = open_store(context)
     from asif_lance.audit import HEAD, matching_ids
 
-    chosen = list(ids) if where is None else matching_ids(store, where, HEAD)
-    deleted = store.delete(chosen)
-    version = store.publish(command="delete", message=message)
-    name = version.name if version else store.version().name
-    if output == "json":
-        print_json({"deleted": deleted, "not_found": len(chosen) - deleted, "version": name})
+    chosen = list(dict.fromkeys(ids)) if where is None else matching_ids(store, where, HEAD)
+    newest = store.version()
+    if dry_run:
+        _print_deletion(len(store.existing(chosen)), len(chosen), newest, output, done=False)
         return
-    if deleted < len(chosen):
-        note(f"{len(chosen) - deleted:,} of the ids are not in the newest model")
-    note(f"deleted {deleted:,} pairs; the newest model is {name}")
+    if where is not None and not yes and 2 * len(chosen) > newest.pairs:
+        confirm(f"That takes {len(chosen):,} of {newest.pairs:,} pairs. Delete them?")
+    deleted = store.delete(chosen)
+    version = store.publish(command="delete", message=message) or newest
+    _print_deletion(deleted, len(chosen), version, output, done=True)
+
+
+def _print_deletion(
+    deleted: int, asked: int, version: ModelVersion, output: str, *, done: bool
+) -> None:
+    if output == "json":
+        print_json({"deleted": deleted, "not_found": asked - deleted, "version": version.name})
+        return
+    if deleted < asked:
+        note(f"{asked - deleted:,} of the ids are not in the newest model")
+    if done:
+        note(f"deleted {deleted:,} pairs; the newest model is {version.name}")
+    else:
+        note(f"would delete {deleted:,} of {version.pairs:,} pairs; nothing was changed")
+
+
+def _note_details(report: IngestReport) -> None:
+    if report.updated:
+        note(f"{report.updated:,} of the changed pairs were updated")
+    elif report.changed:
+        note(
+            "changed pairs are in the database with other content and were left as they were: "
+            "--on-conflict update replaces them"
+        )
+    if report.cut_captions:
+        note(
+            f"{report.cut_captions:,} captions are longer than the encoder reads "
+            f"({report.max_tokens} tokens): the rest of them is not used"
+        )
 
 
 def _print_report(report: IngestReport, output: str) -> None:
@@ -137,16 +213,21 @@ def _print_report(report: IngestReport, output: str) -> None:
             {
                 "added": report.added,
                 "already_there": report.already_there,
+                "changed": report.changed,
+                "updated": report.updated,
                 "rejected": len(report.rejects),
                 "version": version,
+                "cut_captions": report.cut_captions,
             }
         )
     else:
         made = f"the newest model is {version}" if version else "no new version"
+        changed = f"changed {report.changed:,}, " if report.changed else ""
         note(
-            f"added {report.added:,}, already there {report.already_there:,}, "
+            f"added {report.added:,}, already there {report.already_there:,}, {changed}"
             f"rejected {len(report.rejects):,}; {made}"
         )
+        _note_details(report)
     if report.rejects and output == "table":
         shown = report.rejects[:SHOWN_REJECTS]
         print_table(["rejected", "reason"], [(r.item, r.reason) for r in shown])

@@ -34,14 +34,16 @@ def answers(cli: Cli, queries: Path, labels: Path, *more: object) -> list[dict[s
 def test_ingest_tells_what_became_of_every_item(cli: Cli, pairs_file: Path) -> None:
     done = cli(*DB, "ingest", pairs_file, "--format", "json")
     assert done.status == 0
-    assert done.objects == [{"added": 200, "already_there": 0, "rejected": 0, "version": "v1"}]
+    counts = {"added": 200, "already_there": 0, "changed": 0, "updated": 0, "rejected": 0}
+    assert done.objects == [{**counts, "version": "v1", "cut_captions": 0}]
 
 
 def test_ingesting_the_same_file_again_adds_nothing_and_makes_no_version(
     filled: Cli, pairs_file: Path
 ) -> None:
     done = filled(*DB, "ingest", pairs_file, "--format", "json")
-    assert done.objects == [{"added": 0, "already_there": 200, "rejected": 0, "version": None}]
+    counts = {"added": 0, "already_there": 200, "changed": 0, "updated": 0, "rejected": 0}
+    assert done.objects == [{**counts, "version": None, "cut_captions": 0}]
     assert [v["name"] for v in filled(*DB, "versions", "--format", "json").objects] == ["v1"]
 
 
@@ -174,7 +176,8 @@ def test_bad_rows_of_vectors_are_rejected_with_their_reasons(
     )
     frame.write_parquet(tmp_path / "bad.parquet")
     done = cli(*DB, "ingest", "bad.parquet", "--format", "json", "--rejects", "rejects.csv")
-    assert done.objects == [{"added": 3, "already_there": 0, "rejected": 3, "version": "v1"}]
+    counts = {"added": 3, "already_there": 0, "changed": 0, "updated": 0, "rejected": 3}
+    assert done.objects == [{**counts, "version": "v1", "cut_captions": 0}]
     reasons = pl.read_csv("rejects.csv")["reason"].to_list()
     assert reasons == [
         "image_vector holds NaN or infinity",

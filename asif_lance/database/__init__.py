@@ -14,9 +14,19 @@ from asif_lance.database.cache_files import (
     save_cache,
 )
 from asif_lance.database.cleanup import RowFilter, clean_up, finish_deletes, purge_rows
-from asif_lance.database.diff import Changes, Diff, diff_states, find_changes, rows_by_id
+from asif_lance.database.diff import (
+    ChangeCounts,
+    Changes,
+    Diff,
+    count_changes,
+    diff_states,
+    find_changes,
+    rows_by_id,
+)
 from asif_lance.database.encoder_pins import check_pin, read_pins
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
+from asif_lance.database.join_fragments import join_fragments
+from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
@@ -39,11 +49,12 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "Changes",
-    "Diff", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
-    "check_migrated", "check_pin", "clean_up", "describe_indices", "diff_states", "drop_caches",
-    "eraser_names", "files_exist", "find_changes", "find_table", "finish_deletes", "load_cache",
-    "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
+    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "ChangeCounts",
+    "Changes", "Diff", "FoundPairs", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
+    "WriteLock", "append_rows", "apply_migrations", "check_migrated", "check_pin", "clean_up",
+    "count_changes", "describe_indices", "diff_states", "drop_caches", "eraser_names",
+    "files_exist", "find_changes", "find_table", "finish_deletes", "hash_ids", "join_fragments",
+    "load_cache", "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
     "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
     "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]

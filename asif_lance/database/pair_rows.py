@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceOperation
+from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
 from asif_lance.errors import DimensionError, InputError
@@ -50,6 +51,23 @@ def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
     return added
 
 
+def replace(
+    dataset: lance.LanceDataset, rows: pa.Table, old: NDArray[np.uint64], *, locked: bool
+) -> None:
+    """Puts rows in, and takes out those at the addresses `old`, in one commit.
+
+    Without a lock Lance compares keys instead, as for `append`.
+    """
+    if locked:
+        updated, removed = _delete_rows(dataset, old)
+        new = write_fragments(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
+        operation = LanceOperation.Update(removed, updated, new)
+        lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+        return
+    merge = dataset.merge_insert("pair_id").when_matched_update_all()
+    merge.when_not_matched_insert_all().execute(rows)
+
+
 def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
     """Soft-deletes rows in one commit; returns how many.
 
@@ -61,7 +79,18 @@ def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
 
 def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
     """Soft-deletes the rows with these addresses in one commit; returns how many."""
-    updated, removed = [], []
+    updated, removed = _delete_rows(dataset, rows)
+    operation = LanceOperation.Delete(updated, removed, "false")
+    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    return len(rows)
+
+
+def _delete_rows(
+    dataset: lance.LanceDataset, rows: NDArray[np.uint64]
+) -> tuple[list[FragmentMetadata], list[int]]:
+    """Fragments without the rows at these addresses, and the ids of those without any row left."""
+    updated: list[FragmentMetadata] = []
+    removed: list[int] = []
     for fragment_id in np.unique(rows >> _PLACE_BITS).tolist():
         places = rows[rows >> _PLACE_BITS == fragment_id] & (2**_PLACE_BITS - 1)
         left = dataset.get_fragment(fragment_id).delete_rows(places.tolist())
@@ -69,9 +98,7 @@ def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
             removed.append(fragment_id)
         else:
             updated.append(left)
-    operation = LanceOperation.Delete(updated, removed, "false")
-    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
-    return len(rows)
+    return updated, removed
 
 
 def add_ingest_time(pairs: pa.Table) -> pa.Table:
@@ -121,6 +148,8 @@ def _check_width(column: pa.ChunkedArray, field: pa.Field) -> None:
 
 def drop_repeats(rows: pa.Table, key: str) -> pa.Table:
     """The rows without those whose key came up before."""
+    if pc.count_distinct(rows[key]).as_py() == len(rows):
+        return rows
     keys = rows[key].to_pylist()
     first = {value: place for place, value in reversed(list(enumerate(keys)))}
-    return rows if len(first) == len(keys) else rows.take(sorted(first.values()))
+    return rows.take(sorted(first.values()))

@@ -41,10 +41,16 @@ class TextEncoder(Protocol):
 
     Attributes:
         pin: name, weights and dimension.
+        max_tokens: what is read of a text; None for all of it.
     """
 
     pin: EncoderPin
+    max_tokens: int | None
 
     def encode(self, texts: Sequence[str]) -> Float32Array:
         """L2-normalised float32 vectors (m, d) of m texts."""
+        ...
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts have more than `max_tokens` tokens."""
         ...

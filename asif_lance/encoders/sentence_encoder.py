@@ -30,6 +30,7 @@ class SentenceEncoder:
 
     Attributes:
         pin: name, weights and dimension.
+        max_tokens: its token limit; None where it has none.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -43,6 +44,7 @@ class SentenceEncoder:
         self._model = _load(folder, device)
         self._dimension = self._model.get_embedding_dimension()
         self.pin = EncoderPin(PREFIX + name, revision, self._dimension)
+        self.max_tokens: int | None = self._model.max_seq_length
 
     def encode(self, texts: Sequence[str]) -> Float32Array:
         """L2-normalised float32 vectors (m, d) of m texts; lone surrogates read as `?`."""
@@ -54,6 +56,17 @@ class SentenceEncoder:
             show_progress_bar=False,
         )
         return np.asarray(vectors, dtype=np.float32)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts have more than `max_tokens` tokens; the rest is not read."""
+        limit = self.max_tokens
+        # No token is shorter than a byte, two mark the ends: most texts need not be looked at.
+        long = [t for t in texts if limit and len(t.encode("utf-8", "replace")) > limit - 2]
+        if not limit or not long:
+            return 0
+        clean = [text.encode("utf-8", "replace").decode() for text in long]
+        tokens = self._model.tokenizer(clean, truncation=False, verbose=False)["input_ids"]
+        return sum(len(own) > limit for own in tokens)
 
     @property
     def embeds_pictures(self) -> bool:

@@ -1,7 +1,8 @@
 """Sources × encoders → store: every item becomes a pair or a rejection with its reason.
 
-Promises: a bad item costs only itself and is reported; running an interrupted ingest again goes on
-where it stopped. Assumes: sources stay as they are while they are read. Never changes a source.
+Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
+few hundred pairs, and running it again goes on where it stopped; memory grows by some 32 bytes a
+pair. Assumes: sources stay as they are while they are read. Never changes a source.
 """
 
 from asif_lance.ingest.options import IngestOptions
@@ -9,11 +10,12 @@ from asif_lance.ingest.pipeline import IngestReport, ingest_sources
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.preview import read_pairs
 from asif_lance.ingest.sources import TableSource, read_source
+from asif_lance.ingest.totals import count_items
 from asif_lance.ingest.vector_columns import unit_float16
 
 # fmt: off
 __all__ = [
-    "IngestOptions", "IngestReport", "Preparation", "TableSource", "ingest_sources", "read_pairs",
-    "read_source", "unit_float16",
+    "IngestOptions", "IngestReport", "Preparation", "TableSource", "count_items", "ingest_sources",
+    "read_pairs", "read_source", "unit_float16",
 ]
 # fmt: on

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
+from asif_lance.database import FoundPairs, KnownPairs
 from asif_lance.encoders import (
     DEFAULT_IMAGE,
     DEFAULT_TEXT,
@@ -38,6 +41,7 @@ class Destination:
         self._asked = {"image": options.image_encoder, "text": options.text_encoder}
         self._image: ImageEncoder | None = None
         self._text: TextEncoder | None = None
+        self._known = KnownPairs()
         try:
             self.store: PairStore | None = PairStore.open(uri)
         except DatabaseNotFoundError:
@@ -64,15 +68,31 @@ class Destination:
         pin = self._pinned(side) or self._loaded(side)
         return pin.dimension if pin else None
 
-    def existing(self, pair_ids: list[str]) -> set[str]:
-        """Which pairs the table has already."""
-        return self.store.existing(pair_ids) if self.store is not None else set()
+    @property
+    def max_tokens(self) -> int | None:
+        """How much of a caption the encoder reads, if one was needed and has a limit."""
+        return self._text.max_tokens if self._text is not None else None
 
-    def add(self, pairs: pa.Table) -> int:
+    @property
+    def encodes(self) -> bool:
+        """Whether an encoder was needed so far."""
+        return self._image is not None or self._text is not None
+
+    def find_known(self, pair_ids: pa.Array, columns: Sequence[str]) -> FoundPairs:
+        """Those of n distinct ids that the table has, with columns of their rows."""
+        if self.store is None:
+            return self._known.find(pair_ids)
+        return self.store.find_known(self._known, pair_ids, columns)
+
+    def add(self, pairs: pa.Table, *, replace: bool = False) -> int:
         """Add pairs that are not there yet to the database, which is made when missing.
 
+        Args:
+            pairs: see `PairStore.add`.
+            replace: pairs that are there get their new rows.
+
         Returns:
-            How many were added.
+            How many were not there before.
 
         Raises:
             EncoderMismatchError, DimensionError: their vectors do not belong there.
@@ -84,7 +104,7 @@ class Destination:
         if self.store is None:
             self.store = PairStore.create(self._uri, image=image, text=text)
         self.store.check_encoders(image, text)
-        return self.store.add(pairs)
+        return self.store.add(pairs, known=self._known, replace=replace)
 
     def _loaded(self, side: str) -> EncoderPin | None:
         encoder = self._image if side == "image" else self._text

@@ -18,6 +18,8 @@ class IngestOptions:
         message: kept with the model version.
         device: `auto`, `cpu`, `cuda` or `mps`.
         batch_size: pictures encoded at once.
+        on_conflict: what becomes of an item whose pair is there with other content: `skip` leaves
+            the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
     """
 
     format: str | None = None
@@ -28,3 +30,4 @@ class IngestOptions:
     message: str = ""
     device: str = "auto"
     batch_size: int = 32
+    on_conflict: str = "skip"

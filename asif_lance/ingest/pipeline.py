@@ -6,22 +6,26 @@ it again, since pairs that are in the table already are passed over.
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
+from asif_lance.database import ROWS_PER_FRAGMENT
+from asif_lance.errors import IngestInterruptedError, PairConflictError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.options import IngestOptions
+from asif_lance.ingest.picture_pieces import PIECE_ROWS
 from asif_lance.ingest.preparation import Preparation, Progress
 from asif_lance.ingest.sources import Source, source_name
 from asif_lance.records import ModelVersion, Reject
 
-#: Rows per commit, and so per fragment: forgetting one pair rewrites one fragment.
-CHUNK_ROWS = 10_000
+#: What a kill may cost: fewer encoded pairs than this, or what took about this many seconds.
+UNCOMMITTED_ROWS, UNCOMMITTED_SECONDS = 500, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +34,23 @@ class IngestReport:
 
     Attributes:
         added: pairs that are new in the table.
-        already_there: items whose pair the table had before.
+        already_there: items whose pair the table had before, with the same content.
+        changed: items whose pair the table had before with other content.
+        updated: how many of these were replaced; the others were left as they were.
         rejects: refused items with their reasons.
-        version: the model version that was made; None when nothing was added.
+        version: the model version that was made; None when the pairs stayed the same.
+        cut_captions: captions of which the encoder did not read the end.
+        max_tokens: how much it reads, if it has a limit.
     """
 
     added: int
     already_there: int
+    changed: int
+    updated: int
     rejects: tuple[Reject, ...]
     version: ModelVersion | None
+    cut_captions: int = 0
+    max_tokens: int | None = None
 
     def write_rejects(self, path: Path) -> None:
         """Write the refused items as CSV: source, item, reason."""
@@ -56,6 +68,8 @@ def ingest_sources(
 ) -> IngestReport:
     """Add every usable item of some sources to a database, which is made when missing.
 
+    What is done is committed every few hundred encoded pairs, and every half minute in any case.
+
     Args:
         uri: the database.
         sources: folders, files or tables, see `read_source`.
@@ -66,31 +80,108 @@ def ingest_sources(
         SourceError: a source cannot be read at all.
         EncoderMismatchError: the database was filled by other encoders.
         EncoderUnavailableError: an encoder cannot be had.
+        PairConflictError: with `on_conflict="fail"`, before anything is written.
         StorageError: the disk refused; what was committed stays, running again resumes.
+        IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
     options = options or IngestOptions()
     destination = Destination(str(uri), options)
-    prepared = Preparation(destination, options, known=destination.existing, progress=progress)
-    added = 0
-    for rows in _in_chunks(prepared.tables(sources)):
-        new = destination.add(rows)
-        added += new
-        prepared.count_known(len(rows) - new)  # another writer was faster
-    store, version = destination.store, None
-    if store is not None:
-        message = options.message or ", ".join(source_name(s) for s in sources)
-        version = store.publish(command="ingest", message=message)
-        store.add_rejects(uuid.uuid4().hex[:12], prepared.rejects)
-    return IngestReport(added, prepared.already_there, tuple(prepared.rejects), version)
+    prepared = Preparation(destination, options, skip_known=True, progress=progress)
+    writer = _Writer(destination, replace=options.on_conflict == "update")
+    try:
+        if options.on_conflict == "fail":
+            _check_conflicts(destination, sources, options)
+        for rows in prepared.tables(sources):
+            writer.take(rows)
+        writer.flush()
+        version = _publish(destination, options, sources, prepared.rejects)
+    except KeyboardInterrupt as stop:
+        writer.flush()
+        raise IngestInterruptedError(writer.stored + prepared.already_there) from stop
+    return IngestReport(
+        added=writer.added,
+        already_there=prepared.already_there + (0 if writer.replace else writer.found),
+        changed=prepared.changed,
+        updated=writer.found if writer.replace else 0,
+        rejects=tuple(prepared.rejects),
+        version=version,
+        cut_captions=prepared.cut_captions,
+        max_tokens=destination.max_tokens,
+    )
 
 
-def _in_chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows, as many at a time as one commit takes."""
-    waiting: list[pa.Table] = []
-    for table in tables:
-        waiting.append(table)
-        if sum(map(len, waiting)) >= CHUNK_ROWS:
-            yield pa.concat_tables(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_tables(waiting)
+def _check_conflicts(
+    destination: Destination, sources: Sequence[Source], options: IngestOptions
+) -> None:
+    """Look through the sources without encoding anything.
+
+    Raises:
+        PairConflictError: an item's pair is there with other content.
+    """
+    look = Preparation(destination, options, skip_known=True)
+    for _ in look.new_items(sources):
+        pass
+    if look.changed:
+        raise PairConflictError(look.changed, tuple(look.changed_ids))
+
+
+def _publish(
+    destination: Destination,
+    options: IngestOptions,
+    sources: Sequence[Source],
+    rejects: Sequence[Reject],
+) -> ModelVersion | None:
+    store = destination.store
+    if store is None:
+        return None
+    store.join_fragments()
+    message = options.message or ", ".join(source_name(s) for s in sources)
+    version = store.publish(command="ingest", message=message)
+    store.add_rejects(uuid.uuid4().hex[:12], rejects)
+    return version
+
+
+class _Writer:
+    """Gathers pairs and commits them before a kill could cost much.
+
+    Attributes:
+        replace: pairs that are there get their new rows.
+        added: pairs that were not there before.
+        found: pairs that were.
+        stored: all pairs that are in the table now.
+    """
+
+    def __init__(self, destination: Destination, *, replace: bool) -> None:
+        self.replace = replace
+        self.added = self.found = self.stored = 0
+        self._destination = destination
+        self._waiting: list[pa.Table] = []
+        self._since = 0.0
+
+    def take(self, rows: pa.Table) -> None:
+        """Take pairs in, and commit what waited long enough or fills a fragment."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(rows)
+        encodes = self._destination.encodes
+        limit = UNCOMMITTED_ROWS - PIECE_ROWS if encodes else ROWS_PER_FRAGMENT
+        while sum(map(len, self._waiting)) >= limit:
+            self._commit()
+        if time.monotonic() - self._since > UNCOMMITTED_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit everything."""
+        while self._waiting:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Commit as many pairs as wait and as a fragment holds."""
+        waiting = pa.concat_tables(self._waiting)
+        rows, rest = waiting.slice(0, ROWS_PER_FRAGMENT), waiting.slice(ROWS_PER_FRAGMENT)
+        new = self._destination.add(rows, replace=self.replace)
+        self._waiting = [rest] if len(rest) else []
+        self._since = time.monotonic()
+        self.added += new
+        self.found += len(rows) - new
+        self.stored += len(rows)

@@ -6,28 +6,26 @@ name the pair), encode what has no vector yet. Nothing is written.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from asif_lance.encoders import PictureSource, encode_images, sha256_of
 from asif_lance.errors import ImageError
+from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures_to_encode
 from asif_lance.ingest.options import IngestOptions
+from asif_lance.ingest.picture_pieces import PictureEncoder
 from asif_lance.ingest.sources import Source, read_source, source_name
 from asif_lance.ingest.vector_columns import given_vectors, unit_float16, valid_vectors
 from asif_lance.records import Float16Array, Float32Array, Reject
 
-#: Threads that hash pictures: reading dominates, and it releases the interpreter lock.
-HASHING_THREADS = 4
-
 #: What is kept of an item besides its caption and vectors.
 STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes")
+
+_SHOWN_IDS = 3
 
 Progress = Callable[[int], None]
 
@@ -38,6 +36,9 @@ class Preparation:
     Attributes:
         rejects: the items refused so far.
         already_there: items so far whose pair is known.
+        changed: items so far whose pair is known with other content.
+        changed_ids: the first few of their ids.
+        cut_captions: captions so far that are longer than the encoder reads.
     """
 
     def __init__(
@@ -45,45 +46,60 @@ class Preparation:
         destination: Destination,
         options: IngestOptions,
         *,
-        known: Callable[[list[str]], set[str]] = lambda pair_ids: set(),
+        skip_known: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """Prepare pairs for a database.
 
         Args:
-            destination: has the encoders, and says which dimensions fit.
+            destination: has the encoders, knows its pairs, and says which dimensions fit.
             options: how.
-            known: which pairs of some ids are to be passed over.
+            skip_known: pass over what is in the database; with `on_conflict="update"` only where
+                it has the same content.
             progress: called with the number of items done since the last call.
         """
         self.rejects: list[Reject] = []
         self.already_there = 0
+        self.changed = 0
+        self.changed_ids: list[str] = []
+        self.cut_captions = 0
         self._destination, self._options = destination, options
-        self._known, self._progress = known, progress or (lambda count: None)
+        self._skip_known, self._progress = skip_known, progress or (lambda count: None)
         self._location = ""
-        self._pair_ids: set[str] = set()
+        self._seen = SeenIds()
+        self._digests = PictureDigests()
+        self._pictures = PictureEncoder(destination, options.batch_size)
 
     def tables(self, sources: Sequence[Source]) -> Iterator[pa.Table]:
-        """New pairs, at most a source's batch at a time, as `PairStore.add` takes them.
+        """New pairs as `PairStore.add` takes them: a source's batch, or a few that took encoding.
 
         Raises:
             SourceError: a source cannot be read at all.
             EncoderMismatchError, EncoderUnavailableError: an encoder cannot be had.
         """
+        for frame in self.new_items(sources):
+            for piece in self._pictures.pieces(frame):
+                rows = self._keep(piece.frame, piece.faults)
+                if len(rows):
+                    pairs = _pairs_table(rows, piece.images, self._text_vectors(rows))
+                    self._progress(len(rows))
+                    yield pairs
+
+    def new_items(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
+        """Items that are to become pairs, at most a source's batch at a time; nothing is encoded.
+
+        Raises:
+            SourceError: a source cannot be read at all.
+        """
         for source in sources:
             self._location = str(source)
             for batch in read_source(source, format=self._options.format):
                 self._refuse(batch.rejects)
-                frame = self._new(self._identified(self._checked(batch.frame)))
+                frame = self._distinct(self._identified(self._checked(batch.frame)))
+                if self._skip_known and len(frame):
+                    frame = self._new(frame)
                 if len(frame):
-                    frame, images = self._image_vectors(frame)
-                    if len(frame):
-                        yield _pairs_table(frame, images, self._text_vectors(frame))
-
-    def count_known(self, count: int) -> None:
-        """Count further items whose pair is known."""
-        self.already_there += count
-        self._progress(count)
+                    yield frame
 
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose given vectors, if any, can be used."""
@@ -91,67 +107,69 @@ class Preparation:
             column = frame[f"{side}_vector"]
             if column.null_count() < len(column):
                 dimension = self._destination.dimension(side) or len(column.drop_nulls()[0])
-                _, faults = valid_vectors(column, dimension)
-                frame = self._keep(frame, faults.to_list())
+                usable, faults = valid_vectors(column, dimension)
+                if not usable.all():
+                    frame = self._keep(frame, faults.to_list())
         return frame
 
     def _identified(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Hash the pictures that will be encoded, and name every pair that has no name."""
-        hashes = _hashes(_pictures(frame))
+        hashes = self._digests.digest(pictures_to_encode(frame))
         faults = [h.reason if isinstance(h, ImageError) else None for h in hashes]
         digests = [None if isinstance(h, ImageError) else h for h in hashes]
         frame = frame.with_columns(image_sha256=pl.Series(digests, dtype=pl.String))
         frame = self._keep(frame, faults)
         source = self._options.source or source_name(self._location)
+        stated = self._options.source is not None
         return frame.with_columns(
-            pair_id=pl.Series(_pair_ids(frame), dtype=pl.String),
+            own_id=pl.col("pair_id").is_not_null(),
+            own_source=pl.lit(stated) | pl.col("source").is_not_null(),
+            pair_id=pair_ids(frame),
             license=pl.coalesce("license", pl.lit(self._options.license, pl.String)),
             source=pl.coalesce("source", pl.lit(source)),
         )
 
-    def _new(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows whose pair is neither an earlier item's nor a known one."""
-        repeats: list[str | None] = []
-        for pair_id in frame["pair_id"]:
-            repeats.append("duplicate of an earlier item" if pair_id in self._pair_ids else None)
-            self._pair_ids.add(pair_id)
-        frame = self._keep(frame, repeats)
-        known = self._known(frame["pair_id"].to_list())
-        new = frame.filter(~pl.col("pair_id").is_in(list(known)))
-        self.count_known(len(frame) - len(new))
-        return new
+    def _distinct(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows whose pair is no earlier item's."""
+        new = self._seen.take_new(frame["pair_id"])
+        if new.all():
+            return frame
+        return self._keep(frame, [None if n else "duplicate of an earlier item" for n in new])
 
-    def _image_vectors(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, Float32Array]:
-        """Usable rows and their (n, d) vectors; pictures that cannot be decoded are refused."""
-        vectors, missing = given_vectors(frame, "image_vector")
-        if not len(missing):
-            return frame, vectors
-        encoder = self._destination.image_encoder
-        vectors = _sized(vectors, len(frame), encoder.pin.dimension)
-        faults: list[str | None] = [None] * len(frame)
-        pictures = [p for p in _pictures(frame) if p is not None]
-        at = iter(missing)
-        for batch in encode_images(encoder, pictures, batch_size=self._options.batch_size):
-            for row, i in zip(batch.rows, at, strict=False):
-                if isinstance(row, ImageError):
-                    faults[i] = row.reason
-                else:
-                    vectors[i] = batch.vectors[row]
-            self._progress(len(batch.vectors))
-        usable = np.array([fault is None for fault in faults])
-        return self._keep(frame, faults), vectors[usable]
+    def _new(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows whose pair is not known, and those whose pair is to be replaced."""
+        ids = frame["pair_id"].to_arrow().cast(pa.string())
+        found = self._destination.find_known(ids, columns_to_compare(frame))
+        if not len(found.places):
+            return frame
+        known = frame[found.places]
+        changed = find_changed(known, found.rows)
+        self.changed += int(changed.sum())
+        self.already_there += int((~changed).sum())
+        differing = known["pair_id"].filter(pl.Series(changed))
+        self.changed_ids += differing.head(_SHOWN_IDS - len(self.changed_ids)).to_list()
+        update = self._options.on_conflict == "update"
+        passed = found.places[~changed] if update else found.places
+        self._progress(len(passed))
+        left = np.ones(len(frame), bool)
+        left[passed] = False
+        return frame.filter(pl.Series(left))
 
     def _text_vectors(self, frame: pl.DataFrame) -> Float32Array:
         vectors, missing = given_vectors(frame, "text_vector")
         if len(missing):
             encoder = self._destination.text_encoder
-            vectors = _sized(vectors, len(frame), encoder.pin.dimension)
+            if not vectors.shape[1]:  # given ones were checked to have the same dimension
+                vectors = np.zeros((len(frame), encoder.pin.dimension), np.float32)
             captions = frame["caption"].gather(missing).to_list()
             vectors[missing] = encoder.encode(captions)
+            self.cut_captions += encoder.count_cut(captions)
         return vectors
 
     def _keep(self, frame: pl.DataFrame, faults: Sequence[str | None]) -> pl.DataFrame:
         """The rows without a fault; the others become rejects."""
+        if not any(faults):
+            return frame
         refused = zip(frame["item"], faults, strict=True)
         self._refuse([Reject(self._location, item, why) for item, why in refused if why])
         return frame.filter(pl.Series([why is None for why in faults], dtype=pl.Boolean))
@@ -159,52 +177,6 @@ class Preparation:
     def _refuse(self, rejects: Sequence[Reject]) -> None:
         self.rejects += rejects
         self._progress(len(rejects))
-
-
-def _pictures(frame: pl.DataFrame) -> list[PictureSource | None]:
-    """The picture of every row that has to be encoded: its bytes or its path."""
-    needed = frame["image_vector"].is_null()
-    return [
-        (data if data is not None else Path(path)) if need else None
-        for need, data, path in zip(needed, frame["image_bytes"], frame["image_path"], strict=True)
-    ]
-
-
-def _hashes(pictures: Sequence[PictureSource | None]) -> list[str | ImageError | None]:
-    """Each picture's sha256, or what is wrong with its file; None where there is no picture."""
-    with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        found = pool.map(_hash_or_fault, (p for p in pictures if p is not None))
-        return [None if p is None else next(found) for p in pictures]
-
-
-def _hash_or_fault(picture: PictureSource) -> str | ImageError:
-    try:
-        return sha256_of(picture)
-    except ImageError as error:
-        return error
-
-
-def _pair_ids(frame: pl.DataFrame) -> list[str]:
-    """The user's own id, or a hash of the picture (or its vectors) and the caption."""
-    ids: list[str | None] = frame["pair_id"].to_list()
-    unnamed = [i for i, own in enumerate(ids) if own is None]
-    columns = frame.select("image_sha256", "caption", "image_vector", "text_vector")[unnamed]
-    for i, row in zip(unnamed, columns.iter_rows(), strict=True):
-        ids[i] = _hashed_id(*row)
-    return [i for i in ids if i is not None]
-
-
-def _hashed_id(image: str | None, caption: str | None, *vectors: list[float] | None) -> str:
-    digest = hashlib.sha256((image or "").encode())
-    for vector in vectors:
-        digest.update(np.array(vector or [], dtype=np.float32).tobytes())
-    digest.update(b"\0" + (caption or "").encode())
-    return digest.hexdigest()[:32]
-
-
-def _sized(vectors: Float32Array, rows: int, dimension: int) -> Float32Array:
-    """Room for an encoder's vectors; given ones were checked to have the same dimension."""
-    return vectors if vectors.shape[1] else np.zeros((rows, dimension), np.float32)
 
 
 def _pairs_table(frame: pl.DataFrame, image: Float32Array, text: Float32Array) -> pa.Table:

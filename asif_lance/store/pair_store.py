@@ -18,8 +18,11 @@ import pyarrow.compute as pc
 
 from asif_lance.database import (
     LATEST,
+    ChangeCounts,
     Changes,
     Diff,
+    FoundPairs,
+    KnownPairs,
     Ledger,
     Result,
     WriteLock,
@@ -27,9 +30,12 @@ from asif_lance.database import (
     apply_migrations,
     check_migrated,
     check_pin,
+    clean_up,
+    count_changes,
     diff_states,
     find_changes,
     find_table,
+    join_fragments,
     local_path,
     open_table,
     pair_rows,
@@ -120,15 +126,34 @@ class PairStore:
             found = pair_rows.find_rows(self._head(), wanted)
             return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
-    def add(self, pairs: pa.Table) -> int:
+    def find_known(self, known: KnownPairs, ids: pa.Array, columns: Sequence[str]) -> FoundPairs:
+        """Those of n distinct ids that are at head, with columns of their rows.
+
+        Args:
+            known: what the caller knows of head; brought up to date.
+            ids: (n,) strings.
+            columns: besides `pair_id`.
+        """
+
+        def find() -> FoundPairs:
+            known.refresh(self._head())
+            return known.find(ids, columns)
+
+        return retry_read(self.uri, find)
+
+    def add(
+        self, pairs: pa.Table, *, known: KnownPairs | None = None, replace: bool = False
+    ) -> int:
         """Adds pairs that are not there yet; in one commit, or none for none.
 
         Args:
             pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
                 may `ingested_at`. Of several rows with one id the first counts.
+            known: spares who adds again and again the reading of all ids each time.
+            replace: pairs that are there get their new rows.
 
         Returns:
-            How many rows went in.
+            How many pairs were not there before.
 
         Raises:
             DimensionError: vectors of another size.
@@ -138,12 +163,31 @@ class PairStore:
         rows = pair_rows.drop_repeats(
             pair_rows.conform(pair_rows.add_ingest_time(pairs), schema), "pair_id"
         )
+        known = known or KnownPairs()
+        locked = local_path(self.uri) is not None
         with self.writing("add"):
-            known = pa.array(self.existing(rows["pair_id"].to_pylist()), pa.string())
-            rows = rows.filter(pc.invert(pc.is_in(rows["pair_id"], known)))
-            if len(rows) == 0:
+            head = self._head()
+            known.refresh(head)
+            found = known.find(rows["pair_id"].combine_chunks())
+            new = len(rows) - len(found.places)
+            if replace and len(found.places):
+                pair_rows.replace(head, rows, found.addresses, locked=locked)
+                return new
+            if new == 0:
                 return 0
-            return pair_rows.append(self._head(), rows, locked=local_path(self.uri) is not None)
+            there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
+            return pair_rows.append(head, rows.filter(pc.invert(there)), locked=locked)
+
+    def join_fragments(self) -> None:
+        """Joins small fragments at head that no version has yet, and frees the joined ones.
+
+        For who added pairs in many commits, before they are published.
+        """
+        with self.writing("join"):
+            joined = join_fragments(self._head(), self._latest())
+            # Without a lock a write under way would be taken for a leftover.
+            if joined and local_path(self.uri) is not None:
+                clean_up(self.uri)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.
@@ -303,15 +347,18 @@ class PairStore:
                     return
             recover(self.uri)
 
+    def _latest(self) -> lance.LanceDataset | None:
+        return self.dataset() if Ledger(self.uri).rows() else None
+
     def _publish(self, command: str, message: str) -> ModelVersion | None:
         ledger, head = Ledger(self.uri), self._head()
-        change = self.unpublished()
-        if not change:
+        change = count_changes(self._latest(), head)
+        if change == ChangeCounts(0, 0, 0):
             return None
         counts = {
             "pairs": head.count_rows(),
-            "added": len(change.added) + len(change.changed),
-            "removed": len(change.removed) + len(change.changed),
+            "added": change.added + change.changed,
+            "removed": change.removed + change.changed,
         }
         row = ledger.publish(head, {"command": command, "message": message, **counts})
         return version_record(row, head.version)

@@ -1,0 +1,38 @@
+"""How many items sources have, where that is quick to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from asif_lance.encoders import SUFFIXES, walk_files
+from asif_lance.ingest.folder_reader import OTHER_SUFFIXES
+from asif_lance.ingest.sources import Source, TableSource
+
+
+def count_items(sources: Sequence[Source]) -> int | None:
+    """Items of all sources together; None when one of them would have to be read for it."""
+    total = 0
+    for source in sources:
+        count = _count(source)
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def _count(source: Source) -> int | None:
+    if isinstance(source, TableSource):
+        return len(source.table)
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return sum(f.suffix.lower() in SUFFIXES | OTHER_SUFFIXES for f in walk_files(path))
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return int(pq.read_metadata(path).num_rows)
+    except (OSError, ValueError, pa.ArrowException):  # reading it will say what is wrong
+        return None
+    return None
