@@ -1,17 +1,23 @@
-"""Where torch computes: the one place that chooses."""
+"""Where torch computes, and how precisely: the one place that chooses, and reads its settings."""
 
 from __future__ import annotations
 
 import functools
+import os
 import time
 
 import torch
 
 from asif_lance.errors import InputError
 
-_BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instruction sets that multiply it
-_TRIES = 4
-_MOST = 0.8  # of a device's free memory; the rest is for products and encoders
+_BFLOAT16_FEATURES = ("avx512_bf16", "amx_bf16")  # instruction sets that multiply it
+_TIMED_PRODUCTS = 4
+_MEMORY_SHARE = 0.8  # of a device's free memory; the rest is for products and encoders
+_ROUNDINGS = {  # torch's names of what float32 numbers may be rounded to before they are multiplied
+    **dict.fromkeys(("none", "ieee", "highest", "strict"), 0.0),
+    **dict.fromkeys(("tf32", "high"), 2.0**-10),  # 10 bits after the first; some devices cut off
+}
+_COARSEST_ROUNDING = 2.0**-8  # bfloat16's 7 bits after the first, rounded to nearest
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -26,7 +32,7 @@ def pick_device(name: str = "auto") -> torch.device:
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from error
     if not _usable(device):
         raise InputError(f"device {name!r} is not available here: use auto or cpu")
-    if device.type == "cuda":  # products of float16 are then as precise as `fast_products` needs
+    if device.type == "cuda":  # so that `multiplies_float16` is true: search is much faster then
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     return device
 
@@ -52,7 +58,7 @@ def bfloat16_is_faster() -> bool:
     """
     # Older releases of torch do not tell.
     has: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    if not any(has.get(name) for name in _BFLOAT16):
+    if not any(has.get(name) for name in _BFLOAT16_FEATURES):
         return False
     seconds = {kind: _seconds_of(kind) for kind in (torch.bfloat16, torch.float32)}
     return seconds[torch.bfloat16] < seconds[torch.float32]
@@ -60,9 +66,9 @@ def bfloat16_is_faster() -> bool:
 
 def _seconds_of(kind: torch.dtype) -> float:
     """The shortest of a few matrix products; the first prepares and does not count."""
-    left, right = torch.ones((512, 1024), dtype=kind), torch.ones((1024, 128), dtype=kind)
-    out, times = torch.empty((512, 128), dtype=kind), []
-    for _ in range(1 + _TRIES):
+    shapes, times = [(512, 1024), (1024, 128), (512, 128)], []
+    left, right, out = (torch.ones(shape, dtype=kind, device="cpu") for shape in shapes)
+    for _ in range(1 + _TIMED_PRODUCTS):
         begun = time.perf_counter()
         torch.mm(left, right, out=out)
         times.append(time.perf_counter() - begun)
@@ -73,4 +79,50 @@ def room_on(device: torch.device) -> int | None:
     """Bytes that anchors may take on a device: most of what is free; None for main memory."""
     if device.type != "cuda":
         return None
-    return int(torch.cuda.mem_get_info(device)[0] * _MOST)
+    return int(torch.cuda.mem_get_info(device)[0] * _MEMORY_SHARE)
+
+
+def float32_rounding(device: torch.device) -> float:
+    """The largest share of a float32 number that is rounded off before a matrix product.
+
+    Zero unless the user allows it: by `torch.set_float32_matmul_precision`, by any `fp32_precision`
+    or `allow_tf32` of `torch.backends`, or by oneDNN's variables in the environment. Where several
+    could hold for a device, the coarsest counts.
+    """
+    given = []
+    if device.type != "cuda":
+        given += [_setting(torch.backends.mkldnn, "matmul"), _onednn_mode()]
+    if device.type != "cpu":
+        given += [_setting(torch.backends.cuda, "matmul")]
+    return max(_ROUNDINGS.get(name.lower(), _COARSEST_ROUNDING) for name in given)
+
+
+def _setting(backend: object, operation: str) -> str:
+    """What torch says of one backend; before 2.9 it had one setting for all of them."""
+    found = getattr(getattr(backend, operation, None), "fp32_precision", None)
+    return found if isinstance(found, str) else torch.get_float32_matmul_precision()
+
+
+def _onednn_mode() -> str:
+    names = "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"
+    return next((os.environ[name] for name in names if name in os.environ), "strict")
+
+
+def multiplies_float16(device: torch.device) -> bool:
+    """Whether the device multiplies float16 matrices as they are and sums up in float32."""
+    if device.type != "cuda":
+        return False
+    settings = torch.backends.cuda.matmul
+    short_sums = getattr(settings, "allow_fp16_accumulation", False)  # not in older torch
+    return not (short_sums or settings.allow_fp16_reduced_precision_reduction)
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Where products of float64 numbers on a device are those of float64: there, or on the CPU.
+
+    MPS has none, and cuBLAS can be told to make them up from products of integers.
+    """
+    emulated = os.environ.get("CUBLAS_EMULATE_DOUBLE_PRECISION", "0") != "0"
+    if device.type == "mps" or (device.type == "cuda" and emulated):
+        return torch.device("cpu")
+    return device

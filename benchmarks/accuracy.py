@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from accuracy_answers import REFERENCE, Answers, Cell, Hits, Way, beside
+from accuracy_answers import REFERENCE, Answers, Cell, Way, beside
 from accuracy_sets import Part, TestSet, Workshop, cifar, flickr, mean_captions, pairs, tested
 from accuracy_together import two_pairs
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -33,9 +33,10 @@ import asif_lance
 from asif_lance.encoders import text_encoder
 from asif_lance.evaluation import Grid, adapt, captions_of, diagnose, scaling, tune
 from asif_lance.evaluation import figures as plots
-from asif_lance.evaluation.labelled_pictures import per_class
-from asif_lance.evaluation.sweep import right, scores, sweep
+from asif_lance.evaluation.labelled_pictures import draw_per_class
+from asif_lance.evaluation.sweep import check_scores, score_labels, sweep
 from asif_lance.model import Ensemble
+from asif_lance.records import BoolArray
 from asif_lance.relative import DEFAULT, RECIPES
 from asif_lance.relative.recipes import PAPER
 
@@ -110,12 +111,13 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     note("two pairs of encoders")
     page["together"] = two_pairs(shop, shared, options.second_text)
     note("tuning")
-    page["tuning"] = _tuning(few, answers, options.output)
+    subject = f"{single[0].name}, {len(few.labelled.names):,} pictures"
+    page["tuning"] = _tuning(few, answers, options.output, subject)
     note("scaling")
-    page["scaling"] = _scaling(few, answers, options)
+    page["scaling"] = _scaling(few, answers, options, subject)
     note("adaptation")
     old = next((test for test in single[1:] if test.parts[0].model is part.model), None)
-    page["adaptation"] = _adaptation(few, old.parts[0] if old else None, answers, options)
+    page["adaptation"] = _adaptation(few, old.parts[0] if old else None, answers, options, subject)
     page["old"] = old.name if old else ""
     page["old_changes"] = [
         (*asked, one.old.mean - one.old.mean_before)
@@ -129,7 +131,7 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
 
 
 def _of_flickr(model: Any, stamps: pl.DataFrame, photos: pl.DataFrame, root: Path) -> list[TestSet]:
-    sample = cifar(root, model)
+    sample = cifar(root)
     return [
         TestSet("Flickr8k → CIFAR-10", (Part(model, sample, sample.classes),)),
         tested("Flickr8k → stamps", model, stamps),
@@ -137,11 +139,11 @@ def _of_flickr(model: Any, stamps: pl.DataFrame, photos: pl.DataFrame, root: Pat
     ]
 
 
-def _few(part: Part, count: int) -> Hits:
+def _few(part: Part, count: int) -> BoolArray:
     sizes = [part.labelled.truths.count(name) for name in part.labelled.classes]
     if min(sizes) <= count:
         return np.ones(len(part.labelled.names), dtype=bool)
-    return per_class(part.labelled, count, np.random.default_rng(0))
+    return draw_per_class(part.labelled, count, np.random.default_rng(0))
 
 
 def _table(answers: Answers, tests: Sequence[TestSet]) -> dict[str, Any]:
@@ -178,18 +180,18 @@ def _captions(
             cells = []
             for test in mine:
                 other = TestSet(f"{test.name} {name}", (replace(test.parts[0], model=model),))
-                hits = answers.hits(other, Way(recipe))
-                cells.append(beside(hits, answers.hits(test, REFERENCE)))
+                correct = answers.check(other, Way(recipe))
+                cells.append(beside(correct, answers.check(test, REFERENCE)))
             rows.append((name, recipe.name, cells))
     return rows  # type: ignore[return-value]
 
 
-def _tuning(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
+def _tuning(part: Part, answers: Answers, output: Path, subject: str) -> dict[str, Any]:
     tried, ensembles = ("single", "general", "lit"), ENSEMBLES[:2]
     prompts = [answers.prompts(part, templates) for templates in tried]
     grid = Grid(recipes=tuple(RECIPES), ensembles=ensembles)
     found = tune(part.model.under(PAPER), part.labelled, prompts, grid, holdout=0.5)
-    plots.save(plots.tuning_figure(found), output / "accuracy-tuning.png")
+    plots.save(plots.tuning_figure(found, subject), output / "accuracy-tuning.png")
     around = [
         c.top_1
         for c in found.choices
@@ -197,11 +199,13 @@ def _tuning(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
         and c.k[0] in (400, 800, 1600)
         and c.p[0] in (6, 8, 12)
     ]
-    told = {"found": found, "templates": tried, "ensembles": ensembles}
-    return {**told, "around": (min(around), max(around), len(around))}
+    shown = {"found": found, "templates": tried, "ensembles": ensembles}
+    return {**shown, "around": (min(around), max(around), len(around))}
 
 
-def _scaling(part: Part, answers: Answers, options: argparse.Namespace) -> dict[str, Any]:
+def _scaling(
+    part: Part, answers: Answers, options: argparse.Namespace, subject: str
+) -> dict[str, Any]:
     count = part.model.anchors.count
     ks = [k for k in (100, 800, count) if k <= count]
     settings = [((k, k), (p, p)) for k in ks for p in (1.0, 8.0)]
@@ -212,7 +216,7 @@ def _scaling(part: Part, answers: Answers, options: argparse.Namespace) -> dict[
         found[recipe.name] = scaling(
             model, part.labelled, prompts, asked, repetitions=options.trials
         )
-    figure = plots.scaling_figure(found[PAPER.name], 1 / len(part.labels))
+    figure = plots.scaling_figure(found[PAPER.name], 1 / len(part.labels), subject)
     plots.save(figure, options.output / "accuracy-scaling.png")
     own = [p for p in found[PAPER.name] if p.k[0] == ks[-2] and p.p[0] == 8]
     growth: dict[str, Any] = {"from": own[-2].pairs, "to": own[-1].pairs, "k": ks[-2]}
@@ -228,29 +232,42 @@ def _findings(part: Part, answers: Answers, ks: Sequence[int]) -> list[tuple[str
         most = (ks[-1], ks[-1])
         found = sweep(model, part.labelled.queries, prompts, most, ("max",))
 
-        def hits(k: int, p: float) -> Hits:
-            own = scores(found.image_side(k, p), found.text_side(k, p, "max"))  # noqa: B023
-            return right(own, part.labels, part.labelled.truths)
+        def check(k: int, p: float) -> BoolArray:
+            scores = score_labels(found.image_side(k, p), found.text_side(k, p, "max"))  # noqa: B023
+            return check_scores(scores, part.labels, part.labelled.truths)
 
         small, name = ks[0], recipe.name
         rows.append(
-            (f"{name}: k = {small} against k = n, p = 8", beside(hits(small, 8), hits(most[0], 8)))
+            (
+                f"{name}: k = {small} against k = n, p = 8",
+                beside(check(small, 8), check(most[0], 8)),
+            )
         )
         rows.append(
-            (f"{name}: k = {small} against k = n, p = 1", beside(hits(small, 1), hits(most[0], 1)))
+            (
+                f"{name}: k = {small} against k = n, p = 1",
+                beside(check(small, 1), check(most[0], 1)),
+            )
         )
         rows.append(
-            (f"{name}: p = 8 against p = 1, k = {small}", beside(hits(small, 8), hits(small, 1)))
+            (f"{name}: p = 8 against p = 1, k = {small}", beside(check(small, 8), check(small, 1)))
         )
         middle = ks[min(1, len(ks) - 1)]
         rows.append(
-            (f"{name}: p = 8 against p = 1, k = {middle}", beside(hits(middle, 8), hits(middle, 1)))
+            (
+                f"{name}: p = 8 against p = 1, k = {middle}",
+                beside(check(middle, 8), check(middle, 1)),
+            )
         )
     return rows
 
 
 def _adaptation(
-    part: Part, old: Part | None, answers: Answers, options: argparse.Namespace
+    part: Part,
+    old: Part | None,
+    answers: Answers,
+    options: argparse.Namespace,
+    subject: str,
 ) -> dict[str, Any]:
     prompts = answers.prompts(part, "single")
     task = None if old is None else (old.labelled, answers.prompts(old, "single"))
@@ -268,7 +285,7 @@ def _adaptation(
             old=task,
             trials=options.trials,
         )
-    figure = plots.adaptation_figure(rows[DEFAULT, CAPTIONS[0]], 1 / len(part.labels))
+    figure = plots.adaptation_figure(rows[DEFAULT, CAPTIONS[0]], 1 / len(part.labels), subject)
     plots.save(figure, options.output / "accuracy-adaptation.png")
     return rows
 
@@ -278,8 +295,8 @@ def _diagnosis(part: Part, answers: Answers, output: Path) -> dict[str, Any]:
     plots.save(plots.diagnosis_figure(found), output / "accuracy-diagnosis.png")
     truths = np.array(part.labelled.truths, dtype=object)
     way = Way(RECIPES[DEFAULT])
-    hits = right(answers.scores(part, way), part.labels, part.labelled.truths)
-    share = {name: float(hits[truths == name].mean()) for name in part.labelled.classes}
+    correct = check_scores(answers.scores(part, way), part.labels, part.labelled.truths)
+    share = {name: float(correct[truths == name].mean()) for name in part.labelled.classes}
     known = [c for c in found.coverage if c.label in share]
     ranks = {
         what: spearman([getattr(c, what) for c in known], [share[c.label] for c in known])

@@ -8,14 +8,12 @@ import numpy as np
 from accuracy_sets import Part, TestSet
 from numpy.typing import NDArray
 
-from asif_lance.evaluation import bootstrap
-from asif_lance.evaluation.sweep import right, sweep
+from asif_lance.evaluation import bootstrap_mean, share_interval
+from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.model import Ensemble, Prompts
-from asif_lance.records import Neighbors
+from asif_lance.records import BoolArray, Neighbors
 from asif_lance.relative import Recipe
 from asif_lance.relative.recipes import PAPER
-
-Hits = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Answers:
     def __init__(self) -> None:
         self._images: dict[tuple[Part, str], Neighbors] = {}
         self._prompts: dict[tuple[tuple[str, ...], str], Prompts] = {}
-        self._hits: dict[tuple[str, Way], Hits] = {}
+        self._correct: dict[tuple[str, Way], BoolArray] = {}
 
     def prompts(self, part: Part, templates: str) -> Prompts:
         """The classes × templates, embedded once."""
@@ -69,20 +67,22 @@ class Answers:
         self._images[key] = found.images
         return found.scores(way.recipe.k, way.recipe.p, way.ensemble)
 
-    def hits(self, test: TestSet, way: Way) -> Hits:
+    def check(self, test: TestSet, way: Way) -> BoolArray:
         """Which pictures of a set are right, all parts in order."""
-        if (test.name, way) not in self._hits:
-            self._hits[test.name, way] = np.concatenate(
-                [right(self.scores(p, way), p.labels, p.labelled.truths) for p in test.parts]
+        if (test.name, way) not in self._correct:
+            self._correct[test.name, way] = np.concatenate(
+                [check_scores(self.scores(p, way), p.labels, p.labelled.truths) for p in test.parts]
             )
-        return self._hits[test.name, way]
+        return self._correct[test.name, way]
 
     def cell(self, test: TestSet, way: Way) -> Cell:
         """A way beside the reference."""
-        return beside(self.hits(test, way), self.hits(test, REFERENCE))
+        return beside(self.check(test, way), self.check(test, REFERENCE))
 
 
-def beside(hits: Hits, reference: Hits) -> Cell:
+def beside(correct: BoolArray, reference: BoolArray) -> Cell:
     """Accuracy with its interval, and the difference with its paired one."""
-    gained = hits.astype(np.float64) - reference
-    return Cell(float(hits.mean()), bootstrap(hits), float(gained.mean()), bootstrap(gained))
+    gains = correct.astype(np.int64) - reference
+    return Cell(
+        float(correct.mean()), share_interval(correct), float(gains.mean()), bootstrap_mean(gains)
+    )

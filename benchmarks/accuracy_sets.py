@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import asif_lance
 from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, TextEncoder, encode_images
 from asif_lance.encoders import image_encoder as load_image_encoder
-from asif_lance.evaluation import Labelled, encode_labelled, read_labelled
+from asif_lance.evaluation import Labelled, read_labelled
 from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.ingest import tuxpaint as stamps
 from asif_lance.model import Model
@@ -106,7 +106,7 @@ class Workshop:
         for fold in range(FOLDS):
             model = self.model(f"{name}-{fold}", pairs(frame.filter(pl.col("fold") != fold)))
             kept = frame.filter((pl.col("fold") == fold) & (pl.col("label") != ""))
-            parts.append(Part(model, labelled(kept, model), labels))
+            parts.append(Part(model, labelled(kept), labels))
         return TestSet("stamps, five folds", tuple(parts))
 
     def gcompris(self, encoder_name: str = DEFAULT_IMAGE) -> pl.DataFrame:
@@ -159,14 +159,14 @@ def tested(name: str, model: Model, frame: pl.DataFrame) -> TestSet:
     """The labelled pictures of a frame, all classified by one model."""
     kept = frame.filter(pl.col("label") != "")
     labels = tuple(sorted(set(kept["label"])))
-    return TestSet(name, (Part(model, labelled(kept, model), labels),))
+    return TestSet(name, (Part(model, labelled(kept), labels),))
 
 
-def labelled(frame: pl.DataFrame, model: Model) -> Labelled:
+def labelled(frame: pl.DataFrame) -> Labelled:
     """Rows with a label as labelled vectors."""
     vectors = frame["image_vector"].to_numpy().astype(np.float32)
     names, truths = frame["pair_id"].to_list(), frame["label"].to_list()
-    return encode_labelled(model, Labelled(tuple(names), tuple(truths), vectors=vectors))
+    return Labelled(tuple(names), tuple(truths), vectors=vectors)
 
 
 def image_vectors(paths: Sequence[Path], encoder_name: str) -> Floats:
@@ -200,9 +200,9 @@ def mean_captions(frame: pl.DataFrame) -> pl.DataFrame:
     return first.drop("text_vector").rename({"mean": "text_vector"})
 
 
-def cifar(root: Path, model: Model) -> Labelled:
+def cifar(root: Path) -> Labelled:
     """The CIFAR-10 sample."""
-    return encode_labelled(model, read_labelled(root / "data" / "cifar10" / "test-sample.parquet"))
+    return read_labelled(root / "data" / "cifar10" / "test-sample.parquet")
 
 
 def _unpack(cache: Path, folder: Path) -> None:

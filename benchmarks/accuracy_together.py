@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from accuracy_answers import Cell, Hits, beside
+from accuracy_answers import Cell, beside
 from accuracy_sets import Part, TestSet, Workshop, pairs, tested
 from numpy.typing import NDArray
 
 from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, text_encoder
 from asif_lance.errors import EncoderUnavailableError
-from asif_lance.evaluation.accuracy import hits
+from asif_lance.evaluation.accuracy import check_answers
 from asif_lance.model import Prediction, Together
+from asif_lance.records import BoolArray
 from asif_lance.relative import RECIPES, Recipe
 from asif_lance.relative.recipes import PAPER
 
@@ -112,55 +113,57 @@ def two_pairs(shop: Workshop, shared: Path | None, second_text: str | None) -> T
 def _table(
     first: Sets, alone: dict[str, Sets], joined: dict[str, Sets], together: dict[str, Sequence[str]]
 ) -> Table:
-    reference = [_hits([test], PAPER) for test in first]
+    reference = [_check([test], PAPER) for test in first]
     rows, gains, rules = [], [], []
     for recipe in RECIPES.values():
         found = {
-            name: [_hits([test], recipe) for test in tests]
+            name: [_check([test], recipe) for test in tests]
             for name, tests in (alone | joined).items()
         }
         for name, of in together.items():
             sets = list(zip(*(alone[part] for part in of), strict=True))
-            mean = found[name] = [_hits(tests, recipe) for tests in sets]
+            mean = found[name] = [_check(tests, recipe) for tests in sets]
             for part in of:
-                told = f"{name}, against {part}"
-                gains.append(Row(told, recipe.name, _cells(mean, found[part])))
+                title = f"{name}, against {part}"
+                gains.append(Row(title, recipe.name, _cells(mean, found[part])))
             for rule, combine in RULES.items():
-                other = [_hits(tests, recipe, combine) for tests in sets]
+                other = [_check(tests, recipe, combine) for tests in sets]
                 rules.append(Row(f"{name}: {rule}", recipe.name, _cells(other, mean)))
         rows += [Row(name, recipe.name, _cells(mine, reference)) for name, mine in found.items()]
     return Table(first, tuple(rows), tuple(gains), tuple(rules))
 
 
-def _cells(mine: list[Hits], others: list[Hits]) -> tuple[Cell, ...]:
+def _cells(mine: list[BoolArray], others: list[BoolArray]) -> tuple[Cell, ...]:
     return tuple(beside(own, other) for own, other in zip(mine, others, strict=True))
 
 
-def _hits(tests: Sequence[TestSet], recipe: Recipe, combine: Rule | None = None) -> Hits:
+def _check(tests: Sequence[TestSet], recipe: Recipe, combine: Rule | None = None) -> BoolArray:
     """What is right of one set as each model has it: by the only one, or by all together."""
     parts = zip(*(test.parts for test in tests), strict=True)
-    return np.concatenate([_right(several, recipe, combine) for several in parts])
+    return np.concatenate([_check_parts(several, recipe, combine) for several in parts])
 
 
-def _right(parts: Sequence[Part], recipe: Recipe, combine: Rule | None) -> Hits:
+def _check_parts(parts: Sequence[Part], recipe: Recipe, combine: Rule | None) -> BoolArray:
     models = {str(i): part.model.under(recipe) for i, part in enumerate(parts)}
     names, truths = parts[0].labelled.names, parts[0].labelled.truths
     labels = [model.labels(parts[0].labels) for model in models.values()]
     vectors = [part.labelled.embeddings for part in parts]
     if len(parts) == 1:
-        return hits(list(models["0"].classify_vectors(names, vectors[0], labels[0])), truths)
+        return check_answers(
+            list(models["0"].classify_vectors(names, vectors[0], labels[0])), truths
+        )
     answers = list(Together(models).classify_vectors(names, vectors, labels))
     if combine is None:
-        return hits(answers, truths)
+        return check_answers(answers, truths)
     several = [_matrix([a.parts[i] for a in answers], parts[0].labels) for i in range(len(parts))]
     best = np.array(parts[0].labels)[combine(several).argmax(axis=1)]
-    said = np.array([answer.score > 0 for answer in answers])
-    return said & (best == np.array(truths))
+    answered = np.array([answer.score > 0 for answer in answers])
+    return answered & (best == np.array(truths))
 
 
 def _matrix(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
-    told = [dict(prediction.ranking) for prediction in predictions]
-    return np.array([[own[label] for label in labels] for own in told])
+    rankings = [dict(prediction.ranking) for prediction in predictions]
+    return np.array([[ranking[label] for label in labels] for ranking in rankings])
 
 
 def _frames(shop: Workshop, image: str, shared: Path | None) -> Frames:

@@ -22,11 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asif_lance.audit import Audit, report
-from asif_lance.database import RUN_SCHEMAS
+from asif_lance.database import schemas
 from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
 
 LABELS, PAIRS, COMMIT = 5, 20, 500  # labels a prediction, pairs a label, predictions a commit
+SCHEMAS = {"predictions": schemas.PREDICTIONS, "attributions": schemas.ATTRIBUTIONS}
 
 QUERIES = {
     "group by pair": """\
@@ -88,8 +89,8 @@ def recorded(first: int, count: int, among: int, rng: np.random.Generator) -> di
         },
     }
     return {
-        name: pa.table({field.name: columns[field.name] for field in RUN_SCHEMAS[name]}).cast(
-            RUN_SCHEMAS[name]
+        name: pa.table({field.name: columns[field.name] for field in SCHEMAS[name]}).cast(
+            SCHEMAS[name]
         )
         for name, columns in rows.items()
     }

@@ -22,10 +22,10 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from asif_lance.forgetting import execution as forgetting
-from asif_lance.forgetting import verify
+from asif_lance.forgetting import execution, verify
 from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
+from asif_lance.store.forget import forget, plan
 
 DIMENSION = 384
 CHUNK = 10_000
@@ -112,7 +112,7 @@ Way = Callable[[PairStore, list[str]], tuple[int, float, bool]]
 
 def report(name: str, versions: int, store: PairStore, ids: list[str], way: Way) -> None:
     """Times one way and prints its line."""
-    touched, before, start = forgetting.plan(store, ids).bytes, size(store.uri), time.perf_counter()
+    touched, before, start = plan(store, ids).bytes, size(store.uri), time.perf_counter()
     written, verifying, clean = way(store, ids)
     seconds = time.perf_counter() - start - verifying
     print(
@@ -133,8 +133,8 @@ def ours(store: PairStore, ids: list[str]) -> tuple[int, float, bool]:
         seconds.append(time.perf_counter() - start)
         return result
 
-    forgetting.scan = timed  # type: ignore[attr-defined]
-    receipt = forgetting.forget(store, ids, reason="benchmark")
+    execution.scan = timed  # type: ignore[attr-defined]
+    receipt = forget(store, ids, reason="benchmark")
     return receipt.bytes_written, sum(seconds), receipt.clean
 
 

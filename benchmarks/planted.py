@@ -44,20 +44,20 @@ NAMES = IngestOptions(
 )
 
 
-def photos(root: Path) -> pl.DataFrame:
+def read_photos(root: Path) -> pl.DataFrame:
     """Photos of exactly one class: pair_id, truth, caption and both vectors."""
     folder = root / "data" / "flickr8k"
     captions = pl.read_parquet(folder / "captions.parquet")
     lower = pl.col("caption").str.to_lowercase()
-    told = captions.group_by("image").agg(
+    by_class = captions.group_by("image").agg(
         lower.str.contains(pattern).sum().alias(name) for name, pattern in CLASSES.items()
     )
-    counts = told.select(list(CLASSES)).to_numpy()
+    counts = by_class.select(list(CLASSES)).to_numpy()
     clear = ((counts >= 3).sum(axis=1) == 1) & ((counts >= 3) | (counts == 0)).all(axis=1)
     truth = np.array(list(CLASSES))[counts.argmax(axis=1)]
     first = captions.unique("image", keep="first", maintain_order=True)
     return (
-        told.select("image", truth=pl.Series(truth))
+        by_class.select("image", truth=pl.Series(truth))
         .filter(pl.Series(clear))
         .join(first, on="image")
         .join(pl.read_parquet(folder / "images.parquet"), on="image")
@@ -66,7 +66,7 @@ def photos(root: Path) -> pl.DataFrame:
     )
 
 
-def planted(pairs: pl.DataFrame, share: float, rng: np.random.Generator) -> pl.DataFrame:
+def plant_captions(pairs: pl.DataFrame, share: float, rng: np.random.Generator) -> pl.DataFrame:
     """The pairs, some with the caption of a photo of another class; `wrong` says which."""
     truth = pairs["truth"].to_numpy()
     source = np.arange(len(pairs))
@@ -85,7 +85,7 @@ def vectors(asked: pl.DataFrame) -> NDArray[np.float32]:
     return matrix
 
 
-def accuracy(model: Model, asked: pl.DataFrame) -> float:
+def measure_accuracy(model: Model, asked: pl.DataFrame) -> float:
     """Share of photos that the model puts into their class."""
     labels = model.labels(list(CLASSES))
     found = model.classify_vectors(asked["pair_id"].to_list(), vectors(asked), labels)
@@ -101,21 +101,21 @@ def record(model: Model, seen: pl.DataFrame) -> None:
             run.add(prediction, truth=truth)
 
 
-def without(model: Model, ids: list[str], asked: pl.DataFrame, uri: str) -> float:
+def measure_without(model: Model, ids: list[str], asked: pl.DataFrame, uri: str) -> float:
     """Accuracy of the version that has these pairs deleted; the next call starts from all again."""
     model.store.delete(ids)
     model.store.publish(command="delete")
-    share = accuracy(asif_lance.open(uri), asked)
+    share = measure_accuracy(asif_lance.open(uri), asked)
     model.store.rollback("v1")
     return share
 
 
-def run(root: Path, share: float, seed: int) -> list[float]:
+def run_split(root: Path, share: float, seed: int) -> list[float]:
     """One split: pairs, named, precision, recall, accuracy before, after, without the planted."""
     rng = np.random.default_rng(seed)
-    shuffled = photos(root).sample(fraction=1.0, shuffle=True, seed=seed)
+    shuffled = read_photos(root).sample(fraction=1.0, shuffle=True, seed=seed)
     seen, held_out = shuffled[:SEEN], shuffled[SEEN : SEEN + HELD_OUT]
-    pairs = planted(shuffled[SEEN + HELD_OUT :], share, rng)
+    pairs = plant_captions(shuffled[SEEN + HELD_OUT :], share, rng)
     wrong = set(pairs.filter("wrong")["pair_id"])
     with tempfile.TemporaryDirectory() as home:
         pairs.drop("truth", "wrong").write_parquet(f"{home}/pairs.parquet")
@@ -124,14 +124,14 @@ def run(root: Path, share: float, seed: int) -> list[float]:
         record(model, seen)
         with Audit(model.store) as audit:
             named = audit.query(report("wrong-drivers").sql)["pair_id"].to_pylist()
-        hits = len(wrong & set(named))
+        found = len(wrong & set(named))
         accuracies = [
-            accuracy(model, held_out),
-            without(model, named, held_out, f"{home}/db"),
-            without(model, sorted(wrong), held_out, f"{home}/db"),
+            measure_accuracy(model, held_out),
+            measure_without(model, named, held_out, f"{home}/db"),
+            measure_without(model, sorted(wrong), held_out, f"{home}/db"),
         ]
     first = len(wrong & set(named[: len(wrong)])) / len(wrong)
-    return [len(pairs), len(named), hits / len(named), hits / len(wrong), first, *accuracies]
+    return [len(pairs), len(named), found / len(named), found / len(wrong), first, *accuracies]
 
 
 def main() -> None:
@@ -146,12 +146,12 @@ def main() -> None:
     print("seed  pairs  named  precision  recall  of as many first  before  after  planted gone")
     rows = []
     for seed in asked.seeds:
-        rows.append(run(Path(root), asked.share, seed))
-        print(f"{seed:4}", told(rows[-1]))
-    print("mean", told(list(np.mean(rows, axis=0))))
+        rows.append(run_split(Path(root), asked.share, seed))
+        print(f"{seed:4}", format_row(rows[-1]))
+    print("mean", format_row(list(np.mean(rows, axis=0))))
 
 
-def told(row: list[float]) -> str:
+def format_row(row: list[float]) -> str:
     """One line of the table."""
     pairs, named, precision, recall, first, before, after, gone = row
     return (

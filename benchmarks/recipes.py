@@ -27,16 +27,16 @@ from numpy.typing import NDArray
 from splits import encoded_images
 
 from asif_lance.encoders import text_encoder
-from asif_lance.evaluation import bootstrap
-from asif_lance.evaluation.accuracy import hits
+from asif_lance.evaluation import bootstrap_mean
+from asif_lance.evaluation.accuracy import check_answers
 from asif_lance.ingest import ingest_sources
 from asif_lance.ingest import tuxpaint as stamps
 from asif_lance.model import DEFAULT_TEMPLATES, open_model, prompts_from_vectors
+from asif_lance.records import BoolArray
 from asif_lance.relative import DEFAULT
 from asif_lance.relative.recipes import PAPER
 
 Floats = NDArray[np.float32]
-Hits = NDArray[np.bool_]
 Recipes = dict[str, dict[str, object]]
 
 TEST = 3000  # photos of Flickr8k held out
@@ -162,24 +162,24 @@ def variants() -> Recipes:
 
 def compared(tasks: Sequence[Task], recipes: Recipes) -> list[Row]:
     """Compare each recipe with `paper` on each set; sets of one name are one set in parts."""
-    right: dict[tuple[str, str], list[Hits]] = {}
+    correct: dict[tuple[str, str], list[BoolArray]] = {}
     sizes: dict[str, int] = {}
     for task in tasks:
         sizes[task.name] = len(task.image)
         for recipe, found in asked(task, {PAPER.name: {"recipe_name": PAPER.name}, **recipes}):
-            right.setdefault((task.name, recipe), []).append(found)
+            correct.setdefault((task.name, recipe), []).append(found)
     rows = []
     for name, size in sizes.items():
-        paper = np.concatenate(right[name, PAPER.name])
+        paper = np.concatenate(correct[name, PAPER.name])
         for recipe in recipes:
-            other = np.concatenate(right[name, recipe])
-            low, high = bootstrap(other.astype(np.float64) - paper)
+            other = np.concatenate(correct[name, recipe])
+            low, high = bootstrap_mean(other.astype(np.int64) - paper)
             shares = float(paper.mean()), float(other.mean())
             rows.append(Row(name, recipe, size, len(paper), *shares, low, high))
     return rows
 
 
-def asked(task: Task, recipes: Recipes) -> Iterator[tuple[str, Hits]]:
+def asked(task: Task, recipes: Recipes) -> Iterator[tuple[str, BoolArray]]:
     """Ingest the pairs and ask each recipe."""
     with tempfile.TemporaryDirectory() as folder:
         frame = {
@@ -196,11 +196,11 @@ def asked(task: Task, recipes: Recipes) -> Iterator[tuple[str, Hits]]:
             labels = model.compile(prompts_from_vectors(task.labels))
             found = model.classify_vectors(names, task.queries, labels)
             if task.top == 1:
-                yield recipe, hits(list(found), task.truths)
+                yield recipe, check_answers(list(found), task.truths)
             else:
                 best = ([label for label, _ in p.ranking[: task.top]] for p in found)
-                told = zip(best, task.truths, strict=True)
-                yield recipe, np.array([truth in ranked for ranked, truth in told])
+                both = zip(best, task.truths, strict=True)
+                yield recipe, np.array([truth in labels for labels, truth in both])
 
 
 def markdown(title: str, rows: Sequence[Row]) -> str:

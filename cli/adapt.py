@@ -1,4 +1,4 @@
-"""adapt: what a handful of labelled pictures of a new task brings, and at what price."""
+"""adapt: accuracy on a new task before and after a few labelled pictures of it become pairs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from .labelled import (
     Numbers,
     ask,
     asked_options,
+    describe,
     one_model_options,
     pictures_argument,
     plot_option,
+    report_rejects,
     seed_option,
-    tell,
 )
 from .options import LABEL_OPTIONS, Context, PairOf, format_option, recipe_option
 from .output import note, print_json, print_table
@@ -25,7 +26,7 @@ from .query import open_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asif_lance.evaluation import Adaptation, Task
+    from asif_lance.evaluation import Adaptation, TrialAccuracy
     from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
@@ -77,8 +78,8 @@ def adapt(
 ) -> None:
     """Add a few labelled PICTURES of each class, captioned by a template, and measure the rest.
 
-    Trials draw other pictures; the models are imagined and nothing is written without --keep. The
-    nearest class mean is what the same few pictures do on their own, without any pair.
+    Trials draw other pictures; nothing is written without --keep. The nearest class mean is what
+    the same few pictures do on their own, without any pair.
 
     \b
       asif-lance adapt satellite/ --per-class 1,2,5,10 --template "a satellite image of {}"
@@ -102,14 +103,15 @@ def adapt(
     if plot is not None:
         from asif_lance.evaluation import figures
 
-        figures.save(figures.adaptation_figure(found, 1 / len(prompts.names)), plot)
+        subject = describe(opened, labelled, pictures)
+        figures.save(figures.adaptation_figure(found, 1 / len(prompts.names), subject), plot)
     if keep:
         report = library.add_pairs(
             opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
         )
         made = report.version or opened.store.version()
         note(f"added {report.added:,} pairs; the newest model is {made.name}")
-    tell(rejects)
+    report_rejects(rejects)
 
 
 def _captions(
@@ -133,16 +135,16 @@ def _old_task(
     asked: dict[str, Any],
     rejects: list[Reject],
 ) -> Any:
-    own: dict[str, Any] = {"labels": None, "labels_file": None, "label_vectors": vectors}
+    changed: dict[str, Any] = {"labels": None, "labels_file": None, "label_vectors": vectors}
     if vectors is not None:
-        own |= {"templates": (), "template_set": None}
-    return ask(model, old, {**asked, **own}, rejects)
+        changed |= {"templates": (), "template_set": None}
+    return ask(model, old, {**asked, **changed}, rejects)
 
 
 def _print(found: Sequence[Adaptation], output: str) -> None:
     if output == "json":
-        for one in found:
-            print_json(asdict(one))
+        for adaptation in found:
+            print_json(asdict(adaptation))
         return
     first = found[0]
     click.echo(f"before: {first.new.mean_before:.1%} on the new task, nothing added")
@@ -154,5 +156,5 @@ def _print(found: Sequence[Adaptation], output: str) -> None:
     )
 
 
-def _share(task: Task | None) -> str:
+def _share(task: TrialAccuracy | None) -> str:
     return "" if task is None else f"{task.mean:.1%} ± {task.deviation:.1%}"

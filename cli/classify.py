@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .labelled import tell
+from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
     PICTURE,
@@ -108,7 +108,7 @@ def classify(
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
         for prediction in predictions:
             _tell(prediction, top, explain, output)
-    tell(rejects)
+    report_rejects(rejects)
 
 
 def _predict(

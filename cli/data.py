@@ -163,7 +163,9 @@ def delete(
     """
     need_ids_or_where(ids, where)
     store = open_store(context)
-    chosen = list(dict.fromkeys(ids)) if where is None else store.matching(where)
+    from asif_lance.audit import HEAD, matching_ids
+
+    chosen = list(dict.fromkeys(ids)) if where is None else matching_ids(store, where, HEAD)
     newest = store.version()
     if dry_run:
         _print_deletion(len(store.existing(chosen)), len(chosen), newest, output, done=False)

@@ -142,6 +142,7 @@ class _Story:
         )
 
     def delete_a_class(self, split: Split, first: Sequence[Prediction]) -> None:
+        from asif_lance.audit import matching_ids
         from asif_lance.store import PairStore
 
         label = _class_to_withdraw(split.held_out)
@@ -151,7 +152,7 @@ class _Story:
         click.echo(f"\nThe licence of every {label!r} picture is withdrawn:")
         with _step("delete"):
             store = PairStore.open(str(self.database))
-            deleted = store.delete(store.matching(where))
+            deleted = store.delete(matching_ids(store, where))
             store.publish(command="delete", message=f"without {label} pictures")
         after = self.classify(split, "v2")
         click.echo(f"  {deleted} pairs gone from the newest model, v2")

@@ -1,4 +1,4 @@
-"""diagnose: do the pairs carry what the method needs, and where will it fail?"""
+"""diagnose: are captions of similar images similar, are there hubs, and what do captions lack?"""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def diagnose(
     output: str,
     **arguments: Any,
 ) -> None:
-    """Examine a model's pairs: are captions of similar images similar, are there hubs, what lacks?
+    """Examine a model's pairs: are captions of similar images similar, and are there hubs?
 
     The gap is how much more alike captions are when their images are; without one there is nothing
     to learn from the pairs. Anchors in very many lists (skewness above 1) crowd out others. With

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .labelled import ask, asked_options, pictures_argument, plot_option, tell
+from .labelled import (
+    ask,
+    asked_options,
+    describe,
+    pictures_argument,
+    plot_option,
+    report_rejects,
+)
 from .options import (
     LABEL_OPTIONS,
     Context,
@@ -84,27 +91,26 @@ def evaluate(
         refuse_beside(others, clip=clip, plot=plot)
         if len(models) > 1:
             raise click.UsageError("with --with, give one --model; --with DB@V names another's")
-        own = {"model": models[0] if models else None, **given}
-        _evaluate_together(open_together(context, others, **own), pictures, arguments, output)
+        together = open_together(context, others, model=models[0] if models else None, **given)
+        _evaluate_together(together, pictures, arguments, output)
         return
     opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
-    labels = dict(arguments)
+    asked = dict(arguments)
     labelled, prompts = ask(opened[0], pictures, arguments, rejects)
     answers = [library.predict(model, labelled, prompts) for model in opened]
-    found = [library.evaluate(predictions, labelled.truths) for predictions in answers]
-    for one in found:
-        print_json(asdict(one)) if output == "json" else _print_evaluation(one)
-    against = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
+    evaluations = [library.evaluate(predictions, labelled) for predictions in answers]
+    comparisons = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
     if clip is not None:
-        hits = library.hits(answers[0], labelled.truths)
-        theirs = _clip_hits(clip, opened[0], labelled, labels, given["device"])
-        against.append(library.compare_hits((found[0].model, clip), hits, theirs))
-    for comparison in against:
-        print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
+        correct = library.check_answers(answers[0], labelled.truths)
+        theirs = _check_clip(clip, opened[0], labelled, asked, given["device"])
+        names = evaluations[0].model, clip
+        comparisons.append(library.compare_correct(names, correct, theirs))
+    _print(evaluations, comparisons, output)
     if plot is not None:
-        _draw(found[-1], answers[-1], labelled.truths, plot)
-    tell(rejects)
+        subject = describe(opened[-1], labelled, pictures)
+        _draw(evaluations[-1], answers[-1], labelled.truths, subject, plot)
+    report_rejects(rejects)
 
 
 def _evaluate_together(
@@ -118,58 +124,76 @@ def _evaluate_together(
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
     rejects: list[Reject] = []
-    answers, truths = library.predict_together(together, labelled, labels, rejects)
+    answers, usable = library.predict_together(together, labelled, labels, rejects)
     parts = [[answer.parts[i] for answer in answers] for i in range(len(labels))]
-    names = tuple(together.models)
-    found: list[Accuracy] = [
-        replace(library.evaluate(own, truths), model=name)
-        for name, own in zip(names, parts, strict=True)
+    alone: list[Accuracy] = [
+        replace(library.evaluate(part, usable), model=name)
+        for name, part in zip(together.models, parts, strict=True)
     ]
-    for one in (*found, library.accuracy(answers, truths)):
-        print_json(asdict(one)) if output == "json" else _print_evaluation(one)
-    joint = library.hits(answers, truths)
-    for name, own in zip(names, parts, strict=True):
-        comparison = library.compare_hits((name, "together"), library.hits(own, truths), joint)
-        print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
-    tell(rejects)
+    joint = library.check_answers(answers, usable.truths)
+    comparisons = [
+        library.compare_correct(
+            (name, "together"), library.check_answers(part, usable.truths), joint
+        )
+        for name, part in zip(together.models, parts, strict=True)
+    ]
+    _print([*alone, library.measure_accuracy(answers, usable.truths)], comparisons, output)
+    report_rejects(rejects)
 
 
-def _clip_hits(
-    name: str, model: Model, labelled: Labelled, labels: dict[str, Any], device: str
+def _check_clip(
+    name: str, model: Model, labelled: Labelled, asked: dict[str, Any], device: str
 ) -> BoolArray:
-    """What a CLIP gets right, asked with the same names and templates."""
-    from asif_lance.evaluation.clip_baseline import clip_hits
+    """Which pictures a CLIP gets right, asked with the same names and templates."""
+    from asif_lance.evaluation.clip_baseline import check_clip
 
-    if labels["label_vectors"] is not None:
+    if asked["label_vectors"] is not None:
         raise click.UsageError("--clip needs label names, not --label-vectors")
-    named = labels["labels"] is not None or labels["labels_file"] is not None
-    names = read_names(labels["labels"], labels["labels_file"]) if named else labelled.classes
-    templates = chosen_templates(labels["templates"], labels["template_set"]) or model.templates
-    return clip_hits(name, labelled, names, templates, device=device)
+    named = asked["labels"] is not None or asked["labels_file"] is not None
+    names = read_names(asked["labels"], asked["labels_file"]) if named else labelled.classes
+    templates = chosen_templates(asked["templates"], asked["template_set"]) or model.templates
+    return check_clip(name, labelled, names, templates, device=device)
 
 
 def _draw(
-    found: Evaluation, predictions: Sequence[Prediction], truths: Sequence[str], plot: Path
+    found: Evaluation,
+    predictions: Sequence[Prediction],
+    truths: Sequence[str],
+    subject: str,
+    plot: Path,
 ) -> None:
     from asif_lance.evaluation import figures
 
     answers = Counter(zip(truths, (p.label for p in predictions), strict=True))
-    figures.save(figures.evaluation_figure(found, answers), plot)
+    figures.save(figures.evaluation_figure(found, answers, subject), plot)
+
+
+def _print(
+    evaluations: Sequence[Accuracy], comparisons: Sequence[PairedComparison], output: str
+) -> None:
+    for evaluation in evaluations:
+        print_json(asdict(evaluation)) if output == "json" else _print_evaluation(evaluation)
+    for comparison in comparisons:
+        print_json(asdict(comparison)) if output == "json" else _print_comparison(comparison)
 
 
 def _print_evaluation(found: Accuracy) -> None:
+    from asif_lance.evaluation import Evaluation
+
     low, high = found.interval
     click.echo(f"{found.model}: {found.pictures} pictures, {found.labels} labels")
-    nearest = getattr(found, "nearest_caption", None)  # of one model only
-    rows = [
-        ("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})"),
-        ("top-5", f"{found.top_5:.1%}"),
+    rows = [("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})")]
+    if found.top_5 is not None:
+        rows.append(("top-5", f"{found.top_5:.1%}"))
+    rows += [
         ("mean per class", f"{found.mean_per_class:.1%}"),
         ("chance", f"{found.chance:.1%}"),
         ("most frequent class", f"{found.most_frequent:.1%}"),
-        *([] if nearest is None else [("nearest picture's caption", f"{nearest:.1%}")]),
-        ("calibration error", f"{found.calibration_error:.3f}"),
     ]
+    if isinstance(found, Evaluation):  # of one model, not of several together
+        rows.append(("nearest picture's caption", f"{found.nearest_caption:.1%}"))
+        rows.append(("pictures in the model", f"{found.pictures_in_model}"))
+    rows.append(("calibration error", f"{found.calibration_error:.3f}"))
     print_table(["", ""], rows)
     print_table(
         ["class", "pictures", "top-1"], [(n, c, f"{share:.0%}") for n, c, share in found.classes]

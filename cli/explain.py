@@ -1,4 +1,4 @@
-"""explain: why a model says what it says of a picture, as a page to show."""
+"""explain: the pairs behind a prediction, as a page or a picture."""
 
 from __future__ import annotations
 
@@ -64,15 +64,13 @@ def explain(
     names, chosen = read_names(labels, labels_file), chosen_templates(templates, template_set)
     label_set = model.labels(names, chosen)
     (prediction,) = model.classify([image], label_set)
-    output.write_bytes(_drawn(output, prediction, image, pairs))
+    output.write_bytes(_draw(output, prediction, image, pairs))
     note(f"{output}: {image.name} is {prediction.label!r} ({prediction.score:.4f})")
 
 
-def _drawn(output: Path, prediction: Prediction, image: Path, pairs: int) -> bytes:
+def _draw(output: Path, prediction: Prediction, image: Path, pairs: int) -> bytes:
+    from asif_lance.explain import explain_page, explain_png
+
     if output.suffix.lower() == ".png":
-        from asif_lance.explain.png import explain_png
-
         return explain_png(prediction, image, pairs=pairs)
-    from asif_lance.explain import explain_page
-
     return explain_page(prediction, image, pairs=pairs).encode()

@@ -45,6 +45,7 @@ def forget(
       asif-lance forget --where "license = 'CC-BY-NC'" --dry-run
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
+    from asif_lance.audit import matching_ids_anywhere
     from asif_lance.store import forget as library
 
     store = open_store(context)
@@ -54,7 +55,7 @@ def forget(
         _print_verification(library.verify_receipt(store, receipt_id), output)
         return
     need_ids_or_where(ids, where)
-    chosen = list(ids) if where is None else library.matching(store, where)
+    chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
     plan = library.plan(store, chosen)
     _print_plan(plan, output, last=dry_run or not plan.pairs)
     if dry_run or not plan.pairs:

@@ -1,4 +1,4 @@
-"""Labelled pictures and what is asked of them: shared by evaluate, tune, scaling and adapt."""
+"""Options and arguments that evaluate, tune, scaling and adapt share: pictures and labels."""
 
 from __future__ import annotations
 
@@ -61,12 +61,22 @@ def ask(
     """The labelled pictures, encoded, and the prompts; the options are taken out of `arguments`."""
     from asif_lance.evaluation import encode_labelled, read_labelled
 
-    labelled = encode_labelled(model, read_labelled(pictures), rejects)
+    labelled = encode_labelled(
+        read_labelled(pictures),
+        lambda: model.image_encoder,
+        model.store.image.dimension,
+        rejects,
+    )
     options = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     return labelled, read_prompts(model, **options, otherwise=labelled.classes)
 
 
-def tell(rejects: Sequence[Reject]) -> None:
+def describe(model: Model, labelled: Labelled, pictures: Path) -> str:
+    """The model and the pictures in a few words, for a figure's title."""
+    return f"{model.version.name}, {len(labelled.names):,} pictures of {pictures.name}"
+
+
+def report_rejects(rejects: Sequence[Reject]) -> None:
     """Name the pictures that could not be used; exit status 1 if there are any."""
     for reject in rejects:
         note(f"asif-lance: {reject.item}: {reject.reason}")

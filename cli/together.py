@@ -38,11 +38,11 @@ def open_together(
 
     opened = {}
     for db, version in [(context.db, model), *map(_database_and_version, others)]:
-        one = open_model(Context(db), model=version, **arguments)
-        name = f"{db}@{one.version.name}"
+        found = open_model(Context(db), model=version, **arguments)
+        name = f"{db}@{found.version.name}"
         if name in opened:
             raise click.UsageError(f"--with: {name} is there already")
-        opened[name] = one
+        opened[name] = found
     return Together(opened)
 
 

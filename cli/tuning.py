@@ -13,11 +13,12 @@ from .labelled import (
     Numbers,
     ask,
     asked_options,
+    describe,
     one_model_options,
     pictures_argument,
     plot_option,
+    report_rejects,
     seed_option,
-    tell,
 )
 from .options import LABEL_OPTIONS, Context, PairOf, format_option, recipe_option
 from .output import note, print_json, print_table
@@ -73,7 +74,7 @@ class Setting(click.ParamType[tuple[Any, Any]]):
     type=click.FloatRange(0, 1, min_open=False, max_open=True),
     default=0.0,
     metavar="FRACTION",
-    help="Keep this share of each class out of the choice, and confirm it there.",
+    help="Hold this share of each class out of the choice, and confirm the choice on it.",
 )
 @seed_option
 @plot_option
@@ -102,7 +103,7 @@ def tune(
     """Find the recipe, k, p, templates and ensemble that suit labelled PICTURES.
 
     Figures on the pictures that made the choice are optimistic: tune on a validation set, never on
-    the test set, and let --holdout confirm the choice on pictures that had no say.
+    the test set, and let --holdout confirm the choice on pictures that did not make it.
 
     \b
       asif-lance tune validation/ --holdout 0.5
@@ -129,11 +130,11 @@ def tune(
     if plot is not None:
         from asif_lance.evaluation import figures
 
-        figures.save(figures.tuning_figure(found), plot)
+        figures.save(figures.tuning_figure(found, describe(opened, labelled, pictures)), plot)
     if store:
         library.store_best(opened, found)
         note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
-    tell(rejects)
+    report_rejects(rejects)
 
 
 @click.command()
@@ -198,8 +199,9 @@ def scaling(
     if plot is not None:
         from asif_lance.evaluation import figures
 
-        figures.save(figures.scaling_figure(points, 1 / len(prompts.names)), plot)
-    tell(rejects)
+        subject = describe(opened, labelled, pictures)
+        figures.save(figures.scaling_figure(points, 1 / len(prompts.names), subject), plot)
+    report_rejects(rejects)
 
 
 def _print_points(points: Any) -> None:
@@ -222,6 +224,7 @@ def _print_points(points: Any) -> None:
 def _summary(found: Tuning) -> dict[str, Any]:
     return {
         **asdict(found),
+        "verdict": found.held_out and found.held_out.verdict,
         "comparisons": len(found.choices),
         "note": "figures on the tuning pictures are optimistic: these pictures made the choice",
     }
@@ -242,6 +245,7 @@ def _print_tuning(found: Tuning) -> None:
         note("these figures are optimistic: chosen on this set; --holdout 0.5 gives an honest one")
     else:
         _print_confirmed("on held-out pictures", found.held_out)
+        click.echo(f"against the model's own recipe, the choice is {found.held_out.verdict}")
 
 
 def _row(choice: TriedSetting) -> tuple[object, ...]:

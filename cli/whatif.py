@@ -82,9 +82,11 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     """What deleting pairs, named by ID or by a predicate, would change."""
     need_ids_or_where(ids, where)
     model, asked = _model(context, arguments)
+    from asif_lance.audit import matching_ids
     from asif_lance.whatif import without_pairs
 
-    chosen = list(ids) if where is None else model.store.matching(where, version=model.version.name)
+    version = model.version.name
+    chosen = list(ids) if where is None else matching_ids(model.store, where, version)
     after, count = without_pairs(model, chosen)
     note(f"{model.version.name} without {count:,} of its {model.anchors.count:,} pairs")
     _report(model, after, asked)

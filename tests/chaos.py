@@ -34,8 +34,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.audit import recorder, runs
-from asif_lance.database import schemas
-from asif_lance.database.tables import open_table
+from asif_lance.database import open_table, run_migrations
 from asif_lance.errors import AsifError
 from asif_lance.forgetting.fingerprints import Content
 from asif_lance.forgetting.receipts import load_receipts
@@ -168,7 +167,7 @@ def do_migrate(uri: str, ready: Ready, seed: int) -> None:
     """Upgrades a database of the first release."""
     ready()
     time.sleep(random.Random(seed).random() * 0.02)
-    schemas.migrate(uri)
+    run_migrations(uri)
 
 
 COMMANDS: dict[str, Callable[[str, Ready, int], None]] = {
@@ -378,7 +377,7 @@ class Chaos:
         time.sleep(dice.random() * 0.06)
         kill(process)
         self.kills["migrate"] += 1
-        schemas.migrate(str(where / "db"))
+        run_migrations(str(where / "db"))
         store = PairStore.open(str(where / "db"))
         if [version.pairs for version in store.versions()] != [20, 30, 25]:
             self.losses.append(f"round {number} (migrate): {store.versions()}")

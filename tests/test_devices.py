@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch_settings import switched
 
 from asif_lance import devices
 from asif_lance.errors import InputError
@@ -30,3 +31,67 @@ def test_a_device_that_is_not_here_is_refused_in_one_line() -> None:
     for name in ("cuda:99", "quantum"):
         with pytest.raises(InputError, match="use auto"):
             devices.pick_device(name)
+
+
+CUT_OFF, ROUNDED = 2.0**-10, 2.0**-8  # to tf32, to bfloat16
+
+
+@pytest.mark.parametrize(
+    ("switch", "on_cpu", "on_cuda"),
+    [
+        ("set_float32_matmul_precision=highest", 0, 0),
+        ("set_float32_matmul_precision=high", CUT_OFF, CUT_OFF),
+        ("set_float32_matmul_precision=medium", ROUNDED, CUT_OFF),
+        ("fp32_precision=ieee", 0, 0),
+        ("fp32_precision=tf32", CUT_OFF, CUT_OFF),
+        ("fp32_precision=bf16", ROUNDED, 0),
+        ("cuda.matmul.allow_tf32=True", 0, CUT_OFF),
+        ("cuda.matmul.fp32_precision=tf32", 0, CUT_OFF),
+        ("cudnn.fp32_precision=tf32", 0, CUT_OFF),
+        ("mkldnn.fp32_precision=bf16", ROUNDED, 0),
+        ("mkldnn.matmul.fp32_precision=tf32", CUT_OFF, 0),
+        ("mkldnn.matmul.fp32_precision=bf16", ROUNDED, 0),
+    ],
+)
+def test_what_float32_is_rounded_by_is_read_from_every_setting(
+    switch: str, on_cpu: float, on_cuda: float
+) -> None:
+    with switched(switch):
+        assert devices.float32_rounding(torch.device("cpu")) == on_cpu
+        assert devices.float32_rounding(torch.device("cuda")) == on_cuda
+        assert devices.float32_rounding(torch.device("mps")) == max(on_cpu, on_cuda)
+    for name in ("cpu", "cuda"):
+        assert devices.float32_rounding(torch.device(name)) == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "rounding"), [("STRICT", 0), ("TF32", CUT_OFF), ("BF16", ROUNDED), ("ANY", ROUNDED)]
+)
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_the_environment_may_let_onednn_round(
+    name: str, mode: str, rounding: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, mode)
+    assert devices.float32_rounding(torch.device("cpu")) == rounding
+    assert devices.float32_rounding(torch.device("cuda")) == 0
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_torch_before_2_9_has_one_setting_for_all(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends, "mkldnn", object())
+    monkeypatch.setattr(torch.backends.cuda, "matmul", object())
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    expected = {"highest": 0, "high": CUT_OFF, "medium": ROUNDED}[precision]
+    for name in ("cpu", "cuda", "mps"):
+        assert devices.float32_rounding(torch.device(name)) == expected
+
+
+def test_float64_is_left_to_the_cpu_where_a_device_makes_it_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = {name: devices.float64_device(torch.device(name)).type for name in ("cuda", "mps")}
+    assert there == {"cuda": "cuda", "mps": "cpu"}
+    monkeypatch.setenv("CUBLAS_EMULATE_DOUBLE_PRECISION", "1")
+    assert devices.float64_device(torch.device("cuda")).type == "cpu"

@@ -19,17 +19,9 @@ from asif_lance.anchors.search_settings import (
 )
 from asif_lance.anchors.version_rows import Side
 
+# fmt: off
 __all__ = [
-    "INDEX",
-    "Anchors",
-    "Approximation",
-    "HypotheticalAnchors",
-    "IndexSearch",
-    "MeasuredSetting",
-    "SampledSearch",
-    "SearchChoice",
-    "SearchKind",
-    "SearchSetting",
-    "Side",
-    "choose_approximation",
+    "INDEX", "Anchors", "Approximation", "HypotheticalAnchors", "IndexSearch", "MeasuredSetting",
+    "SampledSearch", "SearchChoice", "SearchKind", "SearchSetting", "Side", "choose_approximation",
 ]
+# fmt: on

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from numpy.typing import NDArray
 
 from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
@@ -137,20 +136,29 @@ class Anchors:
     def similarities(
         self,
         side: Side,
-        positions: Int64Array,
-        query: NDArray[np.floating],
+        positions: Sequence[Int64Array],
+        queries: Float32Array,
         *,
         centred: bool = False,
-    ) -> NDArray[np.floating]:
-        """The similarities of one (d,) query and the anchors at (m,) positions, as in `top_k`."""
-        vectors = self.vectors(side, positions)
-        if not centred:
-            return vectors @ query
-        centre = self.centre(side)
-        turned, offset = centre.turn(query[None])
-        products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
-        similar: Float64Array = (products + offset[0]) * centre.scale.of(vectors, positions)
-        return similar.astype(query.dtype)
+    ) -> list[Float32Array]:
+        """The similarities of each of (m, d) queries and its own anchors, as in `top_k`.
+
+        Args:
+            side: where to compare.
+            positions: of each query's anchors; an anchor of several queries is read once.
+            queries: (m, d).
+            centred: as in `top_k`.
+        """
+        distinct, rows = np.unique(np.concatenate(positions), return_inverse=True)
+        vectors = self.vectors(side, distinct)
+        of_each = np.split(rows, np.cumsum([len(p) for p in positions])[:-1])
+        turned, offset, scale = self.terms(side, queries, centred=centred)
+        if offset is None or scale is None:
+            return [vectors[mine] @ query for mine, query in zip(of_each, turned, strict=True)]
+        factors = scale.of(vectors, distinct)
+        wide, turned64 = vectors.astype(np.float64), turned.astype(np.float64)
+        each = zip(of_each, turned64, offset, strict=True)
+        return [((wide[i] @ q + o) * factors[i]).astype(np.float32) for i, q, o in each]
 
     def top_k_among(
         self,

@@ -1,10 +1,11 @@
-"""What was predicted, and SQL over everything: runs, their records, a guarded DuckDB.
+"""Recorded predictions, and SQL over the whole database through a guarded DuckDB.
 
 Promises: SQL from anyone reads this database and nothing else; a run is listed once all of it is
 there. `audit.recorder` and `audit.replay` write and read predictions and are imported by name,
 because they need torch and the rest does not.
 """
 
+from asif_lance.audit.predicates import matching_ids, matching_ids_anywhere
 from asif_lance.audit.reports import REPORTS, Report, report
 from asif_lance.audit.runs import (
     RetentionRule,
@@ -15,18 +16,12 @@ from asif_lance.audit.runs import (
     retention_rule,
     set_retention,
 )
-from asif_lance.audit.sql import Audit
+from asif_lance.audit.sql import HEAD, Audit
 
+# fmt: off
 __all__ = [
-    "REPORTS",
-    "Audit",
-    "Report",
-    "RetentionRule",
-    "Run",
-    "find_run",
-    "list_runs",
-    "prune_runs",
-    "report",
-    "retention_rule",
+    "HEAD", "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs",
+    "matching_ids", "matching_ids_anywhere", "prune_runs", "report", "retention_rule",
     "set_retention",
 ]
+# fmt: on

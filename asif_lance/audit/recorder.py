@@ -5,33 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 
-from asif_lance.audit.replay import as_batch, prompt_rows, query_row
-from asif_lance.database import RUN_SCHEMAS, open_table, tidy
+from asif_lance.audit.replay import make_prompt_rows, make_query_row, to_table
+from asif_lance.audit.runs import drop_runs, list_runs, retention_rule
+from asif_lance.database import append_rows, schemas
 from asif_lance.errors import DatabaseError, InputError
 from asif_lance.relative import Recipe, format_sides
 from asif_lance.store import PairStore
 
 if TYPE_CHECKING:  # listing and pruning runs needs no torch
-    from asif_lance.model import LabelSet, Prediction
-from asif_lance.audit.runs import _drop, list_runs, retention_rule
+    from asif_lance.model import Contributions, LabelSet, Prediction
 
 #: Labels recorded per image, and pairs recorded per label, unless the caller says otherwise.
 LABELS, PAIRS = 5, 20
 
-
-_FLUSH = 500  # predictions per commit
-
-
+_PREDICTIONS_PER_COMMIT = 500
 _ID_BYTES = 6
 
 
@@ -48,7 +45,7 @@ class Recorder:
 
     Attributes:
         run_id: the name of the run.
-        dropped: ids of older runs that went, by what `keep` says, when this one was there.
+        dropped: ids of older runs that the retention rule dropped when this one was finished.
     """
 
     def __init__(
@@ -63,6 +60,7 @@ class Recorder:
         if (top is not None and top < 1) or (pairs is not None and pairs < 1):
             raise InputError("record at least one label and one pair")
         self._store, self._top, self._pairs = store, top, pairs
+        self._widths = store.image.dimension, store.text.dimension
         self.run_id = f"r{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(_ID_BYTES)}"
         self.dropped: list[str] = []
         self._row = {
@@ -77,7 +75,7 @@ class Recorder:
         self._labels, self._pairs_there, self._count = labels, 0, 0
         self._predictions: list[dict[str, Any]] = []
         self._queries: list[dict[str, Any]] = []
-        self._attributions: list[pa.RecordBatch] = []
+        self._attributions: list[tuple[str, str, Contributions]] = []
 
     def add(self, prediction: Prediction, truth: str | None = None) -> str:
         """Records one prediction and, where it is known, the true label; returns its id.
@@ -86,20 +84,22 @@ class Recorder:
             StorageError: the disk refused.
         """
         prediction_id = f"{self.run_id}-{self._count}"
+        self._queries.append(make_query_row(prediction_id, prediction))
         self._count += 1
         self._pairs_there = prediction.evidence.anchors.count
-        self._queries.append(query_row(prediction_id, prediction))
-        for rank, (label, score) in enumerate(prediction.ranking[: self._top], 1):
-            covered = self._attribute(prediction_id, prediction, label)
-            self._predictions.append(
-                {key: self._row[key] for key in ("run_id", "model", "label_set", "created_at")}
-                | {"prediction_id": prediction_id, "image": prediction.image, "truth": truth}
-                | {"label": label, "rank": rank, "score": score}
-                | {"coverage": min(covered / score, 1.0) if score > 0 else 1.0}
-                | {"k": format_sides(prediction.recipe.k), "p": format_sides(prediction.recipe.p)}
-            )
-        if self._count % _FLUSH == 0:
-            self._flush()
+        best = prediction.ranking[: self._top]
+        found = prediction.evidence.contributions_of([label for label, _ in best], self._pairs)
+        common = {key: self._row[key] for key in ("run_id", "model", "label_set", "created_at")}
+        common |= {"prediction_id": prediction_id, "image": prediction.image, "truth": truth}
+        common |= {side: format_sides(getattr(prediction.recipe, side)) for side in ("k", "p")}
+        for rank, ((label, score), shares) in enumerate(zip(best, found, strict=True), 1):
+            covered = float(shares.contributions.sum())
+            coverage = min(covered / score, 1.0) if score > 0 else 1.0
+            row = {"label": label, "rank": rank, "score": score, "coverage": coverage}
+            self._predictions.append(common | row)
+            self._attributions.append((prediction_id, label, shares))
+        if self._count % _PREDICTIONS_PER_COMMIT == 0:
+            self._commit()
         return prediction_id
 
     def __enter__(self) -> Recorder:
@@ -114,16 +114,17 @@ class Recorder:
     ) -> None:
         """Writes the rest, and the run itself if all went well; else takes back what is there."""
         if kind is None:
-            self._flush()
-            prompts = prompt_rows(self.run_id, self._labels, self._pairs_there)
-            self._append_rows("prompts", prompts)
-            self._append("runs", [pa.RecordBatch.from_pylist([self._finished()])])
-            self.dropped = self._make_room()
-        elif self._count >= _FLUSH:
+            self._commit()
+            prompts = make_prompt_rows(self.run_id, self._labels, self._pairs_there)
+            self._append("prompts", to_table(prompts, schemas.prompts_schema(*self._widths)))
+            run = self._row | {"predictions": self._count}
+            self._append("runs", to_table([run], schemas.RUNS))
+            self.dropped = self._drop_older_runs()
+        elif self._count >= _PREDICTIONS_PER_COMMIT:
             with contextlib.suppress(DatabaseError), self._store.writing("record"):
-                _drop(self._store, {self.run_id})  # on a full disk, `prune` does it later
+                drop_runs(self._store, {self.run_id})  # on a full disk, pruning does it later
 
-    def _make_room(self) -> list[str]:
+    def _drop_older_runs(self) -> list[str]:
         rule = retention_rule(self._store)
         if rule.everything:
             return []
@@ -132,50 +133,37 @@ class Recorder:
             others, found = replace(rule, last=max(rule.last or 0, 1)), list_runs(self._store)
             gone = {run.run_id for run in others.dropped(found)} - {self.run_id}
             kept = {run.run_id for run in found} - gone
-            return _drop(self._store, gone, kept) if gone else []
+            return drop_runs(self._store, gone, kept) if gone else []
 
-    def _finished(self) -> dict[str, Any]:
-        return self._row | {"predictions": self._count}
-
-    def _attribute(self, prediction_id: str, prediction: Prediction, label: str) -> float:
-        shares = prediction.evidence.shares(label, self._pairs)
-        count = len(shares.pair_ids)
-        if count:
-            columns = {
-                "prediction_id": pa.array([prediction_id] * count),
-                "label": pa.array([label] * count),
-                "pair_id": pa.array(shares.pair_ids),
-                "image_similarity": pa.array(shares.image_similarities, pa.float32()),
-                "text_similarity": pa.array(shares.text_similarities, pa.float32()),
-                "contribution": pa.array(shares.contributions, pa.float64()),
-                "rank": pa.array(np.arange(1, count + 1)),
-            }
-            self._attributions.append(pa.RecordBatch.from_pydict(columns))
-        return float(shares.contributions.sum())
-
-    def _flush(self) -> None:
+    def _commit(self) -> None:
+        if not self._predictions:
+            return
         # Attributions first: a prediction that is there has its pairs.
-        self._append("attributions", self._attributions)
-        self._append_rows("queries", self._queries)
-        self._append("predictions", [pa.RecordBatch.from_pylist(self._predictions)])
+        self._append("attributions", _attribution_rows(self._attributions))
+        self._append("queries", to_table(self._queries, schemas.queries_schema(*self._widths)))
+        self._append("predictions", to_table(self._predictions, schemas.PREDICTIONS))
         self._attributions, self._predictions, self._queries = [], [], []
 
-    def _append_rows(self, table: str, rows: list[dict[str, Any]]) -> None:
-        """Rows with vectors, whose size only the table knows."""
-        if rows:
-            with self._store.writing("record"):
-                dataset = open_table(self._store.uri, table)
-                batch = as_batch(rows, dataset.schema)
-                new = pa.Table.from_batches([batch])
-                tidy(lance.write_dataset(new, dataset, mode="append"))
+    def _append(self, table: str, rows: pa.Table) -> None:
+        with self._store.writing("record"):
+            append_rows(self._store.uri, table, rows)
 
-    def _append(self, table: str, batches: Iterable[pa.RecordBatch]) -> None:
-        schema = RUN_SCHEMAS[table]
-        ordered = [b.select(schema.names).cast(schema) for b in batches if b.num_rows]
-        if ordered:
-            with self._store.writing("record"):
-                rows = pa.Table.from_batches(ordered)
-                tidy(lance.write_dataset(rows, open_table(self._store.uri, table), mode="append"))
+
+def _attribution_rows(found: Sequence[tuple[str, str, Contributions]]) -> pa.Table:
+    """Rows of `attributions`, of one or more predictions' ids, labels and shares."""
+    prediction_ids, labels, shares = zip(*found, strict=True)
+    counts = [len(one.pair_ids) for one in shares]
+    owner = pa.array(np.repeat(np.arange(len(found)), counts))
+    columns = {
+        "prediction_id": pa.array(prediction_ids, pa.string()).take(owner),
+        "label": pa.array(labels, pa.string()).take(owner),
+        "pair_id": pa.array(chain.from_iterable(one.pair_ids for one in shares), pa.string()),
+        "image_similarity": np.concatenate([one.image_similarities for one in shares]),
+        "text_similarity": np.concatenate([one.text_similarities for one in shares]),
+        "contribution": np.concatenate([one.contributions for one in shares]),
+        "rank": np.concatenate([np.arange(1, count + 1) for count in counts]),
+    }
+    return pa.table(columns, schema=schemas.ATTRIBUTIONS)
 
 
 def fingerprint(labels: LabelSet) -> str:

@@ -1,4 +1,4 @@
-"""What is recorded of a prediction beside its answer, so that imagined pairs can be tried on it.
+"""What it takes to ask a recorded prediction again of other pairs: its query and its label set.
 
 Table `queries`, one row per prediction: the image's unit vector; how many `neighbors` it had;
 `similarities`, that of the nearest and those at `ranks` around the last; the relative `weight` of
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from asif_lance.audit.runs import Run
-from asif_lance.database import open_table, retried, storage_errors
+from asif_lance.database import read_table
 from asif_lance.errors import InputError
 from asif_lance.records import SPARE, Float32Array, Float64Array, Int64Array
 from asif_lance.relative import Recipe, make_recipe
@@ -62,7 +62,7 @@ class ReplayRecords:
     pairs: int
 
 
-def kept_ranks(neighbors: int, found: int) -> Int64Array:
+def choose_ranks(neighbors: int, found: int) -> Int64Array:
     """The ranks, from 0, whose similarities are kept: up to SPARE on both sides of the last one's.
 
     Pairs that come push out the last ones, and for pairs that go the next ones enter: the k-th
@@ -71,7 +71,7 @@ def kept_ranks(neighbors: int, found: int) -> Int64Array:
     return np.arange(found - 1, max(neighbors - 1 - SPARE, 0) - 1, -1)
 
 
-def query_row(prediction_id: str, prediction: Prediction) -> dict[str, Any]:
+def make_query_row(prediction_id: str, prediction: Prediction) -> dict[str, Any]:
     """One row of `queries`.
 
     Raises:
@@ -87,14 +87,14 @@ def query_row(prediction_id: str, prediction: Prediction) -> dict[str, Any]:
         "prediction_id": prediction_id,
         "vector": made_of.vector,
         "neighbors": count,
-        "similarities": near[[0, *kept_ranks(count, len(near))]].astype(np.float64),
+        "similarities": near[[0, *choose_ranks(count, len(near))]].astype(np.float64),
         "weight": float(made_of.relative.values[0, 0]),
         "labels": [place[name] for name, _ in best],
         "scores": [score for _, score in best],
     }
 
 
-def prompt_rows(run_id: str, labels: LabelSet, pairs: int) -> list[dict[str, Any]]:
+def make_prompt_rows(run_id: str, labels: LabelSet, pairs: int) -> list[dict[str, Any]]:
     """The rows of `prompts` of one run."""
     prompts = labels.prompts
     # Compiled, each class has one embedding already; averaging it again could round it anew.
@@ -112,34 +112,29 @@ def load_replay(store: PairStore, run_id: str, labels: int) -> ReplayRecords:
     Raises:
         InputError: it recorded nothing of this kind, or it was forgotten.
     """
-
-    def once() -> tuple[pa.Table, pa.Table, pa.Table]:
-        with storage_errors(store.uri):
-            mine = f"starts_with(prediction_id, '{run_id}-')"
-            queries = open_table(store.uri, "queries").to_table(filter=mine)
-            first = f"run_id = '{run_id}' AND rank = 1"
-            columns = ["prediction_id", "image"]
-            images = open_table(store.uri, "predictions").to_table(columns=columns, filter=first)
-            prompts = open_table(store.uri, "prompts").to_table(filter=f"run_id = '{run_id}'")
-            return queries, images, prompts
-
-    queries, images, prompts = retried(once)
-    asked = _prompts(prompts, run_id, labels)
+    mine, first = f"starts_with(prediction_id, '{run_id}-')", f"run_id = '{run_id}' AND rank = 1"
+    queries = read_table(store.uri, "queries", where=mine)
+    images = read_table(store.uri, "predictions", ["prediction_id", "image"], first)
+    prompts = read_table(store.uri, "prompts", where=f"run_id = '{run_id}'")
+    asked = _make_prompts(prompts, run_id, labels)
     named = dict(zip(images["prediction_id"].to_pylist(), images["image"].to_pylist(), strict=True))
     ids = tuple(queries["prediction_id"].to_pylist())
     if not ids:
         raise InputError(f"run {run_id} has no prediction left that could be asked again")
     count = int(queries["neighbors"][0].as_py())
-    places = _rows(queries["labels"], np.int64)
-    known = _rows(queries["scores"], np.float64)
-    similarities, pairs = _rows(queries["similarities"], np.float64), prompts["pairs"][0].as_py()
-    kept = kept_ranks(count, min(count + SPARE, pairs))
+    places = _to_matrix(queries["labels"], np.int64)
+    known = _to_matrix(queries["scores"], np.float64)
+    similarities, pairs = (
+        _to_matrix(queries["similarities"], np.float64),
+        prompts["pairs"][0].as_py(),
+    )
+    kept = choose_ranks(count, min(count + SPARE, pairs))
     scores = np.repeat(known[:, -1:], labels, axis=1)
     np.put_along_axis(scores, places, known, axis=1)
     return ReplayRecords(
         ids=ids,
         images=tuple(named[i] for i in ids),
-        queries=_rows(queries["vector"], np.float32),
+        queries=_to_matrix(queries["vector"], np.float32),
         neighbors=count,
         similarities=similarities,
         ranks=kept if similarities.shape[1] == 1 + len(kept) else kept[:0],
@@ -153,22 +148,14 @@ def load_replay(store: PairStore, run_id: str, labels: int) -> ReplayRecords:
 
 def recipe_of(store: PairStore, run: Run) -> Recipe:
     """The recipe that a run was made with, k and p included."""
-
-    def once() -> dict[str, Any]:
-        with storage_errors(store.uri):
-            mine = f"run_id = '{run.run_id}'"
-            table = open_table(store.uri, "predictions")
-            rows = table.to_table(columns=["k", "p"], filter=mine, limit=1).to_pylist()
-            return rows[0] if rows else {}
-
-    row = retried(once)
-    if not row:
+    rows = read_table(store.uri, "predictions", ["k", "p"], f"run_id = '{run.run_id}'", limit=1)
+    if not len(rows):
         raise InputError(f"run {run.run_id} has no predictions left")
-    k, p = (row[name].split(",") for name in ("k", "p"))
+    k, p = (rows[name][0].as_py().split(",") for name in ("k", "p"))
     return make_recipe(run.recipe, k=(int(k[0]), int(k[-1])), p=(float(p[0]), float(p[-1])))
 
 
-def _prompts(rows: pa.Table, run_id: str, labels: int) -> Prompts:
+def _make_prompts(rows: pa.Table, run_id: str, labels: int) -> Prompts:
     from asif_lance.model import Prompts
 
     rows = rows.sort_by("position")
@@ -181,23 +168,25 @@ def _prompts(rows: pa.Table, run_id: str, labels: int) -> Prompts:
     place = {name: i for i, name in enumerate(names)}
     owner = np.array([place[name] for name in rows["label"].to_pylist()], dtype=np.int64)
     ensemble = rows["ensemble"][0].as_py()
-    return Prompts(names, owner, _rows(rows["vector"], np.float32), ensemble)
+    return Prompts(names, owner, _to_matrix(rows["vector"], np.float32), ensemble)
 
 
-def _rows(column: pa.ChunkedArray, dtype: Any) -> Any:
+def _to_matrix(column: pa.ChunkedArray, dtype: Any) -> Any:
     """Lists of equal length as a matrix."""
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return np.array(flat.reshape(len(column), -1), dtype=dtype)
 
 
-def as_batch(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.RecordBatch:
-    """Rows whose vectors are arrays, as Arrow; as lists they would be read number by number."""
-    return pa.RecordBatch.from_arrays(
-        [_column([row[field.name] for row in rows], field.type) for field in schema], schema=schema
-    )
+def to_table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """One or more rows, whose vectors are arrays, as Arrow.
+
+    Pyarrow's own `from_pylist` reads arrays number by number.
+    """
+    columns = [_to_array([row[field.name] for row in rows], field.type) for field in schema]
+    return pa.table(columns, schema=schema)
 
 
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+def _to_array(values: list[Any], kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(np.concatenate(values), kind.list_size)
     return pa.array(values, kind)

@@ -1,4 +1,4 @@
-"""Recorded predictions: what a model said of which image, and which pairs made it say so.
+"""Runs of recorded predictions: listing them, dropping old ones, and the rule for that.
 
     with Recorder(model.store, labels, model.recipe) as run:
         for prediction in model.classify(images, labels):
@@ -6,8 +6,8 @@
 
 Tables: `runs` (one row per finished run), `predictions` (one row per image and label, best label
 first) and `attributions` (the pairs that add most to each of those scores); and what it takes to
-ask again, see `replay`. A killed run leaves predictions that no run names; `prune` takes them
-away. `keep` says which runs stay, and every run that finishes drops the others.
+ask again, see `replay`. A killed run leaves predictions that no run names; `prune_runs` removes
+them. `set_retention` says which runs stay, and every run that finishes drops the others.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asif_lance.database import open_table, purge_rows, retried, storage_errors
+from asif_lance.database import (
+    TABLES,
+    RowFilter,
+    open_table,
+    purge_rows,
+    read_table,
+    retry_read,
+    storage_errors,
+)
 from asif_lance.errors import InputError
 from asif_lance.records import BoolArray
 from asif_lance.store import PairStore
 
-if TYPE_CHECKING:  # listing and pruning runs needs no torch
-    pass
-
-
-_KEEPING = "asif.keep"  # in the configuration of the table `runs`
-
+_RETENTION_KEY = "asif.keep"  # in the configuration of the table `runs`
 
 #: How long a run without a row in `runs` may still be under way.
 _UNDER_WAY = timedelta(days=1)
@@ -48,8 +50,8 @@ class Run:
         label_set: fingerprint of the prompts' vectors and names; equal sets have equal ones.
         labels: how many labels could be chosen from.
         predictions: how many images were classified.
-        templates: the named set of prompt templates, or the templates; None for brought label
-            vectors and for runs of older releases.
+        templates: the named set of prompt templates, or the templates; None where label
+            vectors were given and for runs of older releases.
     """
 
     run_id: str
@@ -64,7 +66,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RetentionRule:
-    """Which runs stay: the newest ones, and young ones; all, if nothing is said.
+    """Which runs stay: the newest ones, and young ones; all, by default.
 
     Attributes:
         last: how many of the newest stay, at any age.
@@ -96,13 +98,7 @@ class RetentionRule:
 
 def list_runs(store: PairStore) -> list[Run]:
     """All finished runs, oldest first."""
-
-    def once() -> list[dict[str, Any]]:
-        with storage_errors(store.uri):
-            rows: list[dict[str, Any]] = open_table(store.uri, "runs").to_table().to_pylist()
-            return rows
-
-    rows = retried(once)
+    rows = read_table(store.uri, "runs").to_pylist()
     return sorted((Run(**row) for row in rows), key=lambda run: run.created_at)
 
 
@@ -133,24 +129,17 @@ def set_retention(store: PairStore, rule: RetentionRule) -> None:
     age = rule.younger_than
     value = {"last": rule.last, "seconds": None if age is None else age.total_seconds()}
     with store.writing("runs keep"), storage_errors(store.uri):
-        open_table(store.uri, "runs").update_config({_KEEPING: json.dumps(value)})
+        open_table(store.uri, "runs").update_config({_RETENTION_KEY: json.dumps(value)})
 
 
 def retention_rule(store: PairStore) -> RetentionRule:
-    """The rule that `keep` was last given; everything, if none was."""
-
-    def once() -> RetentionRule:
-        with storage_errors(store.uri):
-            text = open_table(store.uri, "runs").config().get(_KEEPING)
-            if text is None:
-                return RetentionRule()
-            value = json.loads(text)
-            seconds = value["seconds"]
-            return RetentionRule(
-                value["last"], None if seconds is None else timedelta(seconds=seconds)
-            )
-
-    return retried(once)
+    """The rule that `set_retention` was last given; everything stays if none was."""
+    text = retry_read(store.uri, lambda: open_table(store.uri, "runs").config()).get(_RETENTION_KEY)
+    if text is None:
+        return RetentionRule()
+    value = json.loads(text)
+    seconds = value["seconds"]
+    return RetentionRule(value["last"], None if seconds is None else timedelta(seconds=seconds))
 
 
 def prune_runs(
@@ -174,30 +163,26 @@ def prune_runs(
     with store.writing("prune runs"):
         found = list_runs(store)
         gone = {run.run_id for run in rule.dropped(found)}
-        return _drop(store, gone, {run.run_id for run in found} - gone)
+        return drop_runs(store, gone, {run.run_id for run in found} - gone)
 
 
-#: Which column of each table leads to a run; a prediction's id begins with its run's.
-_RUN_OF = {
-    "runs": "run_id",
-    "predictions": "run_id",
-    "prompts": "run_id",
-    "queries": "prediction_id",
-    "attributions": "prediction_id",
-}
+def drop_runs(store: PairStore, gone: set[str], kept: set[str] | None = None) -> list[str]:
+    """Removes runs under the caller's lock; returns their ids, sorted.
 
-
-def _drop(store: PairStore, gone: set[str], kept: set[str] | None = None) -> list[str]:
-    """Removes runs; given all that stay, also what runs left that are in neither set."""
-    for table, column in _RUN_OF.items():
-        purge_rows(store.uri, table, [column], _of_runs(column, gone, kept))
+    Given the ids of all runs that stay, it also removes what killed runs left.
+    """
+    for table in TABLES:
+        if table.run_column:
+            is_doomed = _rows_of(table.run_column, gone, kept)
+            purge_rows(store.uri, table.name, [table.run_column], is_doomed)
     return sorted(gone)
 
 
-def _of_runs(column: str, gone: set[str], kept: set[str] | None) -> Any:
+def _rows_of(column: str, gone: set[str], kept: set[str] | None) -> RowFilter:
+    """Which rows belong to runs that are gone, or to old ones that are not among those kept."""
     yesterday = f"r{datetime.now(UTC) - _UNDER_WAY:%Y%m%d-%H%M%S}"  # ids sort by time
 
-    def doomed(rows: pa.RecordBatch) -> BoolArray:
+    def is_doomed(rows: pa.RecordBatch) -> BoolArray:
         run_ids = pc.replace_substring_regex(rows[column], r"^(r\d+-\d+-[0-9a-f]+).*$", r"\1")
         found = pc.is_in(run_ids, pa.array(sorted(gone), pa.string()))
         if kept is not None:
@@ -207,4 +192,4 @@ def _of_runs(column: str, gone: set[str], kept: set[str] | None) -> Any:
         mask: BoolArray = found.to_numpy(zero_copy_only=False)
         return mask
 
-    return doomed
+    return is_doomed

@@ -1,58 +1,49 @@
-"""SQL over a database: DuckDB reads the Lance tables through Arrow, read-only and sandboxed.
+"""SQL over a database: DuckDB reads the Lance tables, read-only and in a process of its own.
 
     with Audit(store) as audit:
-        audit.query("SELECT license, count(*) FROM pairs GROUP BY license").fetchall()
+        audit.query("SELECT license, count(*) FROM pairs GROUP BY license").to_pylist()
 
-Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, `rejects`,
-`runs`, `predictions`, `attributions` (see `runs`) and `receipts`.
-The SQL may come from anyone: one SELECT is all that runs, and no file, network, extension or
-setting can be reached from it.
+Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, and those that
+the registry of tables shows to SQL: `rejects`, `runs`, `predictions`, `attributions`, `receipts`.
+The SQL may come from anyone: one SELECT is all that runs, no file, network, extension or setting
+can be reached from it, and the system bounds its memory and time.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import re
+import subprocess
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-import duckdb
-import lance
 import pyarrow as pa
 
-from asif_lance.audit.sql_guard import SqlGuard
-from asif_lance.database import open_table, storage_errors
-from asif_lance.errors import AuditError
+from asif_lance.errors import AuditError, InputError, VersionNotFoundError
 from asif_lance.store import PairStore
-
-#: DuckDB cannot read Arrow's half floats, and nobody reads 384 numbers in a table.
-HIDDEN = ("image_vector", "text_vector", "thumbnail")
-
-_RECORDED = ("runs", "predictions", "attributions", "receipts")
-
-_SANDBOX: dict[str, str | bool | int | float | list[str]] = {
-    "allow_community_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "python_enable_replacements": "false",  # SQL must not see this process's variables
-    "temp_directory": "",
-}
 
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
 RESULT_BYTES = 2**30
-_BATCH = 100_000  # rows fetched at a time
-_SCANNED = 2**16  # rows that Lance hands over at a time; fewer cost a tenth more
+
+#: What `pairs` shows instead of a version: head, with pairs that no version may have yet.
+HEAD = "(head)"
 
 
 class Audit:
-    """One DuckDB connection over one database.
+    """Asks one database; the process that answers starts with the first question.
+
+    Not for several threads at once.
 
     Args:
         store: the database.
-        version: the model version that `pairs` shows.
-        extra: further Arrow tables or datasets by name.
+        version: the model version that `pairs` shows, or `HEAD`.
         seconds: a query that runs longer is stopped.
-        memory: DuckDB's own limit; nothing spills to disk.
+        memory: most that a query may take, such as `4GB`; nothing spills to disk.
     """
 
     def __init__(
@@ -60,58 +51,101 @@ class Audit:
         store: PairStore,
         version: str = "latest",
         *,
-        extra: Mapping[str, Any] | None = None,
         seconds: float = 300.0,
         memory: str = "4GB",
     ) -> None:
-        self._store, self._seconds = store, seconds
-        self._sql = duckdb.connect(":memory:", config=_SANDBOX | {"memory_limit": memory})
-        self._versions: set[str] = set()
-        tables = {
-            "pairs": ReadableDataset(store.dataset(version)),
-            "versions": _versions_table(store),
-            "rejects": store.rejects(),
-            **{name: _whole(store, name) for name in _RECORDED},
-            **(extra or {}),
+        self._seconds, self._memory = seconds, memory
+        self._settings = {
+            "uri": store.uri,
+            "version": version,
+            "memory": memory,
+            "memory_bytes": _bytes_of(memory),
+            "cpu_seconds": math.ceil(seconds),
+            "result_bytes": RESULT_BYTES,
         }
-        for name, table in tables.items():
-            self._sql.register(name, table)
-        self._sql.execute(
-            "CREATE MACRO pairs_at(version) AS TABLE "
-            "SELECT * FROM query_table('pairs of ' || version)"
-        )
-        self._sandbox = SqlGuard(self._sql, tables)
-        self._sql.execute("SET enable_external_access = false")
-        self._sql.execute("SET lock_configuration = true")
+        self._process: subprocess.Popen[bytes] | None = None
 
     def query(self, sql: str) -> pa.Table:
         """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES).
 
         Raises:
-            AuditError: the SQL is wrong, is no single SELECT, reaches outside, takes too long or
-                answers with more than `RESULT_BYTES`.
+            AuditError: the SQL is wrong, is no single SELECT, reaches outside, takes too much time
+                or memory, or answers with more than `RESULT_BYTES`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
-        for version in self._sandbox.check(sql) - self._versions:
-            self._sql.register(f"pairs of {version}", ReadableDataset(self._store.dataset(version)))
-            self._versions.add(version)
-        watchdog = threading.Timer(self._seconds, self._sql.interrupt)
+        return self._ask({"sql": sql})
+
+    def matching_ids(self, where: str, versions: Sequence[str] = ("latest",)) -> list[str]:
+        """Ids of the pairs of any of some versions, or `HEAD`, that a predicate holds for, sorted.
+
+        Raises:
+            AuditError: it is not one yes-or-no expression over the pairs, or as for `query`.
+            VersionNotFoundError: there is no such version.
+        """
+        found = self._ask({"where": where, "versions": list(versions)})
+        return sorted(set(found["pair_id"].to_pylist()))
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _ask(self, request: dict[str, Any]) -> pa.Table:
+        process = self._process or self._start()
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            process.kill()
+
+        watchdog = threading.Timer(self._seconds, stop)
         watchdog.start()
         try:
-            return _gathered(self._sql.sql(sql).to_arrow_reader(_BATCH))
-        except (duckdb.Error, OSError, pa.ArrowException) as error:  # a stream fails with OSError
-            raise AuditError(self._told(error)) from None
+            _send(process, request)
+            self._read_reply(process)
+            with pa.ipc.open_stream(process.stdout) as stream:
+                return stream.read_all()
+        except (EOFError, OSError, pa.ArrowInvalid) as error:
+            self.close()
+            if stopped.is_set():
+                reason = f"the query was stopped after {self._seconds:g} seconds"
+            else:
+                reason = f"the query took more memory than {self._memory}, or too much time"
+            raise AuditError(reason) from error
         finally:
             watchdog.cancel()
 
-    def _told(self, error: Exception) -> str:
-        if "INTERRUPT" in str(error):
-            return f"the query was stopped after {self._seconds:g} seconds"
-        return _one_line(error)
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "asif_lance.audit.sql_process"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+        self._process = process
+        try:
+            _send(process, self._settings)
+            self._read_reply(process)
+        except (EOFError, OSError) as error:
+            self.close()
+            raise AuditError("the process for SQL could not be started") from error
+        return process
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._sql.close()
+    def _read_reply(self, process: subprocess.Popen[bytes]) -> None:
+        """Pass if the request was answered.
+
+        Raises:
+            EOFError: the process has ended.
+        """
+        line = process.stdout.readline() if process.stdout else b""
+        if not line:
+            raise EOFError
+        reply = json.loads(line)
+        if "version" in reply:
+            raise VersionNotFoundError(reply["version"], tuple(reply["known"]))
+        if "error" in reply:
+            raise AuditError(reply["error"])
 
     def __enter__(self) -> Audit:
         """Close at the end of a `with` block."""
@@ -127,61 +161,14 @@ class Audit:
         self.close()
 
 
-class ReadableDataset(lance.LanceDataset):  # type: ignore[misc]  # lance is untyped
-    """A Lance dataset without the columns that DuckDB cannot read; scans stay Lance's own."""
-
-    def __init__(self, dataset: lance.LanceDataset) -> None:
-        self.__dict__.update(dataset.__dict__)
-        self._whole = dataset
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns that SQL sees."""
-        return pa.schema([f for f in self._whole.schema if f.name not in HIDDEN])
-
-    def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
-        """A scan with DuckDB's projection and filter pushed into it."""
-        kwargs.setdefault("batch_size", _SCANNED)
-        return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
+def _send(process: subprocess.Popen[bytes], value: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(value).encode() + b"\n")
+    process.stdin.flush()
 
 
-def _whole(store: PairStore, table: str) -> ReadableDataset:
-    with storage_errors(store.uri):
-        return ReadableDataset(open_table(store.uri, table))
-
-
-def _gathered(reader: pa.RecordBatchReader) -> pa.Table:
-    batches, size = [], 0
-    for batch in reader:
-        size += batch.nbytes
-        if size > RESULT_BYTES:
-            raise AuditError(
-                f"the answer is larger than {RESULT_BYTES >> 20} MiB: aggregate it or add a LIMIT"
-            )
-        batches.append(batch)
-    return pa.Table.from_batches(batches, schema=reader.schema)
-
-
-def _versions_table(store: PairStore) -> pa.Table:
-    names = ("name", "command", "message", "created_at", "pairs", "added", "removed")
-    versions = store.versions()
-    columns = {name: [getattr(v, name) for v in versions] for name in names}
-    return pa.table(columns, schema=_VERSIONS)
-
-
-_VERSIONS = pa.schema(
-    [
-        ("name", pa.string()),
-        ("command", pa.string()),
-        ("message", pa.string()),
-        ("created_at", pa.timestamp("us", tz="UTC")),
-        ("pairs", pa.int64()),
-        ("added", pa.int64()),
-        ("removed", pa.int64()),
-    ]
-)
-
-
-def _one_line(error: BaseException) -> str:
-    """DuckDB's message without the SQL that it repeats below."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())
+def _bytes_of(memory: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", memory)
+    if found is None:
+        raise InputError(f"{memory!r} is not a size like 500MB or 4GB")
+    return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))

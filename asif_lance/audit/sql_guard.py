@@ -1,10 +1,10 @@
-"""What SQL from anyone may say: one SELECT over our tables, with functions that only compute.
+"""Allows SQL from anyone only one SELECT over our tables, with functions that only compute.
 
 DuckDB's own switches close files, network, extensions and settings. They leave open what lies
 inside the process: table functions that take memory addresses, that log, profile or run SQL hidden
 in a string, and views of settings, which name folders of the machine. So the statement is parsed
 (by DuckDB, as JSON) and every table, table function and statement in it must be one that is known
-to be harmless; of scalar functions, the few that act or tell are refused.
+to be harmless; of scalar functions, the few that act or reveal settings are refused.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ ONE_SELECT = "only a single SELECT can run here: the audit changes nothing"
 _NODES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
 _TABLE_FUNCTIONS = {
     *("pairs_at", "range", "generate_series", "unnest", "repeat_row", "json_each", "json_tree"),
-    *("histogram", "histogram_values"),
-}
+}  # no macro of DuckDB's own: `histogram` reads whatever view it is given the name of
 _REFUSED = {
     *("current_setting", "getvariable", "write_log", "sleep_ms", "pg_sleep", "sleep"),
     *("nextval", "currval", "setval", "setseed", "getenv"),
@@ -33,7 +32,7 @@ Node = dict[str, Any]
 
 
 class SqlGuard:
-    """The law for one connection.
+    """Checks the SQL of one connection.
 
     Args:
         connection: parses the SQL.
@@ -44,6 +43,11 @@ class SqlGuard:
         self._connection, self._tables = connection, {name.lower() for name in tables}
         views = connection.execute("SELECT view_name FROM duckdb_views() WHERE internal").fetchall()
         self._internal = {str(name).lower() for (name,) in views}
+        macros = connection.execute(
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE function_type = 'macro' AND internal AND macro_definition ILIKE '%from %'"
+        ).fetchall()
+        self._refused = _REFUSED | {str(name).lower() for (name,) in macros}
 
     def check(self, sql: str) -> set[str]:
         """Pass SQL that may run; returns the versions that `pairs_at` names in it.
@@ -52,13 +56,36 @@ class SqlGuard:
             AuditError: it is wrong, is no single SELECT, or uses what may not be used.
         """
         statement = self._parse(sql)
-        nodes = list(_nodes(statement))
+        nodes = list(_walk(statement))
         ctes = {
             str(e["key"]).lower() for n in nodes for e in (n.get("cte_map") or {}).get("map", [])
         }
         for node in nodes:
             self._check_node(node, ctes)
-        return {_version(n["function"]) for n in nodes if _calls(n, "pairs_at")}
+        return {_read_version(n["function"]) for n in nodes if _calls(n, "pairs_at")}
+
+    def check_predicate(self, where: str) -> None:
+        """Pass what is one expression, so that no other clause can hide in it.
+
+        `source = 'x' LIMIT 1` would delete other pairs than its words say.
+
+        Raises:
+            AuditError: it is something else.
+        """
+        self._parse(f"SELECT pair_id FROM pairs WHERE {where}")  # noqa: S608 - only parsed
+        # Whatever ends the brackets early leaves a CASE without its end, or another shape.
+        node = self._parse(
+            f"SELECT pair_id FROM pairs WHERE CASE WHEN (\n{where}\n) THEN true ELSE false END"  # noqa: S608 - only parsed
+        )["node"]
+        condition = node.get("where_clause") or {}
+        others = ("modifiers", "group_expressions", "having", "sample", "qualify")
+        if (
+            node["type"] != "SELECT_NODE"
+            or condition.get("type") != "CASE_EXPR"
+            or len(condition["case_checks"]) != 1
+            or any(node.get(name) for name in others)
+        ):
+            raise AuditError("only one yes-or-no expression over the pairs can stand here")
 
     def _parse(self, sql: str) -> Node:
         # All rows are fetched: a result left open blocks the connection.
@@ -84,7 +111,7 @@ class SqlGuard:
                 raise AuditError(f"the table function {name} cannot be used here")
         if kind == "SHOW_REF" and node.get("query") is None:
             self._check_show(node)
-        if node.get("class") == "FUNCTION" and _function_name(node) in _REFUSED:
+        if node.get("class") == "FUNCTION" and _function_name(node) in self._refused:
             raise AuditError(f"the function {_function_name(node)} cannot be used here")
 
     def _check_table(self, node: Node, ctes: set[str]) -> None:
@@ -99,7 +126,7 @@ class SqlGuard:
             raise AuditError("only SHOW TABLES and DESCRIBE can be used here")
 
 
-def _nodes(value: Any) -> Iterator[Node]:
+def _walk(value: Any) -> Iterator[Node]:
     """Every object in the parsed statement."""
     stack = [value]
     while stack:
@@ -119,7 +146,7 @@ def _function_name(function: Node) -> str:
     return str(function.get("function_name", "")).lower()
 
 
-def _version(function: Node) -> str:
+def _read_version(function: Node) -> str:
     arguments = [a.get("expression", {}) for a in function.get("arguments", [])]
     if len(arguments) != 1 or arguments[0].get("class") != "CONSTANT":
         raise AuditError("pairs_at takes one version by name, as in pairs_at('v3')")

@@ -13,7 +13,7 @@ from asif_lance.database.cache_files import (
     load_cache,
     save_cache,
 )
-from asif_lance.database.cleanup import clean_up, finish_deletes, purge_rows
+from asif_lance.database.cleanup import RowFilter, clean_up, finish_deletes, purge_rows
 from asif_lance.database.diff import (
     ChangeCounts,
     Changes,
@@ -30,80 +30,32 @@ from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, h
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
-from asif_lance.database.predicates import enclose, matching_ids, predicate_errors
-from asif_lance.database.schemas import (
-    RECEIPTS_SCHEMA,
-    REJECTS_SCHEMA,
-    RUN_SCHEMAS,
-    TUNED_SCHEMA,
-    pairs_schema,
-)
+from asif_lance.database.registry import CACHES, TABLES, eraser_names
 from asif_lance.database.tables import (
     Result,
+    append_rows,
     find_table,
     local_path,
-    location,
     one_line,
     open_table,
-    retried,
+    read_table,
+    resolve_uri,
+    retry_read,
     storage_errors,
     table_uri,
-    tidy,
-    upsert,
+    upsert_rows,
 )
 from asif_lance.database.versions import LATEST, Ledger, version_record
 
+# fmt: off
 __all__ = [
-    "DISTANCES",
-    "LABEL_SETS",
-    "LATEST",
-    "RECEIPTS_SCHEMA",
-    "REJECTS_SCHEMA",
-    "ROWS_PER_FRAGMENT",
-    "RUN_SCHEMAS",
-    "TUNED_SCHEMA",
-    "ChangeCounts",
-    "Changes",
-    "Diff",
-    "FoundPairs",
-    "HashTable",
-    "KnownPairs",
-    "Ledger",
-    "Result",
-    "WriteLock",
-    "apply_migrations",
-    "check_migrated",
-    "check_pin",
-    "clean_up",
-    "count_changes",
-    "describe_indices",
-    "diff_states",
-    "drop_caches",
-    "enclose",
-    "files_exist",
-    "find_changes",
-    "find_table",
-    "finish_deletes",
-    "hash_ids",
-    "join_fragments",
-    "load_cache",
-    "local_path",
-    "location",
-    "matching_ids",
-    "one_line",
-    "open_table",
-    "pairs_schema",
-    "predicate_errors",
-    "purge_rows",
-    "read_pins",
-    "rebuild_indices",
-    "retried",
-    "rows_by_id",
-    "run_migrations",
-    "save_cache",
-    "storage_errors",
-    "table_uri",
-    "tidy",
-    "upsert",
-    "version_record",
+    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "ChangeCounts",
+    "Changes", "Diff", "FoundPairs", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
+    "WriteLock", "append_rows", "apply_migrations", "check_migrated", "check_pin", "clean_up",
+    "count_changes", "describe_indices", "diff_states", "drop_caches", "eraser_names",
+    "files_exist", "find_changes", "find_table", "finish_deletes", "hash_ids", "join_fragments",
+    "load_cache", "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
+    "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
+    "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
+# fmt: on

@@ -1,7 +1,7 @@
-"""Files in the database's directory that only save time.
+"""Cache files in the database's directory: they save time, and lost ones are made again.
 
-They are caches: lost or unreadable ones are made again. They speak of rows of data files by place;
-those of which a data file is gone are not written, and `forget` removes them all.
+They refer to rows of data files by place, so they are not written once a data file is gone, and
+forgetting removes them all.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from asif_lance.errors import DatabaseError
 
 LABEL_SETS, DISTANCES = "label_sets", "distances"
 
-_MOST = 32  # files of a kind that stay, the newest
-_READABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+_FILES_KEPT = 32  # of a kind, the newest
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def load_cache(
     uri: str, directory: str, name: str, columns: Iterable[str]
 ) -> dict[str, NDArray[Any]] | None:
-    """What is kept under a name, if it is there, whole, and can be read."""
+    """The arrays cached under a name, by column; None if they are not there or cannot be read."""
     home = local_path(uri)
-    with contextlib.suppress(*_READABLE):
+    with contextlib.suppress(*_UNREADABLE):
         if home is not None:
             with np.load(home / directory / f"{name}.npz", allow_pickle=False) as file:
                 return {column: file[column] for column in columns}
@@ -41,14 +41,14 @@ def load_cache(
 def save_cache(
     uri: str, directory: str, name: str, arrays: Mapping[str, NDArray[Any]], files: Iterable[str]
 ) -> None:
-    """Write arrays down if nobody else is writing; a database that cannot be written keeps nothing.
+    """Caches arrays, unless somebody else is writing or the database cannot be written.
 
     Args:
         uri: the database.
         directory: `LABEL_SETS` or `DISTANCES`.
-        name: what `load` is told.
+        name: under which `load_cache` finds them.
         arrays: by column.
-        files: names of the data files that they speak of.
+        files: names of the data files that they refer to.
     """
     home, lock = local_path(uri), WriteLock(uri, timeout=0.0)
     if home is None:
@@ -57,14 +57,14 @@ def save_cache(
         if not files_exist(uri, files):
             return  # forgotten meanwhile
         (home / directory).mkdir(exist_ok=True)
-        _save(home / directory / f"{name}.npz", arrays)
+        _write_whole(home / directory / f"{name}.npz", arrays)
         newest = sorted((home / directory).glob("*.npz"), key=lambda path: path.stat().st_mtime)
-        for path in newest[:-_MOST]:
+        for path in newest[:-_FILES_KEPT]:
             path.unlink(missing_ok=True)
 
 
-def _save(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a file that is there as a whole or not at all."""
+def _write_whole(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes a file that is there as a whole or not at all."""
     part = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with part.open("wb") as file:
@@ -81,7 +81,7 @@ def files_exist(uri: str, files: Iterable[str]) -> bool:
 
 
 def drop_caches(uri: str, directory: str) -> int:
-    """Remove all files of one kind, and say how many there were."""
+    """Removes all files of one kind; returns how many there were."""
     home = local_path(uri)
     files = [] if home is None else list((home / directory).glob("*"))
     for path in files:

@@ -14,6 +14,9 @@ from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.tables import find_table, open_table, table_uri
 from asif_lance.records import BoolArray
 
+#: Chooses rows of a batch: as many bools as the batch has rows.
+RowFilter = Callable[[pa.RecordBatch], BoolArray]
+
 
 def clean_up(uri: str, table: str = "pairs") -> int:
     """Removes every file that neither head nor a tag needs; returns the bytes freed.
@@ -32,25 +35,20 @@ def clean_up(uri: str, table: str = "pairs") -> int:
     return int(stats.bytes_removed) + freed
 
 
-def purge_rows(
-    uri: str,
-    table: str,
-    columns: Sequence[str],
-    doomed: Callable[[pa.RecordBatch], BoolArray],
-) -> int:
+def purge_rows(uri: str, table: str, columns: Sequence[str], is_doomed: RowFilter) -> int:
     """Removes rows of a bookkeeping table, so that no file of it holds them; returns how many.
 
     Args:
         uri: the database.
         table: one without tags; nothing happens when it is not there.
-        columns: what `doomed` gets to see.
-        doomed: says of each row of a batch whether it has to go.
+        columns: those that `is_doomed` needs.
+        is_doomed: says of each row of a batch whether it has to go.
     """
     dataset = find_table(uri, table)
     if dataset is None:
         return 0
     scanner = dataset.scanner(columns=list(columns), with_row_address=True)
-    found = [b["_rowaddr"].to_numpy()[doomed(b)] for b in scanner.to_batches() if len(b)]
+    found = [b["_rowaddr"].to_numpy()[is_doomed(b)] for b in scanner.to_batches() if len(b)]
     addresses = np.concatenate(found) if found else np.empty(0, np.uint64)
     if len(addresses):
         delete_at(dataset, addresses)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# When a pair came in is no part of what it says: deleted and added again, it is unchanged.
+# When a pair was added is not part of its content: deleted and added again, it is unchanged.
 _NOT_CONTENT = ("pair_id", "ingested_at")
 
 
@@ -47,11 +47,11 @@ class ChangeCounts:
 
 def count_changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> ChangeCounts:
     """As `find_changes`, without holding the ids where pairs were only added."""
-    before = _unshared(old, new) if old is not None else []
+    before = _find_unshared(old, new) if old is not None else []
     if old is not None and before:
         found = find_changes(old, new)
         return ChangeCounts(len(found.added), len(found.removed), len(found.changed))
-    after = new.get_fragments() if old is None else _unshared(new, old)
+    after = new.get_fragments() if old is None else _find_unshared(new, old)
     return ChangeCounts(sum(fragment.count_rows() for fragment in after), 0, 0)
 
 
@@ -61,14 +61,14 @@ def find_changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> Cha
     Without an old state all pairs of the new one are added.
     """
     if old is None:
-        return Changes(_sorted(_ids(new, new.get_fragments())), (), ())
-    before, after = _unshared(old, new), _unshared(new, old)
-    old_ids, new_ids = _ids(old, before), _ids(new, after)
+        return Changes(_sort_ids(_read_ids(new, new.get_fragments())), (), ())
+    before, after = _find_unshared(old, new), _find_unshared(new, old)
+    old_ids, new_ids = _read_ids(old, before), _read_ids(new, after)
     common = new_ids.filter(pc.is_in(new_ids, old_ids))
     return Changes(
-        added=_sorted(new_ids.filter(pc.invert(pc.is_in(new_ids, old_ids)))),
-        removed=_sorted(old_ids.filter(pc.invert(pc.is_in(old_ids, new_ids)))),
-        changed=_changed(old, before, new, after, common),
+        added=_sort_ids(new_ids.filter(pc.invert(pc.is_in(new_ids, old_ids)))),
+        removed=_sort_ids(old_ids.filter(pc.invert(pc.is_in(old_ids, new_ids)))),
+        changed=_find_changed(old, before, new, after, common),
     )
 
 
@@ -98,7 +98,7 @@ def diff_states(old: lance.LanceDataset, new: lance.LanceDataset) -> Diff:
         "removed": rows_by_id(old, found.removed),
         "changed": rows_by_id(new, found.changed),
     }
-    return Diff(found, _counted(groups, "source"), _counted(groups, "license"))
+    return Diff(found, _count_values(groups, "source"), _count_values(groups, "license"))
 
 
 def rows_by_id(
@@ -114,7 +114,7 @@ def rows_by_id(
     return rows.take(pc.drop_null(pc.index_in(wanted, rows["pair_id"].combine_chunks())))
 
 
-def _counted(groups: dict[str, pa.Table], column: str) -> Counts:
+def _count_values(groups: dict[str, pa.Table], column: str) -> Counts:
     counts: Counts = {}
     for kind, rows in groups.items():
         for value in rows[column].to_pylist():
@@ -126,29 +126,29 @@ def _counted(groups: dict[str, pa.Table], column: str) -> Counts:
 Fragments = list[lance.LanceFragment]
 
 
-def _unshared(one: lance.LanceDataset, other: lance.LanceDataset) -> Fragments:
+def _find_unshared(one: lance.LanceDataset, other: lance.LanceDataset) -> Fragments:
     """Fragments of `one` whose rows `other` does not hold in the very same files."""
-    shared = {_identity(fragment) for fragment in other.get_fragments()}
-    return [fragment for fragment in one.get_fragments() if _identity(fragment) not in shared]
+    shared = {_identify(fragment) for fragment in other.get_fragments()}
+    return [fragment for fragment in one.get_fragments() if _identify(fragment) not in shared]
 
 
-def _identity(fragment: lance.LanceFragment) -> tuple[object, ...]:
+def _identify(fragment: lance.LanceFragment) -> tuple[object, ...]:
     metadata = fragment.metadata
     return (*(file.path for file in metadata.files), repr(metadata.deletion_file))
 
 
-def _ids(dataset: lance.LanceDataset, fragments: Fragments) -> pa.Array:
+def _read_ids(dataset: lance.LanceDataset, fragments: Fragments) -> pa.Array:
     if not fragments:
         return pa.array([], pa.string())
     table = dataset.scanner(columns=["pair_id"], fragments=fragments).to_table()
     return table["pair_id"].combine_chunks()
 
 
-def _sorted(ids: pa.Array) -> tuple[str, ...]:
+def _sort_ids(ids: pa.Array) -> tuple[str, ...]:
     return tuple(sorted(ids.to_pylist()))
 
 
-def _changed(
+def _find_changed(
     old: lance.LanceDataset,
     before: Fragments,
     new: lance.LanceDataset,
@@ -157,23 +157,25 @@ def _changed(
 ) -> tuple[str, ...]:
     if not len(common):
         return ()
-    digests = dict(_digests(old, before, common))
-    return tuple(sorted(i for i, digest in _digests(new, after, common) if digests[i] != digest))
+    digests = dict(_digest_rows(old, before, common))
+    return tuple(
+        sorted(i for i, digest in _digest_rows(new, after, common) if digests[i] != digest)
+    )
 
 
-def _digests(
+def _digest_rows(
     dataset: lance.LanceDataset, fragments: Fragments, ids: pa.Array
 ) -> Iterator[tuple[str, bytes]]:
     """Content digests of the pairs with these ids."""
     for batch in dataset.scanner(fragments=fragments).to_batches():
         wanted = batch.filter(pc.is_in(batch["pair_id"], ids))
         names = sorted(set(wanted.schema.names) - set(_NOT_CONTENT))
-        columns = [_values(wanted[name]) for name in names]
+        columns = [_to_python(wanted[name]) for name in names]
         for pair_id, *row in zip(wanted["pair_id"].to_pylist(), *columns, strict=True):
             yield pair_id, hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
 
 
-def _values(column: pa.Array) -> list[object]:
+def _to_python(column: pa.Array) -> list[object]:
     """Python values of a column; a vector becomes its bytes, which is far quicker to compare."""
     if not pa.types.is_fixed_size_list(column.type):
         return list(column.to_pylist())

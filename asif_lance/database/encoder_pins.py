@@ -35,10 +35,10 @@ def check_pin(side: str, pinned: EncoderPin, given: EncoderPin) -> None:
     """
     revisions = {pinned.revision, given.revision} - {""}
     if pinned.name != given.name or len(revisions) > 1:
-        raise EncoderMismatchError(side, _spelled(pinned), _spelled(given))
+        raise EncoderMismatchError(side, _spell(pinned), _spell(given))
     if pinned.dimension != given.dimension:
         raise DimensionError(f"{side} vectors", pinned.dimension, given.dimension)
 
 
-def _spelled(pin: EncoderPin) -> str:
+def _spell(pin: EncoderPin) -> str:
     return f"{pin.name}@{pin.revision}" if pin.revision else pin.name

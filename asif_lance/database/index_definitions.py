@@ -1,6 +1,6 @@
-"""Search indices as recipes: read off one state of the pairs table, built again on another.
+"""Definitions of search indices: read from one state of the pairs table, built again on another.
 
-Forgetting drops indices, for they remember rows; what they were is no secret.
+Forgetting drops indices, for they hold content of rows; their definitions hold none.
 """
 
 from __future__ import annotations
@@ -29,22 +29,26 @@ _TEXT_OPTIONS = (
 
 def describe_indices(state: lance.LanceDataset) -> list[IndexDefinition]:
     """How to build the indices of a state again, in values that JSON can hold."""
-    return [_recipe(state, index) for index in state.describe_indices()]
+    return [_describe_index(state, index) for index in state.describe_indices()]
 
 
-def _recipe(state: lance.LanceDataset, index: Any) -> IndexDefinition:
-    recipe = {"name": index.name, "column": index.field_names[0], "kind": index.index_type.upper()}
+def _describe_index(state: lance.LanceDataset, index: Any) -> IndexDefinition:
+    definition = {
+        "name": index.name,
+        "column": index.field_names[0],
+        "kind": index.index_type.upper(),
+    }
     if "metric_type" not in index.details:
         text = {name: index.details[name] for name in _TEXT_OPTIONS if name in index.details}
-        return {**recipe, "vector": False, "options": text}
+        return {**definition, "vector": False, "options": text}
     quantised = index.details.get("compression", {})
     numbers = {n: quantised[n] for n in ("num_sub_vectors", "num_bits") if n in quantised}
     statistics = state.stats.index_stats(index.name)["indices"][0]
     options = {"metric": index.details["metric_type"].lower(), **numbers}
-    return {**recipe, "vector": True, "options": {**options, **_partitions(statistics)}}
+    return {**definition, "vector": True, "options": {**options, **_partition_option(statistics)}}
 
 
-def _partitions(statistics: dict[str, Any]) -> dict[str, int]:
+def _partition_option(statistics: dict[str, Any]) -> dict[str, int]:
     return (
         {"num_partitions": statistics["num_partitions"]} if "num_partitions" in statistics else {}
     )
@@ -57,13 +61,18 @@ def rebuild_indices(uri: str, wanted: list[IndexDefinition]) -> list[str]:
     it) is a warning in the log, and searches go on without.
     """
     built = []
-    for recipe in wanted:
+    for definition in wanted:
         table = lance.dataset(uri)
-        create = table.create_index if recipe["vector"] else table.create_scalar_index
+        create = table.create_index if definition["vector"] else table.create_scalar_index
         try:
-            create(recipe["column"], recipe["kind"], name=recipe["name"], **recipe["options"])
+            create(
+                definition["column"],
+                definition["kind"],
+                name=definition["name"],
+                **definition["options"],
+            )
         except (ValueError, OSError, RuntimeError) as error:
-            _LOG.warning("index %s was not built again: %s", recipe["name"], error)
+            _LOG.warning("index %s was not built again: %s", definition["name"], error)
         else:
-            built.append(recipe["name"])
+            built.append(definition["name"])
     return built

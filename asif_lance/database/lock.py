@@ -9,13 +9,13 @@ rolling back, forgetting) ask that no other writer runs beside them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from asif_lance.database.tables import local_path
 from asif_lance.errors import DatabaseBusyError, StorageError
@@ -28,6 +28,9 @@ _POLL_SECONDS = 0.02
 class WriteLock:
     """The database's write lock; taken anew for each change.
 
+    It keeps out other threads, too, and is not re-entrant: whoever holds it waits for itself. A
+    forked child does not hold it.
+
     Attributes:
         uri: the database.
         timeout: seconds to wait for another writer.
@@ -38,7 +41,7 @@ class WriteLock:
 
     @contextlib.contextmanager
     def hold(self, command: str) -> Iterator[None]:
-        """Holds the lock; `command` is what others are told while they wait in vain.
+        """Holds the lock; `command` is what the error of others names while they wait in vain.
 
         Raises:
             DatabaseBusyError: another writer kept it for longer than the timeout.
@@ -48,47 +51,40 @@ class WriteLock:
         if directory is None:
             yield
             return
-        descriptor = _open(directory / LOCK_FILE)
+        lock = FileLock(
+            directory / LOCK_FILE,
+            self.timeout,
+            poll_interval=_POLL_SECONDS,
+            fallback_to_soft=False,  # which a killed process would leave locked
+            on_acquired=lambda descriptor: _write_holder(descriptor, command),
+        )
+        self._acquire(lock, directory)
         try:
-            self._wait(descriptor)
-            _sign(descriptor, command)
             yield
         finally:
-            os.close(descriptor)  # frees the lock
+            lock.release()
 
-    def _wait(self, descriptor: int) -> None:
-        deadline = time.monotonic() + self.timeout
-        while not _try_lock(descriptor):
-            if time.monotonic() >= deadline:
-                raise DatabaseBusyError(f"{self.uri} is in use by {_holder(descriptor)}")
-            time.sleep(_POLL_SECONDS)
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise StorageError(f"cannot write to {path.parent}: {error.strerror}") from error
+    def _acquire(self, lock: FileLock, directory: Path) -> None:
+        try:
+            directory.stat()  # the lock would make a directory that is gone
+            lock.acquire()
+        except Timeout:
+            holder = _read_holder(directory / LOCK_FILE)
+            raise DatabaseBusyError(f"{self.uri} is in use by {holder}") from None
+        except OSError as error:
+            raise StorageError(f"cannot write to {directory}: {error.strerror}") from error
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _sign(descriptor: int, command: str) -> None:
+def _write_holder(descriptor: int, command: str) -> None:
     # The name in the lock file is a courtesy: a full disk must not stop the change itself.
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "command": command}).encode(), 0)
 
 
-def _holder(descriptor: int) -> str:
+def _read_holder(path: Path) -> str:
     try:
-        note = json.loads(os.pread(descriptor, 1000, 0))
+        note = json.loads(path.read_bytes())
         return f"`{note['command']}` (process {note['pid']}): try again when it is done"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return "another writer: try again when it is done"

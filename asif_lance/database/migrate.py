@@ -21,8 +21,14 @@ import pyarrow as pa
 
 from asif_lance.database.encoder_pins import read_pins
 from asif_lance.database.lock import WriteLock
-from asif_lance.database.schemas import MIGRATIONS_SCHEMA
-from asif_lance.database.tables import find_table, location, open_table, storage_errors, table_uri
+from asif_lance.database.schemas import MIGRATIONS
+from asif_lance.database.tables import (
+    find_table,
+    open_table,
+    resolve_uri,
+    storage_errors,
+    table_uri,
+)
 from asif_lance.errors import (
     DatabaseError,
     DatabaseNotFoundError,
@@ -43,8 +49,9 @@ class Migration:
     up: Callable[[str, Mapping[str, Mapping[str, object]]], None]
 
 
-def known_migrations() -> list[Migration]:
+def find_migrations() -> list[Migration]:
     """The steps that this release brings along, in order."""
+    # By name: they are found rather than listed, and no module imports them.
     package = import_module("asif_lance.migrations")
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return [_load(name) for name in names if re.fullmatch(r"m\d{4}_\w+", name)]
@@ -65,7 +72,7 @@ def check_migrated(uri: str) -> None:
         NewerDatabaseError: it has steps unknown to this release.
         DatabaseError: a step that it went through has been changed since.
     """
-    pending = _pending(uri, known_migrations())
+    pending = _find_pending(uri, find_migrations())
     if pending:
         raise MigrationNeededError(uri, tuple(step.id for step in pending))
 
@@ -77,8 +84,8 @@ def run_migrations(uri: str) -> list[str]:
         DatabaseNotFoundError: there is none.
         NewerDatabaseError: it is newer than this release.
     """
-    uri = location(uri)
-    if not _applied(uri):
+    uri = resolve_uri(uri)
+    if not _read_applied(uri):
         raise DatabaseNotFoundError(uri)
     with WriteLock(uri).hold("migrate"):
         return apply_migrations(uri, read_pins(open_table(uri, "pairs")))
@@ -86,8 +93,8 @@ def run_migrations(uri: str) -> list[str]:
 
 def apply_migrations(uri: str, pins: Pins) -> list[str]:
     """Takes the pending steps under the caller's lock; a new database has all of them pending."""
-    known = known_migrations()
-    pending = _pending(uri, known) if _applied(uri) else known
+    known = find_migrations()
+    pending = _find_pending(uri, known) if _read_applied(uri) else known
     values = {side: asdict(pin) for side, pin in pins.items()}
     for step in pending:
         with storage_errors(uri):
@@ -96,8 +103,8 @@ def apply_migrations(uri: str, pins: Pins) -> list[str]:
     return [step.id for step in pending]
 
 
-def _pending(uri: str, known: list[Migration]) -> list[Migration]:
-    applied = _applied(uri)
+def _find_pending(uri: str, known: list[Migration]) -> list[Migration]:
+    applied = _read_applied(uri)
     if not applied:
         raise DatabaseNotFoundError(uri)
     hashes = {step.id: step.hash for step in known}
@@ -113,7 +120,7 @@ def _pending(uri: str, known: list[Migration]) -> list[Migration]:
     return [step for step in known if step.id not in applied]
 
 
-def _applied(uri: str) -> dict[str, str]:
+def _read_applied(uri: str) -> dict[str, str]:
     """The hashes of the steps that the database went through, by id."""
     table = find_table(uri, "migrations")
     if table is None:
@@ -124,7 +131,7 @@ def _applied(uri: str) -> dict[str, str]:
 
 def _record(uri: str, step: Migration) -> None:
     row = {"id": step.id, "hash": step.hash, "applied_at": datetime.now(UTC)}
-    rows = pa.Table.from_pylist([row], schema=MIGRATIONS_SCHEMA)
+    rows = pa.Table.from_pylist([row], schema=MIGRATIONS)
     table = find_table(uri, "migrations")
     if table is None:
         lance.write_dataset(rows, table_uri(uri, "migrations"), data_storage_version="2.2")

@@ -101,7 +101,7 @@ def _delete_rows(
     return updated, removed
 
 
-def with_ingest_time(pairs: pa.Table) -> pa.Table:
+def add_ingest_time(pairs: pa.Table) -> pa.Table:
     """The rows with the time of now where they have no `ingested_at`."""
     if "ingested_at" in pairs.schema.names:
         return pairs
@@ -121,10 +121,10 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         raise InputError(
             f"pairs have no column {unknown[0]!r}; there are: {', '.join(schema.names)}"
         )
-    return pa.table([_column(rows, field) for field in schema], schema=schema)
+    return pa.table([_convert_column(rows, field) for field in schema], schema=schema)
 
 
-def _column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+def _convert_column(rows: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     if field.name not in rows.schema.names:
         if not field.nullable:
             raise InputError(f"pairs need a column {field.name!r}")

@@ -1,16 +1,13 @@
-"""Arrow schemas of today's tables."""
+"""Arrow schemas of today's tables; `registry` says what each table is for."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", "UTC")
-
-
 _KEY = {"lance-schema:unenforced-primary-key": "true"}
 
-
-VERSIONS_SCHEMA = pa.schema(
+VERSIONS = pa.schema(
     [
         pa.field("name", pa.string(), nullable=False),
         pa.field("number", pa.int64(), nullable=False),
@@ -24,8 +21,7 @@ VERSIONS_SCHEMA = pa.schema(
     ]
 )
 
-
-REJECTS_SCHEMA = pa.schema(
+REJECTS = pa.schema(
     [
         pa.field("ingest_id", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
@@ -35,8 +31,7 @@ REJECTS_SCHEMA = pa.schema(
     ]
 )
 
-
-RECEIPTS_SCHEMA = pa.schema(
+RECEIPTS = pa.schema(
     [
         pa.field("receipt_id", pa.string(), nullable=False),
         pa.field("created_at", TIMESTAMP, nullable=False),
@@ -47,9 +42,8 @@ RECEIPTS_SCHEMA = pa.schema(
     ]
 )
 
-
-#: Settings that tuning chose, see `tuned`; k and p of image and text side.
-TUNED_SCHEMA = pa.schema(
+#: Settings that tuning chose, see `model.stored_settings`; k and p of image and text side.
+TUNED = pa.schema(
     [
         pa.field("version", pa.string(), nullable=False),
         pa.field("recipe", pa.string(), nullable=False),
@@ -65,54 +59,54 @@ TUNED_SCHEMA = pa.schema(
     ]
 )
 
+#: Runs of `classify --record`, see `audit.runs`.
+RUNS = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),
+        pa.field("label_set", pa.string(), nullable=False),
+        pa.field("labels", pa.int64(), nullable=False),
+        pa.field("predictions", pa.int64(), nullable=False),
+        pa.field("templates", pa.string()),
+    ]
+)
 
-#: Recorded predictions, see `runs`. `k` and `p` are `800`, or `800,200` for image and text side;
-#: `coverage` is the share of the score that the recorded attributions add up to.
-RUN_SCHEMAS = {
-    "runs": pa.schema(
-        [
-            pa.field("run_id", pa.string(), nullable=False),
-            pa.field("created_at", TIMESTAMP, nullable=False),
-            pa.field("model", pa.string(), nullable=False),
-            pa.field("recipe", pa.string(), nullable=False),
-            pa.field("label_set", pa.string(), nullable=False),
-            pa.field("labels", pa.int64(), nullable=False),
-            pa.field("predictions", pa.int64(), nullable=False),
-            pa.field("templates", pa.string()),
-        ]
-    ),
-    "predictions": pa.schema(
-        [
-            pa.field("prediction_id", pa.string(), nullable=False),
-            pa.field("run_id", pa.string(), nullable=False),
-            pa.field("image", pa.string(), nullable=False),
-            pa.field("model", pa.string(), nullable=False),
-            pa.field("label_set", pa.string(), nullable=False),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("rank", pa.int64(), nullable=False),
-            pa.field("score", pa.float64(), nullable=False),
-            pa.field("coverage", pa.float64(), nullable=False),
-            pa.field("truth", pa.string()),
-            pa.field("k", pa.string(), nullable=False),
-            pa.field("p", pa.string(), nullable=False),
-            pa.field("created_at", TIMESTAMP, nullable=False),
-        ]
-    ),
-    "attributions": pa.schema(
-        [
-            pa.field("prediction_id", pa.string(), nullable=False),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("pair_id", pa.string(), nullable=False),
-            pa.field("image_similarity", pa.float32(), nullable=False),
-            pa.field("text_similarity", pa.float32(), nullable=False),
-            pa.field("contribution", pa.float64(), nullable=False),
-            pa.field("rank", pa.int64(), nullable=False),
-        ]
-    ),
-}
+#: Their answers. `k` and `p` are `800`, or `800,200` for image and text side; `coverage` is the
+#: share of the score that the recorded attributions add up to.
+PREDICTIONS = pa.schema(
+    [
+        pa.field("prediction_id", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("label_set", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("coverage", pa.float64(), nullable=False),
+        pa.field("truth", pa.string()),
+        pa.field("k", pa.string(), nullable=False),
+        pa.field("p", pa.string(), nullable=False),
+        pa.field("created_at", TIMESTAMP, nullable=False),
+    ]
+)
 
+#: The pairs that add most to each of those scores.
+ATTRIBUTIONS = pa.schema(
+    [
+        pa.field("prediction_id", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("image_similarity", pa.float32(), nullable=False),
+        pa.field("text_similarity", pa.float32(), nullable=False),
+        pa.field("contribution", pa.float64(), nullable=False),
+        pa.field("rank", pa.int64(), nullable=False),
+    ]
+)
 
-MIGRATIONS_SCHEMA = pa.schema(
+MIGRATIONS = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("hash", pa.string(), nullable=False),
@@ -140,5 +134,34 @@ def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
             pa.field("image_vector", pa.list_(pa.float16(), image_dim), nullable=False),
             pa.field("text_vector", pa.list_(pa.float16(), text_dim), nullable=False),
             pa.field("ingested_at", TIMESTAMP, nullable=False),
+        ]
+    )
+
+
+def queries_schema(image_dim: int, text_dim: int) -> pa.Schema:
+    """What predictions were made of, see `audit.replay`."""
+    return pa.schema(
+        [
+            pa.field("prediction_id", pa.string(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), image_dim), nullable=False),
+            pa.field("neighbors", pa.int64(), nullable=False),
+            pa.field("similarities", pa.list_(pa.float64()), nullable=False),
+            pa.field("weight", pa.float64(), nullable=False),
+            pa.field("labels", pa.list_(pa.int32()), nullable=False),
+            pa.field("scores", pa.list_(pa.float64()), nullable=False),
+        ]
+    )
+
+
+def prompts_schema(image_dim: int, text_dim: int) -> pa.Schema:
+    """The label sets of runs as vectors, see `audit.replay`."""
+    return pa.schema(
+        [
+            pa.field("run_id", pa.string(), nullable=False),
+            pa.field("position", pa.int64(), nullable=False),
+            pa.field("label", pa.string(), nullable=False),
+            pa.field("ensemble", pa.string(), nullable=False),
+            pa.field("pairs", pa.int64(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), text_dim), nullable=False),
         ]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,8 +24,8 @@ _TIDY_FRAGMENTS = 16
 # How long a reader of a bookkeeping table may hold a handle that upkeep leaves readable.
 _TIDY_GRACE = timedelta(minutes=10)
 
-_LOOKS = 6
-_LOOK_SECONDS = 0.02
+_READ_ATTEMPTS = 6
+_FIRST_PAUSE_SECONDS = 0.02
 
 _RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+")
 _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
@@ -33,8 +33,8 @@ _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit confl
 Result = TypeVar("Result")
 
 
-def location(uri: str | Path) -> str:
-    """The one spelling of a database's address: absolute for local paths, as given otherwise."""
+def resolve_uri(uri: str | Path) -> str:
+    """A database's address in its one spelling: absolute for local paths, as given otherwise."""
     text = str(uri).removeprefix("file://")
     if "://" in text:
         return text.rstrip("/")
@@ -89,19 +89,26 @@ def storage_errors(uri: str) -> Iterator[None]:
         raise StorageError(f"{uri}: {one_line(error)}") from error
 
 
-def retried(look: Callable[[], Result]) -> Result:
-    """Reads again when the files moved in between: readers take no lock, upkeep removes files.
+def retry_read(uri: str, read: Callable[[], Result]) -> Result:
+    """Reads again when files are gone: readers take no lock, and upkeep removes old files.
 
-    `look` has to open what it reads anew each time.
+    Args:
+        uri: the database, for the error.
+        read: has to open what it reads anew each time.
+
+    Raises:
+        StorageError: it is not there or cannot be read.
     """
-    for attempt in range(_LOOKS - 1):
+    for attempt in range(_READ_ATTEMPTS - 1):
         try:
-            return look()
+            with storage_errors(uri):
+                return read()
         except StorageError as error:
             if "not found" not in str(error).lower():
                 raise
-            time.sleep(_LOOK_SECONDS * 2**attempt)
-    return look()
+            time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+    with storage_errors(uri):
+        return read()
 
 
 def one_line(error: Exception) -> str:
@@ -110,14 +117,56 @@ def one_line(error: Exception) -> str:
     return " ".join(text.removeprefix("LanceError(IO): ").split())
 
 
-def upsert(table: lance.LanceDataset, rows: pa.Table, key: str) -> None:
-    """Inserts rows, or replaces those with the same key, in one commit."""
-    merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
-    merge.execute(rows)
-    tidy(table)
+def read_table(
+    uri: str,
+    name: str,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    limit: int | None = None,
+) -> pa.Table:
+    """Rows of a bookkeeping table; read again when upkeep removed its files meanwhile.
+
+    Args:
+        uri: the database.
+        name: a table without model versions, so not `pairs`.
+        columns: only these.
+        where: only rows for which this SQL predicate of our own holds.
+        limit: no more rows than this.
+
+    Raises:
+        StorageError: it is not there or cannot be read.
+    """
+    names = None if columns is None else list(columns)
+    return retry_read(
+        uri, lambda: open_table(uri, name).to_table(columns=names, filter=where, limit=limit)
+    )
 
 
-def tidy(table: lance.LanceDataset) -> None:
+def append_rows(uri: str, name: str, rows: pa.Table) -> None:
+    """Adds rows to a bookkeeping table in one commit, or none for none.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if len(rows):
+        with storage_errors(uri):
+            _tidy(lance.write_dataset(rows, open_table(uri, name), mode="append"))
+
+
+def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:
+    """Inserts rows, or replaces those with the same key, in one commit.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with storage_errors(uri):
+        table = open_table(uri, name)
+        merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(rows)
+        _tidy(table)
+
+
+def _tidy(table: lance.LanceDataset) -> None:
     """Keeps a bookkeeping table small: few fragments, no old versions (it has no tags)."""
     if len(table.get_fragments()) > _TIDY_FRAGMENTS:
         table.optimize.compact_files()

@@ -5,7 +5,7 @@ and keeps that version from being cleaned up. Publishing sets the tag first and 
 one atomic commit: killed in between, a tag is left that no row names and the next version takes.
 A table rather than metadata on the tags: creating a tag and describing it are two steps in Lance,
 and listing hundreds of tags reads hundreds of files where the table is one. The tags of aliases
-and of `latest` repeat what the table says for those who open the table with plain LanceDB.
+and of `latest` repeat the table for those who open the table with plain LanceDB.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ import pyarrow.compute as pc
 
 from asif_lance.database.diff import find_changes
 from asif_lance.database.pair_rows import delete_at
-from asif_lance.database.schemas import VERSIONS_SCHEMA
-from asif_lance.database.tables import open_table, retried, storage_errors, upsert
+from asif_lance.database.schemas import VERSIONS
+from asif_lance.database.tables import (
+    open_table,
+    read_table,
+    retry_read,
+    storage_errors,
+    upsert_rows,
+)
 from asif_lance.errors import InvalidNameError, StorageError, VersionNotFoundError
 from asif_lance.records import ModelVersion
 
@@ -42,13 +48,8 @@ class Ledger:
     uri: str
 
     def rows(self) -> list[Row]:
-        """What the table says, oldest first."""
-        return sorted(retried(self._rows), key=lambda row: int(row["number"]))
-
-    def _rows(self) -> list[Row]:
-        with storage_errors(self.uri):
-            rows: list[Row] = open_table(self.uri, "versions").to_table().to_pylist()
-            return rows
+        """All rows of the table, oldest first."""
+        return sorted(read_table(self.uri, "versions").to_pylist(), key=lambda row: row["number"])
 
     def find(self, name: str) -> Row:
         """The version of this name or alias.
@@ -76,13 +77,9 @@ class Ledger:
 
     def lance_versions(self) -> dict[str, int]:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""
-        return retried(self._lance_versions)
-
-    def _lance_versions(self) -> dict[str, int]:
         # Lance lists the tags' files and then reads each, and pruning may be faster.
-        pairs = open_table(self.uri, "pairs")
-        with storage_errors(self.uri):
-            return {name: int(tag["version"]) for name, tag in pairs.tags.list().items()}
+        tags = retry_read(self.uri, lambda: open_table(self.uri, "pairs").tags.list())
+        return {name: int(tag["version"]) for name, tag in tags.items()}
 
     def publish(self, head: lance.LanceDataset, row: Row) -> Row:
         """Names the state `head` with the next number; returns the completed row."""
@@ -122,8 +119,8 @@ class Ledger:
     def remove(self, names: list[str]) -> None:
         """Takes versions off the list in one commit; `mend` then drops their tags.
 
-        Their aliases' tags go first: `mend` would set them again, but could not tell one that has
-        no row any more from a tag of somebody else.
+        Their aliases' tags go first: `mend` would set them again, but could not
+        distinguish one that has no row any more from a tag of somebody else.
         """
         for alias in (a for row in self.rows() if row["name"] in names for a in row["aliases"]):
             self.unpoint(alias)
@@ -165,9 +162,8 @@ class Ledger:
 
     def write(self, rows: list[Row]) -> None:
         """Adds or replaces rows, all in one commit."""
-        with storage_errors(self.uri):
-            table = pa.Table.from_pylist(rows, schema=VERSIONS_SCHEMA)
-            upsert(open_table(self.uri, "versions"), table, "name")
+        table = pa.Table.from_pylist(rows, schema=VERSIONS)
+        upsert_rows(self.uri, "versions", table, "name")
 
     def point(self, tag: str, lance_version: int) -> None:
         """Makes the Lance tag name this Lance version."""
@@ -195,7 +191,7 @@ def check_alias(alias: str) -> None:
     """Passes names that can be aliases.
 
     Raises:
-        InvalidNameError: says why not.
+        InvalidNameError: the name is reserved or has characters that cannot be used.
     """
     if _NUMBERED.fullmatch(alias) or alias.lower() == LATEST:
         raise InvalidNameError(f"{alias!r} is reserved for the versions themselves")

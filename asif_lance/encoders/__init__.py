@@ -1,14 +1,19 @@
 """Pictures and texts become vectors, by frozen networks that are never trained here.
 
-Importing this package registers `asif-timm` and `asif-sentence-transformers` with LanceDB.
+Importing this package registers `asif-timm` and `asif-sentence-transformers` with LanceDB, at once
+or when LanceDB's embeddings are imported: a program that does not use them never loads LanceDB.
 Promises: a vector depends on its own item, up to float noise; what cannot be used is an
 `ImageError` with a short reason, and costs only itself. Weights are loaded as tensors, never as
 pickles. Never touches a database. `prepare` may run in many threads, `encode` in one at a time.
 """
 
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from wrapt import when_imported
+
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
 from asif_lance.encoders.decoding import SUFFIXES, decode_image, sha256_of
-from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
 from asif_lance.encoders.picture_files import (
     ImageFile,
     PictureSource,
@@ -23,29 +28,29 @@ from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_images
 
+if TYPE_CHECKING:
+    from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
+
+# fmt: off
 __all__ = [
-    "DEFAULT_IMAGE",
-    "DEFAULT_TEXT",
-    "SUFFIXES",
-    "EncodedBatch",
-    "ImageEncoder",
-    "ImageFile",
-    "PictureSource",
-    "SentenceEmbeddings",
-    "TextEncoder",
-    "TimmEmbeddings",
-    "decode_image",
-    "encode_each",
-    "encode_images",
-    "encode_pictures",
-    "expand_folders",
-    "image_encoder",
-    "picture_name",
-    "read_label_vectors",
-    "read_vectors",
-    "reject_picture",
-    "sha256_of",
-    "text_encoder",
-    "to_image_item",
-    "walk_files",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "SUFFIXES", "EncodedBatch", "ImageEncoder", "ImageFile",
+    "PictureSource", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "decode_image",
+    "encode_each", "encode_images", "encode_pictures", "expand_folders", "image_encoder",
+    "picture_name", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
+    "text_encoder", "to_image_item", "walk_files",
 ]
+# fmt: on
+
+
+@when_imported("lancedb.embeddings")
+def _register_with_lancedb(_: ModuleType) -> None:
+    from asif_lance.encoders import lancedb_functions  # noqa: F401  # importing it registers
+
+
+def __getattr__(name: str) -> Any:
+    """The classes that stand on LanceDB, which takes over a second to import."""
+    if name not in {"SentenceEmbeddings", "TimmEmbeddings"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from asif_lance.encoders import lancedb_functions
+
+    return getattr(lancedb_functions, name)

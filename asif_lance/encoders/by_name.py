@@ -7,8 +7,6 @@ from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.errors import EncoderUnavailableError
 
 DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
-
-
 DEFAULT_TEXT = "sentence-transformers/all-MiniLM-L6-v2"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of any kind become upright RGB; what cannot be used says why in a short phrase."""
+"""Decodes pictures of many formats to upright RGB; an unusable one is an error with its reason."""
 
 from __future__ import annotations
 
@@ -17,25 +17,19 @@ from asif_lance.errors import ImageError
 # Pillow knows more, but its rarer readers are little tested and EPS would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
-
 # fmt: off
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm",
     ".pgm", ".avif", ".jp2",
 })
-
-
 # fmt: on
+
 # Pillow's own warning limit: a quarter of a gigabyte once decoded.
 MAX_PIXELS = 89_478_485
-
-
 MAX_BYTES = 512 * 2**20
-
 
 # Encoders scale the short side up to what they need, and the long side with it.
 MAX_ASPECT = 100
-
 
 # What Pillow's readers raise on damaged data (collected by fuzzing them).
 _DAMAGE = (
@@ -50,7 +44,6 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
-
 
 # Damaged metadata makes Pillow warn on stderr; it is either harmless or ends in an ImageError.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -1,7 +1,6 @@
-"""Frozen encoders by name, images encoded in a stream, and both registered with LanceDB.
+"""Both encoders as LanceDB embedding functions, `asif-timm` and `asif-sentence-transformers`.
 
-Importing this module registers `asif-timm` and `asif-sentence-transformers` in LanceDB's embedding
-registry; no model is loaded before it is used.
+Importing this module registers them; no model is loaded before it is used.
 """
 
 from __future__ import annotations
@@ -20,8 +19,6 @@ from asif_lance.errors import ImageError
 
 # LanceDB makes a new function object for every add and search: they share the loaded models.
 _shared_image_encoder = lru_cache(maxsize=2)(image_encoder)
-
-
 _shared_text_encoder = lru_cache(maxsize=2)(text_encoder)
 
 

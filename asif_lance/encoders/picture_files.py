@@ -1,4 +1,4 @@
-"""Pictures as users give them: paths or the files' bytes, encoded under the names results use."""
+"""Pictures given as paths, folders or bytes: which files they are, their names, their vectors."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from asif_lance.encoders.streaming import encode_images
 from asif_lance.errors import ImageError
 from asif_lance.records import Float32Array, Reject
 
+#: A picture that is not decoded yet, and the same as users may name it.
+PictureSource = Path | bytes
+ImageFile = str | PictureSource
+
 
 def walk_files(folder: Path, failed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
     """Files in a folder and below it, by name; hidden ones and hidden folders are left out.
 
-    `failed` is told of each folder that cannot be read.
+    `failed` is called with the error of each folder that cannot be read.
     """
     for here, folders, files in os.walk(folder, onerror=failed):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
-
-
-#: A picture that is not decoded yet, and the same as users may name it.
-PictureSource = Path | bytes
-ImageFile = str | PictureSource
 
 
 def to_image_item(image: ImageFile) -> PictureSource:
@@ -42,10 +41,10 @@ def picture_name(image: ImageFile) -> str:
 
 
 def reject_picture(image: ImageFile, fault: ImageError, rejects: list[Reject] | None) -> None:
-    """Note down a picture that cannot be used.
+    """Add a picture that cannot be used to `rejects`.
 
     Raises:
-        ImageError: there are no `rejects` to gather it.
+        ImageError: there are none.
     """
     name = picture_name(image)
     if rejects is None:
@@ -85,12 +84,12 @@ def encode_pictures(
     Raises:
         ImageError: a picture cannot be used and there are no `rejects`.
     """
-    taken: deque[ImageFile] = deque()
+    pending: deque[ImageFile] = deque()  # read by the encoder, their vectors still to come
     names: list[str] = []
     parts: list[Float32Array] = []
-    for batch in encode_images(encoder, _noted(images, taken), batch_size=batch_size):
+    for batch in encode_images(encoder, _read_into(pending, images), batch_size=batch_size):
         for row in batch.rows:
-            image = taken.popleft()
+            image = pending.popleft()
             if isinstance(row, ImageError):
                 reject_picture(image, row, rejects)
             else:
@@ -103,8 +102,8 @@ def encode_pictures(
         yield names, np.concatenate(parts)
 
 
-def _noted(images: Iterable[ImageFile], taken: deque[ImageFile]) -> Iterator[PictureSource]:
-    """The pictures as encoders take them, themselves noted down on the way."""
+def _read_into(pending: deque[ImageFile], images: Iterable[ImageFile]) -> Iterator[PictureSource]:
+    """The pictures as encoders take them, each added to `pending` when it is read."""
     for image in images:
-        taken.append(image)
+        pending.append(image)
         yield to_image_item(image)

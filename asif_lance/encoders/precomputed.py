@@ -1,4 +1,4 @@
-"""Embeddings that users bring as Parquet: queries and labels, no encoder needed."""
+"""Reads embeddings of queries and labels from Parquet files; no encoder is needed."""
 
 from __future__ import annotations
 

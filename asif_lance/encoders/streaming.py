@@ -1,4 +1,4 @@
-"""Pictures decoded in threads and encoded in batches, in order."""
+"""Encodes pictures in order: decoded in threads, embedded in batches."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ from asif_lance.errors import ImageError
 from asif_lance.records import Float32Array
 
 T = TypeVar("T")
-
-
 R = TypeVar("R")
 
 
@@ -63,7 +61,7 @@ def encode_images(
     """
     pool = ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1))
     try:
-        prepared = _mapped_ahead(pool, partial(_prepare, encoder), items, ahead=3 * batch_size)
+        prepared = _map_ahead(pool, partial(_prepare, encoder), items, ahead=3 * batch_size)
         while batch := list(islice(prepared, batch_size)):
             yield _encode_batch(encoder, batch)
     finally:
@@ -79,7 +77,7 @@ def encode_each(
             yield row if isinstance(row, ImageError) else batch.vectors[row]
 
 
-def _mapped_ahead(
+def _map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
 ) -> Iterator[R]:
     """`map(function, items)` in order, with `ahead` calls submitted before they are needed."""

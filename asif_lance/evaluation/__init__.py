@@ -13,35 +13,18 @@ from asif_lance.evaluation.accuracy import (
     evaluate,
     predict,
 )
-from asif_lance.evaluation.adaptation import Adaptation, Task, adapt, captions_of
+from asif_lance.evaluation.adaptation import Adaptation, TrialAccuracy, adapt, captions_of
 from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
 from asif_lance.evaluation.labelled_pictures import Labelled, encode_labelled, read_labelled
 from asif_lance.evaluation.scaling_curve import scaling
-from asif_lance.evaluation.statistics import bootstrap, mcnemar
+from asif_lance.evaluation.statistics import bootstrap_mean, mcnemar_test, share_interval
 from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
 
+# fmt: off
 __all__ = [
-    "Accuracy",
-    "Adaptation",
-    "Confirmation",
-    "Diagnosis",
-    "Evaluation",
-    "Grid",
-    "Labelled",
-    "PairedComparison",
-    "Task",
-    "TriedSetting",
-    "Tuning",
-    "adapt",
-    "bootstrap",
-    "captions_of",
-    "compare",
-    "diagnose",
-    "encode_labelled",
-    "evaluate",
-    "mcnemar",
-    "predict",
-    "read_labelled",
-    "scaling",
-    "tune",
+    "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Evaluation", "Grid", "Labelled",
+    "PairedComparison", "TrialAccuracy", "TriedSetting", "Tuning", "adapt", "bootstrap_mean",
+    "captions_of", "compare", "diagnose", "encode_labelled", "evaluate", "mcnemar_test", "predict",
+    "read_labelled", "scaling", "share_interval", "tune",
 ]
+# fmt: on

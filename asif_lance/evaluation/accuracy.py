@@ -1,7 +1,7 @@
 """How good a model is on labelled pictures, beside what costs nothing, and against another one.
 
-Intervals are percentile bootstraps over pictures, with a fixed seed; versions are compared picture
-by picture (paired bootstrap of the difference, exact McNemar test).
+The interval of a share is Wilson's. Models are compared picture by picture: a paired bootstrap of
+the difference with a fixed seed, and an exact McNemar test.
 """
 
 from __future__ import annotations
@@ -9,45 +9,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
 from asif_lance.errors import InputError
-from asif_lance.evaluation.calibration import Bin, calibration_error, reliability, shares
+from asif_lance.evaluation.calibration import (
+    Bin,
+    bin_by_confidence,
+    calibration_error,
+    measure_confidence,
+)
 from asif_lance.evaluation.labelled_pictures import Labelled
-from asif_lance.evaluation.statistics import Interval, bootstrap, mcnemar
+from asif_lance.evaluation.overlap import count_overlap
+from asif_lance.evaluation.statistics import (
+    Interval,
+    bootstrap_mean,
+    mcnemar_test,
+    share_interval,
+)
 from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Prompts, Together
-from asif_lance.records import BoolArray, Float64Array, Reject
+from asif_lance.records import BoolArray, Reject
 
+#: What one model, or several together, say of one picture.
+Answer: TypeAlias = Prediction | JointPrediction
 
-class Answer(Protocol):
-    """What one model, or several together, say of one image: all that accuracy depends on."""
-
-    @property
-    def image(self) -> str:
-        """The file or id as given."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """What the model is called."""
-        ...
-
-    @property
-    def ranking(self) -> tuple[tuple[str, float], ...]:
-        """Every label with its score, best first."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """The best label."""
-        ...
-
-    @property
-    def score(self) -> float:
-        """Its score; 0 says nothing."""
-        ...
+#: With so few labels or fewer, the true one is always among the best five.
+TOP = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +47,8 @@ class Accuracy:
         pictures: how many were classified.
         labels: how many labels could be chosen from.
         top_1: share whose best label is the true one.
-        interval: 95 % bootstrap interval of `top_1`.
-        top_5: share with the true label among the best five.
+        interval: 95 % Wilson interval of `top_1`.
+        top_5: share with the true label among the best five; None for five labels or fewer.
         mean_per_class: `top_1` of each class, averaged over classes.
         chance: 1 / labels.
         most_frequent: what always answering the most frequent class would score.
@@ -75,7 +63,7 @@ class Accuracy:
     labels: int
     top_1: float
     interval: Interval
-    top_5: float
+    top_5: float | None
     mean_per_class: float
     chance: float
     most_frequent: float
@@ -93,9 +81,10 @@ class Evaluation(Accuracy):
         recipe: the recipe's name.
         k: anchors kept, (image side, text side).
         p: power of similarities, likewise.
-        templates: the named set or the templates; empty for brought label vectors.
+        templates: the named set or the templates; empty for label vectors.
         ensemble: how a class's prompts became one score.
         nearest_caption: what the label nearest to the caption of the nearest picture scores.
+        pictures_in_model: pictures that are pairs of the version too; see `overlap`.
     """
 
     recipe: str
@@ -104,6 +93,7 @@ class Evaluation(Accuracy):
     templates: str
     ensemble: str
     nearest_caption: float
+    pictures_in_model: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,45 +134,46 @@ def predict_together(
     labelled: Labelled,
     labels: Sequence[LabelSet],
     rejects: list[Reject] | None = None,
-) -> tuple[list[JointPrediction], tuple[str, ...]]:
+) -> tuple[list[JointPrediction], Labelled]:
     """Classify labelled pictures with several models as one.
 
     Returns:
-        Their answers and the true classes, in order, less the pictures that are unusable.
+        Their answers and what was classified, in order: the usable ones of `labelled`.
 
     Raises:
         ImageError: a picture cannot be used and `rejects` was not given.
-        InputError: vectors were brought instead of pictures: they are of one encoder.
+        InputError: there are vectors instead of pictures: they are of one encoder.
     """
     if not labelled.images:
         raise InputError("vectors are of one encoder: models answer together about pictures")
-    kept, vectors = together.encode(labelled.images, rejects=rejects)
-    known = labelled.take(np.array(kept, dtype=np.int64))
-    return list(together.classify_vectors(known.names, vectors, labels)), known.truths
+    usable, vectors = together.encode(labelled.images, rejects=rejects)
+    known = labelled.take(np.array(usable, dtype=np.int64))
+    return list(together.classify_vectors(known.names, vectors, labels)), known
 
 
-def evaluate(predictions: Sequence[Prediction], truths: Sequence[str]) -> Evaluation:
-    """Score predictions of one model against the true labels, in the same order.
+def evaluate(predictions: Sequence[Prediction], labelled: Labelled) -> Evaluation:
+    """Score predictions of one model for labelled pictures, in the same order.
 
     Raises:
-        InputError: no predictions, another number of truths, or a truth that is no label.
+        InputError: no predictions, another number of pictures, or a class that is no label.
     """
-    measured = accuracy(predictions, truths)
-    nearest = [nearest_caption(p) == t for p, t in zip(predictions, truths, strict=True)]
-    used, asked = predictions[0].recipe, predictions[0].evidence.labels.prompts
+    measured = measure_accuracy(predictions, labelled.truths)
+    answers = zip(map(nearest_caption, predictions), labelled.truths, strict=True)
+    recipe, evidence = predictions[0].recipe, predictions[0].evidence
     return Evaluation(
         **{field.name: getattr(measured, field.name) for field in fields(Accuracy)},
-        recipe=used.name,
-        k=used.k,
-        p=used.p,
-        templates=asked.templates,
-        ensemble=asked.ensemble,
-        nearest_caption=float(np.mean(nearest)),
+        recipe=recipe.name,
+        k=recipe.k,
+        p=recipe.p,
+        templates=evidence.labels.prompts.templates,
+        ensemble=evidence.labels.prompts.ensemble,
+        nearest_caption=float(np.mean([answer == truth for answer, truth in answers])),
+        pictures_in_model=count_overlap(evidence.anchors, labelled),
     )
 
 
-def accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accuracy:
-    """Score answers of one model, or of several together, as `evaluate` does.
+def measure_accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accuracy:
+    """Score answers of one model, or of several together, against the true labels.
 
     Raises:
         InputError: no answers, another number of truths, or a truth that is no label.
@@ -193,17 +184,17 @@ def accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accuracy:
     unknown = sorted(set(truths) - set(labels))
     if unknown:
         raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
-    right = hits(answers, truths)
-    among = [t in [n for n, _ in p.ranking[:5]] for p, t in zip(answers, truths, strict=True)]
-    classes = _per_class(right, truths)
-    bins = reliability(confidence(answers), right)
+    correct = check_answers(answers, truths)
+    classes = _per_class(correct, truths)
+    scores = np.array([[score for _, score in answer.ranking] for answer in answers])
+    bins = bin_by_confidence(measure_confidence(scores), correct)
     return Accuracy(
         model=answers[0].model,
-        pictures=len(right),
+        pictures=len(correct),
         labels=len(labels),
-        top_1=float(right.mean()),
-        interval=bootstrap(right),
-        top_5=float(np.mean(among)),
+        top_1=float(correct.mean()),
+        interval=share_interval(correct),
+        top_5=_top_5(answers, truths) if len(labels) > TOP else None,
         mean_per_class=float(np.mean([share for _, _, share in classes])),
         chance=1 / len(labels),
         most_frequent=max(Counter(truths).values()) / len(truths),
@@ -225,33 +216,30 @@ def compare(
     if [p.image for p in first] != [p.image for p in second] or len(first) != len(truths):
         raise InputError("only models that classified the same pictures can be compared")
     names = first[0].model, second[0].model
-    return compare_hits(names, hits(first, truths), hits(second, truths))
+    return compare_correct(names, check_answers(first, truths), check_answers(second, truths))
 
 
-def compare_hits(names: tuple[str, str], one: BoolArray, other: BoolArray) -> PairedComparison:
-    """Compare two models by what each got right of the same pictures, (m,) each."""
-    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
-    gained = other.astype(np.float64) - one
+def compare_correct(
+    names: tuple[str, str], first: BoolArray, second: BoolArray
+) -> PairedComparison:
+    """Compare two models by which of the same pictures each got right, (m,) each."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    gains = second.astype(np.int64) - first
     return PairedComparison(
         first=names[0],
         second=names[1],
-        difference=float(gained.mean()),
-        interval=bootstrap(gained),
+        difference=float(gains.mean()),
+        interval=bootstrap_mean(gains),
         only_first=only_first,
         only_second=only_second,
-        p_value=mcnemar(only_first, only_second),
+        p_value=mcnemar_test(only_first, only_second),
     )
 
 
-def hits(answers: Sequence[Answer], truths: Sequence[str]) -> BoolArray:
-    """(n,) whether each best label is the true one; a model that says nothing is not right."""
-    told = zip(answers, truths, strict=True)
-    return np.array([p.score > 0 and p.label == truth for p, truth in told], dtype=bool)
-
-
-def confidence(answers: Sequence[Answer]) -> Float64Array:
-    """(m,) each best label's share of all labels' scores; see `calibration`."""
-    return shares(np.array([[score for _, score in p.ranking] for p in answers]))
+def check_answers(answers: Sequence[Answer], truths: Sequence[str]) -> BoolArray:
+    """(m,) whether each best label is the true one; a score of 0 is no answer."""
+    both = zip(answers, truths, strict=True)
+    return np.array([a.score > 0 and a.label == truth for a, truth in both], dtype=bool)
 
 
 def nearest_caption(prediction: Prediction) -> str:
@@ -267,16 +255,20 @@ def nearest_caption(prediction: Prediction) -> str:
     return prompts.names[int(prompts.owner[int(np.argmax(prompts.vectors @ text))])]
 
 
-def _per_class(right: BoolArray, truths: Sequence[str]) -> tuple[tuple[str, int, float], ...]:
+def _top_5(answers: Sequence[Answer], truths: Sequence[str]) -> float:
+    best = [[name for name, _ in answer.ranking[:TOP]] for answer in answers]
+    return float(np.mean([truth in names for names, truth in zip(best, truths, strict=True)]))
+
+
+def _per_class(correct: BoolArray, truths: Sequence[str]) -> tuple[tuple[str, int, float], ...]:
     names = np.array(truths, dtype=object)
     masks = {name: names == name for name in sorted(set(truths))}
-    return tuple((n, int(m.sum()), float(right[m].mean())) for n, m in masks.items())
+    return tuple((n, int(m.sum()), float(correct[m].mean())) for n, m in masks.items())
 
 
 def _confusions(
     answers: Sequence[Answer], truths: Sequence[str]
 ) -> tuple[tuple[str, str, int], ...]:
-    told = zip(truths, (p.label for p in answers), strict=True)
-    wrong = Counter((truth, answer) for truth, answer in told if truth != answer)
-    ordered = sorted(wrong.items(), key=lambda entry: (-entry[1], entry[0]))
-    return tuple((truth, answer, count) for (truth, answer), count in ordered)
+    counts = Counter(zip(truths, (answer.label for answer in answers), strict=True))
+    wrong = [(truth, label, n) for (truth, label), n in counts.items() if truth != label]
+    return tuple(sorted(wrong, key=lambda entry: (-entry[2], entry[:2])))

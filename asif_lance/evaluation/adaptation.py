@@ -1,9 +1,9 @@
 """adapt: a few labelled pictures of a new task become pairs (the EuroSAT experiment).
 
 Each picture's caption is a template filled with its class. Accuracy is measured on the pictures
-that were not added, and on an old task, in imagined states of the version: nothing is written
-unless the pairs are kept. Beside it stands what the same few pictures do without any pair: the
-nearest class mean (a prototypical network on the frozen image encoder).
+that were not added, and on an old task, in hypothetical states of the version: nothing is written
+unless the pairs are kept. Compared with what the same few pictures do without any pair: the nearest
+class mean (a prototypical network on the frozen image encoder).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from asif_lance.encoders import TextEncoder
 from asif_lance.errors import InputError
-from asif_lance.evaluation.labelled_pictures import Labelled, per_class
-from asif_lance.evaluation.sweep import right, sweep
+from asif_lance.evaluation.labelled_pictures import Labelled, draw_per_class
+from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.ingest import (
     IngestOptions,
     IngestReport,
@@ -33,8 +33,8 @@ from asif_lance.whatif import with_pairs
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One task's accuracy over trials.
+class TrialAccuracy:
+    """Accuracy on one task over trials.
 
     Attributes:
         before: share right of the pictures that each trial leaves, without the added pairs.
@@ -67,16 +67,16 @@ class Adaptation:
     Attributes:
         per_class: pictures of each class that become pairs; of small classes all but one.
         added: pairs in all.
-        new: the task that they are of, on the pictures left.
-        prototypes: the nearest class mean of the same pictures, no pairs; `before` is chance.
-        old: the old task, if one was given.
+        new: on the task that they are of, of the pictures left.
+        prototypes: of the nearest class mean of the same pictures, no pairs; `before` is chance.
+        old: on the old task, if one was given.
     """
 
     per_class: int
     added: int
-    new: Task
-    prototypes: Task
-    old: Task | None
+    new: TrialAccuracy
+    prototypes: TrialAccuracy
+    old: TrialAccuracy | None
 
 
 def adapt(
@@ -110,8 +110,9 @@ def adapt(
         raise InputError(f"the class {unknown[0]!r} is not among the {len(prompts.names)} labels")
     if not per_class_counts or min(per_class_counts) < 1 or trials < 1:
         raise InputError("add at least one picture per class, in at least one trial")
-    asked = _Trials(model, labelled, prompts, texts, old)
-    return tuple(asked.measured(count, trials, seed) for count in sorted(set(per_class_counts)))
+    experiment = _Experiment(model, labelled, prompts, texts, old)
+    counts = sorted(set(per_class_counts))
+    return tuple(experiment.measure(count, trials, seed) for count in counts)
 
 
 def captions_of(
@@ -162,9 +163,9 @@ def add_pairs(
     Raises:
         InputError, StorageError: as `ingest_sources`.
     """
-    chosen = labelled.take(per_class(labelled, count, _rng(seed, 0)))
-    own = [prompts.names.index(truth) for truth in chosen.truths]
-    columns: dict[str, object] = {"caption": [captions[i] for i in own]}
+    chosen = labelled.take(draw_per_class(labelled, count, _rng(seed, 0)))
+    classes = [prompts.names.index(truth) for truth in chosen.truths]
+    columns: dict[str, object] = {"caption": [captions[i] for i in classes]}
     if chosen.images:
         paths = [None if isinstance(p, bytes) else str(p.resolve()) for p in chosen.images]
         both = list(zip(paths, chosen.images, chosen.names, strict=True))
@@ -172,11 +173,11 @@ def add_pairs(
         columns["image_uri"] = [path or f"{source}#{name}" for path, _, name in both]
     else:
         columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
-        columns["text_vector"] = texts[own]
+        columns["text_vector"] = texts[classes]
     image, text = (
         None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
     )
-    message = f"{count} labelled pictures of each of {len(set(own))} classes"
+    message = f"{count} labelled pictures of each of {len(set(classes))} classes"
     options = IngestOptions(
         image_encoder=image, text_encoder=text, license=license, source=source, message=message
     )
@@ -187,14 +188,15 @@ def _rng(seed: int, trial: int) -> np.random.Generator:
     return np.random.default_rng([seed, trial])
 
 
-def _hits(model: Model, labelled: Labelled, prompts: Prompts) -> BoolArray:
+def _check(model: Model, labelled: Labelled, prompts: Prompts) -> BoolArray:
+    """(m,) which pictures the model gets right."""
     k, p = model.recipe.k, model.recipe.p
     found = sweep(model, labelled.queries, prompts, k, (prompts.ensemble,))
-    return right(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths)
+    return check_scores(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths)
 
 
-class _Trials:
-    """What all numbers of pictures share."""
+class _Experiment:
+    """A new task and perhaps an old one; each trial adds other pictures of the new one."""
 
     def __init__(
         self,
@@ -206,47 +208,48 @@ class _Trials:
     ) -> None:
         self.model, self.labelled, self.prompts = model, labelled, prompts
         self.texts, self.old = texts, old
-        self.start = _hits(model, labelled, prompts)
-        self.old_start = () if old is None else (float(_hits(model, *old).mean()),)
+        self.correct_before = _check(model, labelled, prompts)
+        self.old_before = () if old is None else (float(_check(model, *old).mean()),)
 
-    def measured(self, count: int, trials: int, seed: int) -> Adaptation:
-        """Before and after so many pictures of each class."""
-        found = [self._trial(count, _rng(seed, trial)) for trial in range(trials)]
+    def measure(self, count: int, trials: int, seed: int) -> Adaptation:
+        """Before and after adding so many pictures of each class."""
+        found = [self._run_trial(count, _rng(seed, trial)) for trial in range(trials)]
         before, after, prototypes, old = zip(*found, strict=True)
         return Adaptation(
             per_class=count,
-            added=int(per_class(self.labelled, count, _rng(seed, 0)).sum()),
-            new=Task(before, after),
-            prototypes=Task((1 / len(self.labelled.classes),), prototypes),
-            old=None if self.old is None else Task(self.old_start, old),
+            added=int(draw_per_class(self.labelled, count, _rng(seed, 0)).sum()),
+            new=TrialAccuracy(before, after),
+            prototypes=TrialAccuracy((1 / len(self.labelled.classes),), prototypes),
+            old=None if self.old is None else TrialAccuracy(self.old_before, old),
         )
 
-    def _trial(self, count: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
-        chosen = per_class(self.labelled, count, rng)
+    def _run_trial(self, count: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
+        chosen = draw_per_class(self.labelled, count, rng)
         added, rest = self.labelled.take(chosen), self.labelled.take(~chosen)
         model, _ = with_pairs(self.model, self._pairs(added))
         return (
-            float(self.start[~chosen].mean()),
-            float(_hits(model, rest, self.prompts).mean()),
-            _nearest_class_mean(added, rest),
-            0.0 if self.old is None else float(_hits(model, *self.old).mean()),
+            float(self.correct_before[~chosen].mean()),
+            float(_check(model, rest, self.prompts).mean()),
+            _classify_by_mean(added, rest),
+            0.0 if self.old is None else float(_check(model, *self.old).mean()),
         )
 
     def _pairs(self, added: Labelled) -> pa.Table:
         """The added pictures as the table would have them."""
-        own = [self.prompts.names.index(truth) for truth in added.truths]
-        columns = {"image_vector": added.embeddings, "text_vector": self.texts[own]}
+        classes = [self.prompts.names.index(truth) for truth in added.truths]
+        columns = {"image_vector": added.embeddings, "text_vector": self.texts[classes]}
         vectors = {
             name: pa.FixedSizeListArray.from_arrays(
                 pa.array(unit_float16(matrix).ravel()), matrix.shape[1]
             )
             for name, matrix in columns.items()
         }
-        ids = [f"adapt-{i}" for i in range(len(own))]
+        ids = [f"adapt-{i}" for i in range(len(classes))]
         return pa.table({"pair_id": ids, "caption": list(added.truths), **vectors})
 
 
-def _nearest_class_mean(added: Labelled, rest: Labelled) -> float:
+def _classify_by_mean(added: Labelled, rest: Labelled) -> float:
+    """The share of the rest that the nearest mean of the added pictures of a class gets right."""
     truths = np.array(added.truths, dtype=object)
     means = [added.queries[truths == name].mean(axis=0) for name in added.classes]
     best = (rest.queries @ unit_queries(np.stack(means)).T).argmax(axis=1)

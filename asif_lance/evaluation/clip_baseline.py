@@ -1,8 +1,8 @@
 """A trained pair of encoders (CLIP) on the same labelled pictures, to compare with.
 
 Any model of the sentence-transformers library that embeds pictures and texts into one space will
-do: `clip-ViT-B-32`, or a folder. Classes are classified as CLIP does it: the nearest mean of a
-class's prompt embeddings (Radford et al. 2021, section 3.1.4). No pair has a part in it.
+do: `clip-ViT-B-32`, or a folder. Pictures are classified as CLIP does it: by the nearest mean of a
+class's prompt embeddings (Radford et al. 2021, section 3.1.4). Pairs are not used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asif_lance.records import BoolArray
 _BATCH = 32
 
 
-def clip_hits(
+def check_clip(
     name: str,
     labelled: Labelled,
     names: ClassNames,
@@ -39,7 +39,7 @@ def clip_hits(
         device: where it runs.
 
     Raises:
-        EncoderUnavailableError: not to be had here, or it embeds no pictures.
+        EncoderUnavailableError: it cannot be loaded here, or it embeds no pictures.
         InputError: there are only vectors.
     """
     if not labelled.images:
@@ -63,5 +63,5 @@ def clip_hits(
         ]
     )
     answers = np.array(list(names), dtype=object)[best]
-    hits: BoolArray = answers == np.array(labelled.truths, dtype=object)
-    return hits.astype(np.bool_)
+    correct: BoolArray = answers == np.array(labelled.truths, dtype=object)
+    return correct.astype(np.bool_)

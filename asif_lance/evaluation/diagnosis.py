@@ -1,12 +1,13 @@
-"""diagnose: do the pairs carry what ASIF needs, and where will a model fail?
+"""diagnose: are captions of similar images similar, are there hubs, and what do captions lack?
 
 ASIF rests on captions of similar images being similar (Figures 3 and 10 of the paper). For probes
 drawn from the pairs, the captions of the images most similar to a probe's image are compared with
-those of all pairs; the *gap* of the two means is what the method lives on. Pairs of the same
+those of all pairs; without a *gap* between the two means the method cannot work. Pairs of the same
 picture say nothing about that and are left out.
 
-Hubs are anchors near to far too many queries (Radovanović et al. 2010): N_k, in how many probes'
-lists an anchor is, and the skewness of its distribution; 0 is even, above 1 is hub-ridden.
+Hubs are anchors near to far too many queries (Radovanović et al. 2010). N_k is the number of
+probes whose k nearest include an anchor; the skewness of its distribution is 0 where anchors are
+found evenly, and above 1 where a few of them crowd out others.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _CAMERA = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Captions of similar images against captions of all.
+    """How much more similar captions are where the images are similar.
 
     Attributes:
         source: whose pairs the probes are; empty for all sources.
@@ -88,7 +89,7 @@ class Hubs:
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """Captions that say little.
+    """Repeated captions, and captions without information.
 
     Attributes:
         pairs: how many pairs there are.
@@ -127,7 +128,9 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What `diagnose` found; histograms have equal bars over [-1, 1] and sum to 1.
+    """The similarities, hubs and captions of a version.
+
+    Histograms have equal bars over [-1, 1] and sum to 1.
 
     Attributes:
         model: the version's name.
@@ -157,7 +160,7 @@ class Diagnosis:
 def diagnose(
     model: Model, prompts: Prompts | None = None, *, probes: int = 1000, seed: int = 0
 ) -> Diagnosis:
-    """Examine the pairs of a model version; no recipe, k or p has a part in it.
+    """Examine the pairs of a model version by raw cosines: recipe, k and p do not matter.
 
     Args:
         model: the version.
@@ -188,7 +191,7 @@ def diagnose(
     )
 
 
-def uninformative(caption: str) -> bool:
+def is_uninformative(caption: str) -> bool:
     """Whether a caption is a file name, a camera setting, or holds no word of three letters."""
     rest = _CAMERA.sub(" ", _FILE.sub("", caption.strip()).replace("_", " "))
     return not _WORD.search(rest)
@@ -198,7 +201,7 @@ def examine_captions(captions: Sequence[str]) -> Captions:
     """Which captions say little: repeated ones and those without words."""
     same = Counter(" ".join(caption.lower().split()) for caption in captions)
     repeated = [(caption, count) for caption, count in same.most_common() if count > 1]
-    empty = [caption for caption in captions if uninformative(caption)]
+    empty = [caption for caption in captions if is_uninformative(caption)]
     return Captions(
         pairs=len(captions),
         duplicates=sum(count for _, count in repeated),
@@ -212,8 +215,8 @@ def _column(anchors: Anchors, positions: Int64Array, name: str) -> list[str]:
     return [row[name] or "" for row in anchors.rows(positions, [name])]
 
 
-def _gap(source: str, found: PairSimilarity, mine: BoolArray) -> Gap:
-    near, every = found.near_texts[mine], found.all_texts[mine]
+def _gap(source: str, found: PairSimilarity, probes: BoolArray) -> Gap:
+    near, every = found.near_texts[probes], found.all_texts[probes]
     gaps = near - every
     return Gap(
         source=source,
@@ -254,8 +257,8 @@ def _coverage(anchors: Anchors, captions: Sequence[str], prompts: Prompts) -> tu
     lowered = [caption.lower() for caption in captions]
     found = []
     for i, label in enumerate(prompts.names):
-        mine = np.flatnonzero(prompts.owner == i)
-        best = mine[np.argmax(nearest.similarities[mine, 0])]
+        rows = np.flatnonzero(prompts.owner == i)
+        best = rows[np.argmax(nearest.similarities[rows, 0])]
         positions = nearest.indices[best]
         word = re.compile(rf"\b{re.escape(label.lower())}(s|es)?\b")
         found.append(
@@ -279,5 +282,5 @@ def _agreement(anchors: Anchors, positions: Int64Array) -> float:
     stored = anchors.vectors("image", positions)
     scale = centre.scale.of(stored, positions)
     vectors = (stored.astype(np.float64) - centre.mean) * scale[:, None]
-    total, own = vectors.sum(axis=0), np.square(vectors).sum()
-    return float(total @ total - own) / max(n * (n - 1), 1)
+    total = vectors.sum(axis=0)
+    return float(total @ total - np.square(vectors).sum()) / max(n * (n - 1), 1)

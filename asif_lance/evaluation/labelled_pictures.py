@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from asif_lance.encoders import SUFFIXES, PictureSource, encode_images, read_vectors
+from asif_lance.encoders import SUFFIXES, ImageEncoder, PictureSource, encode_each, read_vectors
 from asif_lance.errors import DimensionError, ImageError, InputError, SourceError
-from asif_lance.model import Model
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 from asif_lance.search import unit_queries
 
@@ -31,9 +30,9 @@ class Labelled:
     Attributes:
         names: what results call each picture.
         truths: the class of each.
-        images: the pictures; empty when vectors were brought.
+        images: the pictures; empty where there are only vectors.
         vectors: (m, d) float32 embeddings as the encoder or the user gave them; None before
-            `encoded`.
+            `encode_labelled`.
     """
 
     names: tuple[str, ...]
@@ -51,7 +50,7 @@ class Labelled:
         """The embeddings as they are searched, (m, d) float32 of unit length.
 
         Raises:
-            InputError: `encoded` was not called.
+            InputError: the pictures are not encoded yet.
             InvalidVectorError: an embedding that cannot be compared.
         """
         return unit_queries(self.embeddings)
@@ -61,7 +60,7 @@ class Labelled:
         """The embeddings as they came.
 
         Raises:
-            InputError: `encoded` was not called.
+            InputError: the pictures are not encoded yet.
         """
         if self.vectors is None:
             raise InputError("the labelled pictures are not encoded yet")
@@ -88,54 +87,59 @@ def read_labelled(location: str | Path) -> Labelled:
     """
     path = Path(location)
     if path.is_dir():
-        return _folder(path)
-    frame = _table(path)
+        return _read_folder(path)
+    frame = _read_table(path)
     by_lower = {name.strip().lower(): name for name in frame.columns}
     if "label" not in by_lower:
         raise SourceError(f"{path} has no column 'label'; its columns: {', '.join(frame.columns)}")
     if "vector" in by_lower:
-        return _brought(path, frame, by_lower["label"])
+        return _read_vectors(path, frame, by_lower["label"])
     image = next((by_lower[name] for name in _IMAGES if name in by_lower), None)
     if image is None:
         raise SourceError(
             f"{path} has no column 'image' or 'vector'; its columns: {', '.join(frame.columns)}"
         )
-    return _manifest(path, frame.drop_nulls(by_lower["label"]), image, by_lower["label"])
+    return _read_manifest(path, frame.drop_nulls(by_lower["label"]), image, by_lower["label"])
 
 
 def encode_labelled(
-    model: Model, labelled: Labelled, rejects: list[Reject] | None = None
+    labelled: Labelled,
+    load_encoder: Callable[[], ImageEncoder],
+    dimension: int,
+    rejects: list[Reject] | None = None,
 ) -> Labelled:
-    """The same with embeddings by the model's image encoder, less the pictures that are unusable.
+    """The same with embeddings by an image encoder, less the pictures that are unusable.
 
     Args:
-        model: the model.
         labelled: from `read_labelled`.
+        load_encoder: gives the encoder; not called where there are vectors already.
+        dimension: of its vectors.
         rejects: gathers unusable pictures; without it the first one raises.
 
     Raises:
         ImageError: a picture cannot be used and `rejects` was not given.
-        DimensionError: brought vectors of another size.
+        DimensionError: there are vectors, of another size.
     """
     if labelled.vectors is not None:
-        expected, given = model.store.image.dimension, labelled.vectors.shape[1]
-        if expected != given:
-            raise DimensionError("image vectors", expected, given)
+        if labelled.vectors.shape[1] != dimension:
+            raise DimensionError("image vectors", dimension, labelled.vectors.shape[1])
         return labelled
-    parts, faults = [np.empty((0, model.store.image.dimension), np.float32)], []
-    for batch in encode_images(model.image_encoder, labelled.images):
-        parts.append(batch.vectors)
-        faults += [row if isinstance(row, ImageError) else None for row in batch.rows]
-    for name, fault in zip(labelled.names, faults, strict=True):
-        if fault is not None:
-            if rejects is None:
-                raise ImageError(f"{name}: {fault.reason}")
-            rejects.append(Reject("evaluate", name, fault.reason))
-    kept = labelled.take(np.array([fault is None for fault in faults], dtype=bool))
-    return replace(kept, vectors=np.concatenate(parts))
+    vectors: list[Float32Array] = []
+    usable = []
+    found = encode_each(load_encoder(), labelled.images)
+    for name, vector in zip(labelled.names, found, strict=True):
+        usable.append(not isinstance(vector, ImageError))
+        if not isinstance(vector, ImageError):
+            vectors.append(vector)
+        elif rejects is None:
+            raise ImageError(f"{name}: {vector.reason}")
+        else:
+            rejects.append(Reject("evaluate", name, vector.reason))
+    matrix = np.array(vectors, dtype=np.float32).reshape(-1, dimension)
+    return replace(labelled.take(np.array(usable, dtype=bool)), vectors=matrix)
 
 
-def split(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:
+def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:
     """Two parts at random, class by class; the second has about `share` of each class.
 
     Raises:
@@ -144,16 +148,16 @@ def split(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, La
     if not 0 < share < 1:
         raise InputError(f"the held-out share must be between 0 and 1, got {share:g}")
     rng, truths = np.random.default_rng(seed), np.array(labelled.truths, dtype=object)
-    out = np.zeros(len(truths), dtype=bool)
+    held_out = np.zeros(len(truths), dtype=bool)
     for name in labelled.classes:
-        mine = rng.permutation(np.flatnonzero(truths == name))
-        out[mine[: round(share * len(mine))]] = True
-    if not out.any() or out.all():
+        members = rng.permutation(np.flatnonzero(truths == name))
+        held_out[members[: round(share * len(members))]] = True
+    if not held_out.any() or held_out.all():
         raise InputError(f"{len(truths)} pictures are too few to hold out {share:.0%} of them")
-    return labelled.take(~out), labelled.take(out)
+    return labelled.take(~held_out), labelled.take(held_out)
 
 
-def per_class(labelled: Labelled, count: int, rng: np.random.Generator) -> BoolArray:
+def draw_per_class(labelled: Labelled, count: int, rng: np.random.Generator) -> BoolArray:
     """(m,) mask of `count` pictures of each class at random, but of each all save one at most.
 
     Raises:
@@ -162,14 +166,14 @@ def per_class(labelled: Labelled, count: int, rng: np.random.Generator) -> BoolA
     truths = np.array(labelled.truths, dtype=object)
     chosen = np.zeros(len(truths), dtype=bool)
     for name in labelled.classes:
-        mine = np.flatnonzero(truths == name)
-        chosen[rng.permutation(mine)[: min(count, len(mine) - 1)]] = True
+        members = np.flatnonzero(truths == name)
+        chosen[rng.permutation(members)[: min(count, len(members) - 1)]] = True
     if not chosen.any():
         raise InputError("no class has two pictures: one to add and one to test")
     return chosen
 
 
-def _folder(folder: Path) -> Labelled:
+def _read_folder(folder: Path) -> Labelled:
     found = [
         (path, path.relative_to(folder).parts[0])
         for path in sorted(folder.rglob("*"))
@@ -191,7 +195,7 @@ _READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
 }
 
 
-def _table(path: Path) -> pl.DataFrame:
+def _read_table(path: Path) -> pl.DataFrame:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(_READERS)
@@ -205,30 +209,30 @@ def _table(path: Path) -> pl.DataFrame:
     return frame
 
 
-def _brought(path: Path, frame: pl.DataFrame, label: str) -> Labelled:
+def _read_vectors(path: Path, frame: pl.DataFrame, label: str) -> Labelled:
     truths, vectors = read_vectors(path, key=label)
     has_id = "id" in frame.columns
-    names = frame["id"].cast(pl.String).to_list() if has_id else _rows(len(truths))
+    names = frame["id"].cast(pl.String).to_list() if has_id else _row_names(len(truths))
     return Labelled(tuple(names), tuple(truths), vectors=vectors)
 
 
-def _manifest(path: Path, frame: pl.DataFrame, image: str, label: str) -> Labelled:
-    images = [_picture(path, value) for value in frame[image].to_list()]
-    rows = zip(images, _rows(len(images)), strict=True)
+def _read_manifest(path: Path, frame: pl.DataFrame, image: str, label: str) -> Labelled:
+    images = [_picture_of(path, value) for value in frame[image].to_list()]
+    rows = zip(images, _row_names(len(images)), strict=True)
     names = tuple(row if isinstance(item, bytes) else str(item) for item, row in rows)
     return Labelled(names, tuple(frame[label].cast(pl.String).to_list()), tuple(images))
 
 
-def _picture(manifest: Path, value: Any) -> PictureSource:
+def _picture_of(manifest: Path, value: Any) -> PictureSource:
     """A path, from the manifest's folder or the folder beside it of its name; or the bytes."""
     if isinstance(value, dict):  # `struct<bytes, path>`, as the datasets library writes it
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return value
     beside = manifest.with_suffix("") / str(value or "")
-    own = manifest.parent / str(value or "")
-    return beside if beside.is_file() and not own.is_file() else own
+    path = manifest.parent / str(value or "")
+    return beside if beside.is_file() and not path.is_file() else path
 
 
-def _rows(count: int) -> Sequence[str]:
+def _row_names(count: int) -> Sequence[str]:
     return [f"row {i}" for i in range(1, count + 1)]

@@ -1,4 +1,4 @@
-"""How alike pairs are, on both sides: what similar images say of their captions, and hubs.
+"""How similar pairs are on both sides: are captions of similar images similar, and are there hubs?
 
 Probes drawn from the pairs are compared with the pairs (100,000 of them at most, as in Figures 3
 and 10 of the paper). Pairs that show a probe's own picture are left out: five captions of one photo
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import skew
 
 from asif_lance.anchors import Anchors, Side
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
@@ -32,7 +33,7 @@ _SIDES: tuple[Side, Side] = ("image", "text")
 
 @dataclass(frozen=True, slots=True)
 class PairSimilarity:
-    """What comparing P probes with R pairs found.
+    """How similar P probes are to R pairs.
 
     Attributes:
         probes: (P,) positions of the probes among the anchors.
@@ -69,39 +70,37 @@ def measure_similarity(anchors: Anchors, probes: int, rng: np.random.Generator) 
     near_texts, all_texts = np.zeros(len(chosen)), np.zeros(len(chosen))
     histograms = {f"{side}_{what}": np.zeros(BARS) for side in _SIDES for what in ("all", "near")}
     lists: dict[Side, Int64Array] = {side: np.zeros(len(reference), np.int64) for side in _SIDES}
-    for at, alike in _blocks(anchors, chosen, reference):
-        own = alike["image"] >= SAME_PICTURE
-        nearest = {side: _nearest(alike[side], own, near) for side in _SIDES}
-        closest = {side: np.take_along_axis(alike[side], nearest["image"], 1) for side in _SIDES}
-        near_texts[at] = closest["text"].mean(axis=1)
-        all_texts[at] = alike["text"].mean(axis=1, where=~own)
+    for rows, cosines in _compare_blocks(anchors, chosen, reference):
+        same_picture = cosines["image"] >= SAME_PICTURE
+        nearest = {side: _find_nearest(cosines[side], same_picture, near) for side in _SIDES}
+        closest = {side: np.take_along_axis(cosines[side], nearest["image"], 1) for side in _SIDES}
+        near_texts[rows] = closest["text"].mean(axis=1)
+        all_texts[rows] = cosines["text"].mean(axis=1, where=~same_picture)
         for side in _SIDES:
-            histograms[f"{side}_all"] += np.histogram(alike[side][~own], _EDGES)[0]
+            histograms[f"{side}_all"] += np.histogram(cosines[side][~same_picture], _EDGES)[0]
             histograms[f"{side}_near"] += np.histogram(closest[side], _EDGES)[0]
             lists[side] += np.bincount(nearest[side].ravel(), minlength=len(reference))
     shares = {name: bars / max(bars.sum(), 1) for name, bars in histograms.items()}
     return PairSimilarity(chosen, reference, near, near_texts, all_texts, shares, lists)
 
 
-def _blocks(
+def _compare_blocks(
     anchors: Anchors, probes: Int64Array, reference: Int64Array
 ) -> Iterator[tuple[slice, dict[Side, Float32Array]]]:
     """Some probes at a time, and their (b, R) cosines on both sides."""
     known = {side: anchors.vectors(side, reference).T for side in _SIDES}
     for start in range(0, len(probes), _BLOCK):
-        at = slice(start, start + _BLOCK)
-        yield at, {side: anchors.vectors(side, probes[at]) @ known[side] for side in _SIDES}
+        rows = slice(start, start + _BLOCK)
+        yield rows, {side: anchors.vectors(side, probes[rows]) @ known[side] for side in _SIDES}
 
 
-def _nearest(alike: Float32Array, own: BoolArray, count: int) -> Int64Array:
-    """(b, count) places of the most similar pairs that are not the probe's own picture."""
-    others = np.where(own, -np.inf, alike)
+def _find_nearest(cosines: Float32Array, same_picture: BoolArray, count: int) -> Int64Array:
+    """(b, count) places of the most similar pairs that are not of the probe's own picture."""
+    others = np.where(same_picture, -np.inf, cosines)
     places: Int64Array = np.argpartition(others, -count, axis=1)[:, -count:].astype(np.int64)
     return places
 
 
 def skewness(counts: Int64Array) -> float:
     """Third standardised moment of (n,) counts; 0 when all are equal."""
-    centred = counts - counts.mean()
-    variance = float(np.mean(centred**2))
-    return float(np.mean(centred**3)) / variance**1.5 if variance else 0.0
+    return float(skew(counts)) if np.ptp(counts) else 0.0

@@ -1,8 +1,8 @@
 """scaling: accuracy against the number of pairs (Figures 5 and 8 of the paper).
 
 Each repetition puts the pairs in a random order and takes the first 100, 300, 1,000, … of them, so
-its subsets are nested. A subset is an imagined state of the version: exactly what a model of these
-pairs alone would answer, whatever the recipe.
+its subsets are nested. A subset is a hypothetical state of the version: it answers exactly as a
+model of these pairs alone would, whatever the recipe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from asif_lance.errors import InputError
 from asif_lance.evaluation.labelled_pictures import Labelled
-from asif_lance.evaluation.sweep import right, sweep
+from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.model import Model, Prompts
 from asif_lance.whatif import without_pairs
 
@@ -50,7 +50,7 @@ class Point:
 
 
 def sizes_up_to(pairs: int) -> tuple[int, ...]:
-    """100, 300, 1,000, 3,000, … and all pairs, the doublings of their logarithms by halves."""
+    """30, 100, 300, 1,000, 3,000, … below the number of pairs, and all pairs."""
     steps = [size for e in range(1, 10) for size in (10**e, 3 * 10**e)]
     return (*(size for size in steps if 30 <= size < pairs), pairs)
 
@@ -85,27 +85,26 @@ def scaling(
         raise InputError("give at least one setting of k and p, and one repetition")
     if sizes[0] < 1 or sizes[-1] > count:
         raise InputError(f"sizes must be between 1 and the {count:,} pairs of the version")
-    shares: dict[tuple[int, SideSettings], list[float]] = {}
+    measured: dict[tuple[int, SideSettings], list[float]] = {}
     ids = model.anchors.pair_ids.filter(pa.array(model.anchors.live)).to_pylist()
     for repetition in range(repetitions):
         order = np.random.default_rng([seed, repetition]).permutation(np.argsort(ids))
         for size in sizes:
             if size < count or not repetition:
-                gone = [ids[i] for i in order[size:]]
-                subset = without_pairs(model, gone)[0] if gone else model
-                for setting, share in _measured(subset, labelled, prompts, settings).items():
-                    shares.setdefault((size, setting), []).append(share)
-    return tuple(Point(size, k, p, tuple(found)) for (size, (k, p)), found in shares.items())
+                left_out = [ids[i] for i in order[size:]]
+                subset = without_pairs(model, left_out)[0] if left_out else model
+                for setting, top_1 in _measure(subset, labelled, prompts, settings).items():
+                    measured.setdefault((size, setting), []).append(top_1)
+    return tuple(Point(size, k, p, tuple(found)) for (size, (k, p)), found in measured.items())
 
 
-def _measured(
+def _measure(
     model: Model, labelled: Labelled, prompts: Prompts, settings: Sequence[SideSettings]
 ) -> dict[SideSettings, float]:
-    most = max(k[0] for k, _ in settings), max(k[1] for k, _ in settings)
-    found = sweep(model, labelled.queries, prompts, most, (prompts.ensemble,))
-    return {
-        (k, p): float(
-            right(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths).mean()
-        )
-        for k, p in settings
-    }
+    largest_k = max(k[0] for k, _ in settings), max(k[1] for k, _ in settings)
+    found = sweep(model, labelled.queries, prompts, largest_k, (prompts.ensemble,))
+    top_1 = {}
+    for k, p in settings:
+        scores = found.scores(k, p, prompts.ensemble)
+        top_1[k, p] = float(check_scores(scores, prompts.names, labelled.truths).mean())
+    return top_1

@@ -1,28 +1,40 @@
-"""Intervals and tests for shares of right answers, paired picture by picture."""
+"""Intervals and tests for shares of right answers, and for two models on the same pictures."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+from scipy.stats import binomtest
 
-from asif_lance.records import BoolArray, Float64Array
+from asif_lance.records import BoolArray, Float64Array, Int64Array
 
 RESAMPLES, SEED = 10_000, 0
-
 
 Interval = tuple[float, float]
 
 
-def bootstrap(values: BoolArray | Float64Array) -> Interval:
-    """95 % percentile interval of the mean of (n,) values; the same for the same values."""
-    draw = np.random.default_rng(SEED).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.percentile(values[draw].mean(axis=1), [2.5, 97.5])
+def share_interval(correct: BoolArray) -> Interval:
+    """95 % Wilson interval of the share of (n,) answers that are right.
+
+    It has a width even where all are right or all are wrong: 20 of 20 is 84 % to 100 %.
+    """
+    found = binomtest(int(correct.sum()), len(correct)).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def bootstrap_mean(values: Int64Array | Float64Array) -> Interval:
+    """95 % percentile bootstrap interval of the mean of (n,) values; the same at every call.
+
+    How often each distinct value is drawn is multinomial, so the values themselves need not be:
+    differences of right answers have three, -1, 0 and 1.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    rng = np.random.default_rng(SEED)
+    draws = rng.multinomial(len(values), counts / len(values), RESAMPLES)
+    low, high = np.percentile(draws @ distinct / len(values), [2.5, 97.5])
     return float(low), float(high)
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
+def mcnemar_test(only_first: int, only_second: int) -> float:
     """Two-sided exact p-value that both models are equally good where they differ."""
-    n, k = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / (1 << n)
-    return min(1.0, 2 * tail)
+    differing = only_first + only_second
+    return float(binomtest(only_first, differing).pvalue) if differing else 1.0

@@ -1,4 +1,4 @@
-"""Many k and p from one search: the nearest K hold the nearest k of every smaller k, in order.
+"""Scores at many k and p from one search: the nearest K hold the nearest k of any smaller k.
 
 Scores are those of `Model.classify_vectors` with the same k and p, to the last bit.
 """
@@ -21,18 +21,17 @@ from asif_lance.model import (
     find_prompt_neighbors,
 )
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Neighbors, RelativeVectors
-from asif_lance.relative import Recipe, best_scores, relative_vectors
-from asif_lance.relative import scores as relative_scores
+from asif_lance.relative import Recipe, best_scores, relative_vectors, scores
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one search at the largest k found, for both sides.
+    """The neighbors that one search at the largest k found, for both sides.
 
     Attributes:
         n: anchor positions.
         images: (m, K) the nearest anchors of the images.
-        texts: what the prompts found, by ensemble.
+        texts: the prompts of each ensemble and their nearest captions.
         version: the model version's name.
         recipe: how both sides were compared; its own k and p do not matter.
     """
@@ -45,19 +44,19 @@ class Sweep:
 
     def image_side(self, k: int, p: float) -> RelativeVectors:
         """The images' relative vectors at a smaller k."""
-        return relative_vectors(nearest(self.images, k), p, self.n)
+        return relative_vectors(_cut(self.images, k), p, self.n)
 
     def text_side(self, k: int, p: float, ensemble: Ensemble) -> LabelSet:
         """The label set at a smaller k."""
-        prompts, found = self.texts[ensemble]
-        own = replace(self.recipe, k=(self.recipe.k[0], k), p=(self.recipe.p[0], p))
-        return build_label_set(prompts, nearest(found, k), own, self.n, self.version)
+        prompts, neighbors = self.texts[ensemble]
+        recipe = replace(self.recipe, k=(self.recipe.k[0], k), p=(self.recipe.p[0], p))
+        return build_label_set(prompts, _cut(neighbors, k), recipe, self.n, self.version)
 
     def scores(
         self, k: tuple[int, int], p: tuple[float, float], ensemble: Ensemble
     ) -> Float64Array:
         """(m, c) scores of every image with every class."""
-        return scores(self.image_side(k[0], p[0]), self.text_side(k[1], p[1], ensemble))
+        return score_labels(self.image_side(k[0], p[0]), self.text_side(k[1], p[1], ensemble))
 
 
 def sweep(
@@ -77,7 +76,7 @@ def sweep(
         prompts: what is asked.
         k: the largest k of the image and of the text side.
         ensembles: those that will be asked for.
-        images: what an earlier sweep with the same model and queries found; asked other prompts.
+        images: `Sweep.images` of the same model and queries, to search for other prompts only.
     """
     if images is None:
         images = model.anchors.top_k("image", queries, k[0], centred=model.recipe.centred)
@@ -94,18 +93,17 @@ def sweep(
     return Sweep(len(model.anchors), images, texts, model.version.name, model.recipe)
 
 
-def scores(images: RelativeVectors, labels: LabelSet) -> Float64Array:
+def score_labels(images: RelativeVectors, labels: LabelSet) -> Float64Array:
     """(m, c) scores of images with the classes of a label set."""
-    return best_scores(relative_scores(images, labels.compiled), labels.owner)
+    return best_scores(scores(images, labels.compiled), labels.owner)
 
 
-def right(found: Float64Array, names: Sequence[str], truths: Sequence[str]) -> BoolArray:
-    """(m,) whether the best of the (m, c) scores is the true class's; nothing said is not right."""
+def check_scores(found: Float64Array, names: Sequence[str], truths: Sequence[str]) -> BoolArray:
+    """(m,) whether the best of the (m, c) scores is the true class's; a score of 0 is no answer."""
     best = np.array(names, dtype=object)[found.argmax(axis=1)]
     correct: BoolArray = (best == np.array(truths, dtype=object)) & (found.max(axis=1) > 0)
     return correct.astype(np.bool_)
 
 
-def nearest(neighbors: Neighbors, k: int) -> Neighbors:
-    """The first k of each query's neighbors."""
+def _cut(neighbors: Neighbors, k: int) -> Neighbors:
     return Neighbors(neighbors.indices[:, :k], neighbors.similarities[:, :k])

@@ -1,8 +1,8 @@
 """tune: recipes, k, p, templates and ensembles on labelled pictures, one search per recipe.
 
-The best of many choices looks better than it is on the pictures that chose it. So the choice is
-compared with the model's own recipe, the number of choices travels with the result, and held-out
-pictures that had no say give the honest figure.
+The best of many settings looks better than it is on the pictures that chose it. So the result says
+how many were compared, and pictures that were held out of the choice compare it with the model's
+own setting.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
 
-import numpy as np
-
 from asif_lance.errors import InputError
-from asif_lance.evaluation.labelled_pictures import Labelled, split
-from asif_lance.evaluation.statistics import Interval, bootstrap, mcnemar
-from asif_lance.evaluation.sweep import Sweep, right, scores, sweep
+from asif_lance.evaluation.accuracy import compare_correct
+from asif_lance.evaluation.labelled_pictures import Labelled, hold_out
+from asif_lance.evaluation.statistics import Interval, share_interval
+from asif_lance.evaluation.sweep import Sweep, check_scores, score_labels, sweep
 from asif_lance.model import Ensemble, Model, Prompts, StoredSetting, store_setting
 from asif_lance.records import BoolArray, Float64Array
 from asif_lance.relative import Recipe, make_recipe
@@ -34,7 +33,7 @@ class TriedSetting:
         recipe: the recipe's name.
         k: anchors kept, (image side, text side).
         p: power of similarities, likewise.
-        templates: the named set or the templates; empty for brought label vectors.
+        templates: the named set or the templates; empty for label vectors.
         ensemble: how a class's prompts become one score.
         top_1: share of the tuning pictures that it gets right.
     """
@@ -85,12 +84,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What the choice is worth on pictures that did not choose it.
+    """The chosen setting beside the model's own one on some pictures.
 
     Attributes:
         pictures: how many.
         top_1: share that the choice gets right.
-        interval: its 95 % bootstrap interval.
+        interval: its 95 % Wilson interval.
         reference: share that the model's own recipe gets right.
         difference: `top_1` minus `reference`.
         difference_interval: 95 % paired bootstrap interval of the difference.
@@ -105,14 +104,22 @@ class Confirmation:
     difference_interval: Interval
     p_value: float
 
+    @property
+    def verdict(self) -> str:
+        """Whether the choice is better, in words: by the interval of the difference."""
+        low, high = self.difference_interval
+        if low > 0:
+            return "confirmed"
+        return "worse" if high < 0 else "not confirmed: the difference may be chance"
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """All choices, and the best.
+    """All settings that were compared, and the best.
 
     Attributes:
         model: the version's name.
-        choices: everything that was compared.
+        choices: all settings.
         best: the first of those with the most right.
         reference: the model's own recipe and the first prompts with their own ensemble.
         on_tuning: the best on the pictures that chose it: optimistic.
@@ -136,7 +143,7 @@ def tune(
     holdout: float = 0.0,
     seed: int = 0,
 ) -> Tuning:
-    """Compare every choice of a grid on labelled pictures, encoded before.
+    """Compare every setting of a grid on labelled pictures, encoded before.
 
     Args:
         model: the version; its recipe is the reference.
@@ -144,7 +151,7 @@ def tune(
         prompts: the classes, or the same ones asked with several sets of templates; the first, with
             its ensemble, is the reference's.
         grid: what is tried.
-        holdout: share of each class that has no say and confirms the choice.
+        holdout: share of each class that is held out of the choice, to confirm it.
         seed: of that split.
 
     Raises:
@@ -152,32 +159,32 @@ def tune(
     """
     grid = grid or Grid()
     asked = (prompts,) if isinstance(prompts, Prompts) else tuple(prompts)
-    tuned, kept = split(labelled, holdout, seed) if holdout else (labelled, None)
-    found = [
-        (choice, hits)
+    tuned, held_out = hold_out(labelled, holdout, seed) if holdout else (labelled, None)
+    tried = [
+        found
         for name in grid.recipes or (model.recipe.name,)
-        for choice, hits in _tried(model, tuned, asked, grid, name)
+        for found in _try_recipe(model, tuned, asked, grid, name)
     ]
-    best, best_hits = max(found, key=lambda entry: entry[0].top_1)
-    own = model.recipe
-    reference = TriedSetting(own.name, own.k, own.p, asked[0].templates, asked[0].ensemble, 0.0)
-    reference_hits = _hits_of(model, tuned, asked, reference)
+    best, correct = max(tried, key=lambda entry: entry[0].top_1)
+    own, first = model.recipe, asked[0]
+    reference = TriedSetting(own.name, own.k, own.p, first.templates, first.ensemble, 0.0)
+    reference_correct = _check_setting(model, tuned, asked, reference)
     return Tuning(
         model=model.version.name,
-        choices=tuple(choice for choice, _ in found),
+        choices=tuple(setting for setting, _ in tried),
         best=best,
-        reference=replace(reference, top_1=float(reference_hits.mean())),
-        on_tuning=_confirmed(best_hits, reference_hits),
+        reference=replace(reference, top_1=float(reference_correct.mean())),
+        on_tuning=confirm(correct, reference_correct),
         held_out=None
-        if kept is None
-        else _confirmed(*(_hits_of(model, kept, asked, c) for c in (best, reference))),
+        if held_out is None
+        else confirm(*(_check_setting(model, held_out, asked, s) for s in (best, reference))),
     )
 
 
-def _tried(
+def _try_recipe(
     model: Model, labelled: Labelled, asked: Sequence[Prompts], grid: Grid, name: str
 ) -> Iterator[tuple[TriedSetting, BoolArray]]:
-    """Every choice of one recipe with what it gets right."""
+    """Every setting of one recipe, and (m,) which pictures it gets right."""
     ks = grid.within(model.anchors.count)
     under, images = model.under(_recipe_of(model, name)), None
     for prompts in asked:
@@ -185,13 +192,13 @@ def _tried(
         ensembles = grid.ensembles[:1] if single else grid.ensembles
         found = sweep(under, labelled.queries, prompts, (ks[-1], ks[-1]), ensembles, images=images)
         images = found.images
-        for k, p, ensemble, answers in _answers(found, grid, ks, ensembles):
-            hits = right(answers, prompts.names, labelled.truths)
-            share = float(hits.mean())
-            yield TriedSetting(name, k, p, prompts.templates, ensemble, share), hits
+        for k, p, ensemble, scores in _score_grid(found, grid, ks, ensembles):
+            correct = check_scores(scores, prompts.names, labelled.truths)
+            top_1 = float(correct.mean())
+            yield TriedSetting(name, k, p, prompts.templates, ensemble, top_1), correct
 
 
-def _answers(
+def _score_grid(
     found: Sweep, grid: Grid, ks: Sequence[int], ensembles: Sequence[Ensemble]
 ) -> Iterator[tuple[Sides, Powers, Ensemble, Float64Array]]:
     """The scores at every k and p of the grid, for every ensemble."""
@@ -201,43 +208,44 @@ def _answers(
         images = found.image_side(k, p)
         for (text_k, text_p, ensemble), labels in texts.items():
             if grid.per_side or (text_k, text_p) == (k, p):
-                yield (k, text_k), (p, text_p), ensemble, scores(images, labels)
+                yield (k, text_k), (p, text_p), ensemble, score_labels(images, labels)
 
 
-def _hits_of(
-    model: Model, labelled: Labelled, asked: Sequence[Prompts], choice: TriedSetting
+def _check_setting(
+    model: Model, labelled: Labelled, asked: Sequence[Prompts], setting: TriedSetting
 ) -> BoolArray:
-    under = model.under(_recipe_of(model, choice.recipe))
-    prompts = next(prompts for prompts in asked if prompts.templates == choice.templates)
-    found = sweep(under, labelled.queries, prompts, choice.k, (choice.ensemble,))
-    answers = found.scores(choice.k, choice.p, choice.ensemble)
-    return right(answers, prompts.names, labelled.truths)
+    """(m,) which pictures a setting gets right."""
+    under = model.under(_recipe_of(model, setting.recipe))
+    prompts = next(prompts for prompts in asked if prompts.templates == setting.templates)
+    found = sweep(under, labelled.queries, prompts, setting.k, (setting.ensemble,))
+    scores = found.scores(setting.k, setting.p, setting.ensemble)
+    return check_scores(scores, prompts.names, labelled.truths)
 
 
 def _recipe_of(model: Model, name: str) -> Recipe:
     return model.recipe if model.recipe.name == name else make_recipe(name)
 
 
-def _confirmed(hits: BoolArray, reference: BoolArray) -> Confirmation:
-    gained = hits.astype(np.float64) - reference
-    only = int((reference & ~hits).sum()), int((hits & ~reference).sum())
+def confirm(correct: BoolArray, reference: BoolArray) -> Confirmation:
+    """Compare a choice with a reference by which of the same pictures each got right, (m,) each."""
+    found = compare_correct(("reference", "choice"), reference, correct)
     return Confirmation(
-        pictures=len(hits),
-        top_1=float(hits.mean()),
-        interval=bootstrap(hits),
+        pictures=len(correct),
+        top_1=float(correct.mean()),
+        interval=share_interval(correct),
         reference=float(reference.mean()),
-        difference=float(gained.mean()),
-        difference_interval=bootstrap(gained),
-        p_value=mcnemar(*only),
+        difference=found.difference,
+        difference_interval=found.interval,
+        p_value=found.p_value,
     )
 
 
-def by_k_and_p(choices: Sequence[TriedSetting], side: int) -> dict[tuple[int, float], float]:
+def best_by_k_and_p(settings: Sequence[TriedSetting], side: int) -> dict[tuple[int, float], float]:
     """The best share of each k and p of one side (0 image, 1 text), over all else."""
     best: dict[tuple[int, float], float] = {}
-    for choice in choices:
-        cell = choice.k[side], choice.p[side]
-        best[cell] = max(best.get(cell, 0.0), choice.top_1)
+    for setting in settings:
+        cell = setting.k[side], setting.p[side]
+        best[cell] = max(best.get(cell, 0.0), setting.top_1)
     return best
 
 

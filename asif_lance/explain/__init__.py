@@ -1,9 +1,10 @@
 """One prediction as a page or a picture: the scores, and the pairs that decided.
 
 Promises: the page loads nothing and runs no script; captions and names are shown, not interpreted.
-`explain.png` is imported by name, because it needs matplotlib. Reads pictures, writes nothing.
+Reads pictures, writes nothing.
 """
 
 from asif_lance.explain.page import explain_page
+from asif_lance.explain.png import explain_png
 
-__all__ = ["explain_page"]
+__all__ = ["explain_page", "explain_png"]

@@ -1,8 +1,11 @@
-"""What an explanation shows of a prediction: the labels, their pairs, and the marks of the plot."""
+"""What page and picture show of a prediction: the scores, and the pairs behind the best two labels.
+
+Names and captions come from anyone: control characters and marks that turn the writing direction
+are blanked here, and what is shown is never interpreted.
+"""
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,107 +14,167 @@ from typing import Any
 from PIL import Image
 
 from asif_lance.encoders import decode_image
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, InputError
 from asif_lance.model import Prediction
+from asif_lance.records import Attribution
+from asif_lance.relative import format_sides
 
 #: Pixels of the long side of the picture, and of the pairs' thumbnails.
 PICTURE, THUMBNAIL = 640, 160
 
-
-#: Labels in the bar chart, and marks per label in the scatter.
+#: Labels in the bar chart, and marks per label in the scatter plot.
 SCORES, MARKS = 10, 200
 
-
-_COLUMNS = ("pair_id", "caption", "image_uri", "source", "license")
+_COLUMNS = ("image_uri", "source", "license")
 
 
 @dataclass(frozen=True, slots=True)
 class ShownPair:
-    """A pair of the page.
+    """A pair of one label.
 
     Attributes:
+        anchor: names it within the page.
+        number: its number in list and plot; None where it is not among the listed ones.
         pair_id: the pair.
         caption: its caption.
-        source: where it came from, if known.
-        license: its license, if known.
+        source: where it came from; empty if unknown.
+        license: its license; empty if unknown.
         image_similarity: with the picture, as the recipe measures it.
-        text_similarity: with the label's prompt, likewise.
+        text_similarity: of its caption with the label's prompt, likewise.
         contribution: what it adds to the label's score.
-        thumbnail: a data URI, or empty where its picture cannot be read here.
+        thumbnail: JPEG; empty for pairs that are not listed or whose picture cannot be read here.
     """
 
+    anchor: str
+    number: int | None
     pair_id: str
     caption: str
-    source: str | None
-    license: str | None
+    source: str
+    license: str
     image_similarity: float
     text_similarity: float
     contribution: float
-    thumbnail: str
+    thumbnail: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ShownLabel:
-    """A label of the page: its strongest pairs, and which share of its score they are."""
+    """A label with the pairs that add most to its score.
+
+    Attributes:
+        name: the label.
+        score: its score.
+        pairs: the strongest pairs, which are listed.
+        others: the next ones, which are only plotted.
+    """
 
     name: str
     score: float
-    share: float
     pairs: tuple[ShownPair, ...]
+    others: tuple[ShownPair, ...]
+
+    @property
+    def total(self) -> str:
+        """The sum of the listed contributions as they are written, and their share of the score."""
+        total = sum(round(pair.contribution, 4) for pair in self.pairs)
+        share = sum(pair.contribution for pair in self.pairs) / (self.score or 1.0)
+        return f"{total:.4f} of its score {self.score:.4f} ({share:.0%})"
 
 
-def describe_label(prediction: Prediction, name: str, score: float, count: int) -> ShownLabel:
-    """One label with the pairs that add most to its score."""
-    found = prediction.attributions(count, name)
-    positions = prediction.evidence.shares(name, count).positions
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One prediction, ready to be shown.
+
+    Attributes:
+        image: the picture's name.
+        setting: model, recipe, k and p in words.
+        picture: JPEG.
+        scores: the best labels with their scores.
+        labels: the chosen label and the runner-up.
+    """
+
+    image: str
+    setting: str
+    picture: bytes
+    scores: tuple[tuple[str, float], ...]
+    labels: tuple[ShownLabel, ...]
+
+
+def describe_prediction(prediction: Prediction, picture: Path | bytes, pairs: int) -> Explanation:
+    """Gather what is shown of a prediction.
+
+    Args:
+        prediction: from `Model.classify`.
+        picture: the file that was classified, or its bytes.
+        pairs: how many are listed for each label.
+
+    Raises:
+        ImageError: the picture cannot be read any more.
+        InputError: `pairs` is below 1.
+    """
+    if pairs < 1:
+        raise InputError(f"pairs of a label: n must be at least 1, got {pairs}")
+    recipe = prediction.recipe
+    k, p = format_sides(recipe.k), format_sides(recipe.p)
+    return Explanation(
+        image=printable(prediction.image),
+        setting=f"model {prediction.model}, recipe {recipe.name}, k = {k}, p = {p}",
+        picture=_jpeg(decode_image(picture), PICTURE),
+        scores=tuple((printable(name), score) for name, score in prediction.ranking[:SCORES]),
+        labels=tuple(
+            _describe_label(prediction, side, name, pairs)
+            for side, (name, _) in enumerate(prediction.ranking[:2])
+        ),
+    )
+
+
+def _describe_label(prediction: Prediction, side: int, name: str, count: int) -> ShownLabel:
+    attributions = prediction.attributions(max(count, MARKS), name)
+    positions = prediction.evidence.contributions(name, count).positions
     rows = prediction.evidence.anchors.rows(positions, _COLUMNS)
     shown = tuple(
-        ShownPair(
-            pair_id=printable(a.pair_id),
-            caption=printable(a.caption),
-            source=printable(row["source"] or ""),
-            license=printable(row["license"] or ""),
-            image_similarity=a.image_similarity,
-            text_similarity=a.text_similarity,
-            contribution=a.contribution,
-            thumbnail=_thumbnail(row["image_uri"]),
-        )
-        for a, row in zip(found, rows, strict=True)
+        _describe_pair(attribution, f"pair-{side}-{place}", 1 + place + side * count, row)
+        for place, (attribution, row) in enumerate(zip(attributions, rows, strict=False))
     )
-    return ShownLabel(
-        name, score, sum(p.contribution for p in shown) / score if score else 0, shown
+    others = tuple(
+        _describe_pair(attribution, f"pair-{side}-{place}", None, {})
+        for place, attribution in enumerate(attributions[count:], count)
+    )
+    return ShownLabel(printable(name), dict(prediction.ranking)[name], shown, others)
+
+
+def _describe_pair(
+    attribution: Attribution, anchor: str, number: int | None, row: dict[str, Any]
+) -> ShownPair:
+    return ShownPair(
+        anchor=anchor,
+        number=number,
+        pair_id=printable(attribution.pair_id),
+        caption=printable(attribution.caption),
+        source=printable(row.get("source") or ""),
+        license=printable(row.get("license") or ""),
+        image_similarity=attribution.image_similarity,
+        text_similarity=attribution.text_similarity,
+        contribution=attribution.contribution,
+        thumbnail=_thumbnail(row.get("image_uri")),
     )
 
 
-def plot_marks(prediction: Prediction, name: str) -> list[dict[str, Any]]:
-    """The numbers, ids and captions of the `MARKS` pairs that add most to a label's score."""
-    return [
-        {
-            "pair_id": printable(a.pair_id),
-            "caption": printable(a.caption),
-            "image_similarity": a.image_similarity,
-            "text_similarity": a.text_similarity,
-            "contribution": a.contribution,
-        }
-        for a in prediction.attributions(MARKS, name)
-    ]
-
-
-def _thumbnail(uri: str | None) -> str:
+def _thumbnail(uri: str | None) -> bytes:
     """The pair's picture, small, if it is a file here that can be decoded."""
     if not uri:
-        return ""
+        return b""
     try:
-        return _data_uri(decode_image(Path(uri), min_side=THUMBNAIL), THUMBNAIL)
+        return _jpeg(decode_image(Path(uri), min_side=THUMBNAIL), THUMBNAIL)
     except ImageError:
-        return ""
+        return b""
 
 
-def _data_uri(image: Image.Image, side: int) -> str:
+def _jpeg(image: Image.Image, side: int) -> bytes:
     image.thumbnail((side, side))
     content = BytesIO()
     image.save(content, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+    return content.getvalue()
 
 
 def printable(text: str) -> str:

@@ -11,16 +11,9 @@ from asif_lance.forgetting.planning import ForgetPlan
 from asif_lance.forgetting.receipts import Receipt, load_receipt, load_receipts
 from asif_lance.forgetting.verify import ScanReport, scan
 
+# fmt: off
 __all__ = [
-    "ForgetPlan",
-    "Receipt",
-    "ScanReport",
-    "VerifyReport",
-    "execute",
-    "interrupted",
-    "load_receipt",
-    "load_receipts",
-    "recover",
-    "scan",
-    "verify_receipt",
+    "ForgetPlan", "Receipt", "ScanReport", "VerifyReport", "execute", "interrupted", "load_receipt",
+    "load_receipts", "recover", "scan", "verify_receipt",
 ]
+# fmt: on

@@ -1,14 +1,14 @@
-"""Who else keeps something of pairs: each lets go of what was forgotten, and says of how much.
+"""Erases forgotten pairs from everything derived from them: other tables, messages, cache files.
 
-A keeper is a function of the database's address and the forgotten content. It removes the content
-physically (`purge_rows` does that for tables), and doing it twice does no harm: a keeper may have
-been killed half-way before.
+An eraser is a function of the database's address and the forgotten content that says how much it
+erased. It erases physically (`purge_rows` does that for tables), and doing it twice does no harm:
+it may have been killed half-way before.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,9 @@ from asif_lance.database import (
     DISTANCES,
     LABEL_SETS,
     Ledger,
+    RowFilter,
     drop_caches,
+    eraser_names,
     finish_deletes,
     open_table,
     purge_rows,
@@ -28,29 +30,31 @@ from asif_lance.records import BoolArray
 
 Eraser = Callable[[str, Content], int]
 
-
 _REDACTED = "[forgotten]"
 
-
 # Shorter texts turn up in others by chance.
-_QUOTABLE = 8
+_SHORTEST_QUOTE = 8
+
+
+def erase_derived(uri: str, content: Content) -> dict[str, int]:
+    """Erases forgotten pairs from all but `pairs`; says how much, by eraser."""
+    return {name: ERASERS[name](uri, content) for name in eraser_names()}
 
 
 def erase_rejects(uri: str, content: Content) -> int:
-    """Rejected items that are a forgotten pair's picture, or are said to double the pair."""
+    """Rejected items that are a forgotten pair's picture, or were rejected as its duplicate."""
     names = content.column("image_uri") | content.column("pair_id")
 
-    def doomed(rows: pa.RecordBatch) -> BoolArray:
-        items, reasons = rows["item"].to_pylist(), rows["reason"].to_pylist()
-        told = zip(items, reasons, strict=True)
-        return np.array([item in names or not names.isdisjoint(r.split()) for item, r in told])
+    def is_doomed(rows: pa.RecordBatch) -> BoolArray:
+        both = zip(rows["item"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+        return np.array([item in names or not names.isdisjoint(why.split()) for item, why in both])
 
-    return purge_rows(uri, "rejects", ["item", "reason"], doomed)
+    return purge_rows(uri, "rejects", ["item", "reason"], is_doomed)
 
 
 def redact_messages(uri: str, content: Content) -> int:
     """Messages of model versions that quote a forgotten pair; the versions keep all else."""
-    texts = _quotable(content)
+    texts = _quotable_texts(content)
     ledger = Ledger(uri)
     old = ledger.rows()
     everything = "\n".join(row["message"] for row in old)
@@ -65,74 +69,71 @@ def redact_messages(uri: str, content: Content) -> int:
 
 
 def erase_attributions(uri: str, content: Content) -> int:
-    """Shares of forgotten pairs; the scores that they were part of stay as they were said."""
-    return purge_rows(uri, "attributions", ["pair_id"], rows_naming(content, "pair_id"))
+    """Shares of forgotten pairs; the scores that they were part of stay as they are recorded."""
+    return purge_rows(
+        uri, "attributions", ["pair_id"], _rows_with("pair_id", content.column("pair_id"))
+    )
 
 
 def erase_predictions(uri: str, content: Content) -> int:
     """Predictions for a forgotten pair's own picture, with all their attributions."""
-    texts = {*_quotable(content), *content.column("image_uri")}
+    texts = {*_quotable_texts(content), *content.column("image_uri")}
     quoted = re.compile("|".join(map(re.escape, sorted(texts))) or "(?!)")
     rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
-    told = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
-    ids = {prediction_id for prediction_id, image in told if quoted.search(image)}
+    both = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
+    ids = {prediction_id for prediction_id, image in both if quoted.search(image)}
     ids |= set(_with_vectors(uri, "queries", "prediction_id", content))
-
-    def doomed(batch: pa.RecordBatch) -> BoolArray:
-        return np.array([i in ids for i in batch["prediction_id"].to_pylist()], dtype=bool)
-
-    purge_rows(uri, "attributions", ["prediction_id"], doomed)
-    purge_rows(uri, "queries", ["prediction_id"], doomed)
-    return purge_rows(uri, "predictions", ["prediction_id"], doomed)
+    is_doomed = _rows_with("prediction_id", ids)
+    purge_rows(uri, "attributions", ["prediction_id"], is_doomed)
+    purge_rows(uri, "queries", ["prediction_id"], is_doomed)
+    return purge_rows(uri, "predictions", ["prediction_id"], is_doomed)
 
 
 def erase_prompts(uri: str, content: Content) -> int:
     """Prompts of runs that asked with a forgotten caption; whole, as half a label set is none."""
-    runs = pa.array(_with_vectors(uri, "prompts", "run_id", content), pa.string())
-
-    def doomed(rows: pa.RecordBatch) -> BoolArray:
-        found: BoolArray = pc.is_in(rows["run_id"], runs).to_numpy(zero_copy_only=False)
-        return found
-
-    return purge_rows(uri, "prompts", ["run_id"], doomed)
+    runs = _with_vectors(uri, "prompts", "run_id", content)
+    return purge_rows(uri, "prompts", ["run_id"], _rows_with("run_id", runs))
 
 
 def _with_vectors(uri: str, table: str, key: str, content: Content) -> list[str]:
     """Keys of the rows whose vector is that of a forgotten pair's picture or caption."""
     found: list[str] = []
     for batch in open_table(uri, table).scanner(columns=[key, "vector"]).to_batches():
-        rows = sorted({row for row, _ in content.in_vectors(as_matrix(batch["vector"]))})
+        rows = sorted({row for row, _ in content.match_vectors(as_matrix(batch["vector"]))})
         found += batch[key].take(pa.array(rows, pa.int64())).to_pylist()
     return found
 
 
-def _quotable(content: Content) -> set[str]:
+def _quotable_texts(content: Content) -> set[str]:
     """Texts of forgotten pairs that others may quote."""
     columns = ("pair_id", "caption", "image_uri", "image_sha256", "attributes")
-    return {text for name in columns for text in content.column(name) if len(text) >= _QUOTABLE}
+    return {
+        text for name in columns for text in content.column(name) if len(text) >= _SHORTEST_QUOTE
+    }
 
 
 def erase_label_sets(uri: str, content: Content) -> int:
-    """What is kept of label sets goes altogether: it holds places in fragments that are gone."""
+    """Cached label sets, all of them: they hold places in fragments that are gone."""
     return drop_caches(uri, LABEL_SETS)
 
 
 def erase_distances(uri: str, content: Content) -> int:
-    """What is kept of distances goes too: forgotten vectors were part of its sums."""
+    """Cached distances, all of them: forgotten vectors are part of their sums."""
     return drop_caches(uri, DISTANCES)
 
 
-def rows_naming(content: Content, column: str) -> Callable[[pa.RecordBatch], BoolArray]:
-    """For tables that name pairs in a column: which rows are about forgotten ones."""
-    ids = pa.array(sorted(content.column("pair_id")), pa.string())
+def _rows_with(column: str, values: Iterable[str]) -> RowFilter:
+    """Which rows have one of these values in a column."""
+    wanted = pa.array(sorted(values), pa.string())
 
-    def doomed(rows: pa.RecordBatch) -> BoolArray:
-        found: BoolArray = pc.is_in(rows[column], ids).to_numpy(zero_copy_only=False)
+    def is_doomed(rows: pa.RecordBatch) -> BoolArray:
+        found: BoolArray = pc.is_in(rows[column], wanted).to_numpy(zero_copy_only=False)
         return found
 
-    return doomed
+    return is_doomed
 
 
+#: By the names that the registry of tables and receipts use.
 ERASERS: dict[str, Eraser] = {
     "rejects": erase_rejects,
     "messages": redact_messages,
@@ -142,6 +143,3 @@ ERASERS: dict[str, Eraser] = {
     "label sets": erase_label_sets,
     "distances": erase_distances,
 }
-
-
-"""Each keeper by the name that receipts give it. A room that keeps pairs' content adds its own."""

@@ -29,25 +29,23 @@ from asif_lance.database import (
 )
 from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError
 from asif_lance.forgetting import receipts
-from asif_lance.forgetting.derived_data import ERASERS
+from asif_lance.forgetting.derived_data import erase_derived
 from asif_lance.forgetting.fingerprints import Content
 from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, interrupted
 from asif_lance.forgetting.planning import (
     check_can_forget,
-    index_names,
+    find_named_states,
+    find_shown_pairs,
+    list_index_names,
     locate,
     locate_unnamed,
-    named_states,
-    shown_by_version,
 )
 from asif_lance.forgetting.purge import Purge
 from asif_lance.forgetting.receipts import Receipt, RewrittenVersion
-from asif_lance.forgetting.survey import Survey, physical_rows, survey_states
+from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
 from asif_lance.forgetting.verify import ScanReport, scan
 
 _SALT_BYTES = 16
-
-
 _ID_BYTES = 4
 
 
@@ -84,8 +82,8 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str) -> Receipt:
     ids = found.found | locate_unnamed(found, wanted).found
     if not ids:
         raise InputError("none of these pairs is in this database")
-    journal = _journal(uri)
-    journal.start(_intent(uri, found, ids, reason))
+    journal = _open_journal(uri)
+    journal.start(_make_intent(uri, found, ids, reason))
     return _complete(uri, journal, resumed=False)
 
 
@@ -98,15 +96,12 @@ def recover(uri: str) -> str | None:
         with WriteLock(uri, timeout=0.0).hold("forget (resumed)"), storage_errors(uri):
             if not interrupted(uri):
                 return None
-            journal = _journal(uri)
+            journal = _open_journal(uri)
             journal.repair()
             receipt = _complete(uri, journal, resumed=True)
     except DatabaseBusyError:
         return None
     return f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
-
-
-# Steps
 
 
 def verify_receipt(uri: str, receipt_id: str) -> VerifyReport:
@@ -116,7 +111,7 @@ def verify_receipt(uri: str, receipt_id: str) -> VerifyReport:
         InputError: there is no such receipt.
     """
     receipt = receipts.load_receipt(uri, receipt_id)
-    report = scan(_directory(uri), receipt.fingerprints())
+    report = scan(_find_directory(uri), receipt.fingerprints())
     return VerifyReport(
         receipt_id=receipt_id,
         clean=not report.hits,
@@ -126,7 +121,10 @@ def verify_receipt(uri: str, receipt_id: str) -> VerifyReport:
     )
 
 
-def _intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> dict[str, Any]:
+# Steps
+
+
+def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> dict[str, Any]:
     """All that finishing needs to know, as it is before the first change."""
     now = datetime.now(UTC)
     return {
@@ -137,8 +135,8 @@ def _intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> dict[st
         "salt": secrets.token_hex(_SALT_BYTES),
         "pair_ids": sorted(ids),
         "head": open_table(uri, "pairs").version,
-        "versions": _counts(uri, found),
-        "indices": list(index_names(uri)),
+        "versions": _count_pairs(uri, found),
+        "indices": list(list_index_names(uri)),
         "recipes": describe_indices(open_table(uri, "pairs")),
     }
 
@@ -148,13 +146,13 @@ def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
     intent = next(journal.entries())
     done = [r for r in receipts.load_receipts(uri) if r.receipt_id == intent["receipt_id"]]
     if not done:
-        purge = _purge(uri, journal, intent)
-        content = _content(purge.survey, journal, intent)
+        purge = _resume_purge(uri, journal, intent)
+        content = _load_content(purge.survey, journal, intent)
         freed = purge.run()
         _set_counts(uri, intent["versions"])
-        elsewhere = {name: let_go(uri, content) for name, let_go in ERASERS.items()}
-        report = scan(_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
-        receipt = _receipt(intent, purge, content, report)
+        elsewhere = erase_derived(uri, content)
+        report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
+        receipt = _make_receipt(intent, purge, content, report)
         done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=resumed)]
         receipts.save_receipt(uri, done[0])
     journal.close()
@@ -163,37 +161,39 @@ def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
     return done[0]
 
 
-def _purge(uri: str, journal: Journal, intent: dict[str, Any]) -> Purge:
+def _resume_purge(uri: str, journal: Journal, intent: dict[str, Any]) -> Purge:
     moved = {e["old"]: e["new"] for e in journal.entries() if e["event"] == "moved"}
     head = moved.get(intent["head"], intent["head"])
-    found = survey_states(uri, {head, *named_states(uri)}, intent["pair_ids"])
+    found = survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
     return Purge.resume(uri, intent["head"], found, journal)
 
 
-def _content(found: Survey, journal: Journal, intent: dict[str, Any]) -> Content:
+def _load_content(found: Survey, journal: Journal, intent: dict[str, Any]) -> Content:
     """The forgotten rows, kept in the journal before the first change and taken from it after."""
     rows = journal.content()
     if rows is None:
         others = locate_unnamed(found, intent["pair_ids"])
         rows = pa.concat_tables(
-            [table for part in (found, others) for table in _forgotten_rows(part)],
+            [table for part in (found, others) for table in _read_forgotten(part)],
             promote_options="default",
         )
         journal.keep_content(rows)
     return Content(bytes.fromhex(intent["salt"]), rows)
 
 
-def _forgotten_rows(found: Survey) -> Iterator[pa.Table]:
+def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
     """All columns of the rows in question, once for each fragment that has them."""
     for touched in found.touched.values():
         state = open_table(found.uri, "pairs", touched.lance_version)
-        rows = physical_rows(state, state.get_fragment(touched.fragment_id))
+        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
         yield rows.read_all().take(touched.places)
 
 
-def _receipt(intent: dict[str, Any], purge: Purge, content: Content, report: ScanReport) -> Receipt:
+def _make_receipt(
+    intent: dict[str, Any], purge: Purge, content: Content, report: ScanReport
+) -> Receipt:
     prints = content.fingerprints()
-    twins = [twin for twin in purge.twins.values() if twin is not None]
+    copies = [copy for copy in purge.copies.values() if copy is not None]
     return Receipt(
         receipt_id=intent["receipt_id"],
         created_at=datetime.fromisoformat(intent["created_at"]),
@@ -203,11 +203,11 @@ def _receipt(intent: dict[str, Any], purge: Purge, content: Content, report: Sca
         ids=tuple(sorted(prints.ids)),
         values=tuple(sorted(prints.values)),
         vectors=tuple(sorted(prints.vectors)),
-        versions=tuple(_rewritten(row, purge) for row in intent["versions"]),
+        versions=tuple(_describe_rewrite(row, purge) for row in intent["versions"]),
         indices=tuple(intent["indices"]),
         elsewhere={},
-        fragments=len(purge.twins),
-        bytes_written=sum(f.file_size_bytes or 0 for twin in twins for f in twin.files),
+        fragments=len(purge.copies),
+        bytes_written=sum(f.file_size_bytes or 0 for copy in copies for f in copy.files),
         bytes_freed=0,
         files_scanned=report.files,
         bytes_scanned=report.bytes,
@@ -218,17 +218,17 @@ def _receipt(intent: dict[str, Any], purge: Purge, content: Content, report: Sca
     )
 
 
-def _rewritten(row: dict[str, Any], purge: Purge) -> RewrittenVersion:
+def _describe_rewrite(row: dict[str, Any], purge: Purge) -> RewrittenVersion:
     before = row["lance_version"]
     after = purge.moved.get(before, before)
     return RewrittenVersion(row["name"], before, after, row["pairs_before"], row["pairs"])
 
 
-def _counts(uri: str, found: Survey) -> list[dict[str, Any]]:
+def _count_pairs(uri: str, found: Survey) -> list[dict[str, Any]]:
     """Each version's counts as they will be, for the table `versions` and the receipt."""
     ledger = Ledger(uri)
     versions = ledger.lance_versions()
-    live = shown_by_version(uri, found)
+    live = find_shown_pairs(uri, found)
     before: frozenset[str] = frozenset()
     counts = []
     for row in ledger.rows():
@@ -255,15 +255,12 @@ def _set_counts(uri: str, counts: list[dict[str, Any]]) -> None:
         ledger.write(changed)
 
 
-# Looking
-
-
-def _directory(uri: str) -> Path:
+def _find_directory(uri: str) -> Path:
     directory = local_path(uri)
     if directory is None:
         raise DatabaseError(f"{uri}: only local directories can be searched")
     return directory
 
 
-def _journal(uri: str) -> Journal:
-    return Journal(_directory(uri))
+def _open_journal(uri: str) -> Journal:
+    return Journal(_find_directory(uri))

@@ -1,8 +1,8 @@
 """What a verifier looks for: forgotten content in clear, or salted fingerprints of it.
 
-Right after a purge the content is at hand, and vectors are sought by their cosine. A receipt keeps
+Right after a purge the content is known, and vectors are sought by their cosine. A receipt keeps
 fingerprints only: keyed hashes of each id, text, picture and vector, which find what is exactly
-equal and tell nobody what it was, though whoever has the receipt can test a guess.
+equal and do not reveal what it was, though whoever has the receipt can test a guess.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ Found = Iterator[tuple[int, str]]
 
 # Two float16 roundings of one vector differ far less, two pictures far more.
 SAME_COSINE = 0.9995
-# Shared by many pairs by nature: finding them says nothing of one pair.
+# Shared by many pairs by nature: to find one is no sign of a certain pair.
 _COMMON = ("source", "license")
 # Shorter texts turn up by chance everywhere; rows are known by their ids, however short.
-_SHORTEST = 4
-_WINDOW = 8
-_VECTOR_BLOCK = 1 << 10
-_FEW = 32
+_SHORTEST_TEXT = 4
+_WINDOW_BYTES = 8
+_VECTORS_PER_BLOCK = 1 << 10
+_COORDINATES_COMPARED = 32  # of two vectors, before their cosine is computed
 
 # Texts in binary files: runs of printable bytes, and what is quoted within them.
 _RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{3,}")
 _QUOTED = re.compile(rb"'((?:[^']|'')*)'|\"([^\"]*)\"")
 # Bytes of a length or a tag that may look like a part of the text beside them.
-_LEAD, _TRAIL = 4, 3
+_LEADING_BYTES, _TRAILING_BYTES = 4, 3
 
 
-def key_of(salt: bytes, value: bytes) -> str:
+def hash_value(salt: bytes, value: bytes) -> str:
     """The fingerprint of a value: a keyed hash."""
     return hashlib.blake2b(value, key=salt, digest_size=16).hexdigest()
 
 
 class ContentMatcher(Protocol):
-    """What is looked for. Every method yields the keys of what it found."""
+    """What is looked for. The `match` methods yield the keys of what they found."""
 
     def is_forgotten(self, pair_id: str) -> bool:
         """Whether this is the id of a forgotten pair."""
 
-    def in_values(self, values: pa.Array) -> Found:
+    def match_values(self, values: pa.Array) -> Found:
         """Looks through strings or binaries for equal ones."""
 
-    def in_vectors(self, vectors: Float32Array) -> Found:
+    def match_vectors(self, vectors: Float32Array) -> Found:
         """Looks through (n, d) vectors for the same direction."""
 
-    def in_bytes(self, data: bytes) -> Iterator[str]:
+    def match_bytes(self, data: bytes) -> Iterator[str]:
         """Looks through a file that nothing decodes."""
 
 
@@ -79,27 +79,27 @@ class Fingerprints:
     vectors: frozenset[str]
 
     def is_forgotten(self, pair_id: str) -> bool:
-        """See `Needles`."""
-        return key_of(self.salt, pair_id.encode()) in self.ids
+        """See `ContentMatcher`."""
+        return hash_value(self.salt, pair_id.encode()) in self.ids
 
-    def in_values(self, values: pa.Array) -> Found:
-        """See `Needles`."""
-        for row, value in enumerate(_binary(values).to_pylist()):
-            key = None if value is None else key_of(self.salt, value)
+    def match_values(self, values: pa.Array) -> Found:
+        """See `ContentMatcher`."""
+        for row, value in enumerate(_as_binary(values).to_pylist()):
+            key = None if value is None else hash_value(self.salt, value)
             if key in self.values:
                 yield row, key
 
-    def in_vectors(self, vectors: Float32Array) -> Found:
-        """See `Needles`."""
+    def match_vectors(self, vectors: Float32Array) -> Found:
+        """See `ContentMatcher`."""
         for row, vector in enumerate(vectors.astype(np.float16)):
-            key = key_of(self.salt, vector.tobytes())
+            key = hash_value(self.salt, vector.tobytes())
             if key in self.vectors:
                 yield row, key
 
-    def in_bytes(self, data: bytes) -> Iterator[str]:
-        """See `Needles`."""
-        for text in texts_in(data):
-            key = key_of(self.salt, text)
+    def match_bytes(self, data: bytes) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        for text in find_texts(data):
+            key = hash_value(self.salt, text)
             if key in self.values:
                 yield key
 
@@ -117,37 +117,39 @@ class Content:
     rows: pa.Table
 
     def is_forgotten(self, pair_id: str) -> bool:
-        """See `Needles`."""
+        """See `ContentMatcher`."""
         return pair_id in self._ids
 
-    def in_values(self, values: pa.Array) -> Found:
-        """See `Needles`."""
-        binary = _binary(values)
+    def match_values(self, values: pa.Array) -> Found:
+        """See `ContentMatcher`."""
+        binary = _as_binary(values)
         for row in np.flatnonzero(pc.is_in(binary, self._value_set).to_numpy(False)).tolist():
             value = binary[row].as_py()
             if value is not None:
-                yield row, key_of(self.salt, value)
+                yield row, hash_value(self.salt, value)
 
-    def in_vectors(self, vectors: Float32Array) -> Found:
-        """See `Needles`."""
+    def match_vectors(self, vectors: Float32Array) -> Found:
+        """See `ContentMatcher`."""
         sought = self._vectors.get(vectors.shape[1])
         if sought is None:
             return
         exact, unit = sought
-        for start in range(0, len(vectors), _VECTOR_BLOCK):
-            for row, which in _same_direction(_unit(vectors[start : start + _VECTOR_BLOCK]), unit):
-                yield start + row, key_of(self.salt, exact[which].tobytes())
+        for start in range(0, len(vectors), _VECTORS_PER_BLOCK):
+            for row, which in _find_same_direction(
+                _normalise(vectors[start : start + _VECTORS_PER_BLOCK]), unit
+            ):
+                yield start + row, hash_value(self.salt, exact[which].tobytes())
 
-    def in_bytes(self, data: bytes) -> Iterator[str]:
-        """See `Needles`."""
-        texts = {text for text in texts_in(data) if text in self._values}
-        yield from {key_of(self.salt, text) for text in texts}
+    def match_bytes(self, data: bytes) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        texts = {text for text in find_texts(data) if text in self._values}
+        yield from {hash_value(self.salt, text) for text in texts}
         yield from {self._long[value] for value in self._anywhere(data)}
 
     def _anywhere(self, data: bytes) -> Iterator[bytes]:
         """Long values wherever they begin: all places whose next 8 bytes begin one are compared."""
-        for place in _places(data, self._windows):
-            for value in self._by_window[data[place : place + _WINDOW]]:
+        for place in _find_windows(data, self._windows):
+            for value in self._by_window[data[place : place + _WINDOW_BYTES]]:
                 if data.startswith(value, place):
                     yield value
 
@@ -160,9 +162,9 @@ class Content:
         exact = (vector for vectors, _ in self._vectors.values() for vector in vectors)
         return Fingerprints(
             self.salt,
-            ids=frozenset(key_of(self.salt, i.encode()) for i in self._ids),
-            values=frozenset(key_of(self.salt, value) for value in self._values),
-            vectors=frozenset(key_of(self.salt, vector.tobytes()) for vector in exact),
+            ids=frozenset(hash_value(self.salt, i.encode()) for i in self._ids),
+            values=frozenset(hash_value(self.salt, value) for value in self._values),
+            vectors=frozenset(hash_value(self.salt, vector.tobytes()) for vector in exact),
         )
 
     @cached_property
@@ -172,9 +174,9 @@ class Content:
     @cached_property
     def _values(self) -> frozenset[bytes]:
         names = [f.name for f in self.rows.schema if is_text(f.type) and f.name not in _COMMON]
-        columns = [_binary(self.rows[name].combine_chunks()).to_pylist() for name in names]
+        columns = [_as_binary(self.rows[name].combine_chunks()).to_pylist() for name in names]
         values = (value for column in columns for value in column if value is not None)
-        return frozenset(value for value in values if len(value) >= _SHORTEST)
+        return frozenset(value for value in values if len(value) >= _SHORTEST_TEXT)
 
     @cached_property
     def _value_set(self) -> pa.Array:
@@ -189,23 +191,27 @@ class Content:
             vectors = as_matrix(self.rows[name].combine_chunks()).astype(np.float16)
             by_width.setdefault(vectors.shape[1], []).append(vectors)
         distinct = {width: np.unique(np.concatenate(v), axis=0) for width, v in by_width.items()}
-        return {width: (v, _unit(v.astype(np.float32))) for width, v in distinct.items()}
+        return {width: (v, _normalise(v.astype(np.float32))) for width, v in distinct.items()}
 
     @cached_property
     def _long(self) -> dict[bytes, str]:
         """Values that are sought anywhere in binary files, with their keys."""
-        long = {value: key_of(self.salt, value) for value in self._values if len(value) >= _WINDOW}
+        long = {
+            value: hash_value(self.salt, value)
+            for value in self._values
+            if len(value) >= _WINDOW_BYTES
+        }
         for vectors, _ in self._vectors.values():
             for vector in vectors:
-                key = key_of(self.salt, vector.tobytes())
+                key = hash_value(self.salt, vector.tobytes())
                 long[vector.tobytes()] = long[vector.astype(np.float32).tobytes()] = key
-        return {value: key for value, key in long.items() if len(value) >= _WINDOW}
+        return {value: key for value, key in long.items() if len(value) >= _WINDOW_BYTES}
 
     @cached_property
     def _by_window(self) -> dict[bytes, list[bytes]]:
         table: dict[bytes, list[bytes]] = {}
         for value in self._long:
-            table.setdefault(value[:_WINDOW], []).append(value)
+            table.setdefault(value[:_WINDOW_BYTES], []).append(value)
         return table
 
     @cached_property
@@ -236,35 +242,37 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-def texts_in(data: bytes) -> set[bytes]:
+def find_texts(data: bytes) -> set[bytes]:
     """Texts that binary data may hold: printable runs, their ends cut, and what they quote."""
     texts: set[bytes] = set()
     for run in _RUN.findall(data):
-        texts.update(run[a : len(run) - b] for a in range(_LEAD) for b in range(_TRAIL))
+        texts.update(
+            run[a : len(run) - b] for a in range(_LEADING_BYTES) for b in range(_TRAILING_BYTES)
+        )
         for single, double in _QUOTED.findall(run):
             texts.update((single.replace(b"''", b"'"), double))
-    return {text for text in texts if len(text) >= _SHORTEST}
+    return {text for text in texts if len(text) >= _SHORTEST_TEXT}
 
 
-def _binary(values: pa.Array) -> pa.Array:
+def _as_binary(values: pa.Array) -> pa.Array:
     return values.cast(pa.large_binary())
 
 
-def _unit(vectors: Float32Array) -> Float32Array:
+def _normalise(vectors: Float32Array) -> Float32Array:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Float32Array = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
 
 
-def _same_direction(block: Float32Array, sought: Float32Array) -> Iterator[tuple[int, int]]:
+def _find_same_direction(block: Float32Array, sought: Float32Array) -> Iterator[tuple[int, int]]:
     """Pairs of rows of two matrices of unit vectors whose cosine is near 1.
 
-    Such vectors are near in any few of their coordinates, too: a short product finds those that
-    may be, and only their cosines are computed. The products are of `(a, |a|^2, 1)` and
+    Such vectors are near in their first coordinates, too: a short product finds the candidates,
+    and only their cosines are computed. The products are of `(a, |a|^2, 1)` and
     `(2 b, -1, -|b|^2)`, which is minus the squared distance.
     """
-    few = min(_FEW, block.shape[1])
-    a, b = block[:, :few], sought[:, :few]
+    count = min(_COORDINATES_COMPARED, block.shape[1])
+    a, b = block[:, :count], sought[:, :count]
     ones = np.ones((len(a), 1), np.float32)
     left = np.hstack([a, (a * a).sum(1, keepdims=True), ones])
     right = np.hstack([2 * b, -np.ones((len(b), 1), np.float32), -(b * b).sum(1, keepdims=True)])
@@ -275,8 +283,8 @@ def _same_direction(block: Float32Array, sought: Float32Array) -> Iterator[tuple
     yield from zip(rows[same].tolist(), which[same].tolist(), strict=True)
 
 
-def _places(data: bytes, windows: NDArray[np.uint64]) -> Iterator[int]:
+def _find_windows(data: bytes, windows: NDArray[np.uint64]) -> Iterator[int]:
     """Where 8 bytes of the data are one of the windows."""
-    for shift in range(min(_WINDOW, max(len(data) - _WINDOW + 1, 0))):
-        words = np.frombuffer(data, "<u8", count=(len(data) - shift) // _WINDOW, offset=shift)
-        yield from (np.flatnonzero(np.isin(words, windows)) * _WINDOW + shift).tolist()
+    for shift in range(min(_WINDOW_BYTES, max(len(data) - _WINDOW_BYTES + 1, 0))):
+        words = np.frombuffer(data, "<u8", count=(len(data) - shift) // _WINDOW_BYTES, offset=shift)
+        yield from (np.flatnonzero(np.isin(words, windows)) * _WINDOW_BYTES + shift).tolist()

@@ -1,4 +1,4 @@
-"""The note of a purge under way: what is to be forgotten and how far that has come.
+"""The journal of a purge under way: what is to be forgotten, and which steps are done.
 
 It lies in the database's directory from before the first change until the receipt is stored, and
 names the pairs in clear, for a killed purge has to be finished by whoever opens the database next.
@@ -61,7 +61,7 @@ class Journal:
                 yield json.loads(line)
 
     def keep_content(self, rows: pa.Table) -> None:
-        """Keeps what is to be forgotten, so that the verifier can look for it after a kill too."""
+        """Writes the rows to be forgotten; the verifier looks for them after a kill, too."""
         draft = self.directory / (CONTENT_FILE + ".draft")
         with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
             writer.write_table(rows)
@@ -70,7 +70,7 @@ class Journal:
         draft.replace(self.directory / CONTENT_FILE)
 
     def content(self) -> pa.Table | None:
-        """What `keep_content` kept, or None."""
+        """The rows that `keep_content` wrote, or None."""
         path = self.directory / CONTENT_FILE
         if not path.exists():
             return None

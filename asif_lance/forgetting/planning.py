@@ -10,7 +10,7 @@ import numpy as np
 
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
-from asif_lance.forgetting.survey import Survey, live_places, survey_states
+from asif_lance.forgetting.survey import Survey, find_live_places, survey_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
     with storage_errors(uri):
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
-        live = shown_by_version(uri, found)
-        indices = index_names(uri)
+        live = find_shown_pairs(uri, found)
+        indices = list_index_names(uri)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
         unknown=tuple(i for i in wanted if i not in ids),
@@ -59,7 +59,7 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
 
 def locate(uri: str, pair_ids: Sequence[str]) -> Survey:
     """Where the pairs lie in head and all named versions."""
-    return survey_states(uri, {open_table(uri, "pairs").version, *named_states(uri)}, pair_ids)
+    return survey_states(uri, {open_table(uri, "pairs").version, *find_named_states(uri)}, pair_ids)
 
 
 def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
@@ -71,39 +71,39 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     )
 
 
-def named_states(uri: str) -> set[int]:
+def find_named_states(uri: str) -> set[int]:
     """The Lance versions that a tag names."""
     return set(Ledger(uri).lance_versions().values())
 
 
-def shown_by_version(uri: str, found: Survey) -> dict[str, frozenset[str]]:
+def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
     """Which of the pairs each model version shows, by its name."""
     versions = Ledger(uri).lance_versions()
     names = [row["name"] for row in Ledger(uri).rows()]
     cache: dict[object, frozenset[str]] = {}
     return {
-        name: _shown_in(open_table(uri, "pairs", versions[name]), found, cache) for name in names
+        name: _find_shown(open_table(uri, "pairs", versions[name]), found, cache) for name in names
     }
 
 
-def _shown_in(
+def _find_shown(
     state: lance.LanceDataset, found: Survey, cache: dict[object, frozenset[str]]
 ) -> frozenset[str]:
     """The pairs that a state shows; versions share fragments, so each is looked at once."""
     ids: set[str] = set()
-    for key, fragment in found.in_state(state):
+    for key, fragment in found.find_in_state(state):
         known = (key, repr(fragment.metadata.deletion_file))
         if known not in cache:
             touched = found.touched[key]
-            live = np.isin(touched.places, live_places(state, fragment))
+            live = np.isin(touched.places, find_live_places(state, fragment))
             cache[known] = frozenset(np.array(touched.pair_ids, dtype=object)[live])
         ids |= cache[known]
     return frozenset(ids)
 
 
-def index_names(uri: str) -> tuple[str, ...]:
+def list_index_names(uri: str) -> tuple[str, ...]:
     """Names of the search indices that head or a named version has."""
-    states = (open_table(uri, "pairs", v) for v in (None, *sorted(named_states(uri))))
+    states = (open_table(uri, "pairs", v) for v in (None, *sorted(find_named_states(uri))))
     return tuple(sorted({index.name for state in states for index in state.describe_indices()}))
 
 

@@ -1,8 +1,8 @@
 """Takes rows out of every state of the pairs table, physically, rewriting each fragment once.
 
 Lance cannot edit an old version, so each tagged one is made anew and its tags move over: restore
-it at head, swap the touched fragments for their rewritten twins, delete again what it had deleted
-of them. The twins are written once and shared by all versions. Head's own state comes last. Then
+it at head, swap the touched fragments for their rewritten copies, delete again what it had deleted
+of them. The copies are written once and shared by all versions. Head's own state comes last. Then
 one cleanup removes the old versions with everything that only they used.
 
 Every step is noted in the journal after it is done; one that a kill cut short is done again, and
@@ -30,11 +30,14 @@ from asif_lance.forgetting.survey import (
     FragmentKey,
     Survey,
     Touched,
-    key_of,
-    live_places,
-    physical_rows,
+    find_key,
+    find_live_places,
+    read_physical_rows,
 )
 from asif_lance.records import Int64Array
+
+# What journals call the writing of a copy; those of older releases have to be finished, too.
+_COPIED = "twin"
 
 # The columns of a deletion file's key: the new fragment and the rows deleted of it.
 _DeletionKey = tuple[int, bytes]
@@ -48,8 +51,8 @@ class Purge:
         uri: the database.
         head: the Lance version that was head when the purge began.
         survey: where the rows are.
-        journal: told of every step.
-        twins: the rewritten fragments that are there already; None for one with no row left.
+        journal: gets a line for every step.
+        copies: the rewritten fragments that are there already; None for one with no row left.
         moved: old Lance version -> new one, of the states that are done already.
     """
 
@@ -57,67 +60,68 @@ class Purge:
     head: int
     survey: Survey
     journal: Journal
-    twins: dict[FragmentKey, FragmentMetadata | None] = field(default_factory=dict)
+    copies: dict[FragmentKey, FragmentMetadata | None] = field(default_factory=dict)
     moved: dict[int, int] = field(default_factory=dict)
     _deletions: dict[_DeletionKey, FragmentMetadata] = field(default_factory=dict)
 
     @classmethod
     def resume(cls, uri: str, head: int, survey: Survey, journal: Journal) -> Purge:
-        """A purge as its journal says that it stands."""
+        """A purge with the steps done that its journal lists."""
         purge = cls(uri, head, survey, journal)
         for entry in journal.entries():
-            if entry["event"] == "twin":
-                purge.twins[tuple(entry["key"])] = _from_json(entry["fragment"])
+            if entry["event"] == _COPIED:
+                purge.copies[tuple(entry["key"])] = _from_json(entry["fragment"])
             elif entry["event"] == "moved":
                 purge.moved[entry["old"]] = entry["new"]
         return purge
 
     def run(self) -> int:
         """Makes all tagged states and head anew where they need it; returns the bytes freed."""
-        self._write_twins()
-        for version in self._order():
+        self._write_copies()
+        for version in self._order_states():
             if version not in self.moved:
                 self._renew(version)
             self._move_tags(version)
         return clean_up(self.uri)
 
-    def _order(self) -> Iterator[int]:
+    def _order_states(self) -> Iterator[int]:
         """The states that have to be made anew, head last so that it is head again."""
         head = self.moved.get(self.head, self.head)
-        states = sorted(set(self._tags().values()) - {head} | (self.moved.keys() - {self.head}))
-        needed = [version for version in states if version in self.moved or self._needs(version)]
+        tagged = set(self._read_tags().values()) - {head}
+        states = sorted(tagged | (self.moved.keys() - {self.head}))
+        needed = [state for state in states if state in self.moved or self._needs_renewal(state)]
         yield from needed
-        if needed or self.head in self.moved or self._needs(self.head):
+        if needed or self.head in self.moved or self._needs_renewal(self.head):
             yield self.head
 
-    def _needs(self, version: int) -> bool:
+    def _needs_renewal(self, version: int) -> bool:
         state = self._open(version)
-        return bool(self.survey.in_state(state) or _leaks(state))
+        return bool(self.survey.find_in_state(state) or _leaks(state))
 
     # Fragments
 
-    def _write_twins(self) -> None:
+    def _write_copies(self) -> None:
         for key, touched in self.survey.touched.items():
-            if key not in self.twins:
-                twin = self._write_twin(touched)
-                self.twins[key] = twin
-                self.journal.note({"event": "twin", "key": key, "fragment": _to_json(twin)})
+            if key not in self.copies:
+                copy = self._write_copy(touched)
+                self.copies[key] = copy
+                self.journal.note({"event": _COPIED, "key": key, "fragment": _to_json(copy)})
 
-    def _write_twin(self, touched: Touched) -> FragmentMetadata | None:
+    def _write_copy(self, touched: Touched) -> FragmentMetadata | None:
         """Writes a fragment's rows without the forgotten ones; None when none is left."""
         if len(touched.places) == touched.rows:
             return None
         state = self._open(touched.lance_version)
-        rows = physical_rows(state, state.get_fragment(touched.fragment_id))
-        kept = pa.RecordBatchReader.from_batches(rows.schema, _without(rows, touched.places))
+        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
+        kept = pa.RecordBatchReader.from_batches(rows.schema, _drop_rows(rows, touched.places))
         written = write_fragments(kept, state, mode="append", max_rows_per_file=touched.rows)
-        twin = written[0]
-        twin.id = self._next_id()
-        return twin
+        copy = written[0]
+        copy.id = self._next_id()
+        return copy
 
     def _next_id(self) -> int:
         """An id that no state has: deletion files, which states share, are named by it."""
-        taken = [int(twin.id) for twin in self.twins.values() if twin is not None]
+        taken = [int(copy.id) for copy in self.copies.values() if copy is not None]
         return 1 + max([self.survey.highest_id, *taken])
 
     # States
@@ -125,8 +129,8 @@ class Purge:
     def _renew(self, version: int) -> None:
         """Commits the state at head without the forgotten rows."""
         old = self._open(version)
-        affected = [fragment for _, fragment in self.survey.in_state(old)]
-        expected = old.count_rows() - sum(len(self._forgotten_live(old, f)) for f in affected)
+        affected = [fragment for _, fragment in self.survey.find_in_state(old)]
+        expected = old.count_rows() - sum(len(self._find_forgotten(old, f)) for f in affected)
         new = self._commit(LanceOperation.Restore(version))
         new = _drop_indices(new)
         if affected:
@@ -144,20 +148,20 @@ class Purge:
     ) -> lance.LanceDataset:
         groups, late = [], {}
         for fragment in affected:
-            twin = self.twins[key_of(fragment)]
-            deleted = self._deleted_in_twin(old, fragment)
-            if twin is not None and len(deleted):
-                ready = self._deletions.get((twin.id, deleted.tobytes()))
-                late.update({} if ready else {twin.id: deleted})
-                twin = ready or twin
-            groups.append(LanceOperation.RewriteGroup([fragment.metadata], [twin] if twin else []))
+            copy = self.copies[find_key(fragment)]
+            deleted = self._find_deleted(old, fragment)
+            if copy is not None and len(deleted):
+                ready = self._deletions.get((copy.id, deleted.tobytes()))
+                late.update({} if ready else {copy.id: deleted})
+                copy = ready or copy
+            groups.append(LanceOperation.RewriteGroup([fragment.metadata], [copy] if copy else []))
         new = self._commit(LanceOperation.Rewrite(groups, []))
         return self._delete_again(new, late) if late else new
 
     def _delete_again(
         self, state: lance.LanceDataset, places: dict[int, Int64Array]
     ) -> lance.LanceDataset:
-        """Soft-deletes rows of twins; later states with the same rows deleted share the file."""
+        """Soft-deletes rows of copies; later states with the same rows deleted share the file."""
         updated, removed = [], []
         for fragment_id, rows in places.items():
             left = state.get_fragment(fragment_id).delete_rows(rows.tolist())
@@ -168,24 +172,22 @@ class Purge:
                 self._deletions[fragment_id, rows.tobytes()] = left
         return self._commit(LanceOperation.Delete(updated, removed, "false"))
 
-    def _deleted_in_twin(
-        self, state: lance.LanceDataset, fragment: lance.LanceFragment
-    ) -> Int64Array:
-        """Positions in the twin of the rows that the state had deleted and nobody forgets."""
-        gone = self.survey.touched[key_of(fragment)].places
+    def _find_deleted(self, state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:
+        """Positions in the copy of the rows that the state had deleted and nobody forgets."""
+        gone = self.survey.touched[find_key(fragment)].places
         every = np.arange(fragment.physical_rows)
-        deleted = np.setdiff1d(every, live_places(state, fragment), assume_unique=True)
+        deleted = np.setdiff1d(every, find_live_places(state, fragment), assume_unique=True)
         deleted = np.setdiff1d(deleted, gone, assume_unique=True)
         return deleted - np.searchsorted(gone, deleted)
 
-    def _forgotten_live(
+    def _find_forgotten(
         self, state: lance.LanceDataset, fragment: lance.LanceFragment
     ) -> Int64Array:
-        gone = self.survey.touched[key_of(fragment)].places
-        return np.intersect1d(gone, live_places(state, fragment), assume_unique=True)
+        gone = self.survey.touched[find_key(fragment)].places
+        return np.intersect1d(gone, find_live_places(state, fragment), assume_unique=True)
 
     def _move_tags(self, version: int) -> None:
-        for tag, target in self._tags().items():
+        for tag, target in self._read_tags().items():
             if target == version:
                 self._open().tags.update(tag, self.moved[version])
 
@@ -194,7 +196,7 @@ class Purge:
     def _open(self, version: int | None = None) -> lance.LanceDataset:
         return lance.dataset(table_uri(self.uri, "pairs"), version=version)
 
-    def _tags(self) -> dict[str, int]:
+    def _read_tags(self) -> dict[str, int]:
         return {name: int(tag["version"]) for name, tag in self._open().tags.list().items()}
 
     def _commit(self, operation: Any) -> lance.LanceDataset:
@@ -202,7 +204,7 @@ class Purge:
         return lance.LanceDataset.commit(head, operation, read_version=head.version)
 
 
-def _without(rows: pa.RecordBatchReader, places: Int64Array) -> Iterator[pa.RecordBatch]:
+def _drop_rows(rows: pa.RecordBatchReader, places: Int64Array) -> Iterator[pa.RecordBatch]:
     start = 0
     for batch in rows:
         inside = places[(places >= start) & (places < start + len(batch))] - start
@@ -213,7 +215,7 @@ def _without(rows: pa.RecordBatchReader, places: Int64Array) -> Iterator[pa.Reco
 
 
 def _leaks(state: lance.LanceDataset) -> bool:
-    """Whether something besides the rows may tell of them: an index, or the state's own log."""
+    """Whether something besides the rows may hold content: an index, or the state's own log."""
     if state.describe_indices():
         return True
     operation = state.read_transaction(state.version).operation

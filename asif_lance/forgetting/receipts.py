@@ -6,15 +6,14 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-import lance
 import pyarrow as pa
 
-from asif_lance.database import RECEIPTS_SCHEMA, open_table, storage_errors
+from asif_lance.database import append_rows, read_table, schemas
 from asif_lance.errors import InputError
 from asif_lance.forgetting.fingerprints import Fingerprints
 from asif_lance.forgetting.verify import Hit
 
-# No program that sees only the database's directory can speak for these.
+# No program that sees only the database's directory can vouch for these.
 NOT_COVERED = (
     "backups, snapshots of the file system and versions that an object store keeps of its own",
     "copies, clones and exports of the database",
@@ -58,7 +57,7 @@ class Receipt:
         vectors: fingerprints of their vectors.
         versions: what happened to each model version.
         indices: search indices that were dropped, for they remember rows.
-        elsewhere: rows removed or changed in other tables and caches, by keeper.
+        elsewhere: rows removed or changed in other tables and caches, by eraser.
         fragments: how many fragments were rewritten, each once.
         bytes_written: the size of what was written for them.
         bytes_freed: how much the clean-up removed.
@@ -68,7 +67,7 @@ class Receipt:
         findings: what was found nevertheless, `file: where`; empty when clean.
         clean: nothing was found.
         resumed: the forgetting had been killed, and was finished later.
-        not_covered: what this says nothing about.
+        not_covered: what the receipt does not cover.
     """
 
     receipt_id: str
@@ -110,17 +109,14 @@ def list_findings(hits: tuple[Hit, ...]) -> tuple[str, ...]:
 
 def save_receipt(uri: str, receipt: Receipt) -> None:
     """Adds a receipt to the table `receipts`."""
-    row = {name: getattr(receipt, name) for name in RECEIPTS_SCHEMA.names if name != "body"}
+    row = {name: getattr(receipt, name) for name in schemas.RECEIPTS.names if name != "body"}
     row["body"] = json.dumps({**asdict(receipt), "created_at": receipt.created_at.isoformat()})
-    rows = pa.Table.from_pylist([row], schema=RECEIPTS_SCHEMA)
-    with storage_errors(uri):
-        lance.write_dataset(rows, open_table(uri, "receipts"), mode="append")
+    append_rows(uri, "receipts", pa.Table.from_pylist([row], schema=schemas.RECEIPTS))
 
 
 def load_receipts(uri: str) -> list[Receipt]:
     """All receipts, oldest first."""
-    with storage_errors(uri):
-        rows = open_table(uri, "receipts").to_table().sort_by("created_at")
+    rows = read_table(uri, "receipts").sort_by("created_at")
     return [_parsed(body) for body in rows["body"].to_pylist()]
 
 

@@ -23,7 +23,7 @@ FragmentKey = tuple[str, ...]
 _PLACE_MASK = 2**32 - 1
 
 
-def key_of(fragment: lance.LanceFragment) -> FragmentKey:
+def find_key(fragment: lance.LanceFragment) -> FragmentKey:
     """The data files of a fragment: equal keys are equal rows, whatever each state deleted."""
     return tuple(file.path for file in fragment.metadata.files)
 
@@ -70,9 +70,11 @@ class Survey:
         """The ids that were found at all."""
         return frozenset(i for fragment in self.touched.values() for i in fragment.pair_ids)
 
-    def in_state(self, state: lance.LanceDataset) -> list[tuple[FragmentKey, lance.LanceFragment]]:
+    def find_in_state(
+        self, state: lance.LanceDataset
+    ) -> list[tuple[FragmentKey, lance.LanceFragment]]:
         """The touched fragments that a state has, with their keys."""
-        fragments = [(key_of(fragment), fragment) for fragment in state.get_fragments()]
+        fragments = [(find_key(fragment), fragment) for fragment in state.get_fragments()]
         return [(key, fragment) for key, fragment in fragments if key in self.touched]
 
 
@@ -86,19 +88,19 @@ def survey_states(uri: str, states: Iterable[int], pair_ids: Iterable[str]) -> S
         state = lance.dataset(table_uri(uri, "pairs"), version=version)
         for fragment in state.get_fragments():
             highest = max(highest, fragment.fragment_id)
-            if key_of(fragment) not in seen:
-                seen.add(key_of(fragment))
-                _look(result, state, fragment, wanted)
+            if find_key(fragment) not in seen:
+                seen.add(find_key(fragment))
+                _survey_fragment(result, state, fragment, wanted)
     return Survey(uri, result.states, result.touched, highest)
 
 
-def _look(
+def _survey_fragment(
     result: Survey, state: lance.LanceDataset, fragment: lance.LanceFragment, wanted: pa.Array
 ) -> None:
-    ids = physical_rows(state, fragment, ["pair_id"]).read_all()["pair_id"]
+    ids = read_physical_rows(state, fragment, ["pair_id"]).read_all()["pair_id"]
     hits = np.flatnonzero(pc.is_in(ids, wanted).to_numpy())
     if len(hits):
-        result.touched[key_of(fragment)] = Touched(
+        result.touched[find_key(fragment)] = Touched(
             lance_version=state.version,
             fragment_id=fragment.fragment_id,
             rows=fragment.physical_rows,
@@ -108,7 +110,7 @@ def _look(
         )
 
 
-def physical_rows(
+def read_physical_rows(
     state: lance.LanceDataset, fragment: lance.LanceFragment, columns: list[str] | None = None
 ) -> pa.RecordBatchReader:
     """All rows of a fragment in their order on disk, the soft-deleted ones included.
@@ -129,7 +131,7 @@ def physical_rows(
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def live_places(state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:
+def find_live_places(state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:
     """Positions within the fragment of the rows that this state has not deleted, ascending."""
     if fragment.metadata.deletion_file is None:
         return np.arange(fragment.physical_rows)

@@ -27,7 +27,7 @@ from asif_lance.records import Float32Array
 
 _DECODED = {".lance", ".idx", ".parquet", ".arrow", ".feather"}
 _ZIP_MAGIC = b"PK\x03\x04"
-# A table with these columns is the pairs table: what its rows say is theirs.
+# A table with these columns is the pairs table: the content of its rows is their own.
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
 # Labels and templates that users ask with may read like a caption, and are still their own words.
 _WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
@@ -42,7 +42,7 @@ class Hit:
     Attributes:
         file: path within the database.
         where: the column, or how it was found.
-        key: the fingerprint of what was found; empty for rows that cannot be told.
+        key: the fingerprint of what was found; empty where nothing was decoded.
     """
 
     file: str
@@ -56,7 +56,7 @@ class ScanReport:
 
     Attributes:
         hits: forgotten content.
-        doubtful: what cannot be told: unreadable files, codes of rows that no state has.
+        doubtful: what cannot be decided: unreadable files, codes of rows that no state has.
         shared: how many of the values sought belong to pairs that stay, too.
         files: how many files were read.
         bytes: their size.
@@ -79,12 +79,12 @@ class _Findings:
     held: set[str] = field(default_factory=set)
 
 
-def scan(database: str | Path, needles: ContentMatcher, ignore: Iterable[str] = ()) -> ScanReport:
+def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = ()) -> ScanReport:
     """Reads every file in a database's directory.
 
     Args:
         database: the directory.
-        needles: what to look for.
+        matcher: finds what is sought.
         ignore: names of files at its top that are left out.
     """
     root = Path(database)
@@ -92,9 +92,9 @@ def scan(database: str | Path, needles: ContentMatcher, ignore: Iterable[str] = 
     files = [path for path in files if not (path.parent == root and path.name in set(ignore))]
     findings = _Findings()
     for path in files:
-        _scan_file(findings, root, path, needles)
+        _scan_file(findings, root, path, matcher)
     for table in sorted(root.glob("*.lance")):
-        _scan_codes(findings, root, table, needles)
+        _scan_codes(findings, root, table, matcher)
     return ScanReport(
         hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
         doubtful=tuple(findings.doubtful),
@@ -104,22 +104,33 @@ def scan(database: str | Path, needles: ContentMatcher, ignore: Iterable[str] = 
     )
 
 
-def _scan_file(findings: _Findings, root: Path, path: Path, needles: ContentMatcher) -> None:
+def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> None:
     name = str(path.relative_to(root))
+    way = "columns" if path.suffix in _DECODED else "bytes"
     try:
-        if path.suffix not in _DECODED:
-            _scan_bytes(findings, name, path.read_bytes(), needles)
-            return
-        for batch in _decoded(path):
-            _scan_batch(findings, name, batch, needles)
-        for buffer in _buffers(path):
-            _scan_bytes(findings, name, buffer, needles)
+        VERIFIERS[way](findings, name, path, matcher)
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         findings.doubtful.append(Hit(name, f"unreadable: {type(error).__name__}", ""))
-        _scan_bytes(findings, name, path.read_bytes(), needles)
+        _scan_bytes(findings, name, path.read_bytes(), matcher)
 
 
-def _decoded(path: Path) -> Iterator[pa.RecordBatch]:
+def _scan_columns(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
+    """Decodes a file of rows; what it holds beside them is searched as bytes."""
+    for batch in _decode(path):
+        _scan_batch(findings, name, batch, matcher)
+    for buffer in _read_buffers(path):
+        _scan_bytes(findings, name, buffer, matcher)
+
+
+def _scan_whole(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
+    _scan_bytes(findings, name, path.read_bytes(), matcher)
+
+
+#: How files are read, by the names that the registry of tables uses.
+VERIFIERS = {"columns": _scan_columns, "bytes": _scan_whole}
+
+
+def _decode(path: Path) -> Iterator[pa.RecordBatch]:
     """The rows of a file in one of the known formats."""
     if path.suffix in {".lance", ".idx"}:
         reader = LanceFileReader(str(path))
@@ -132,7 +143,7 @@ def _decoded(path: Path) -> Iterator[pa.RecordBatch]:
             yield from pa.ipc.open_file(file).read_all().to_batches()
 
 
-def _buffers(path: Path) -> Iterator[bytes]:
+def _read_buffers(path: Path) -> Iterator[bytes]:
     """What a Lance file holds beside its columns: centroids, codebooks, dictionaries."""
     if path.suffix in {".lance", ".idx"}:
         # `read_global_buffer` keeps the interpreter lock while it waits for Lance's workers, and
@@ -143,25 +154,25 @@ def _buffers(path: Path) -> Iterator[bytes]:
                 yield file.read(buffer.size)
 
 
-def _scan_bytes(findings: _Findings, name: str, data: bytes, needles: ContentMatcher) -> None:
-    findings.loose.extend(Hit(name, "bytes", key) for key in needles.in_bytes(data))
+def _scan_bytes(findings: _Findings, name: str, data: bytes, matcher: ContentMatcher) -> None:
+    findings.loose.extend(Hit(name, "bytes", key) for key in matcher.match_bytes(data))
     if data.startswith(_ZIP_MAGIC):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.namelist():
-                _scan_bytes(findings, f"{name}:{member}", archive.read(member), needles)
+                _scan_bytes(findings, f"{name}:{member}", archive.read(member), matcher)
 
 
 def _scan_batch(
-    findings: _Findings, name: str, batch: pa.RecordBatch, needles: ContentMatcher
+    findings: _Findings, name: str, batch: pa.RecordBatch, matcher: ContentMatcher
 ) -> None:
-    """Rows that name their pair are judged by it: what a staying pair says is its own."""
+    """Rows that name their pair count by it: content of a pair that stays is its own."""
     names = set(batch.schema.names)
     owners = batch["pair_id"].to_pylist() if "pair_id" in names else None
-    gone = None if owners is None else np.array([needles.is_forgotten(o or "") for o in owners])
+    gone = None if owners is None else np.array([matcher.is_forgotten(o or "") for o in owners])
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
-    for column, where in _leaves(batch):
-        for row, key in _matches(column, needles):
+    for column, where in _find_leaves(batch):
+        for row, key in _match(column, matcher):
             if gone is None or len(column) != len(gone):
                 findings.loose.append(Hit(name, where, key))
             elif gone[row]:
@@ -169,50 +180,52 @@ def _scan_batch(
             elif names >= _PAIR_COLUMNS:
                 findings.held.add(key)
         if gone is None and is_text(column.type):
-            _scan_text(findings, f"{name}:{where}", column, needles)
+            _scan_text(findings, f"{name}:{where}", column, matcher)
 
 
-def _scan_text(findings: _Findings, name: str, column: pa.Array, needles: ContentMatcher) -> None:
+def _scan_text(findings: _Findings, name: str, column: pa.Array, matcher: ContentMatcher) -> None:
     """A text that nobody owns may quote forgotten ones: a message, a reason."""
     values = [v for v in column.cast(pa.large_binary()).to_pylist() if v is not None]
-    findings.loose.extend(Hit(name, "quoted", key) for key in needles.in_bytes(b"\0".join(values)))
+    findings.loose.extend(
+        Hit(name, "quoted", key) for key in matcher.match_bytes(b"\0".join(values))
+    )
 
 
-def _matches(column: pa.Array, needles: ContentMatcher) -> Iterator[tuple[int, str]]:
+def _match(column: pa.Array, matcher: ContentMatcher) -> Iterator[tuple[int, str]]:
     if is_vector(column.type):
-        return needles.in_vectors(as_matrix(column).astype(np.float32))
-    return needles.in_values(column)
+        return matcher.match_vectors(as_matrix(column).astype(np.float32))
+    return matcher.match_values(column)
 
 
-def _leaves(batch: pa.RecordBatch) -> Iterator[tuple[pa.Array, str]]:
+def _find_leaves(batch: pa.RecordBatch) -> Iterator[tuple[pa.Array, str]]:
     """Texts, binaries and vectors of a batch, those inside lists and structs too."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name not in _WORDS_OF_USERS:
-            yield from _unfolded(column, name)
+            yield from _unfold(column, name)
 
 
-def _unfolded(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
+def _unfold(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
     kind = column.type
     if is_text(kind) or is_vector(kind):
         yield column, where
     elif pa.types.is_struct(kind):
         for index in range(kind.num_fields):
             inner = column.field(index)
-            yield from _unfolded(inner, f"{where}.{kind.field(index).name}")
+            yield from _unfold(inner, f"{where}.{kind.field(index).name}")
     elif pa.types.is_map(kind):
-        yield from _unfolded(column.keys, where)
-        yield from _unfolded(column.items, where)
+        yield from _unfold(column.keys, where)
+        yield from _unfold(column.items, where)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        yield from _unfolded(column.flatten(), where)
+        yield from _unfold(column.flatten(), where)
     elif pa.types.is_dictionary(kind):
-        yield from _unfolded(column.dictionary_decode(), where)
+        yield from _unfold(column.dictionary_decode(), where)
 
 
-def _scan_codes(findings: _Findings, root: Path, table: Path, needles: ContentMatcher) -> None:
+def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMatcher) -> None:
     """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
     files = [path for path in table.rglob("*") if path.suffix in {".idx", ".lance"}]
     indices = [path for path in files if "_indices" in path.parts]
-    fragments = _fragments(table) if indices else set()
+    fragments = _read_fragment_ids(table) if indices else set()
     for path in indices:
         try:
             codes = LanceFileReader(str(path)).read_all().to_table()
@@ -220,7 +233,7 @@ def _scan_codes(findings: _Findings, root: Path, table: Path, needles: ContentMa
             continue  # already among the doubtful
         name = str(path.relative_to(root))
         if "__sq_code" in codes.schema.names:
-            found = needles.in_vectors(_dequantised(codes))
+            found = matcher.match_vectors(_dequantise(codes))
             findings.loose.extend(Hit(name, "__sq_code", key) for _, key in found)
         rows = codes["_rowid"].to_numpy() if "_rowid" in codes.schema.names else []
         stale = set((np.asarray(rows, np.uint64) >> np.uint64(_FRAGMENT_BITS)).tolist()) - fragments
@@ -228,14 +241,14 @@ def _scan_codes(findings: _Findings, root: Path, table: Path, needles: ContentMa
             findings.doubtful.append(Hit(name, "codes of rows that no state has", ""))
 
 
-def _fragments(table: Path) -> set[int]:
+def _read_fragment_ids(table: Path) -> set[int]:
     """Ids of the fragments of all states that a table still has."""
     head = lance.dataset(str(table))
     states = (lance.dataset(str(table), version=v["version"]) for v in head.versions())
     return {fragment.fragment_id for state in states for fragment in state.get_fragments()}
 
 
-def _dequantised(codes: pa.Table) -> Float32Array:
+def _dequantise(codes: pa.Table) -> Float32Array:
     """Scalar-quantised vectors, about as they were: 256 levels between two bounds."""
     metadata = json.loads(codes.schema.metadata[b"storage_metadata"])[0]
     bounds = json.loads(metadata)["bounds"]

@@ -14,14 +14,9 @@ from asif_lance.indexing.index_tuning import (
 )
 from asif_lance.indexing.trial_queries import TrialQueries, make_trial_queries, replayed_queries
 
+# fmt: off
 __all__ = [
-    "KINDS",
-    "IndexStatus",
-    "TrialQueries",
-    "agreement_at_least",
-    "build_index",
-    "drop_index",
-    "index_status",
-    "make_trial_queries",
-    "replayed_queries",
+    "KINDS", "IndexStatus", "TrialQueries", "agreement_at_least", "build_index", "drop_index",
+    "index_status", "make_trial_queries", "replayed_queries",
 ]
+# fmt: on

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
 
 from asif_lance.anchors import Anchors, Approximation, MeasuredSetting
 from asif_lance.model import LabelSet
@@ -15,7 +15,6 @@ from asif_lance.records import Float32Array, RelativeVectors
 from asif_lance.relative import Recipe, best_scores, relative_vectors, scores
 
 _EXACT_INTERVAL = 8  # one query in so many is searched exactly again, for the time that takes
-_DEVIATIONS = 1.96  # 95% of a normal distribution lie within so many standard deviations
 
 RelativeSearch = Callable[[Float32Array], RelativeVectors]
 
@@ -92,10 +91,8 @@ class AgreementTest:
 
 def agreement_at_least(agreement: float, queries: int) -> float:
     """The lower end of the 95% interval of an agreement seen on some queries (Wilson 1927)."""
-    spread = _DEVIATIONS * math.sqrt(
-        agreement * (1 - agreement) / queries + _DEVIATIONS**2 / (4 * queries**2)
-    )
-    return (agreement + _DEVIATIONS**2 / (2 * queries) - spread) / (1 + _DEVIATIONS**2 / queries)
+    seen = binomtest(round(agreement * queries), queries)
+    return float(seen.proportion_ci(method="wilson").low)
 
 
 def _mean_seconds(answers: list[_Answer]) -> float:

@@ -13,14 +13,9 @@ from asif_lance.ingest.sources import TableSource, read_source
 from asif_lance.ingest.totals import count_items
 from asif_lance.ingest.vector_columns import unit_float16
 
+# fmt: off
 __all__ = [
-    "IngestOptions",
-    "IngestReport",
-    "Preparation",
-    "TableSource",
-    "count_items",
-    "ingest_sources",
-    "read_pairs",
-    "read_source",
-    "unit_float16",
+    "IngestOptions", "IngestReport", "Preparation", "TableSource", "count_items", "ingest_sources",
+    "read_pairs", "read_source", "unit_float16",
 ]
+# fmt: on

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from asif_lance.database import pair_rows, pairs_schema
+from asif_lance.database import pair_rows, schemas
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.preparation import Preparation
@@ -29,9 +29,9 @@ def read_pairs(
     image, text = (None if p.name == BROUGHT else p.name for p in (store.image, store.text))
     options = replace(options, image_encoder=image, text_encoder=text)
     prepared = Preparation(Destination(store.uri, options), options)
-    schema = pairs_schema(store.image.dimension, store.text.dimension)
+    schema = schemas.pairs_schema(store.image.dimension, store.text.dimension)
     tables = [
-        pair_rows.conform(pair_rows.with_ingest_time(rows), schema)
+        pair_rows.conform(pair_rows.add_ingest_time(rows), schema)
         for rows in prepared.tables(sources)
     ]
     return pa.concat_tables([schema.empty_table(), *tables]), tuple(prepared.rejects)

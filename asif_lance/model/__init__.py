@@ -2,16 +2,16 @@
 
 Promises: every prediction names its version and recipe, and can be taken apart into pairs.
 Assumes: the version stays as it was opened. Reading is safe from several threads. Writes nothing
-but caches and the settings that `tune --store` keeps.
+but caches and the settings that `tune --store` stores.
 """
 
 from asif_lance.model.joint import JointPrediction, Together
 from asif_lance.model.label_compiler import (
     average_prompts,
     build_label_set,
+    find_cached_neighbors,
     find_prompt_neighbors,
-    kept_neighbors,
-    neighbors_to_keep,
+    update_neighbors,
 )
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
@@ -25,38 +25,18 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.model import BATCH, Model
 from asif_lance.model.opening import open_model
-from asif_lance.model.predictions import Evidence, Prediction, Shares
+from asif_lance.model.predictions import Contributions, Evidence, Prediction
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.model.stored_settings import StoredSetting, store_setting
 from asif_lance.model.templates import TEMPLATE_SETS, read_class_names, template_set
 
+# fmt: off
 __all__ = [
-    "BATCH",
-    "DEFAULT_TEMPLATES",
-    "TEMPLATE_SETS",
-    "ClassNames",
-    "Ensemble",
-    "Evidence",
-    "JointPrediction",
-    "LabelSet",
-    "Match",
-    "Model",
-    "Prediction",
-    "Prompts",
-    "Shares",
-    "StoredSetting",
-    "Together",
-    "average_prompts",
-    "build_label_set",
-    "fill_templates",
-    "find_prompt_neighbors",
-    "kept_neighbors",
-    "neighbors_to_keep",
-    "open_model",
-    "prompts_from_vectors",
-    "read_class_names",
-    "resolve_templates",
-    "retrieve",
-    "store_setting",
-    "template_set",
+    "BATCH", "DEFAULT_TEMPLATES", "TEMPLATE_SETS", "ClassNames", "Contributions", "Ensemble",
+    "Evidence", "JointPrediction", "LabelSet", "Match", "Model", "Prediction", "Prompts",
+    "StoredSetting", "Together", "average_prompts", "build_label_set", "fill_templates",
+    "find_cached_neighbors", "find_prompt_neighbors", "open_model", "prompts_from_vectors",
+    "read_class_names", "resolve_templates", "retrieve", "store_setting", "template_set",
+    "update_neighbors",
 ]
+# fmt: on

@@ -5,9 +5,10 @@ labels = together.labels(["cat", "dog"])
 for p in together.classify(["photo.jpg"], labels):
 print(p.label, p.score, [part.label for part in p.parts], p.attributions(10))
 
-The joint score of a label is the mean of the models' scores. So would one ASIF model say whose
-relative vectors are theirs side by side, each of the same weight: the joint score is in [0, 1] too,
-and pairs' shares in it sum to it, each a part of what it adds to its own model's score.
+The joint score of a label is the mean of the models' scores, which is the score of one ASIF model
+whose relative vectors are theirs side by side with equal weights. So it is in [0, 1] too, and the
+pairs' contributions to it sum to it: each is its contribution in its own model, divided by the
+number of models.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from asif_lance.encoders import (
 )
 from asif_lance.errors import ImageError, InputError
 from asif_lance.model.labels import ClassNames, Ensemble, LabelSet
-from asif_lance.model.model import SEARCHED, Model
-from asif_lance.model.predictions import Prediction, Ranked
+from asif_lance.model.model import SEARCH_BATCH, Model
+from asif_lance.model.predictions import Prediction, RankedLabels
 from asif_lance.records import Attribution, EncoderPin, Float32Array, Reject
 
 
 @dataclass(frozen=True, slots=True)
-class JointPrediction(Ranked):
-    """What several models say of one image together.
+class JointPrediction(RankedLabels):
+    """The joint prediction of several models for one image.
 
     Attributes:
         image: the file or id as given.
         ranking: every label with its joint score, best first; equal ones in the label set's order.
-        names: what the models are called.
-        parts: what each of them says alone, in the same order.
+        names: of the models.
+        parts: the prediction of each of them alone, in the same order.
     """
 
     image: str
@@ -119,7 +120,7 @@ class Together:
             InputError: label sets of other models, or of different labels.
         """
         items = expand_folders(images, rejects)
-        while chunk := list(islice(items, SEARCHED)):
+        while chunk := list(islice(items, SEARCH_BATCH)):
             kept, vectors = self.encode(chunk, rejects=rejects)
             yield from self.classify_vectors(
                 [picture_name(chunk[i]) for i in kept], vectors, labels
@@ -128,7 +129,7 @@ class Together:
     def encode(
         self, images: Sequence[ImageFile], *, rejects: list[Reject] | None = None
     ) -> tuple[list[int], tuple[Float32Array, ...]]:
-        """Embed pictures with every model's image encoder; what one of them refuses, all do.
+        """Embed pictures with every model's image encoder; all must be able to use a picture.
 
         Returns:
             The g positions of the usable pictures, and (g, d) float32 for each model.
@@ -160,11 +161,11 @@ class Together:
             DimensionError, InvalidVectorError: vectors that cannot be compared.
             InputError: label sets of other models, or of different labels.
         """
-        if len({own.names for own in labels}) > 1:
+        if len({label_set.names for label_set in labels}) > 1:
             raise InputError("models answer together only over the same labels in the same order")
         answers = [
-            model.classify_vectors(ids, own, asked)
-            for model, own, asked in zip(self.models.values(), vectors, labels, strict=True)
+            model.classify_vectors(ids, queries, label_set)
+            for model, queries, label_set in zip(self.models.values(), vectors, labels, strict=True)
         ]
         for parts in zip(*answers, strict=True):
             yield join_predictions(tuple(self.models), parts)
@@ -173,8 +174,8 @@ class Together:
 def join_predictions(names: tuple[str, ...], parts: tuple[Prediction, ...]) -> JointPrediction:
     """One answer of several models' predictions for one image, over the same labels."""
     labels = parts[0].evidence.labels.names
-    told = [dict(part.ranking) for part in parts]
-    scores = np.array([[own[label] for label in labels] for own in told]).mean(axis=0)
+    rankings = [dict(part.ranking) for part in parts]
+    scores = np.array([[ranking[label] for label in labels] for ranking in rankings]).mean(axis=0)
     order = np.argsort(-scores, kind="stable")
     ranking = tuple((labels[i], float(scores[i])) for i in order)
     return JointPrediction(parts[0].image, ranking, names, parts)

@@ -1,12 +1,12 @@
-"""The captions most similar to each prompt, found once, kept, and brought up to date exactly.
+"""Finds the captions most similar to each prompt, keeps them in a cache, and updates them exactly.
 
-A large label set costs a pass of every prompt over all captions. What it found is kept in the
-database's directory, with some neighbors to spare, as rows of fragments: fragments never change,
-so another model version shares most of them. What it lacks is removed, what it has beyond them is
-compared anew, and the best of both are ranked by what their vectors say. Captions that are not
-among them are known to be no more similar than the last that was kept; where the mean moved with
-the pairs, by no more than `means.Centre.moved` says. As long as enough are above that, the answer
-is exact.
+A large label set costs a pass of every prompt over all captions. So the neighbors found are cached
+in the database's directory, some more than were asked for, as rows of fragments: fragments never
+change, and another model version shares most of them. For that version the rows it has lost are
+removed, the rows it has gained are compared, and the best of both are ranked by their vectors.
+Captions that are not cached are known to be no more similar than the last one that is; where the
+mean moved with the pairs, by no more than `Centre.moved` says. While enough neighbors are above
+that bound, the answer is exact; otherwise the prompt is searched again.
 """
 
 from __future__ import annotations
@@ -55,18 +55,16 @@ def average_prompts(prompts: Prompts) -> Prompts:
     return replace(prompts, owner=owner, vectors=unit_queries(sums))
 
 
-#: Compiling less than so many similarities takes about as long as reading what was kept.
-WORTH_KEEPING = 2**22
+#: Fewer similarities than this are computed about as fast as their cache is read.
+MIN_CACHED_SIMILARITIES = 2**22
 
-
-_MOST = 0.5  # of the anchors may be new; with more, comparing all is about as fast
-
+_LARGEST_NEW_SHARE = 0.5  # of all rows; with more new ones, comparing all is about as fast
 
 _COLUMNS = ("state", "rows", "dead", "mean", "indices", "similarities", "complete")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptNeighbors:
+class CachedNeighbors:
     """The neighbors of t prompts in one state of the table.
 
     Attributes:
@@ -76,7 +74,7 @@ class KeptNeighbors:
         mean: (d,) float64, that of centred similarities; empty for others.
         indices: (t, w) int64 positions, best first.
         similarities: (t, w) float32.
-        complete: (t,) int64: so many of the first neighbors are the best of all.
+        complete: (t,) int64: this many of the first neighbors are the best of all.
     """
 
     state: tuple[str, ...]
@@ -89,7 +87,7 @@ class KeptNeighbors:
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What is written down."""
+        """The content of the cache file."""
         return {name: np.asarray(getattr(self, name)) for name in _COLUMNS}
 
     def first(self, k: int) -> Neighbors:
@@ -97,10 +95,10 @@ class KeptNeighbors:
         return Neighbors(self.indices[:, :k], self.similarities[:, :k])
 
     @staticmethod
-    def of(arrays: dict[str, NDArray[Any]]) -> KeptNeighbors:
-        """What was written down."""
+    def of(arrays: dict[str, NDArray[Any]]) -> CachedNeighbors:
+        """Read back from the content of a cache file."""
         state, *others = (arrays[name] for name in _COLUMNS)
-        return KeptNeighbors(tuple(state.tolist()), *others)
+        return CachedNeighbors(tuple(state.tolist()), *others)
 
 
 def find_prompt_neighbors(
@@ -109,7 +107,7 @@ def find_prompt_neighbors(
     k: int,
     *,
     centred: bool = False,
-    worth: int = WORTH_KEEPING,
+    cached_from: int = MIN_CACHED_SIMILARITIES,
 ) -> Neighbors:
     """The k captions most similar to each prompt; the same as `anchors.top_k("text", …)`.
 
@@ -118,141 +116,144 @@ def find_prompt_neighbors(
         queries: (t, d) float32 unit vectors.
         k: how many to find.
         centred: whether by centred similarities.
-        worth: similarities that must be at stake before anything is kept.
+        cached_from: with fewer similarities to compute than this, nothing is cached.
     """
-    if not _worth_keeping(anchors, queries, worth):  # none to spare, they take longer
+    if not _is_worth_caching(anchors, queries, cached_from):  # more than k would take longer
         return anchors.top_k("text", queries, k, centred=centred)
-    return kept_neighbors(anchors, queries, k, centred=centred, worth=worth).first(k)
+    return find_cached_neighbors(
+        anchors, queries, k, centred=centred, cached_from=cached_from
+    ).first(k)
 
 
-def kept_neighbors(
+def find_cached_neighbors(
     anchors: Anchors,
     queries: Float32Array,
     k: int,
     *,
     centred: bool = False,
-    worth: int = WORTH_KEEPING,
-) -> KeptNeighbors:
-    """The same, with some to spare, from which those of other states follow."""
-    if not _worth_keeping(anchors, queries, worth):
-        return neighbors_to_keep(anchors, queries, k, None, centred=centred)
+    cached_from: int = MIN_CACHED_SIMILARITIES,
+) -> CachedNeighbors:
+    """The same, and some more, from which `update_neighbors` finds those of other states."""
+    if not _is_worth_caching(anchors, queries, cached_from):
+        return update_neighbors(anchors, queries, k, None, centred=centred)
     kind = b"centred" if centred else b""
     name = hashlib.sha256(queries.astype("<f4").tobytes() + kind).hexdigest()[:24]
     database = anchors.dataset.uri.rpartition("/")[0]
-    kept = load_cache(database, LABEL_SETS, name, _COLUMNS)
-    old = None if kept is None else KeptNeighbors.of(kept)
-    found = old if old is not None and _same(old, anchors, k) else None
-    if found is None:
-        found = neighbors_to_keep(anchors, queries, k, old, centred=centred)
-        files = [file for key in found.state for file in key.split("|")[1:-1]]
-        save_cache(database, LABEL_SETS, name, found.arrays, files)
+    arrays = load_cache(database, LABEL_SETS, name, _COLUMNS)
+    cached = None if arrays is None else CachedNeighbors.of(arrays)
+    if cached is not None and _is_current(cached, anchors, k):
+        return cached
+    found = update_neighbors(anchors, queries, k, cached, centred=centred)
+    files = [file for key in found.state for file in key.split("|")[1:-1]]
+    save_cache(database, LABEL_SETS, name, found.arrays, files)
     return found
 
 
-def _worth_keeping(anchors: Anchors, queries: Float32Array, worth: int) -> bool:
-    return bool(anchors.state) and len(queries) * len(anchors) >= worth
+def _is_worth_caching(anchors: Anchors, queries: Float32Array, cached_from: int) -> bool:
+    return bool(anchors.state) and len(queries) * len(anchors) >= cached_from
 
 
-def _same(old: KeptNeighbors, anchors: Anchors, k: int) -> bool:
-    return old.state == anchors.state and bool((old.complete >= min(k, anchors.count)).all())
+def _is_current(cached: CachedNeighbors, anchors: Anchors, k: int) -> bool:
+    enough = bool((cached.complete >= min(k, anchors.count)).all())
+    return cached.state == anchors.state and enough
 
 
-def neighbors_to_keep(
+def update_neighbors(
     anchors: Anchors,
     queries: Float32Array,
     k: int,
-    old: KeptNeighbors | None,
+    old: CachedNeighbors | None,
     *,
     centred: bool = False,
-) -> KeptNeighbors:
-    """Find at least k neighbors of each prompt, and some to spare.
+) -> CachedNeighbors:
+    """Find at least k neighbors of each prompt, and some more.
 
     Args:
-        anchors: a model version, or an imagined one.
+        anchors: a model version, or a hypothetical one.
         queries: (t, d) float32 unit vectors.
         k: how many are needed.
-        old: what this gave for the same prompts and another state, to spare most of the work.
+        old: the neighbors of the same prompts in another state, which spare most of the work.
         centred: whether by centred similarities, as `old`.
     """
     wanted, width = min(k, anchors.count), min(k + max(k // 4, 64), anchors.count)
     indices = np.zeros((len(queries), width), dtype=np.int64)
     similarities = np.zeros((len(queries), width), dtype=np.float32)
     complete = np.zeros(len(queries), dtype=np.int64)
-    updated = None if old is None else _updated(old, anchors, queries, width, centred)
-    if updated is not None:
-        indices, similarities, complete = updated
+    merged = None if old is None else _merge_new_rows(old, anchors, queries, width, centred)
+    if merged is not None:
+        indices, similarities, complete = merged
     again = complete < wanted
     if again.any():
-        fresh = anchors.top_k("text", queries[again], width, centred=centred)
-        indices[again], similarities[again] = fresh.indices, fresh.similarities
+        found = anchors.top_k("text", queries[again], width, centred=centred)
+        indices[again], similarities[again] = found.indices, found.similarities
         complete[again] = width
     rows, dead = anchors.stored.rows_per_fragment, np.flatnonzero(~anchors.live)
     mean = anchors.centre("text").mean if centred else np.zeros(0)
-    return KeptNeighbors(anchors.state, rows, dead, mean, indices, similarities, complete)
+    return CachedNeighbors(anchors.state, rows, dead, mean, indices, similarities, complete)
 
 
-def _updated(
-    old: KeptNeighbors, anchors: Anchors, queries: Float32Array, width: int, centred: bool
+def _merge_new_rows(
+    old: CachedNeighbors, anchors: Anchors, queries: Float32Array, width: int, centred: bool
 ) -> tuple[Int64Array, Float32Array, Int64Array] | None:
-    """Rank the kept neighbors that are still there with the best of the new rows.
+    """Rank the old neighbors that still exist with the best of the new rows.
 
     Returns:
         Indices and similarities (t, width), and (t,) how many of them are the best of all; None
         if there are so many new rows that it saves nothing.
     """
-    own, new = _still_there(old, anchors)
-    if len(new) > _MOST * len(anchors) or own.shape[1] + len(new) < width:
+    remaining, new = _locate(old, anchors)
+    if len(new) > _LARGEST_NEW_SHARE * len(anchors) or remaining.shape[1] + len(new) < width:
         return None
     moved = anchors.centre("text").moved(queries, old.mean) if centred else np.zeros(len(queries))
-    most = min(width, max(len(new), 1))
-    added = anchors.top_k_among("text", new, queries, most, centred=centred)
-    near = added.similarities >= (_at_least(old, own, width) - moved)[:, None]
-    candidates = np.concatenate([own, np.where(near, added.indices, -1)], axis=1)
+    count = min(width, max(len(new), 1))
+    added = anchors.top_k_among("text", new, queries, count, centred=centred)
+    near = added.similarities >= (_lower_bounds(old, remaining, width) - moved)[:, None]
+    candidates = np.concatenate([remaining, np.where(near, added.indices, -1)], axis=1)
     found = anchors.top_k_of("text", candidates, queries, width, centred=centred)
-    # What is as similar as the last one may be tied with one that was not kept.
-    sure = found.similarities > (_last(old) + moved)[:, None]
-    return found.indices, found.similarities, sure.sum(axis=1)
+    # A caption as similar as the last one may be tied with one that was not cached.
+    certain = found.similarities > (_upper_bounds(old) + moved)[:, None]
+    return found.indices, found.similarities, certain.sum(axis=1)
 
 
-def _at_least(old: KeptNeighbors, own: Int64Array, width: int) -> Float64Array:
-    """(t,) what so many of the kept neighbors that are still there were at least as similar as."""
-    found = np.full(len(own), -np.inf)
-    there = own >= 0
-    enough = there.sum(axis=1) >= width
-    place = (np.cumsum(there[enough], axis=1) >= width).argmax(axis=1)
-    found[enough] = old.similarities[enough, place]
-    return found
+def _lower_bounds(old: CachedNeighbors, remaining: Int64Array, width: int) -> Float64Array:
+    """(t,) what the first `width` remaining neighbors are at least as similar as; -inf if fewer."""
+    bounds = np.full(len(remaining), -np.inf)
+    exists = remaining >= 0
+    enough = exists.sum(axis=1) >= width
+    place = (np.cumsum(exists[enough], axis=1) >= width).argmax(axis=1)
+    bounds[enough] = old.similarities[enough, place]
+    return bounds
 
 
-def _last(old: KeptNeighbors) -> Float64Array:
-    """(t,) what all captions that were not kept are at most as similar as."""
+def _upper_bounds(old: CachedNeighbors) -> Float64Array:
+    """(t,) the similarity that no caption outside the old neighbors exceeds."""
     last = np.take_along_axis(old.similarities, np.maximum(old.complete - 1, 0)[:, None], axis=1)
-    found: Float64Array = np.where(old.complete > 0, last[:, 0].astype(np.float64), np.inf)
-    return found
+    bounds: Float64Array = np.where(old.complete > 0, last[:, 0].astype(np.float64), np.inf)
+    return bounds
 
 
-def _still_there(old: KeptNeighbors, anchors: Anchors) -> tuple[Int64Array, Int64Array]:
-    """Where the kept neighbors lie now, (t, w) with -1 for those that do not; and the new rows."""
-    moved, known = _moved(old, anchors)
-    own = moved[old.indices]
-    own[(own < 0) | ~anchors.live[own]] = -1
-    own[np.arange(own.shape[1]) >= old.complete[:, None]] = -1
-    return own, np.flatnonzero(anchors.live & ~known)
+def _locate(old: CachedNeighbors, anchors: Anchors) -> tuple[Int64Array, Int64Array]:
+    """Positions of the old neighbors now, (t, w) with -1 for those that are gone; and new rows."""
+    positions, known = _map_positions(old, anchors)
+    remaining = positions[old.indices]
+    remaining[(remaining < 0) | ~anchors.live[remaining]] = -1
+    remaining[np.arange(remaining.shape[1]) >= old.complete[:, None]] = -1
+    return remaining, np.flatnonzero(anchors.live & ~known)
 
 
-def _moved(old: KeptNeighbors, anchors: Anchors) -> tuple[Int64Array, BoolArray]:
-    """Where the rows of the old state lie now, -1 if they do not; and which rows now were live."""
+def _map_positions(old: CachedNeighbors, anchors: Anchors) -> tuple[Int64Array, BoolArray]:
+    """Positions of the old state's rows now, -1 if gone; and which rows of now were live then."""
     ends = np.cumsum(anchors.stored.rows_per_fragment).tolist()
     end_of = dict(zip(anchors.stored.files, ends, strict=True))
-    now = np.full(int(old.rows.sum()), -1, dtype=np.int64)
+    positions = np.full(int(old.rows.sum()), -1, dtype=np.int64)
     known = np.zeros(len(anchors), dtype=np.bool_)
     begin = 0
     for key, rows in zip(old.state, old.rows.tolist(), strict=True):
         end = end_of.get(key.rpartition("|")[0])
         if end is not None:
-            now[begin : begin + rows] = np.arange(end - rows, end)
+            positions[begin : begin + rows] = np.arange(end - rows, end)
             known[end - rows : end] = True
         begin += rows
-    dead = now[old.dead]
+    dead = positions[old.dead]
     known[dead[dead >= 0]] = False
-    return now, known
+    return positions, known

@@ -15,16 +15,11 @@ from asif_lance.relative import CompiledTexts, Recipe
 from asif_lance.search import unit_queries
 
 Ensemble = Literal["max", "mean-embedding", "mean-relative"]
-
-
 ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
-
 
 DEFAULT_TEMPLATES = SINGLE
 
-
-_BETWEEN = " | "
-
+_SEPARATOR = " | "
 
 #: Labels that are their own names, or label -> names that stand for it.
 ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
@@ -32,14 +27,14 @@ ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What is asked, before it meets a model version.
+    """Class names and the embeddings of their prompts, not yet compared with any pair.
 
     Attributes:
         names: the c class names, in the user's order.
         owner: (t,) int64, the class each prompt belongs to; ascending.
         vectors: (t, d) float32, the prompts' embeddings, unit length.
         ensemble: how a class's prompts become one score.
-        templates: the named set, or the templates themselves; empty for brought vectors.
+        templates: the named set, or the templates themselves; empty for label vectors.
     """
 
     names: tuple[str, ...]
@@ -54,7 +49,7 @@ class LabelSet:
     """Prompts compiled against one model version.
 
     Attributes:
-        prompts: what was asked; for `mean-embedding` already one vector per class.
+        prompts: the class names and prompts; for `mean-embedding` one vector per class.
         relative: (t, k) relative vectors of the prompts (one per class unless `max`).
         owner: (t,) int64, the class of each relative vector.
         compiled: the same, laid out for scoring many images.
@@ -80,9 +75,9 @@ class LabelSet:
         For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine
         (under a centred recipe nearly so).
         """
-        one_each = len(self.owner) == len(self.prompts.owner)
-        mine = np.arange(len(self.prompts.owner)) == row if one_each else self.prompts.owner == row
-        mean: Float32Array = self.prompts.vectors[mine].mean(axis=0)
+        single = len(self.owner) == len(self.prompts.owner)
+        chosen = np.arange(len(self.prompts.owner)) == row if single else self.prompts.owner == row
+        mean: Float32Array = self.prompts.vectors[chosen].mean(axis=0)
         return mean
 
 
@@ -100,9 +95,10 @@ def fill_templates(
     for template in templates:
         if "{}" not in template:
             raise InputError(f"template {template!r} has no {{}} where the label goes")
-    own = list(names.values()) if isinstance(names, Mapping) else [[name] for name in names]
-    texts = [t.replace("{}", name) for few in own for name in few for t in templates]
-    return texts, np.repeat(np.arange(len(own)), [len(few) * len(templates) for few in own])
+    classes = list(names.values()) if isinstance(names, Mapping) else [[name] for name in names]
+    texts = [t.replace("{}", name) for names in classes for name in names for t in templates]
+    counts = [len(names) * len(templates) for names in classes]
+    return texts, np.repeat(np.arange(len(classes)), counts)
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], str]:
@@ -115,9 +111,10 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], 
         InputError: no set of this name.
     """
     if not isinstance(templates, str):
-        return tuple(templates), _BETWEEN.join(templates)
-    own = tuple(templates.split(_BETWEEN)) if "{}" in templates else template_set(templates)
-    return own, templates
+        return tuple(templates), _SEPARATOR.join(templates)
+    if "{}" in templates:
+        return tuple(templates.split(_SEPARATOR)), templates
+    return template_set(templates), templates
 
 
 def parse_ensemble(name: str) -> Ensemble:
@@ -153,7 +150,7 @@ def check_names(names: Sequence[str]) -> None:
 def prompts_from_vectors(
     vectors: Mapping[str, Float32Array], ensemble: Ensemble = "max"
 ) -> Prompts:
-    """Prompts that users bring as embeddings: label -> (d,) or (prompts, d) float32."""
+    """Prompts given as embeddings: label -> (d,) or (prompts, d) float32."""
     check_names(list(vectors))
     rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
     owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
@@ -162,5 +159,5 @@ def prompts_from_vectors(
 
 def best_prompt(prompt_scores: Float64Array, labels: LabelSet, label: int) -> int:
     """The row of `labels.relative` that gave class `label` its score for one image, (t,) scores."""
-    mine = np.flatnonzero(labels.owner == label)
-    return int(mine[np.argmax(prompt_scores[mine])])
+    rows = np.flatnonzero(labels.owner == label)
+    return int(rows[np.argmax(prompt_scores[rows])])

@@ -1,4 +1,4 @@
-"""One model version, ready to answer: classify images, retrieve across modes, say why.
+"""One model version: classifies images, retrieves across modes, attributes scores to pairs.
 
 model = asif_lance.open("pairs.lancedb", model="v3")
 labels = model.labels(["cat", "dog"], templates=["a photo of a {}."])
@@ -59,9 +59,9 @@ from asif_lance.store import PairStore
 BATCH = 1024
 
 
-#: Pictures searched at once: at most so many, one per so many anchors. The more, the fewer passes
-#: over the anchors, but the later the answers.
-SEARCHED, ANCHORS_EACH = 256, 1000
+#: Pictures searched at once: one per this many anchors, and no more than the limit. More need fewer
+#: passes over the anchors, but delay the first answers.
+ANCHORS_PER_PICTURE, SEARCH_BATCH = 1000, 256
 
 
 class Model:
@@ -73,8 +73,8 @@ class Model:
         store: the database.
         version: the model version.
         recipe: how it compares.
-        ensemble: how a class's prompts become one score where nothing is said.
-        templates: what classes are asked with where nothing is said.
+        ensemble: how a class's prompts become one score by default.
+        templates: the default prompt templates.
         approximate: how pictures are compared if not with all anchors.
     """
 
@@ -207,7 +207,7 @@ class Model:
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
         """
-        together = max(min(self.anchors.count // ANCHORS_EACH, SEARCHED), 1)
+        together = max(min(self.anchors.count // ANCHORS_PER_PICTURE, SEARCH_BATCH), 1)
         pictures = expand_folders(images, rejects)
         batches = encode_pictures(self.image_encoder, pictures, rejects, batch_size, together)
         for names, vectors in batches:
@@ -245,12 +245,13 @@ class Model:
                 f"the label set is compiled for {labels.version}, this model is {self.version.name}"
             )
         if labels.recipe != self.recipe:
-            asked, mine = labels.recipe, self.recipe
-            raise InputError(f"the label set is compiled for the recipe {asked}, not for {mine}")
+            raise InputError(
+                f"the label set is compiled for the recipe {labels.recipe}, not for {self.recipe}"
+            )
         _check_dimension("image vectors", self.store.image.dimension, vectors)
         for start in range(0, len(ids), BATCH):
             batch = slice(start, start + BATCH)
-            yield from self._classified(ids[batch], unit_queries(vectors[batch]), labels)
+            yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
     def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
         """The pictures of this version that fit a text best; see `retrieve`."""
@@ -267,14 +268,14 @@ class Model:
         vector = unit_queries(vectors)
         return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 
-    def _classified(
+    def _classify_batch(
         self, ids: Sequence[str], queries: Float32Array, labels: LabelSet
     ) -> Iterator[Prediction]:
         if self.approximate is None:
             neighbors = self.neighbors(queries, spare=SPARE)
             return self.classify_neighbors(ids, queries, neighbors, labels)
         relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
-        return self._scored(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
+        return self._score(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
 
     def neighbors(self, queries: Float32Array, *, spare: int = 0) -> Neighbors:
         """The anchors most similar to (m, d) unit image queries: the recipe's k, and some more."""
@@ -289,31 +290,27 @@ class Model:
         labels: LabelSet,
     ) -> Iterator[Prediction]:
         """Classify m unit queries whose nearest image anchors, k or more of them, are known."""
-        k, near = self.recipe.k[0], neighbors.similarities
-        nearest = Neighbors(neighbors.indices[:, :k], near[:, :k])
+        k, similarities = self.recipe.k[0], neighbors.similarities
+        nearest = Neighbors(neighbors.indices[:, :k], similarities[:, :k])
         relative = relative_vectors(nearest, self.recipe.p[0], len(self.anchors))
-        return self._scored(ids, queries, relative, near, labels)
+        return self._score(ids, queries, relative, similarities, labels)
 
-    def _scored(
+    def _score(
         self,
         ids: Sequence[str],
         queries: Float32Array,
         relative: RelativeVectors,
-        near: Float32Array,
+        similarities: Float32Array,
         labels: LabelSet,
     ) -> Iterator[Prediction]:
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
         for i, name in enumerate(ids):
-            mine = queries[i], near[i], single_vector(relative, i), prompt_scores[i]
-            yield self._prediction(name, scores[i], Evidence(self.anchors, labels, *mine))
+            vector = single_vector(relative, i)
+            found = queries[i], similarities[i], vector, prompt_scores[i]
+            yield self._rank(name, scores[i], Evidence(self.anchors, labels, *found))
 
-    def _prediction(
-        self,
-        name: str,
-        scores: Float64Array,
-        evidence: Evidence,
-    ) -> Prediction:
+    def _rank(self, name: str, scores: Float64Array, evidence: Evidence) -> Prediction:
         order = np.argsort(-scores, kind="stable")
         ranking = tuple((evidence.labels.names[i], float(scores[i])) for i in order)
         return Prediction(name, self.version.name, self.recipe, ranking, evidence)

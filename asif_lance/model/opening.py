@@ -38,14 +38,14 @@ def open_model(
         model: `v3`, an alias, or nothing for `latest`.
         as_of: the newest version made at or before this time; not together with `model`.
         recipe_name: the recipe that k and p refine. Where none of the three is given, what
-            `tune --store` chose for the version, else the default recipe.
+            `tune --store` stored with the version, else the default recipe.
         k: anchors kept, for both sides or (image, text).
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda` or `mps`.
         memory_limit: bytes that the vectors of one side may occupy; see `Anchors`.
-        search: `exact`, or how pictures are compared with fewer anchors, as `indices.build` chose
-            it for this version: through the `index`, or those that the labels depend on and a
-            sample of the others (`sampled`).
+        search: `exact`, or the approximate search that `indexing.build` chose for this version:
+            through an `index`, or with the anchors that the labels depend on and a sample of the
+            others (`sampled`).
 
     Raises:
         DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.

@@ -1,8 +1,12 @@
-"""One prediction and the evidence behind it: every score can be taken apart into pairs."""
+"""One prediction, and the evidence that its scores are attributed to pairs from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
 
 from asif_lance.anchors import Anchors
 from asif_lance.errors import InputError
@@ -12,8 +16,8 @@ from asif_lance.relative import Recipe, attributions, single_vector
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
-    """What pairs add to one label's score, largest first: n of them.
+class Contributions:
+    """The n pairs that add most to one label's score, largest first.
 
     Attributes:
         positions: (n,) int64, the pairs' positions among the anchors.
@@ -32,7 +36,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What one prediction was made of, enough to attribute any label's score to pairs.
+    """What a prediction was computed from: enough to attribute any label's score to pairs.
 
     Attributes:
         anchors: the model version's anchors.
@@ -59,35 +63,50 @@ class Evidence:
         """
         if n < 1:
             raise InputError(f"attributions: n must be at least 1, got {n}")
-        shares = self.shares(label, n)
-        pairs = self.anchors.rows(shares.positions, ["pair_id", "caption"])
+        found = self.contributions(label, n)
+        pairs = self.anchors.rows(found.positions, ["pair_id", "caption"])
         numbers = zip(
-            shares.image_similarities, shares.text_similarities, shares.contributions, strict=True
+            found.image_similarities, found.text_similarities, found.contributions, strict=True
         )
         return [
             Attribution(pair["pair_id"], pair["caption"], label, float(i), float(t), float(c))
             for pair, (i, t, c) in zip(pairs, numbers, strict=True)
         ]
 
-    def shares(self, label: str, n: int | None = None) -> Shares:
+    def contributions(self, label: str, n: int | None = None) -> Contributions:
         """The same as arrays, without captions; all pairs that add something when n is None.
 
         Raises:
             InputError: the label is not in the label set.
         """
+        return self.contributions_of([label], n)[0]
+
+    def contributions_of(self, labels: Sequence[str], n: int | None = None) -> list[Contributions]:
+        """The same of several labels; pairs that they have in common are read once.
+
+        Raises:
+            InputError: a label is not in the label set.
+        """
+        rows = [self._best_prompt(label) for label in labels]
+        compiled = (single_vector(self.labels.relative, row) for row in rows)
+        found = [attributions(self.relative, text) for text in compiled]
+        positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
+        alike, centred = self.anchors.similarities, self.labels.recipe.centred
+        queries = np.stack([self.labels.query(row) for row in rows])
+        texts = alike("text", positions, queries, centred=centred)
+        images = alike("image", positions, self.vector[None].repeat(len(rows), 0), centred=centred)
+        names = iter(self.anchors.ids(np.concatenate(positions)))
+        ids = [list(islice(names, len(p))) for p in positions]
+        return list(map(Contributions, positions, ids, images, texts, shares))
+
+    def _best_prompt(self, label: str) -> int:
         if label not in self.labels.names:
             raise InputError(f"label {label!r} is not in the label set")
-        row = best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
-        positions, shares = attributions(self.relative, single_vector(self.labels.relative, row))
-        positions, shares = positions[:n], shares[:n]
-        alike, centred = self.anchors.similarities, self.labels.recipe.centred
-        images = alike("image", positions, self.vector, centred=centred)
-        texts = alike("text", positions, self.labels.query(row), centred=centred)
-        return Shares(positions, self.anchors.ids(positions), images, texts, shares)
+        return best_prompt(self.prompt_scores, self.labels, self.labels.names.index(label))
 
 
-class Ranked:
-    """What has every label with its score, best first."""
+class RankedLabels:
+    """Every label with its score, best first; the base of predictions."""
 
     __slots__ = ()
 
@@ -105,8 +124,8 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction(Ranked):
-    """What one model version says of one image.
+class Prediction(RankedLabels):
+    """The prediction of one model version for one image.
 
     Attributes:
         image: the file or id as given.

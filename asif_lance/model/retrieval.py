@@ -2,8 +2,8 @@
 
 A query of one mode and an item of the other are compared by their relative vectors, so ranking
 the whole table would need every item's relative vector: n searches over n anchors. Instead the
-query's relative vector is carried into the other mode as the weighted mean of its anchors' vectors
-there, the items nearest to it become candidates, and only those get exact scores.
+query's relative vector is mapped into the other mode as the weighted mean of its anchors' vectors
+there, the items nearest to that are the candidates, and only those are scored exactly.
 With `candidates` at or above the number of pairs the ranking is exact.
 """
 
@@ -56,15 +56,14 @@ def retrieve(
     if min(top, candidates) < 1:
         raise InputError("top and candidates must be at least 1")
     relative = _relative(anchors, recipe, side, query)
-    found = _candidates(anchors, recipe, _OTHER[side], relative, candidates)
+    other = _OTHER[side]
+    found = _find_candidates(anchors, recipe, other, relative, candidates)
     if not len(found):
         return []
-    items = _relative(
-        anchors, recipe, _OTHER[side], unit_queries(anchors.vectors(_OTHER[side], found))
-    )
+    items = _relative(anchors, recipe, other, unit_queries(anchors.vectors(other, found)))
     found_scores = scores(items, relative)[:, 0]
     order = np.lexsort((anchors.tie_order(found), -found_scores))
-    return _distinct(anchors, _OTHER[side], found[order], found_scores[order], top)
+    return _take_distinct(anchors, other, found[order], found_scores[order], top)
 
 
 def _relative(
@@ -75,20 +74,20 @@ def _relative(
     return relative_vectors(neighbors, recipe.p[which], len(anchors))
 
 
-def _candidates(
+def _find_candidates(
     anchors: Anchors, recipe: Recipe, side: Side, relative: RelativeVectors, count: int
 ) -> Int64Array:
-    """Positions whose vectors on `side` are nearest to the query carried over to that side."""
-    carried = relative.values @ anchors.vectors(side, relative.indices[0])
-    if not np.any(carried):
+    """Positions whose vectors on `side` are nearest to the query mapped to that side."""
+    mapped = relative.values @ anchors.vectors(side, relative.indices[0])
+    if not np.any(mapped):
         return np.zeros(0, dtype=np.int64)
     # A mean of vectors is compared with their mean as it is, not made longer.
-    carried = carried / relative.values.sum() if recipe.centred else unit_queries(carried)
-    found: Int64Array = anchors.top_k(side, carried, count, centred=recipe.centred).indices[0]
+    mapped = mapped / relative.values.sum() if recipe.centred else unit_queries(mapped)
+    found: Int64Array = anchors.top_k(side, mapped, count, centred=recipe.centred).indices[0]
     return found
 
 
-def _distinct(
+def _take_distinct(
     anchors: Anchors,
     side: Side,
     positions: Int64Array,

@@ -1,8 +1,7 @@
-"""Settings that belong to a model version because tuning chose them: table `tuned`.
+"""The settings that tuning chose for a model version: table `tuned`.
 
-A choice is its version's alone: one that comes after has other pairs, and answers with the default
-until it is tuned itself. What a user gives (a recipe, k, p, ensemble or templates) always
-goes first.
+They are the defaults of that version alone: a later one has other pairs, and the general defaults
+until it is tuned itself. A recipe, k, p, ensemble or templates that a user gives take precedence.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from asif_lance.database import TUNED_SCHEMA, open_table, retried, upsert
+from asif_lance.database import read_table, schemas, upsert_rows
 from asif_lance.relative import Recipe, make_recipe
 from asif_lance.store import PairStore
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSetting:
-    """What was chosen for a version, and on what evidence.
+    """The settings chosen for a version, and the accuracy that they were chosen by.
 
     Attributes:
         version: the model version's name.
         recipe: with its k and p.
         ensemble: how a class's prompts become one score.
         templates: a named set of prompt templates, or the templates, as results call them; empty
-            where they had no say (label vectors were brought, or an older release tuned).
+            where none were used (label vectors, or tuned by an older release).
         top_1: share right of the pictures that made the choice: optimistic.
         pictures: how many those were.
-        comparisons: how many choices were compared.
-        held_out: share right of pictures that had no say; None if none were held out.
+        comparisons: how many settings were compared.
+        held_out: share right of the held-out pictures; None if none were held out.
     """
 
     version: str
@@ -44,7 +43,7 @@ class StoredSetting:
 
 
 def store_setting(store: PairStore, chosen: StoredSetting) -> None:
-    """Keep a choice with its version, in place of an earlier one.
+    """Store a version's settings, in place of earlier ones.
 
     Raises:
         StorageError, DatabaseBusyError: it cannot be written.
@@ -63,20 +62,20 @@ def store_setting(store: PairStore, chosen: StoredSetting) -> None:
         "created_at": datetime.now(UTC),
     }
     with store.writing("tune"):
-        rows = pa.Table.from_pylist([row], schema=TUNED_SCHEMA)
-        upsert(open_table(store.uri, "tuned"), rows, "version")
+        rows = pa.Table.from_pylist([row], schema=schemas.TUNED)
+        upsert_rows(store.uri, "tuned", rows, "version")
 
 
 def load_setting(store: PairStore, version: str) -> StoredSetting | None:
-    """What was chosen for a version, if anything.
+    """The settings chosen for a version, if any were.
 
     Raises:
         InputError: a recipe that this release does not know.
     """
-    rows = retried(lambda: open_table(store.uri, "tuned").to_table().to_pylist())
-    for row in rows:
+    for row in read_table(store.uri, "tuned").to_pylist():
         if row["version"] == version:
-            own = make_recipe(row["recipe"], k=tuple(row["k"]), p=tuple(row["p"]))
-            evidence = (row["top_1"], row["pictures"], row["comparisons"], row["held_out"])
-            return StoredSetting(version, own, row["ensemble"], row["templates"] or "", *evidence)
+            recipe = make_recipe(row["recipe"], k=tuple(row["k"]), p=tuple(row["p"]))
+            chosen = recipe, row["ensemble"], row["templates"] or ""
+            evidence = row["top_1"], row["pictures"], row["comparisons"], row["held_out"]
+            return StoredSetting(version, *chosen, *evidence)
     return None

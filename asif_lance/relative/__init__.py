@@ -33,25 +33,11 @@ from asif_lance.relative.vectors import (
     single_vector,
 )
 
+# fmt: off
 __all__ = [
-    "DEFAULT",
-    "RECIPES",
-    "BlockDistances",
-    "BlockSummary",
-    "BlockSums",
-    "Centre",
-    "CompiledTexts",
-    "Recipe",
-    "attributions",
-    "best_scores",
-    "compile_texts",
-    "format_sides",
-    "make_centre",
-    "make_recipe",
-    "mean_of",
-    "mean_vectors",
-    "recipe_from_values",
-    "relative_vectors",
-    "scores",
+    "DEFAULT", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre", "CompiledTexts",
+    "Recipe", "attributions", "best_scores", "compile_texts", "format_sides", "make_centre",
+    "make_recipe", "mean_of", "mean_vectors", "recipe_from_values", "relative_vectors", "scores",
     "single_vector",
 ]
+# fmt: on

@@ -29,7 +29,7 @@ that it proposes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,18 +37,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asif_lance.devices import float64_device
 from asif_lance.records import BoolArray, Float32Array, Float64Array
 from asif_lance.search import ExactFactors, Scale, unit_queries
+from asif_lance.search.parallel import limit_torch, share_work, thread_count
 
 #: Anchors nearer to the mean than this share of the usual distance count as so far away: their
 #: directions say little, and one next to the mean must not loosen the search's error bound.
 NEAREST = 0.25
 
 _GRID = 2.0**-24
-_SAME = 2.0**-20  # a variance below it is that of rounding to float16
-_TAKEN = 2**17  # numbers widened at a time: they stay in the cache
-_LOOSEST = 2.0**-11  # what distances from elsewhere may do to a scale
-_TURN_ROUNDING = 2e-6  # of similarities: turned queries are on a grid, and what is kept is float32
+_LEAST_VARIANCE = 2.0**-20  # what is below it comes from rounding to float16
+_WIDENED_NUMBERS = 2**16  # at a time: they stay in the cache
+_MOST_SCALE_ERROR = 2.0**-11  # that distances from elsewhere may cause
+_SIMILARITY_ROUNDING = 2e-6  # centred queries are on a grid, and what is kept is float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,14 @@ class BlockSums:
     @staticmethod
     def of(rows: torch.Tensor) -> BlockSums:
         """Sum (n, d) float16 rows up."""
-        total, squares = np.zeros(rows.shape[1]), [np.zeros(0)]
-        for part in _wide(rows):
-            total += part.sum(dim=0).cpu().numpy()
-            squares.append(torch.linalg.vecdot(part, part).cpu().numpy())
-        return BlockSums(total, np.concatenate(squares))
+        totals, squares = [np.zeros(rows.shape[1])], np.empty(len(rows))
+
+        def add(at: slice, part: torch.Tensor) -> None:
+            totals.append(part.sum(dim=0).cpu().numpy())
+            squares[at] = torch.linalg.vecdot(part, part).cpu().numpy()
+
+        _widen_parts(rows, add)
+        return BlockSums(np.sum(totals, axis=0), squares)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class BlockDistances:
     @staticmethod
     def of(rows: torch.Tensor, sums: BlockSums, point: Float64Array) -> BlockDistances:
         """Measure (n, d) float16 rows, whose sums are known."""
-        square = sums.squares - 2.0 * _along(rows, point) + float(point @ point)
+        square = sums.squares - 2.0 * _multiply_point(rows, point) + float(point @ point)
         with np.errstate(divide="ignore"):
             return BlockDistances(point, 1.0 / np.sqrt(square))
 
@@ -111,7 +116,7 @@ class BlockDistances:
 
     def serve(self, mean: Float64Array) -> bool:
         """Whether they are near enough to those from a mean."""
-        return self.error(mean) <= _LOOSEST
+        return self.error(mean) <= _MOST_SCALE_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ class Centre:
             return np.full(len(away), np.inf)
         anchor = (apart + clipped) / least
         with np.errstate(divide="ignore"):
-            bound: Float64Array = apart / away + anchor + _TURN_ROUNDING
+            bound: Float64Array = apart / away + anchor + _SIMILARITY_ROUNDING
         return bound
 
 
@@ -210,7 +215,7 @@ def mean_of(
 
 def least_distance(mean: Float64Array) -> float:
     """Anchors nearer to a mean than this count as so far away."""
-    return NEAREST * math.sqrt(max(1.0 - float(mean @ mean), _SAME))
+    return NEAREST * math.sqrt(max(1.0 - float(mean @ mean), _LEAST_VARIANCE))
 
 
 def make_centre(
@@ -232,20 +237,37 @@ def make_centre(
     return Centre(mean, Scale(near, error, ExactFactors(mean, squares, least)))
 
 
-def _along(rows: torch.Tensor, point: Float64Array) -> Float64Array:
+def _multiply_point(rows: torch.Tensor, point: Float64Array) -> Float64Array:
     """Exact products of (n, d) rows and a point on the grid: (n,)."""
-    parts = [torch.mv(part, torch.from_numpy(point).to(part.device)) for part in _wide(rows)]
-    return np.concatenate([np.zeros(0), *(part.cpu().numpy() for part in parts)])
+    products = np.empty(len(rows))
+    vector = torch.from_numpy(point).to(float64_device(rows.device))
+
+    def multiply(at: slice, part: torch.Tensor) -> None:
+        products[at] = torch.mv(part, vector).cpu().numpy()
+
+    _widen_parts(rows, multiply)
+    return products
 
 
-def _wide(rows: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Copy rows to float64, a few at a time, where they lie; the next part overwrites the last."""
-    step = max(_TAKEN // max(rows.shape[1], 1), 1)
-    home = "cpu" if rows.device.type == "mps" else rows.device  # MPS has no float64
-    # By way of float32 is faster than at one go, and new memory costs as much as converting.
-    kinds = (torch.float32, torch.float64)
-    buffers = [torch.empty((step, rows.shape[1]), dtype=kind, device=home) for kind in kinds]
-    for part in torch.split(rows, step):
-        for buffer in buffers:
-            part = buffer[: part.shape[0]].copy_(part)
-        yield part
+def _widen_parts(rows: torch.Tensor, use: Callable[[slice, torch.Tensor], None]) -> None:
+    """Copy rows to float64, a few at a time, where they lie, and have each part used.
+
+    Several threads do, if there are enough rows; one overwrites its last part with the next.
+    """
+    step = max(_WIDENED_NUMBERS // max(rows.shape[1], 1), 1)
+    parts = [slice(i, i + step) for i in range(0, len(rows), step)]
+    home = float64_device(rows.device)
+
+    def work(parts: Iterator[slice]) -> None:
+        # By way of float32 is faster than at one go, and new memory costs as much as converting.
+        kinds = (torch.float32, torch.float64)
+        buffers = [torch.empty((step, rows.shape[1]), dtype=kind, device=home) for kind in kinds]
+        for at in parts:
+            part = rows[at]
+            for buffer in buffers:
+                part = buffer[: part.shape[0]].copy_(part)
+            use(at, part)
+
+    threads = thread_count(4 * rows.numel()) if rows.device.type == "cpu" else 1
+    with limit_torch(threads):
+        share_work(parts, work, threads)

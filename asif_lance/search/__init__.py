@@ -13,14 +13,9 @@ from asif_lance.search.exact_products import ANCHOR_NORM
 from asif_lance.search.fast_products import float32_error
 from asif_lance.search.query_grid import unit_queries
 
+# fmt: off
 __all__ = [
-    "ANCHOR_NORM",
-    "Blocks",
-    "ExactFactors",
-    "Scale",
-    "as_tensor",
-    "exact_top_k",
-    "float32_error",
-    "top_k_of",
-    "unit_queries",
+    "ANCHOR_NORM", "Blocks", "ExactFactors", "Scale", "as_tensor", "exact_top_k", "float32_error",
+    "top_k_of", "unit_queries",
 ]
+# fmt: on

@@ -21,7 +21,7 @@ class Blocks:
         blocks: (n_i, d) tensors of one dtype (float16 or float32) and device.
         starts: (len(blocks) + 1,) int64, where each block begins; the last is n.
         dimension: d; None if there are no blocks.
-        streamed: whether blocks that were used are let go of, and coming back to them is slow.
+        streamed: whether blocks are released after use, and coming back to them is slow.
     """
 
     def __init__(
@@ -33,10 +33,11 @@ class Blocks:
 
         Args:
             anchors: the blocks.
-            release: told the number of a block that was used and is not needed for a while.
+            release: is called with the number of a block that was used and is not needed for a
+                while.
         """
         self.streamed = release is not None
-        self._release = release or _keep
+        self._release = release or _keep_in_memory
         several = [anchors] if isinstance(anchors, np.ndarray | torch.Tensor) else list(anchors)
         self.blocks = [as_tensor(block) for block in several]
         for block in self.blocks:
@@ -65,7 +66,7 @@ class Blocks:
             yield from _cut(part, rows)
             self._release(i)
 
-    def every(self, stride: int, first: int, rows: int) -> Iterator[torch.Tensor]:
+    def strided(self, stride: int, first: int, rows: int) -> Iterator[torch.Tensor]:
         """Yield anchors `first`, `first + stride`, … in order, at most `rows` at a time."""
         for i, block in enumerate(self.blocks):
             part = block[(first - int(self.starts[i])) % stride :: stride]
@@ -74,16 +75,17 @@ class Blocks:
 
     def take(self, indices: Int64Array) -> torch.Tensor:
         """Gather single anchors, in any order: (m, d)."""
-        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
         owner = self.owners(indices)
         order = np.argsort(owner, kind="stable")
         cuts = np.flatnonzero(np.diff(owner[order])) + 1
+        parts = [self.blocks[0].new_empty((0, self.blocks[0].shape[1]))]
         for here in np.split(order, cuts) if len(order) else []:
             i = owner[here[0]]
-            local = self._here(indices[here] - self.starts[i])
-            taken[self._here(here)] = self.blocks[i].index_select(0, local)
+            local = self._on_device(indices[here] - self.starts[i])
+            parts.append(self.blocks[i].index_select(0, local))
             self._release(int(i))
-        return taken
+        # Assigning to `taken[order]` starts all threads for a few rows: milliseconds if all work.
+        return torch.cat(parts).index_select(0, self._on_device(np.argsort(order)))
 
     def addresses(self, indices: Int64Array) -> Int64Array:
         """Where single anchors lie in memory: (m,).
@@ -99,8 +101,8 @@ class Blocks:
         found: Int64Array = first[owner] + (indices - self.starts[owner]) * apart[owner]
         return found
 
-    def used(self, indices: Int64Array) -> None:
-        """Tell that a pass is done with what it read at `addresses`."""
+    def release_read(self, indices: Int64Array) -> None:
+        """Release the blocks whose anchors were read at `addresses`, where they are streamed."""
         if self.streamed:
             for i in np.unique(self.owners(indices)).tolist():
                 self._release(i)
@@ -109,7 +111,7 @@ class Blocks:
         """The number of the block of each of (m,) anchors."""
         return np.searchsorted(self.starts, indices, side="right") - 1
 
-    def _here(self, indices: Int64Array) -> torch.Tensor:
+    def _on_device(self, indices: Int64Array) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.blocks[0].device)
 
 
@@ -118,17 +120,17 @@ def _cut(part: torch.Tensor, rows: int) -> Sequence[torch.Tensor]:
     return (part,) if len(part) <= rows else torch.split(part, rows)
 
 
-def _keep(block: int) -> None:
+def _keep_in_memory(block: int) -> None:
     """Let a block's memory stay."""
 
 
 def as_tensor(block: Matrix) -> torch.Tensor:
-    """View an array as a tensor; memory-mapped ones are read-only, of which torch would warn."""
-    if isinstance(block, torch.Tensor) or block.flags.writeable:
-        return torch.as_tensor(block)
+    """View an array as a tensor in main memory; torch would warn of read-only (mapped) ones."""
+    if isinstance(block, torch.Tensor):
+        return block
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.as_tensor(block)
+        return torch.from_numpy(block)
 
 
 def _check_block(block: torch.Tensor, first: torch.Tensor) -> None:

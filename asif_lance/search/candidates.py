@@ -1,10 +1,10 @@
-"""The fast pass of exact search: propose every anchor that could be among the k best.
+"""The fast pass of exact search: find every anchor that could be among the k best.
 
-float32 products of anchors, run by run, are compared with a floor per query; what reaches the
-floor is kept. The floor is guessed from a sample and rises as good anchors are found; it is safe
-if it lies twice the error bound below the k-th best similarity found, which is checked at the end.
-A query whose guess was too high is scanned again from no floor at all. Runs are visited in
-scattered order, so that sorted anchors (each better than the last) cost no more than others.
+float32 similarities with anchors, run by run, are compared with a floor per query; anchors that
+reach the floor become candidates. The floor is guessed from a sample and rises as good anchors are
+found; it is safe if it lies twice the error bound below the k-th best similarity found, which is
+checked at the end. A query whose guess was too high is searched again without one. Runs are visited
+in scattered order, so that sorted anchors (each better than the last) cost no more than others.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.fast_products import FastProduct
 from asif_lance.search.parallel import share_work
-from asif_lance.search.reaching import reaching
 
-_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to which
-# proposals cost less; primes, so that repeated captions do not resonate
-_NO_FLOOR = float(np.finfo(np.float32).min)
+_SAMPLE_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to
+# which candidates cost less; primes, so that repeated captions do not resonate
+_LOWEST_FLOOR = float(np.finfo(np.float32).min)
 _FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
 
 _T = TypeVar("_T", bound=np.generic)
@@ -65,26 +64,26 @@ class Candidates:
     indices: Int64Array
     values: Float32Array
 
-    def where(self, chosen: BoolArray | NDArray[np.intp]) -> Candidates:
+    def select(self, chosen: BoolArray | NDArray[np.intp]) -> Candidates:
         """Keep the chosen ones, in the order of `chosen` if it holds positions."""
         return Candidates(self.rows[chosen], self.indices[chosen], self.values[chosen])
 
-    def of(self, first: int, last: int) -> Candidates:
+    def select_queries(self, first: int, last: int) -> Candidates:
         """Keep those of queries [first, last), which are counted from `first` then."""
-        own = self.where((first <= self.rows) & (self.rows < last))
+        own = self.select((first <= self.rows) & (self.rows < last))
         return Candidates(own.rows - first, own.indices, own.values)
 
-    def by_query(self) -> Candidates:
-        """Sort them by query, otherwise in the order that they have."""
-        return self.where(np.argsort(self.rows.astype(np.int16), kind="stable"))  # a radix sort
+    def sort_by_query(self) -> Candidates:
+        """Sort them by query; those of one query stay in their order."""
+        return self.select(np.argsort(self.rows.astype(np.int16), kind="stable"))  # a radix sort
 
 
 _NONE = Candidates(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-Settle = Callable[[Candidates], Candidates]
+KeepBest = Callable[[Candidates], Candidates]
 
 
 def join(parts: list[Candidates]) -> Candidates:
-    """Put proposals after one another."""
+    """Put lists of candidates after one another."""
     return Candidates(
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.indices for part in parts]),
@@ -100,7 +99,7 @@ class PaddedRows:
         sizes = np.bincount(rows, minlength=count)
         self._filled = np.arange(sizes.max(initial=0)) < sizes[:, None]
 
-    def lay(self, column: NDArray[_T], pad: float) -> NDArray[_T]:
+    def fill(self, column: NDArray[_T], pad: float) -> NDArray[_T]:
         """Give the (count, widest) matrix of one column of entries."""
         matrix = np.full(self._filled.shape, pad, dtype=column.dtype)
         matrix[self._filled] = column
@@ -108,82 +107,83 @@ class PaddedRows:
 
 
 class CandidatePool:
-    """The proposals of some queries, trimmed whenever one has too many.
+    """The candidates of some queries, trimmed whenever one has too many.
 
     Attributes:
-        floors: (m,) what the next proposals must reach.
-        safe: (m,) the highest floors known to keep all of the k best.
+        floors: (m,) what the next candidates must reach.
+        safe_floors: (m,) the highest floors known to keep all of the k best.
     """
 
     def __init__(
         self,
         k: int,
-        below: Callable[[Float64Array], Float32Array],
+        lower_floors: Callable[[Float64Array], Float32Array],
         floors: Float32Array,
-        settle: Settle,
+        keep_best: KeepBest,
     ) -> None:
         """Start empty.
 
         Args:
-            k: proposals that each query needs.
-            below: see `FastProduct.below`.
+            k: candidates that each query needs.
+            lower_floors: see `FastProduct.lower_floors`.
             floors: (m,) values below are of no interest; they only rise, in place.
-            settle: cuts proposals to the exact k best of each query, for when so many are within
-                the error bound (equal anchors, for instance) that trimming cannot.
+            keep_best: cuts candidates to the exact k best of each query, for when so many are
+                within the error bound (equal anchors, for instance) that trimming cannot.
         """
-        self._k, self._below, self._settle = k, below, settle
+        self._k, self._lower_floors, self._keep_best = k, lower_floors, keep_best
         self.floors = floors
-        self.safe = no_floors(len(floors))
-        self._room = 4 * k + 4096
+        self.safe_floors = lowest_floors(len(floors))
+        self._most = 4 * k + 4096  # candidates of one query before they are trimmed
         self._sizes = np.zeros(len(floors), dtype=np.int64)
         self._parts = [_NONE]
         self._lock = threading.Lock()
 
     def add(self, found: Candidates) -> None:
-        """Keep more proposals; several threads may."""
+        """Add candidates; several threads may."""
         with self._lock:
             self._parts.append(found)
             self._sizes += np.bincount(found.rows, minlength=len(self._sizes))
-            if self._sizes.max() > self._room:
+            if self._sizes.max() > self._most:
                 self.trim()
 
     def trim(self) -> Candidates:
         """Raise the floors to what is safe below the k-th best, and drop what is lower."""
-        kept = self._above(join(self._parts))
+        kept = self._drop_low(join(self._parts))
         self._sizes = np.bincount(kept.rows, minlength=len(self._sizes))
-        crowded = self._sizes > self._room // 2
+        crowded = self._sizes > self._most // 2
         if crowded.any():
-            kept = self._settled(kept, crowded)
+            kept = self._cut_crowded(kept, crowded)
         self._parts = [kept]
         return kept
 
-    def _above(self, found: Candidates) -> Candidates:
-        found = found.by_query()
+    def _drop_low(self, found: Candidates) -> Candidates:
+        found = found.sort_by_query()
         kth = np.full(len(self.floors), _FEWER_THAN_K)
         ends = np.cumsum(np.bincount(found.rows, minlength=len(kth)))
         for row, own in enumerate(np.split(found.values, ends[:-1])):
             if len(own) >= self._k:
                 kth[row] = np.partition(own, -self._k)[-self._k]
-        self._rise(kth)
-        return found.where(found.values >= self.floors[found.rows])
+        self._raise_floors(kth)
+        return found.select(found.values >= self.floors[found.rows])
 
-    def _settled(self, found: Candidates, crowded: BoolArray) -> Candidates:
+    def _cut_crowded(self, found: Candidates, crowded: BoolArray) -> Candidates:
+        """Cut the candidates of queries that still have too many to the exact k best."""
         busy = crowded[found.rows]
-        settled = self._settle(found.where(busy))
+        best = self._keep_best(found.select(busy))
         worst = np.full(len(crowded), -_FEWER_THAN_K)
-        np.minimum.at(worst, settled.rows, settled.values)
-        self._rise(np.where(crowded, worst, _FEWER_THAN_K))
+        np.minimum.at(worst, best.rows, best.values)
+        self._raise_floors(np.where(crowded, worst, _FEWER_THAN_K))
         self._sizes = np.where(crowded, self._k, self._sizes)
-        return join([found.where(~busy), settled]).by_query()
+        return join([found.select(~busy), best]).sort_by_query()
 
-    def _rise(self, kth: Float64Array) -> None:
-        self.safe = np.maximum(self.safe, self._below(kth))
-        np.maximum(self.floors, self.safe, out=self.floors)
+    def _raise_floors(self, kth: Float64Array) -> None:
+        self.safe_floors = np.maximum(self.safe_floors, self._lower_floors(kth))
+        np.maximum(self.floors, self.safe_floors, out=self.floors)
 
 
-def no_floors(count: int) -> Float32Array:
+def lowest_floors(count: int) -> Float32Array:
     """Floors that every similarity of so many queries reaches."""
-    return np.full(count, _NO_FLOOR, dtype=np.float32)
+    return np.full(count, _LOWEST_FLOOR, dtype=np.float32)
 
 
 def collect_candidates(
@@ -199,32 +199,41 @@ def collect_candidates(
     """
 
     def scan(runs: Iterator[tuple[int, int]]) -> None:
-        own = product.twin() if product.threads > 1 else product
+        own = product.copy_for_thread() if product.threads > 1 else product
         for begin, end in runs:
-            found = _live(_reaching(own.between(begin, end), floors, begin), table)
+            found = _keep_live(_find_reaching(own.compute_run(begin, end), floors, begin), table)
             first = 0
             for pool in pools:
-                pool.add(found.of(first, first + len(pool.floors)))
+                pool.add(found.select_queries(first, first + len(pool.floors)))
                 first += len(pool.floors)
 
-    share_work(list(_runs(len(table.anchors), product.run)), scan, product.threads)
+    share_work(list(_scatter_runs(len(table.anchors), product.run)), scan, product.threads)
 
 
-def _reaching(scores: torch.Tensor, floors: Float32Array, begin: int) -> Candidates:
-    """Propose what reaches its floor of similarities as `FastProduct.between` gives them."""
+def _find_reaching(scores: torch.Tensor, floors: Float32Array, begin: int) -> Candidates:
+    """Find the similarities that reach their query's floor, as `FastProduct.compute_run` has them.
+
+    `begin` is the first anchor.
+    """
     width = scores.shape[1]
-    bar = np.full(width, np.inf, dtype=np.float32)  # padded so that no column without meaning does
-    bar[: len(floors)] = floors
-    positions, values = reaching(scores, bar)
+    least = np.full(width, np.inf, dtype=np.float32)  # so that columns without meaning reach none
+    least[: len(floors)] = floors
+    if scores.device.type == "cpu":
+        host = scores.numpy()
+        positions = np.flatnonzero(host >= least)
+        values = host.ravel()[positions]
+    else:
+        hits = (scores >= torch.from_numpy(least).to(scores.device)).view(-1).nonzero().view(-1)
+        positions, values = hits.cpu().numpy(), scores.view(-1)[hits].cpu().numpy()
     anchors = positions // width
     return Candidates(positions - anchors * width, anchors + begin, values)
 
 
-def _live(found: Candidates, table: SearchTable) -> Candidates:
-    return found if table.live is None else found.where(table.live[found.indices])
+def _keep_live(found: Candidates, table: SearchTable) -> Candidates:
+    return found if table.live is None else found.select(table.live[found.indices])
 
 
-def _runs(n: int, size: int) -> Iterator[tuple[int, int]]:
+def _scatter_runs(n: int, size: int) -> Iterator[tuple[int, int]]:
     """Cut [0, n) into runs, visited in steps of about a golden section of their number."""
     count = -(-n // size)
     step = max(round(count * 0.618), 1)
@@ -256,8 +265,8 @@ def guess_floors(product: FastProduct, table: SearchTable, k: int) -> FloorGuess
     the guess low enough even if all are equal.
     """
     n = len(table.anchors)
-    stride = max(_STRIDES[product.count == 1], -(-n // product.run))
-    sample = product.sample(stride)
+    stride = max(_SAMPLE_STRIDES[product.count == 1], -(-n // product.run))
+    sample = product.compute_sample(stride)
     if table.live is not None:
         sample = sample[torch.from_numpy(table.live[stride // 2 :: stride]).to(sample.device)]
     expected = k * len(sample) / table.count
@@ -265,6 +274,6 @@ def guess_floors(product: FastProduct, table: SearchTable, k: int) -> FloorGuess
     if rank > len(sample):
         return None
     seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
-    floors = product.below(seen - (seen - product.below(seen)) / 2)
+    floors = product.lower_floors(seen - (seen - product.lower_floors(seen)) / 2)
     reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
     return FloorGuess(floors, (reaching / product.count - rank) / len(sample))

@@ -26,26 +26,19 @@ from asif_lance.search.candidates import (
     SearchTable,
     collect_candidates,
     guess_floors,
-    no_floors,
+    lowest_floors,
 )
 from asif_lance.search.fast_products import FastProduct, product_types
-from asif_lance.search.parallel import share_work
+from asif_lance.search.parallel import limit_torch, share_work, torch_threads
 from asif_lance.search.query_grid import on_grid, query_matrix
 from asif_lance.search.ranking import QueryBatch, TieOrder
 
 _T = TypeVar("_T", bound=np.generic)
 
-
-_BATCH = 256  # queries that share one pass over the anchors
-
-
-_CROWDED = 0.015  # of the anchors let in cost more than the next better product
-
-
-_FEW = 3  # so many queries take less time one by one, each at the speed of memory
-
-
-_SHORTLIST = 4  # times k: among fewer anchors every one is proposed, which spares the fast pass
+_BATCH_SIZE = 256  # queries that share one pass over the anchors
+_MOST_CROWDING = 0.015  # of the anchors let in cost more than the next better product
+_MOST_SINGLE_QUERIES = 3  # so many take less time one by one, each at the speed of memory
+_SHORTLIST_FACTOR = 4  # times k: where there are fewer anchors, every one is a candidate
 
 
 def exact_top_k(
@@ -77,8 +70,8 @@ def exact_top_k(
         tie_order: (n,) distinct integers; the smaller goes first among equal similarities. Or a
             function that gives them for some indices: it is asked for tied anchors only. None for
             the smaller index.
-        release: told the number of each block that a pass is done with, so that its memory can be
-            given back meanwhile; None if it may stay.
+        release: is called with the number of each block that a pass is done with, so that its
+            memory can be given back meanwhile; None if it may stay.
 
     Returns:
         min(k, live anchors) neighbors per query, best first.
@@ -95,8 +88,9 @@ def exact_top_k(
     def search(batch: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
         return _search(batch, _device(queries, blocks), guess=True)
 
-    together = 1 if len(host) <= _FEW else _BATCH
-    return _in_batches(host, table, min(k, table.count), offset, tie_order, together, search)
+    together = 1 if len(host) <= _MOST_SINGLE_QUERIES else _BATCH_SIZE
+    with limit_torch(torch_threads(host.size * len(blocks))):
+        return _in_batches(host, table, min(k, table.count), offset, tie_order, together, search)
 
 
 def top_k_of(
@@ -132,9 +126,10 @@ def top_k_of(
     def rank(batch: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
         rows, columns = np.nonzero(candidates[at] >= 0)
         named = candidates[at][rows, columns]
-        return batch.best(Candidates(rows, named, np.zeros(len(named), dtype=np.float32)))
+        return batch.rank(Candidates(rows, named, np.zeros(len(named), dtype=np.float32)))
 
-    return _in_batches(host, table, k, offset, tie_order, _BATCH, rank)
+    with limit_torch(torch_threads(candidates.size * host.shape[1])):
+        return _in_batches(host, table, k, offset, tie_order, _BATCH_SIZE, rank)
 
 
 def _in_batches(
@@ -163,13 +158,13 @@ def _search(
     batch: QueryBatch, device: torch.device, *, guess: bool
 ) -> tuple[Float64Array, Int64Array]:
     """Search one batch; queries whose guessed floor was too high once more without a guess."""
-    if len(batch.table.anchors) <= _SHORTLIST * batch.k:
-        return batch.checked(*batch.best(_everything(batch)))
-    product, floors = _prepared(batch, device, guess=guess)
-    parts = batch.parts(product.threads)
+    if len(batch.table.anchors) <= _SHORTLIST_FACTOR * batch.k:
+        return batch.check(*batch.rank(_all_candidates(batch)))
+    product, floors = _choose_product(batch, device, guess=guess)
+    parts = batch.split(product.threads)
     rising = floors.copy()
     pools = [
-        CandidatePool(batch.k, partial(product.below, queries=at), rising[at], own.settle)
+        CandidatePool(batch.k, partial(product.lower_floors, queries=at), rising[at], own.keep_best)
         for at, own in parts
     ]
     collect_candidates(product, batch.table, rising, pools)
@@ -180,16 +175,16 @@ def _search(
     def finish(numbers: Iterator[int]) -> None:
         for i in numbers:
             at, own = parts[i]
-            values[at], indices[at] = own.best(pools[i].trim())
-            short[at] = pools[i].safe < floors[at]
+            values[at], indices[at] = own.rank(pools[i].trim())
+            short[at] = pools[i].safe_floors < floors[at]
 
     share_work(range(len(parts)), finish, product.threads)
     if short.any() and guess:
-        values[short], indices[short] = _search(batch.where(short), device, guess=False)
-    return batch.checked(values, indices)
+        values[short], indices[short] = _search(batch.select(short), device, guess=False)
+    return batch.check(values, indices)
 
 
-def _everything(batch: QueryBatch) -> Candidates:
+def _all_candidates(batch: QueryBatch) -> Candidates:
     live = batch.table.live
     anchors = np.arange(len(batch.table.anchors)) if live is None else np.flatnonzero(live)
     rows = np.repeat(np.arange(len(batch.queries)), len(anchors))
@@ -197,7 +192,7 @@ def _everything(batch: QueryBatch) -> Candidates:
     return Candidates(rows, indices, np.zeros(len(rows), dtype=np.float32))
 
 
-def _prepared(
+def _choose_product(
     batch: QueryBatch, device: torch.device, *, guess: bool
 ) -> tuple[FastProduct, Float32Array]:
     """Choose the fastest product whose error bound does not let in too many, and its floors."""
@@ -206,9 +201,9 @@ def _prepared(
     for kind in kinds if guess else kinds[-1:]:
         product = FastProduct(queries, table.anchors, batch.offset, table.scale, kind)
         guessed = guess_floors(product, table, batch.k) if guess else None
-        if guessed is not None and guessed.crowding < _CROWDED:
+        if guessed is not None and guessed.crowding < _MOST_CROWDING:
             break
-    return product, no_floors(product.count) if guessed is None else guessed.floors
+    return product, lowest_floors(product.count) if guessed is None else guessed.floors
 
 
 def _device(queries: Matrix, blocks: Blocks) -> torch.device:

@@ -16,32 +16,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from types import ModuleType
 
 import numpy as np
 import torch
 
+from asif_lance.devices import float64_device
 from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.search.blocks import Blocks
-from asif_lance.search.compiled import compiles
+from asif_lance.search.kernel_loading import going_without, loaded_kernels
 from asif_lance.search.parallel import share_work
-from asif_lance.search.row_products import pair_products
 
+#: Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %.
 ANCHOR_NORM = 1.01
 
-
-"""Upper bound on an anchor's L2 norm: anchors are stored normalised, float16 adds 0.05 %."""
-
-
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
-
-
-_SHARE = 2**21  # elements of anchors that a thread multiplies with their own queries at a time
-
-
-_NEAR = 2**8  # anchors so near one another are read in any order
-
-
-_TAKEN = 2**20  # elements of anchors that are multiplied with all queries at a time
+_PAIR_NUMBERS = 2**19  # of anchors that a thread multiplies with their own queries at a time
+_NEARBY_ANCHORS = 2**8  # so near one another they are read in any order
+_MATRIX_NUMBERS = 2**20, 2**18  # that are multiplied with all queries at a time; so many on the CPU
 
 
 def multiply_exactly(
@@ -49,7 +42,7 @@ def multiply_exactly(
     anchors: Blocks,
     rows: Int64Array,
     indices: Int64Array,
-    beside: Float64Array | None = None,
+    extra: Float64Array | None = None,
 ) -> tuple[Float64Array, Float64Array | None]:
     """Give the exact q·a of single (query, anchor) pairs.
 
@@ -58,42 +51,52 @@ def multiply_exactly(
         anchors: n anchors.
         rows: (p,) the query of each pair.
         indices: (p,) the anchor of each pair.
-        beside: (d,) one vector more on the grid, or None.
+        extra: (d,) one vector more on the grid, or None.
 
     Returns:
-        (p,) float64, and those of the same anchors with `beside`.
+        (p,) float64, and those of the same anchors with `extra`.
     """
-    wide = np.ascontiguousarray(queries, dtype=np.float64)
-    other = None if beside is None else np.ascontiguousarray(beside)
-    multiply = _by_pair if _readable(anchors.blocks) else _by_matrix
-    found = multiply(wide, other, anchors, rows, indices)
-    return found[0], None if beside is None else found[1]
+    rest = np.empty((0, queries.shape[1])) if extra is None else extra[None]
+    vectors = np.concatenate([queries.astype(np.float64, order="C"), rest])
+    owners = np.stack([rows, np.full(len(rows), len(queries))][: 1 if extra is None else 2])
+    in_rows = _lie_in_rows(anchors.blocks)
+    kernels = loaded_kernels() if in_rows else None
+    if kernels is not None:
+        found = _multiply_pairs(kernels, vectors, anchors, owners, indices)
+    else:
+        with going_without() if in_rows else nullcontext():
+            found = _multiply_matrices(vectors, anchors, owners, indices)
+    return found[0], None if extra is None else found[1]
 
 
-def _readable(blocks: Sequence[torch.Tensor]) -> bool:
-    """Whether compiled loops can multiply anchors where they lie."""
-    filled = [b for b in blocks if len(b)]
-    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in filled) and compiles()
+def _lie_in_rows(blocks: Sequence[torch.Tensor]) -> bool:
+    """Whether each anchor's numbers lie side by side in main memory."""
+    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in blocks if len(b))
 
 
-def _by_pair(
-    queries: Float64Array,
-    beside: Float64Array | None,
+def _multiply_pairs(
+    kernels: ModuleType,
+    vectors: Float64Array,
     anchors: Blocks,
-    rows: Int64Array,
+    owners: Int64Array,
     indices: Int64Array,
 ) -> Float64Array:
-    """Multiply each anchor where it lies: (1, p), or with another vector beside (2, p)."""
-    order, parts = _in_turn(anchors, indices, max(_SHARE // max(queries.shape[1], 1), 1))
-    indices, rows = indices[order], rows[order]
+    """Multiply each anchor where it lies with each of its (r, p) owners: (r, p)."""
+    order, parts = _order_by_place(
+        anchors, indices, max(_PAIR_NUMBERS // max(vectors.shape[1], 1), 1)
+    )
+    indices, owners = indices[order], owners.take(order, axis=1)
     addresses = anchors.addresses(indices)
-    products = np.empty((1 if beside is None else 2, len(rows)))
+    products = np.empty(owners.shape)
+    half = anchors.dtype == torch.float16
+    loop = kernels.pair_products_float16 if half else kernels.pair_products_float32
+    like = np.empty(0, np.uint16 if half else np.float32)
 
     def multiply(parts: Iterator[slice]) -> None:
         for at in parts:
-            own = addresses[at], rows[at]
-            pair_products(*own, queries, beside, products[:, at], anchors.dtype)
-            anchors.used(indices[at])
+            for own, out in zip(owners, products, strict=True):
+                loop(addresses[at], own[at], vectors, out[at], like)
+            anchors.release_read(indices[at])
 
     share_work(parts, multiply)
     found = np.empty_like(products)
@@ -101,12 +104,15 @@ def _by_pair(
     return found
 
 
-def _in_turn(anchors: Blocks, indices: Int64Array, most: int) -> tuple[Int64Array, list[slice]]:
+def _order_by_place(
+    anchors: Blocks, indices: Int64Array, most: int
+) -> tuple[Int64Array, list[slice]]:
     """Order (p,) anchors so that neighbors follow one another, and cut them into parts.
 
-    Blocks that are let go of are read one by one: reading one anchor may map many beside it.
+    Blocks that are released after use are read one by one: reading one anchor may map many beside
+    it.
     """
-    place = anchors.owners(indices) if anchors.streamed else indices // _NEAR
+    place = anchors.owners(indices) if anchors.streamed else indices // _NEARBY_ANCHORS
     order = np.argsort(place.astype(np.uint16), kind="stable")  # 16 bits: a radix sort
     cuts = np.arange(0, len(indices), most)
     if anchors.streamed:
@@ -115,50 +121,40 @@ def _in_turn(anchors: Blocks, indices: Int64Array, most: int) -> tuple[Int64Arra
     return order, [slice(begin, end) for begin, end in ends]
 
 
-def _by_matrix(
-    queries: Float64Array,
-    beside: Float64Array | None,
-    anchors: Blocks,
-    rows: Int64Array,
-    indices: Int64Array,
+def _multiply_matrices(
+    vectors: Float64Array, anchors: Blocks, owners: Int64Array, indices: Int64Array
 ) -> Float64Array:
-    """The same by multiplying every query with every distinct anchor, where no loop can."""
-    seen = np.zeros(len(anchors), dtype=np.bool_)
-    seen[indices] = True
-    distinct = np.flatnonzero(seen)
-    position = (np.cumsum(seen) - 1)[indices]  # as `np.unique` gives it, but without sorting
-    columns = torch.from_numpy(queries if beside is None else np.vstack([queries, beside])).T
-    found = np.empty((1 if beside is None else 2, len(rows)))
-    most = max(min(_TAKEN // max(queries.shape[1], 1), len(distinct)), 1)
-    widen = _Widener(anchors.blocks[0], _home(anchors), most)
-    for start in range(0, len(distinct), most):
-        taken = anchors.take(distinct[start : start + most])
-        matrix = widen.multiply(widen(taken), columns).cpu().numpy()
-        here = np.flatnonzero((position >= start) & (position < start + most))
-        at = position[here] - start
-        found[0, here] = matrix[at, rows[here]]
-        found[1:, here] = matrix[at, len(queries) :].T
+    """The same by multiplying every vector with every distinct anchor, without compiled loops."""
+    order = np.argsort(indices, kind="stable")
+    starts_anchor = np.diff(indices[order], prepend=-1) > 0
+    distinct, place = indices[order][starts_anchor], np.cumsum(starts_anchor) - 1
+    on_cpu = all(block.device.type == "cpu" for block in anchors.blocks)
+    most = max(_MATRIX_NUMBERS[on_cpu] // max(vectors.shape[1], 1), 1)
+    starts = range(0, len(distinct), most)
+    ends = np.searchsorted(place, [*starts, len(distinct)])
+    columns, found = torch.from_numpy(vectors).T, np.empty(owners.shape)
+
+    def multiply(numbers: Iterator[int]) -> None:
+        widen = _Widener(anchors.blocks[0], min(most, len(distinct)))
+        for i in numbers:
+            taken = anchors.take(distinct[starts[i] : starts[i] + most])
+            matrix = widen.multiply(widen(taken), columns).cpu().numpy()
+            here = slice(ends[i], ends[i + 1])
+            found[:, order[here]] = matrix[place[here] - starts[i], owners[:, order[here]]]
+
+    share_work(range(len(starts)), multiply, None if on_cpu else 1)
     return found
-
-
-def _home(anchors: Blocks) -> torch.device:
-    """Where products are exact: where the anchors are, but MPS has no float64."""
-    device = anchors.blocks[0].device
-    return torch.device("cpu") if device.type == "mps" else device
 
 
 class _Widener:
     """Makes anchors float64 and multiplies them without rounding."""
 
-    def __init__(self, like: torch.Tensor, home: torch.device, most: int) -> None:
-        """Prepare for at most so many anchors at a time, of the type and length of (…, d) others.
-
-        `home` is where they are multiplied.
-        """
+    def __init__(self, like: torch.Tensor, most: int) -> None:
+        """Prepare for at most so many anchors at a time, which are like (…, d) others."""
         self._exact = like.dtype == torch.float16
         # By way of float32 is faster than at one go, and new memory costs as much as converting.
         steps = [torch.float32, torch.float64] if self._exact else [torch.float64]
-        shape = most, like.shape[1]
+        shape, home = (most, like.shape[1]), float64_device(like.device)
         self._buffers = [torch.empty(shape, dtype=step, device=home) for step in steps]
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:

@@ -8,45 +8,38 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from asif_lance.devices import bfloat16_is_faster
+from asif_lance.devices import bfloat16_is_faster, float32_rounding, multiplies_float16
 from asif_lance.records import Float32Array, Float64Array
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
-from asif_lance.search.compiled import compiles
 from asif_lance.search.exact_products import ANCHOR_NORM
+from asif_lance.search.kernel_loading import loaded_kernels
 from asif_lance.search.parallel import thread_count
-from asif_lance.search.row_products import row_products
 
-GROUP = 16
-"""Runs and batches are padded to multiples of this: narrower matrix products are slow, and
-`reaching` compares so many at a time."""
-
-_WIDE = 3 * 2**18  # float32 elements widened at a time: 3 MB stay in the cache
-_RUN = 2**20  # similarities held at a time
-_BIGGER = 128  # times as much of both on an accelerator
-_LONGEST = 2**15  # anchors in a run, however few the queries; there four times as many
-_UNIT = 2.0**-24
-_ROUNDING = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-9}
-_NARROWING = 1.01 * 2.0**-9  # of anchors made bfloat16, and of the queries' norm with them
-_COARSER = {"highest": 0.0, "high": 2.0**-9, "medium": 2.0**-7}  # what torch may round inputs by
+_GROUP_SIZE = 16  # runs and batches are multiples of it: narrower matrix products are slow
+_WIDENED_NUMBERS = 3 * 2**18  # made float32 at a time: 3 MB stay in the cache
+_RUN_SIMILARITIES = 2**20  # held at a time
+_ACCELERATOR_FACTOR = 128  # times as much of both on an accelerator
+_LONGEST_RUN = 2**15  # anchors, however few the queries; there four times as many
+_UNIT = 2.0**-24  # the largest share of a number that rounding to float32 takes off or adds
+_ROUNDINGS = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # likewise
+_NARROWING = 1.01 * 2.0**-8  # of anchors made bfloat16, and of the queries' norm with them
 
 
 def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[torch.dtype, ...]:
     """Types that similarities of `count` queries may be multiplied in, the fastest first.
 
     A single query on the CPU is multiplied with the anchors as they are, at the speed of memory
-    (with float16 ones by `row_products`, in float32, where the processor can).
-    Some processors multiply bfloat16 twice as fast as float32. CUDA devices multiply float16 as it
-    is, many times as fast, and sum up in float32 unless torch lets them cut sums short
-    (`devices.pick_device` forbids it).
+    (with float16 ones in float32, where `kernels` is loaded). Some processors multiply bfloat16
+    twice as fast as float32. CUDA devices multiply float16 as it is, many times as fast, and sum up
+    in float32 unless torch lets them cut sums short.
     """
-    if device.type == "cuda" and anchors.dtype == torch.float16:
-        short = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
-        return (torch.float32,) if short else (torch.float16, torch.float32)
+    if multiplies_float16(device) and anchors.dtype == torch.float16:
+        return torch.float16, torch.float32
     if device.type != "cpu":
         return (torch.float32,)
     if count == 1:
-        return (torch.float32 if anchors.dtype == torch.float32 or compiles() else anchors.dtype,)
+        return (torch.float32 if loaded_kernels() is not None else anchors.dtype,)
     return (torch.bfloat16, torch.float32) if bfloat16_is_faster() else (torch.float32,)
 
 
@@ -60,9 +53,9 @@ class FastProduct:
 
     Attributes:
         count: m.
-        run: most anchors of one call, a multiple of `GROUP`.
-        threads: how many may share the anchors, each with a `twin`; accelerators and `torch.mv`
-            have threads of their own.
+        run: most anchors of one call, a multiple of 16.
+        threads: how many may share the anchors, each with a copy from `copy_for_thread`;
+            accelerators have threads of their own.
     """
 
     def __init__(
@@ -84,52 +77,61 @@ class FastProduct:
         """
         count, d = queries.shape
         kind = kind or product_types(count, anchors, queries.device)[-1]
+        on_cpu = queries.device.type == "cpu"
         self._anchors, self.count = anchors, count
-        bigger, most = (1, 1) if queries.device.type == "cpu" else (_BIGGER, 4)
-        self._single = count == 1 and queries.device.type == "cpu"
-        by_torch = self._single and kind == anchors.dtype
-        self.threads = 1 if by_torch or queries.device.type != "cpu" else thread_count()
+        self._single = count == 1 and on_cpu
+        self.threads = thread_count(count * len(anchors) * d) if on_cpu else 1
+        self.run = self._run_length(1 if on_cpu else _ACCELERATOR_FACTOR, 1 if on_cpu else 4)
+        widened = _WIDENED_NUMBERS * (1 if on_cpu else _ACCELERATOR_FACTOR)
+        self._step = self.run if self._single else max(widened // max(d, 1), 1)
         width = 1 if self._single else _rounded_up(count)
-        longest = min(max(bigger * _RUN // _rounded_up(count), GROUP), most * _LONGEST)
-        runs = -(-len(anchors) // (longest // GROUP * GROUP))
-        if runs > 1:  # as many for each thread
-            runs = -(-runs // self.threads) * self.threads
-        self.run = _rounded_up(-(-len(anchors) // max(runs, 1)))
-        self._step = self.run if self._single else max(bigger * _WIDE // max(d, 1), 1)
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._weights = padded.to(kind).T.contiguous()
         self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
         self._scale = None if scale is None else torch.from_numpy(scale.narrow).to(queries)
-        self._rounding = _ROUNDING[kind]
-        self._slack = self._bound(queries.cpu().double(), offset, scale)
+        self._rounding = _ROUNDINGS[kind]
+        self._slack = self._bound_errors(queries.cpu().double(), offset, scale)
 
-    def twin(self) -> FastProduct:
+    def _run_length(self, memory: int, length: int) -> int:
+        """Cut the anchors into runs of one length, as many for each thread.
+
+        `memory` and `length` multiply what the similarities and the anchors of a run are limited to
+        on the CPU.
+        """
+        longest = max(memory * _RUN_SIMILARITIES // _rounded_up(self.count), _GROUP_SIZE)
+        longest = min(longest, length * _LONGEST_RUN) // _GROUP_SIZE * _GROUP_SIZE
+        runs = -(-len(self._anchors) // longest)
+        if runs > 1:
+            runs = -(-runs // self.threads) * self.threads
+        return _rounded_up(-(-len(self._anchors) // max(runs, 1)))
+
+    def copy_for_thread(self) -> FastProduct:
         """The same with buffers of its own, for another thread."""
-        twin = copy.copy(self)
-        twin._allocate()
-        return twin
+        other = copy.copy(self)
+        other._allocate()
+        return other
 
-    def below(self, values: Float64Array, queries: slice = slice(None)) -> Float32Array:
+    def lower_floors(self, values: Float64Array, queries: slice = slice(None)) -> Float32Array:
         """Go down from (m,) similarities, of some queries or all, by twice what they may be wrong.
 
         An anchor that is truly as similar as one of computed similarity v has a computed
-        similarity of at least `below(v)`.
+        similarity of at least `lower_floors(v)`.
         """
         lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack[queries])
         return lowered.astype(np.float32)
 
-    def between(self, start: int, stop: int) -> torch.Tensor:
+    def compute_run(self, start: int, stop: int) -> torch.Tensor:
         """Give the similarities with anchors [start, stop); the next call overwrites them.
 
         Returns:
-            (r, w) float32, contiguous: the (stop - start, m) similarities, padded to multiples of
-            `GROUP` by rows of -inf and by columns that mean nothing.
+            (stop - start, w) float32, contiguous: the m similarities of each anchor and, if m is
+            not 1, columns that mean nothing up to a multiple of 16.
         """
         scale = None if self._scale is None else self._scale[start:stop]
         return self._fill(self._anchors.slices(start, stop, self._step), stop - start, scale)
 
-    def sample(self, stride: int) -> torch.Tensor:
+    def compute_sample(self, stride: int) -> torch.Tensor:
         """Give the (s, m) similarities with one anchor in `stride`, from half a stride on.
 
         Those are at most `run`; the next call overwrites them.
@@ -137,18 +139,18 @@ class FastProduct:
         first = stride // 2
         size = len(range(first, len(self._anchors), stride))
         scale = None if self._scale is None else self._scale[first::stride]
-        parts = self._anchors.every(stride, first, self._step)
-        return self._fill(parts, size, scale)[:size, : self.count]
+        parts = self._anchors.strided(stride, first, self._step)
+        return self._fill(parts, size, scale)[:, : self.count]
 
     def _allocate(self) -> None:
         (d, width), rows = self._weights.shape, min(self._step, self.run)
         home, kind = self._weights.device, self._weights.dtype
-        through = [] if self._single else _conversions(self._anchors.dtype, kind)
+        through = [] if self._single else _find_conversions(self._anchors.dtype, kind)
         self._buffers = [torch.empty((rows, d), dtype=step, device=home) for step in through]
         self._products = None
         if kind != torch.float32:
             self._products = torch.empty((rows, width), dtype=kind, device=home)
-        self._scores = torch.zeros((self.run, width), device=home)
+        self._scores = torch.zeros((self.run, width), dtype=torch.float32, device=home)
         self._load = _Loader(home)
 
     def _fill(
@@ -159,12 +161,11 @@ class FastProduct:
             end = done + part.shape[0]
             self._multiply(part, done, end)
             done = end
-        scores = self._scores[: _rounded_up(size)]
+        scores = self._scores[:size]
         if self._offset is not None:
             scores[:, : self.count] += self._offset
         if scale is not None:
-            scores[:size] *= scale[:, None]
-        scores[size:] = -torch.inf
+            scores *= scale[:, None]
         return scores
 
     def _multiply(self, part: torch.Tensor, done: int, end: int) -> None:
@@ -182,21 +183,23 @@ class FastProduct:
 
     def _multiply_single(self, part: torch.Tensor, out: torch.Tensor) -> None:
         query = self._weights[:, 0]
-        if part.dtype != query.dtype:
-            row_products(part, query, out)
+        kernels = loaded_kernels()
+        if part.dtype != query.dtype and kernels is not None:
+            rows = part.contiguous().numpy().view(np.uint16)  # strided ones would take ten times
+            kernels.row_products(rows, query.numpy(), out.numpy())
         elif self._products is None:
             torch.mv(part, query, out=out)
         else:
             out.copy_(torch.mv(part, query, out=self._products[: part.shape[0], 0]))
 
-    def _bound(
+    def _bound_errors(
         self, queries: torch.Tensor, offset: Float64Array | None, scale: Scale | None
     ) -> Float64Array:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
         norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
         used = self._weights.T[: self.count].cpu().double()
         error: Float64Array = (queries - used).norm(dim=1).numpy() * ANCHOR_NORM
-        error += norm * float32_error(queries.shape[1])
+        error += norm * float32_error(queries.shape[1], self._weights.device)
         error += norm * (_NARROWING if self._weights.dtype == torch.bfloat16 else 0.0)
         size = norm if offset is None else norm + np.abs(offset)
         if offset is not None or scale is not None:  # the product was rounded before them
@@ -205,17 +208,17 @@ class FastProduct:
         return error if scale is None else error * scale.largest + size * scale.error
 
 
-def float32_error(d: int) -> float:
-    """How far a float32 sum of d products may be off, as a share of |q| |a|.
+def float32_error(d: int, device: torch.device) -> float:
+    """How far a sum of d products of float32 numbers may be off on a device, as a share of |q| |a|.
 
     gamma_d = d u / (1 - d u), in any order of summation (Higham, *Accuracy and Stability of
-    Numerical Algorithms*, 3.1).
+    Numerical Algorithms*, 3.1), and what both factors are rounded by before.
     """
     unit = 2 * d * _UNIT  # twice, for processors that add products in pairs
-    return unit / (1 - unit) + _COARSER[torch.get_float32_matmul_precision()]
+    return unit / (1 - unit) + 2.01 * float32_rounding(device)
 
 
-def _conversions(stored: torch.dtype, kind: torch.dtype) -> list[torch.dtype]:
+def _find_conversions(stored: torch.dtype, kind: torch.dtype) -> list[torch.dtype]:
     """What anchors become on the way to a product; float16 to bfloat16 at one go is slow."""
     if kind == stored:
         return []
@@ -223,7 +226,7 @@ def _conversions(stored: torch.dtype, kind: torch.dtype) -> list[torch.dtype]:
 
 
 def _rounded_up(size: int) -> int:
-    return -(-size // GROUP) * GROUP
+    return -(-size // _GROUP_SIZE) * _GROUP_SIZE
 
 
 class _Loader:

@@ -1,8 +1,10 @@
 """Threads that share work, each with its own part of torch's threads.
 
-torch splits every single operation among its threads, which wait for each other after it. What
-takes hundreds of short operations, a few of them on one thread, loses much of a second core that
-way. Here each thread goes on by itself from one operation to the next.
+torch splits every single operation among its threads, which wait for each other after it, and
+keep a core busy while they wait. What takes hundreds of short operations, a few of them on one
+thread, loses much of a second core that way, and where cores are busy or limited it takes many
+times as long as on one thread. So here each thread goes on by itself from one operation to the
+next, and work too small to be shared has one thread.
 """
 
 from __future__ import annotations
@@ -12,21 +14,42 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from joblib import cpu_count
+from threadpoolctl import ThreadpoolController
 
 _Item = TypeVar("_Item")
-_MOST = 16  # between operations Python runs one thread at a time
-_HERE = threading.local()
+_MOST_THREADS = 16  # between operations Python runs one thread at a time
+_WORTH_A_THREAD = 2**22  # numbers read from memory and multiplied: about a millisecond
+_this_thread = threading.local()
 
 
-def thread_count() -> int:
-    """How many threads share work: as many as torch uses here, at most 16."""
-    return min(torch.get_num_threads(), _MOST)
+def torch_threads(work: int | None = None) -> int:
+    """How many threads an operation of torch should use here.
+
+    As many as torch would, but no more than the process may run at the same time: the processors
+    that it is bound to and those that its container is granted count, as they were at first use.
+
+    Args:
+        work: how many numbers are multiplied; fewer threads if it is little. None if it is a lot.
+    """
+    usable = min(torch.get_num_threads(), _processors())
+    return usable if work is None else min(usable, max(work // _WORTH_A_THREAD, 1))
+
+
+def thread_count(work: int | None = None) -> int:
+    """How many threads share work: as many, but at most 16."""
+    return min(torch_threads(work), _MOST_THREADS)
+
+
+@functools.cache
+def _processors() -> int:
+    return int(cpu_count())
 
 
 def share_work(
@@ -46,53 +69,69 @@ def share_work(
     """
     left = iter(items)
     count = min(threads or thread_count(), len(items))
-    if count < 2 or getattr(_HERE, "shares", False):
-        return work(left)
-    pool = _pool(torch.get_num_threads())
-    shares = [pool.submit(work, left) for _ in range(count)]
+    if count < 2 or getattr(_this_thread, "shares", False):
+        work(left)
+        return
+    pool, each = _pool(thread_count()), max(torch_threads() // count, 1)
+    shares = [pool.submit(_take_share, work, left, each) for _ in range(count)]
     try:
-        for each in shares:
-            each.result()
+        wait(shares, return_when=FIRST_EXCEPTION)
     finally:
         for _ in left:  # so that the others stop, too
             pass
+    for share in shares:
+        share.result()
 
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    count = min(threads, _MOST)
-    prepare = functools.partial(_prepare, threads // count)
-    return ThreadPoolExecutor(count, "asif-lance", initializer=prepare)
+    return ThreadPoolExecutor(threads, "asif-lance")
 
 
 if hasattr(os, "register_at_fork"):  # only the thread that forks is there in a forked process
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _prepare(threads: int) -> None:
-    _HERE.shares = True
-    _limit_torch(threads)
+def _take_share(
+    work: Callable[[Iterator[_Item]], None], items: Iterator[_Item], threads: int
+) -> None:
+    _this_thread.shares = True
+    with limit_torch(threads):
+        work(items)
 
 
-def _limit_torch(threads: int) -> None:
-    """Let torch use so many threads for operations of the thread that calls this.
+@contextmanager
+def limit_torch(threads: int) -> Iterator[None]:
+    """Let operations of torch use so many threads at most, if the calling thread asks for them.
 
     `torch.set_num_threads` would change what others use.
     """
-    torch.get_num_threads()  # by which torch sets this thread's number, once
-    threadpool_limits(threads, user_api="openmp")
-    mkl = _mkl()
-    if mkl is not None:
-        mkl(threads)
+    if torch.get_num_threads() <= threads:  # torch sets this thread's number when first asked
+        yield
+        return
+    limit_mkl = _mkl_limit()
+    with _openmp().limit(limits=threads):
+        before = limit_mkl(threads)
+        try:
+            yield
+        finally:
+            limit_mkl(before)
 
 
 @functools.cache
-def _mkl() -> Callable[[int], int] | None:
-    """MKL's own number for the calling thread, where torch is built with MKL.
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="openmp")
 
-    It follows OpenMP's only until somebody calls `torch.set_num_threads`.
+
+@functools.cache
+def _mkl_limit() -> Callable[[int], int]:
+    """MKL's function that sets its number for the calling thread and returns the one before.
+
+    It follows OpenMP's only until somebody calls `torch.set_num_threads`. Does nothing where torch
+    is built without MKL.
     """
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    if not library.exists():
-        return None
-    return getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
+    set_local = None
+    if library.exists():
+        set_local = getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
+    return set_local or (lambda threads: 0)

@@ -1,4 +1,4 @@
-"""An open database: add, delete, publish and read pairs, forget them, keep the house.
+"""An open database: add, delete, publish and read pairs, forget them, upkeep.
 
 Promises: what a reader has under a version's name stays as it is; a failed change leaves nothing
 half-written. `PairStore` is immutable and may be shared between threads and processes; writers of
@@ -16,13 +16,9 @@ from asif_lance.store.maintenance import (
 )
 from asif_lance.store.pair_store import PairStore
 
+# fmt: off
 __all__ = [
-    "Info",
-    "OptimizeReport",
-    "PairStore",
-    "PruneReport",
-    "info",
-    "optimize",
-    "prunable_versions",
+    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "optimize", "prunable_versions",
     "prune_versions",
 ]
+# fmt: on

@@ -1,4 +1,4 @@
-"""Forgetting in an open database: find the pairs, say what goes, forget them, check a receipt."""
+"""Forgetting in an open database: find the pairs, plan, forget them, check a receipt."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from asif_lance.forgetting import ForgetPlan, Receipt, VerifyReport, execution, planning
 from asif_lance.store.pair_store import PairStore
-
-
-def matching(store: PairStore, where: str) -> list[str]:
-    """Ids of the pairs that a predicate holds for in any version or at head, sorted.
-
-    Raises:
-        PredicateError: it is not a predicate over the pairs table.
-    """
-    found = set(store.matching(where))
-    for version in store.versions():
-        found.update(store.matching(where, version=version.name))
-    return sorted(found)
 
 
 def plan(store: PairStore, pair_ids: Iterable[str]) -> ForgetPlan:

@@ -1,4 +1,4 @@
-"""What to keep: dropping old versions, compacting, and how much room all of it takes.
+"""Upkeep of a database: dropping old versions, compacting, and how much space all of it takes.
 
 Bytes leave the disk only when no name needs them any more; cleaning up respects every tag, and
 whatever a kill left behind goes with it.
@@ -14,6 +14,7 @@ import lance
 
 from asif_lance.database import (
     ROWS_PER_FRAGMENT,
+    TABLES,
     Ledger,
     clean_up,
     find_table,
@@ -26,14 +27,10 @@ from asif_lance.errors import InputError
 from asif_lance.records import EncoderPin, ModelVersion
 from asif_lance.store.pair_store import PairStore
 
-_BOOKKEEPING = (
-    *("versions", "rejects", "receipts", "migrations"),
-    *("runs", "predictions", "attributions", "queries", "prompts"),
-    "tuned",
-)
+_BOOKKEEPING = tuple(table.name for table in TABLES if table.name != "pairs")
 # A fragment is worth rewriting when it is less than half full or a tenth of it is deleted.
-_FULL_ENOUGH = ROWS_PER_FRAGMENT // 2
-_MOSTLY_LIVE = 0.9
+_FULL_ENOUGH_ROWS = ROWS_PER_FRAGMENT // 2
+_LIVE_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class PruneReport:
 
     Attributes:
         dropped: names of the versions that are gone.
-        bytes_freed: how much room that made.
+        bytes_freed: how much space that freed.
     """
 
     dropped: tuple[str, ...]
@@ -68,7 +65,7 @@ class OptimizeReport:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """A database at a glance.
+    """Sizes and counts of a database.
 
     Attributes:
         uri: where it is.
@@ -106,7 +103,7 @@ def prunable_versions(
     keep_tagged: bool = True,
     older_than: timedelta | None = None,
 ) -> list[str]:
-    """Names of the versions that `prune` would drop; changes nothing.
+    """Names of the versions that `prune_versions` would drop; changes nothing.
 
     Args:
         store: the database.
@@ -132,7 +129,7 @@ def prune_versions(
     keep_tagged: bool = True,
     older_than: timedelta | None = None,
 ) -> PruneReport:
-    """Drops versions, as `prunable` says which, and the bytes that only they needed.
+    """Drops versions, as `prunable_versions` says which, and the bytes that only they needed.
 
     Raises:
         InputError: nothing would be kept.
@@ -141,12 +138,12 @@ def prune_versions(
         names = prunable_versions(
             store, keep_last=keep_last, keep_tagged=keep_tagged, older_than=older_than
         )
-        before = _size(store.uri)
+        before = _measure_size(store.uri)
         ledger = Ledger(store.uri)
         ledger.remove(names)
         ledger.mend()
         _clean(store.uri)
-        return PruneReport(tuple(names), before - _size(store.uri))
+        return PruneReport(tuple(names), before - _measure_size(store.uri))
 
 
 def optimize(store: PairStore) -> OptimizeReport:
@@ -155,21 +152,21 @@ def optimize(store: PairStore) -> OptimizeReport:
     `latest` gets the compacted form when it has the same pairs. Old versions stay as they are.
     """
     with store.writing("optimize"):
-        before, size = len(_pairs(store).get_fragments()), _size(store.uri)
+        before, size = len(_open_pairs(store).get_fragments()), _measure_size(store.uri)
         ledger = Ledger(store.uri)
         ledger.mend()
-        _compact(_pairs(store))
-        _pairs(store).optimize.optimize_indices()
-        ledger.adopt(_pairs(store))
+        _compact(_open_pairs(store))
+        _open_pairs(store).optimize.optimize_indices()
+        ledger.adopt(_open_pairs(store))
         _clean(store.uri)
-        after = len(_pairs(store).get_fragments())
-        return OptimizeReport(before, after, size, _size(store.uri))
+        after = len(_open_pairs(store).get_fragments())
+        return OptimizeReport(before, after, size, _measure_size(store.uri))
 
 
 def info(store: PairStore) -> Info:
-    """Looks at a database from all sides."""
+    """Sizes and counts of a database."""
     rows = Ledger(store.uri).rows()
-    head = _pairs(store)
+    head = _open_pairs(store)
     with storage_errors(store.uri):
         return Info(
             uri=store.uri,
@@ -179,15 +176,15 @@ def info(store: PairStore) -> Info:
             latest=store.version() if rows else None,
             unpublished=len(store.unpublished()),
             fragments=len(head.get_fragments()),
-            bytes=_size(store.uri),
-            bytes_reclaimable=sum(_reclaimable(store.uri, t) for t in ("pairs", *_BOOKKEEPING)),
+            bytes=_measure_size(store.uri),
+            bytes_reclaimable=sum(_count_reclaimable(store.uri, table.name) for table in TABLES),
             indices=tuple(sorted(index.name for index in head.describe_indices())),
             rejects=open_table(store.uri, "rejects").count_rows(),
             receipts=open_table(store.uri, "receipts").count_rows(),
         )
 
 
-def _pairs(store: PairStore) -> lance.LanceDataset:
+def _open_pairs(store: PairStore) -> lance.LanceDataset:
     return open_table(store.uri, "pairs")
 
 
@@ -201,7 +198,7 @@ def _compact(pairs: lance.LanceDataset) -> None:
 
 def _is_fine(fragment: lance.LanceFragment) -> bool:
     live = fragment.count_rows()
-    return bool(live >= _FULL_ENOUGH and live >= _MOSTLY_LIVE * fragment.physical_rows)
+    return bool(live >= _FULL_ENOUGH_ROWS and live >= _LIVE_SHARE * fragment.physical_rows)
 
 
 def _clean(uri: str) -> None:
@@ -217,7 +214,7 @@ def _clean(uri: str) -> None:
         finish_deletes(uri, table)
 
 
-def _reclaimable(uri: str, table: str) -> int:
+def _count_reclaimable(uri: str, table: str) -> int:
     dataset = find_table(uri, table)
     if dataset is None:
         return 0
@@ -227,7 +224,7 @@ def _reclaimable(uri: str, table: str) -> int:
     return int(explained.stats.bytes_removed)
 
 
-def _size(uri: str) -> int:
+def _measure_size(uri: str) -> int:
     directory = local_path(uri)
     if directory is None:
         return 0

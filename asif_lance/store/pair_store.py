@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from asif_lance.database import (
     LATEST,
-    REJECTS_SCHEMA,
     ChangeCounts,
     Changes,
     Diff,
@@ -27,27 +26,25 @@ from asif_lance.database import (
     Ledger,
     Result,
     WriteLock,
+    append_rows,
     apply_migrations,
     check_migrated,
     check_pin,
     clean_up,
     count_changes,
     diff_states,
-    enclose,
     find_changes,
     find_table,
     join_fragments,
     local_path,
-    location,
-    matching_ids,
     open_table,
     pair_rows,
-    pairs_schema,
-    predicate_errors,
     read_pins,
-    retried,
+    read_table,
+    resolve_uri,
+    retry_read,
+    schemas,
     storage_errors,
-    tidy,
     version_record,
 )
 from asif_lance.errors import DatabaseError, DatabaseExistsError, VersionNotFoundError
@@ -85,7 +82,7 @@ class PairStore:
             DatabaseExistsError: there is one, or a `pairs` table that somebody else made.
             StorageError: the place cannot be written to.
         """
-        uri = location(uri)
+        uri = resolve_uri(uri)
         _make_directory(uri)
         with WriteLock(uri).hold("create"):
             if find_table(uri, "migrations") is not None or _is_foreign(uri):
@@ -102,7 +99,7 @@ class PairStore:
             MigrationNeededError: it was made by an older release.
             NewerDatabaseError: it was made by a newer release.
         """
-        uri = location(uri)
+        uri = resolve_uri(uri)
         check_migrated(uri)
         notice = _recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(open_table(uri, "pairs"))
@@ -138,12 +135,11 @@ class PairStore:
             columns: besides `pair_id`.
         """
 
-        def once() -> FoundPairs:
-            with storage_errors(self.uri):
-                known.refresh(self._head())
-                return known.find(ids, columns)
+        def find() -> FoundPairs:
+            known.refresh(self._head())
+            return known.find(ids, columns)
 
-        return retried(once)
+        return retry_read(self.uri, find)
 
     def add(
         self, pairs: pa.Table, *, known: KnownPairs | None = None, replace: bool = False
@@ -163,9 +159,9 @@ class PairStore:
             DimensionError: vectors of another size.
             InputError: columns that do not fit.
         """
-        schema = pairs_schema(self.image.dimension, self.text.dimension)
+        schema = schemas.pairs_schema(self.image.dimension, self.text.dimension)
         rows = pair_rows.drop_repeats(
-            pair_rows.conform(pair_rows.with_ingest_time(pairs), schema), "pair_id"
+            pair_rows.conform(pair_rows.add_ingest_time(pairs), schema), "pair_id"
         )
         known = known or KnownPairs()
         locked = local_path(self.uri) is not None
@@ -201,16 +197,6 @@ class PairStore:
         with self.writing("delete"):
             return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
 
-    def matching(self, where: str, *, version: str | None = None) -> list[str]:
-        """Ids of the pairs at head, or in a version, that an SQL predicate holds for, sorted.
-
-        Raises:
-            PredicateError: it is not a predicate over the pairs table.
-        """
-        state = self._head() if version is None else self.dataset(version)
-        with storage_errors(self.uri):
-            return matching_ids(state, where)
-
     # Model versions
 
     def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
@@ -231,13 +217,7 @@ class PairStore:
         Raises:
             VersionNotFoundError: there is none.
         """
-        ledger = Ledger(self.uri)
-
-        def once() -> ModelVersion:
-            row = ledger.find(name)
-            return version_record(row, ledger.lance_version(row["name"]))
-
-        return retried(once)
+        return retry_read(self.uri, lambda: self._find_version(name))
 
     def version_as_of(self, when: datetime) -> ModelVersion:
         """The newest version made at or before this time; a time without a zone is UTC.
@@ -294,23 +274,16 @@ class PairStore:
         A version that is forgotten from or pruned meanwhile may raise "Not found" while it is
         read: `read` opens it anew and tries again.
         """
-        return self._looking(version, lambda dataset: dataset)
+        return self._read_version(version, lambda dataset: dataset)
 
-    def read(
-        self, version: str = LATEST, columns: Sequence[str] | None = None, where: str | None = None
-    ) -> pa.Table:
+    def read(self, version: str = LATEST, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a version, read again when they were rewritten under the reader's hands.
 
         Raises:
             VersionNotFoundError: there is no such version.
-            PredicateError: `where` is not a predicate.
         """
         names = None if columns is None else list(columns)
-        if where is None:
-            return self._looking(version, lambda state: state.to_table(columns=names))
-        condition = enclose(where)
-        with predicate_errors(where):
-            return self._looking(version, lambda s: s.to_table(columns=names, filter=condition))
+        return self._read_version(version, lambda state: state.to_table(columns=names))
 
     # Rejects
 
@@ -319,21 +292,13 @@ class PairStore:
         now = datetime.now(UTC)
         common = {"ingest_id": ingest_id, "created_at": now}
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
-        if not rows:
-            return
-        with self.writing("add_rejects"), storage_errors(self.uri):
-            table = open_table(self.uri, "rejects")
-            data = pa.Table.from_pylist(rows, schema=REJECTS_SCHEMA)
-            tidy(lance.write_dataset(data, table, mode="append"))
+        if rows:
+            with self.writing("add_rejects"):
+                append_rows(self.uri, "rejects", pa.Table.from_pylist(rows, schema=schemas.REJECTS))
 
     def rejects(self, ingest_id: str | None = None) -> pa.Table:
         """Rejected items (`ingest_id, source, item, reason, created_at`), of one ingest or all."""
-
-        def once() -> pa.Table:
-            with storage_errors(self.uri):
-                return open_table(self.uri, "rejects").to_table()
-
-        rows = retried(once)
+        rows = read_table(self.uri, "rejects")
         return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
 
     # What changed
@@ -344,14 +309,16 @@ class PairStore:
         Raises:
             VersionNotFoundError: one of them is not there.
         """
-        return self._looking(old, lambda a: self._looking(new, lambda b: diff_states(a, b)))
+        return self._read_version(
+            old, lambda before: self._read_version(new, lambda after: diff_states(before, after))
+        )
 
     def unpublished(self) -> Changes:
         """What head has changed since the newest version."""
         rows, head = Ledger(self.uri).rows(), self._head()
         if not rows:
             return find_changes(None, head)
-        return self._looking(rows[-1]["name"], lambda latest: find_changes(latest, head))
+        return self._read_version(rows[-1]["name"], lambda latest: find_changes(latest, head))
 
     def adopt_head(self) -> bool:
         """Lets `latest` mean head when both hold the same pairs; says whether that changed it.
@@ -396,16 +363,17 @@ class PairStore:
         row = ledger.publish(head, {"command": command, "message": message, **counts})
         return version_record(row, head.version)
 
-    def _looking(self, name: str, look: Callable[[lance.LanceDataset], Result]) -> Result:
-        """Applies `look` to a version, again when its files moved in between."""
+    def _find_version(self, name: str) -> ModelVersion:
         ledger = Ledger(self.uri)
+        row = ledger.find(name)
+        return version_record(row, ledger.lance_version(row["name"]))
 
-        def once() -> Result:
-            with storage_errors(self.uri):
-                version = ledger.lance_version(ledger.find(name)["name"])
-                return look(open_table(self.uri, "pairs", version))
-
-        return retried(once)
+    def _read_version(self, name: str, read: Callable[[lance.LanceDataset], Result]) -> Result:
+        """Applies `read` to a version's rows, again when its files were removed meanwhile."""
+        return retry_read(
+            self.uri,
+            lambda: read(open_table(self.uri, "pairs", self._find_version(name).lance_version)),
+        )
 
 
 def _recover_if_possible(uri: str) -> str | None:

@@ -9,14 +9,9 @@ from asif_lance.whatif.hypothetical import with_pairs, without_pairs
 from asif_lance.whatif.pruning import Pruning, prunable_pairs
 from asif_lance.whatif.recorded_flips import RecordedFlips, find_recorded_flips
 
+# fmt: off
 __all__ = [
-    "Influence",
-    "PredictionChange",
-    "Pruning",
-    "RecordedFlips",
-    "compare_states",
-    "find_recorded_flips",
-    "prunable_pairs",
-    "with_pairs",
-    "without_pairs",
+    "Influence", "PredictionChange", "Pruning", "RecordedFlips", "compare_states",
+    "find_recorded_flips", "prunable_pairs", "with_pairs", "without_pairs",
 ]
+# fmt: on

@@ -167,7 +167,7 @@ def _replaced(near: Neighbors, again: BoolArray, model: Model, queries: Float32A
 def _contributions(
     before: Prediction, after: Prediction, label: str
 ) -> Iterator[tuple[str, float, float]]:
-    old, new = before.evidence.shares(label), after.evidence.shares(label)
+    old, new = before.evidence.contributions(label), after.evidence.contributions(label)
     first = dict(zip(old.pair_ids, old.contributions.tolist(), strict=True))
     second = dict(zip(new.pair_ids, new.contributions.tolist(), strict=True))
     for pair_id in first | second:

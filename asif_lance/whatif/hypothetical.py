@@ -18,8 +18,8 @@ from asif_lance.model import (
     Prompts,
     average_prompts,
     build_label_set,
-    kept_neighbors,
-    neighbors_to_keep,
+    find_cached_neighbors,
+    update_neighbors,
 )
 
 
@@ -58,8 +58,8 @@ def compile_for_both(before: Model, after: Model, prompts: Prompts) -> tuple[Lab
         return before.compile(prompts), after.compile(prompts)
     prompts = average_prompts(prompts)
     k, centred = before.recipe.k[1], before.recipe.centred
-    old = kept_neighbors(before.anchors, prompts.vectors, k, centred=centred)
-    new = neighbors_to_keep(after.anchors, prompts.vectors, k, old, centred=centred)
+    old = find_cached_neighbors(before.anchors, prompts.vectors, k, centred=centred)
+    new = update_neighbors(after.anchors, prompts.vectors, k, old, centred=centred)
     both = zip((before, after), (old, new), strict=True)
     first, second = (
         build_label_set(prompts, kept.first(k), m.recipe, len(m.anchors), m.version.name)

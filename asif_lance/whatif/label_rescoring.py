@@ -8,6 +8,8 @@ similarities drift. Anchors too close to that similarity count for one bound and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, RelativeVectors
@@ -17,51 +19,68 @@ from asif_lance.whatif.similarity_estimates import Estimates, SimilarityEstimato
 _COLUMN = 64  # images per prompt that cost what reading its anchors' vectors costs
 
 
-def rescoring_cost(open_: BoolArray, after: RelativeVectors, owner: Int64Array) -> int:
-    """How many similarities `confirm_labels` compares, or as many as take the same time."""
-    images = open_.sum(axis=0)[owner]
-    return int(((images + _COLUMN * (images > 0)) * after.values.shape[1]).sum())
+@dataclass(frozen=True, slots=True)
+class Rescoring:
+    """Scores m images in the other state, from the anchors of single labels.
 
-
-def confirm_labels(
-    images: RecordedImages,
-    open_: BoolArray,
-    kth: tuple[Float64Array, Float64Array],
-    after: RelativeVectors,
-    owner: Int64Array,
-    estimate: SimilarityEstimator,
-    power: float,
-) -> BoolArray:
-    """Which of m images surely keep their label.
-
-    Args:
+    Attributes:
         images: as recorded.
-        open_: (m, c) bool, the labels that may win, the chosen one included.
         kth: from `bound_kth_similarity`.
-        after: relative vectors of r prompts in the other state.
+        texts: relative vectors of r prompts in that state.
         owner: (r,) the label of each.
         estimate: similarities of these images in that state.
         power: the recipe's p of the image side.
-
-    Returns:
-        (m,) bool.
     """
-    lower, upper = (np.full(open_.shape, -np.inf) for _ in range(2))
-    for row, label in enumerate(owner.tolist()):
-        mine, kept = np.flatnonzero(open_[:, label]), after.values[row] > 0
-        if not len(mine):
-            continue
-        similar = estimate(mine, after.indices[row][kept])
-        text, near = after.values[row][kept], (kth[0][mine], kth[1][mine])
-        least, most = _score(images.part(mine), similar, text.astype(np.float64), near, power)
-        lower[mine, label] = np.maximum(lower[mine, label], least)
-        upper[mine, label] = np.maximum(upper[mine, label], most)
-    best = np.arange(len(lower)), images.best
-    floor = lower[best].copy()
-    upper[best] = -np.inf
-    # Written so that what is no number fails.
-    sure: BoolArray = floor - SCORE_ROUNDING > upper.max(axis=1) + SCORE_ROUNDING
-    return sure & (images.similarities[:, 0] > 0)
+
+    images: RecordedImages
+    kth: tuple[Float64Array, Float64Array]
+    texts: RelativeVectors
+    owner: Int64Array
+    estimate: SimilarityEstimator
+    power: float
+
+    def confirm(self, most: Float64Array) -> BoolArray:
+        """Which images surely keep their label, (m,) bool.
+
+        The chosen label is scored first: that rules most others out.
+
+        Args:
+            most: (m, c) what other labels score at most, from `bound_contenders`.
+        """
+        chosen = np.zeros(most.shape, dtype=np.bool_)
+        best = np.arange(len(most)), self.images.best
+        chosen[best] = True
+        if self._takes_longer_than_search(chosen):
+            return np.zeros(len(most), dtype=np.bool_)
+        floor = self._bound(chosen)[0][best] - SCORE_ROUNDING
+        # Written so that what is no number fails.
+        open_ = ~(floor[:, None] > most + SCORE_ROUNDING)
+        sure: BoolArray = np.logical_not(open_.any(axis=1))
+        if not self._takes_longer_than_search(open_):
+            upper = self._bound(open_)[1].max(axis=1)
+            sure = floor > upper + SCORE_ROUNDING
+        return sure & (self.images.similarities[:, 0] > 0)
+
+    def _takes_longer_than_search(self, open_: BoolArray) -> bool:
+        """Whether scoring some labels compares more than comparing all anchors does."""
+        images = open_.sum(axis=0)[self.owner]
+        prompts = images + _COLUMN * (images > 0)
+        return bool(prompts.sum() * self.texts.values.shape[1] > len(open_) * self.texts.n)
+
+    def _bound(self, open_: BoolArray) -> tuple[Float64Array, Float64Array]:
+        """(m, c) the scores of some labels at least and at most, but for the norm; -inf else."""
+        lower, upper = (np.full(open_.shape, -np.inf) for _ in range(2))
+        for row, label in enumerate(self.owner.tolist()):
+            mine, kept = np.flatnonzero(open_[:, label]), self.texts.values[row] > 0
+            if not len(mine):
+                continue
+            similar = self.estimate(mine, self.texts.indices[row][kept])
+            text, near = self.texts.values[row][kept], (self.kth[0][mine], self.kth[1][mine])
+            images, weights = self.images.part(mine), text.astype(np.float64)
+            least, most = _score(images, similar, weights, near, self.power)
+            lower[mine, label] = np.maximum(lower[mine, label], least)
+            upper[mine, label] = np.maximum(upper[mine, label], most)
+        return lower, upper
 
 
 def _score(

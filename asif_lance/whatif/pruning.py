@@ -15,7 +15,7 @@ import polars as pl
 
 from asif_lance.audit import Run, find_run, list_runs
 from asif_lance.audit.replay import ReplayRecords, load_replay, recipe_of
-from asif_lance.database import open_table, retried, storage_errors
+from asif_lance.database import read_table
 from asif_lance.errors import InputError
 from asif_lance.model import Model
 from asif_lance.store import PairStore
@@ -147,8 +147,8 @@ def _order_by_weight(store: PairStore, chosen: list[Run], model: Model) -> tuple
     """The model's pairs by their recorded weight, ties by id; and how many have none."""
     ids = model.anchors.pair_ids.filter(model.anchors.live).to_pylist()
     mine = " OR ".join(f"starts_with(prediction_id, '{run.run_id}-')" for run in chosen)
-    rows = _read(store, "attributions", ["pair_id", "contribution"], mine)
-    weight = rows.group_by("pair_id").agg(pl.col("contribution").sum())
+    rows = read_table(store.uri, "attributions", ["pair_id", "contribution"], mine)
+    weight = pl.DataFrame(pl.from_arrow(rows)).group_by("pair_id").agg(pl.col("contribution").sum())
     pairs = pl.DataFrame({"pair_id": ids}).join(weight, on="pair_id", how="left")
     ordered = pairs.with_columns(pl.col("contribution").fill_null(0.0))
     ordered = ordered.sort("contribution", "pair_id")
@@ -157,14 +157,6 @@ def _order_by_weight(store: PairStore, chosen: list[Run], model: Model) -> tuple
 
 def _coverage(store: PairStore, chosen: list[Run]) -> float:
     mine = ", ".join(f"'{run.run_id}'" for run in chosen)
-    rows = _read(store, "predictions", ["coverage"], f"rank = 1 AND run_id IN ({mine})")
+    first = f"rank = 1 AND run_id IN ({mine})"
+    rows = read_table(store.uri, "predictions", ["coverage"], first)
     return float(np.mean(rows["coverage"].to_numpy()))
-
-
-def _read(store: PairStore, table: str, columns: list[str], where: str) -> pl.DataFrame:
-    def once() -> pl.DataFrame:
-        with storage_errors(store.uri):
-            found = open_table(store.uri, table).to_table(columns=columns, filter=where)
-            return pl.DataFrame(pl.from_arrow(found))
-
-    return retried(once)

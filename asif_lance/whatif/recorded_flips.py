@@ -20,12 +20,12 @@ from asif_lance.relative import Centre
 from asif_lance.search import Blocks
 from asif_lance.whatif.changes import PredictionChange, compare_queries
 from asif_lance.whatif.hypothetical import compile_for_both
-from asif_lance.whatif.label_rescoring import bound_kth_similarity, confirm_labels, rescoring_cost
+from asif_lance.whatif.label_rescoring import Rescoring, bound_kth_similarity
 from asif_lance.whatif.score_bounds import (
     RecordedImages,
     TextChange,
+    bound_contenders,
     compare_prompts,
-    find_contenders,
 )
 from asif_lance.whatif.similarity_estimates import SimilarityEstimator
 
@@ -120,18 +120,16 @@ def _find_unsettled(
 def _find_open(both: ComparedImages, change: TextChange, labels: LabelSet) -> Int64Array:
     """Which images bounds and contending labels' scores leave open."""
     recipe = labels.recipe
-    open_ = find_contenders(both.images, change, both.before, recipe.p[0])
-    again = np.flatnonzero(open_.any(axis=1))
-    both, open_ = both.part(again), open_[again]
-    images, texts = both.images, (labels.relative, labels.owner)
-    open_[np.arange(len(again)), images.best] = True
-    if rescoring_cost(open_, *texts) > len(again) * labels.relative.n:
-        return again  # a search takes no longer
+    most = bound_contenders(both.images, change, both.before, recipe.p[0])
+    again = np.flatnonzero((most > -np.inf).any(axis=1))
+    both = both.part(again)
     removed, added = (
         both.before(slice(None), change.anchors[which]) for which in (change.removed, change.added)
     )
-    kth = bound_kth_similarity(images, removed, added, recipe.k[0])
-    return again[~confirm_labels(images, open_, kth, *texts, both.after, recipe.p[0])]
+    kth = bound_kth_similarity(both.images, removed, added, recipe.k[0])
+    texts = labels.relative, labels.owner
+    rescoring = Rescoring(both.images, kth, *texts, both.after, recipe.p[0])
+    return again[~rescoring.confirm(most[again])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,10 +178,10 @@ class RecordedImages:
         return np.where(beyond, self.neighbors, counted)
 
 
-def find_contenders(
+def bound_contenders(
     images: RecordedImages, change: TextChange, estimate: SimilarityEstimator, power: float
-) -> BoolArray:
-    """Which labels could take the place of the chosen one.
+) -> Float64Array:
+    """What the labels that could take the place of the chosen one score at most.
 
     Args:
         images: as recorded.
@@ -190,21 +190,23 @@ def find_contenders(
         power: the recipe's p of the image side.
 
     Returns:
-        (m, c) bool; an image without any keeps its label.
+        (m, c), but for the images' norms; -inf for labels that could not, so that an image with
+        nothing else keeps its label.
     """
-    open_ = np.ones(images.scores.shape, dtype=np.bool_)
+    most = np.empty(images.scores.shape)
     step = max(_AT_ONCE // max(len(change.anchors), len(change.owner), 1), 1)
     with np.errstate(all="ignore"):  # what overflows is no number, and nothing is sure of it
-        for start in range(0, len(open_), step):
+        for start in range(0, len(most), step):
             at = slice(start, start + step)
             similar = estimate(at, change.anchors)
             lower, upper = bound_scores(images.part(at), change, similar, power)
             chosen = np.arange(len(lower)), images.best[at]
             floor = lower[chosen][:, None]
             upper[chosen] = -np.inf
-            # Written so that what is no number stays open.
-            open_[at] = ~((floor > upper) & (images.similarities[at, :1] > 0))
-    return open_
+            # Written so that what is no number counts as infinite.
+            could = ~((floor > upper) & (images.similarities[at, :1] > 0))
+            most[at] = np.where(could, np.where(upper > -np.inf, upper, np.inf), -np.inf)
+    return most
 
 
 def bound_scores(

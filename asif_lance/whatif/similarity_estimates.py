@@ -67,7 +67,8 @@ class SimilarityEstimator:
         anchors = self._anchors.take(positions).float()
         values = torch.mm(queries, anchors.T).cpu().numpy()
         # Turned queries are off by three roundings, and so are the sum, offset and scale.
-        error = np.full(len(values), ANCHOR_NORM * float32_error(queries.shape[1]))
+        rounded = float32_error(queries.shape[1], queries.device)
+        error = np.full(len(values), ANCHOR_NORM * rounded)
         error += 4 * _ROUNDING * (2 * ANCHOR_NORM + np.abs(offset))
         if self._centre is not None:
             scale = self._centre.scale

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
@@ -98,7 +99,9 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def queries(store: PairStore) -> Float32Array:
     """Pictures that no pair has, and one that pairs have."""
     others = np.random.default_rng(7).normal(size=(4, IMAGE))
-    own = matrix(store.read(columns=["image_vector"], where=f"pair_id = '{names(3, 4)[0]}'"))
+    own = matrix(
+        store.read().filter(pc.field("pair_id") == names(3, 4)[0]).select(["image_vector"])
+    )
     return unit_queries(np.concatenate([others, own]))
 
 

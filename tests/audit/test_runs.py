@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
+from pairs_at_hand import names, new_store, pairs
 
 import asif_lance
 from asif_lance.audit import recorder, runs
@@ -18,8 +21,10 @@ from asif_lance.database.tables import open_table
 from asif_lance.errors import InputError
 from asif_lance.forgetting.fingerprints import Content
 from asif_lance.forgetting.verify import scan
+from asif_lance.model import Contributions, Prediction
 from asif_lance.model.labels import Prompts
 from asif_lance.model.model import Model
+from asif_lance.records import Float32Array
 from asif_lance.search.query_grid import unit_queries
 from asif_lance.store import maintenance
 from asif_lance.store.forget import forget, plan
@@ -96,6 +101,62 @@ def test_a_cap_is_stated_with_the_share_of_the_score_that_it_covers(
     assert min(r["coverage"] for r in rows) < 1
 
 
+@pytest.mark.parametrize("recipe", ["paper", "centred"])
+def test_recorded_shares_are_bit_by_bit_those_of_each_label_alone(
+    tmp_path: Path, rng: np.random.Generator, recipe: str
+) -> None:
+    """As they were computed before recording read the pairs of all labels at once."""
+    store = new_store(tmp_path, 1280, 384)
+    store.add(pairs(names(0, 400), image=1280, text=384))
+    store.publish(command="ingest")
+    model = asif_lance.open(store.uri, recipe_name=recipe, k=200, device="cpu")
+    captions = rng.standard_normal((5, 384)).astype(np.float32)
+    labels = model.label_vectors(dict(zip(LABELS, captions, strict=True)))
+    images = rng.standard_normal((7, 1280)).astype(np.float32)
+    predictions = list(model.classify_vectors([f"i{i}" for i in range(7)], images, labels))
+    with recorder.Recorder(store, labels, model.recipe, top=3, pairs=9) as run:
+        ids = [run.add(prediction) for prediction in predictions]
+    rows = open_table(store.uri, "attributions").to_table()
+    assert len(rows) > 100
+    for prediction_id, prediction in zip(ids, predictions, strict=True):
+        for label, _ in prediction.ranking[:3]:
+            mine = (pc.field("prediction_id") == prediction_id) & (pc.field("label") == label)
+            found = rows.filter(mine)
+            shares = prediction.evidence.contributions(label, 9)
+            assert found["pair_id"].to_pylist() == shares.pair_ids
+            assert found["rank"].to_pylist() == list(range(1, len(found) + 1))
+            for column, expected in (
+                ("image_similarity", similarities(prediction, "image", shares, label)),
+                ("text_similarity", similarities(prediction, "text", shares, label)),
+                ("contribution", shares.contributions),
+            ):
+                assert np.array_equal(found[column].to_numpy(), expected), column
+            told = [
+                (a.pair_id, a.image_similarity, a.text_similarity, a.contribution)
+                for a in prediction.attributions(9, label)
+            ]
+            columns = ["pair_id", "image_similarity", "text_similarity", "contribution"]
+            assert told == [tuple(row.values()) for row in found.select(columns).to_pylist()]
+
+
+def similarities(
+    prediction: Prediction, side: Literal["image", "text"], shares: Contributions, label: str
+) -> Float32Array:
+    """Of one label's pairs alone, by their stored vectors."""
+    evidence = prediction.evidence
+    query = evidence.vector
+    if side == "text":
+        query = evidence.labels.query(evidence.labels.names.index(label))
+    vectors = evidence.anchors.vectors(side, shares.positions)
+    if not evidence.labels.recipe.centred:
+        return vectors @ query
+    centre = evidence.anchors.centre(side)
+    turned, offset = centre.turn(query[None])
+    products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
+    similar = (products + offset[0]) * centre.scale.of(vectors, shares.positions)
+    return similar.astype(np.float32)
+
+
 def test_a_run_says_what_was_asked_of_which_model(model: Model, rng: np.random.Generator) -> None:
     run_id = record(model, rng)
     (run,) = runs.list_runs(model.store)
@@ -114,7 +175,7 @@ def test_a_run_that_fails_leaves_nothing(
     model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = record(model, rng)
-    monkeypatch.setattr(recorder, "_FLUSH", 10)
+    monkeypatch.setattr(recorder, "_PREDICTIONS_PER_COMMIT", 10)
     labels = model.label_vectors({"a": np.ones(TEXT_DIM, np.float32)})
     queries = rng.standard_normal((15, IMAGE_DIM)).astype(np.float32)
 
@@ -155,7 +216,7 @@ def test_forgetting_takes_attributions_of_the_pair_and_predictions_of_its_pictur
     before = sql("SELECT DISTINCT pair_id FROM attributions")  # type: ignore[operator]
     used = sorted(str(row["pair_id"]) for row in before)
     gone = [used[0], "p7"]
-    rows = model.store.read(where=f"pair_id IN ('{gone[0]}', 'p7')")
+    rows = model.store.read().filter(pc.field("pair_id").isin([gone[0], "p7"]))
     assert set(plan(model.store, gone).pairs) == set(gone)
 
     receipt = forget(model.store, gone, reason="asked to")
@@ -257,7 +318,7 @@ def test_what_is_to_be_kept_outlives_forgetting_and_upkeep(
 def test_a_run_under_way_loses_nothing_when_others_are_dropped(
     model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "_FLUSH", 1)
+    monkeypatch.setattr(recorder, "_PREDICTIONS_PER_COMMIT", 1)
     record(model, rng, 2)
     runs.set_retention(model.store, runs.RetentionRule(last=1))
     labels = model.label_vectors({"a": rng.standard_normal(TEXT_DIM).astype(np.float32)})
@@ -277,7 +338,7 @@ def test_a_run_under_way_loses_nothing_when_others_are_dropped(
 def test_what_a_killed_run_left_goes_when_runs_are_pruned_a_day_later(
     model: Model, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "_FLUSH", 1)
+    monkeypatch.setattr(recorder, "_PREDICTIONS_PER_COMMIT", 1)
     labels = model.label_vectors({"a": rng.standard_normal(TEXT_DIM).astype(np.float32)})
     queries = rng.standard_normal((1, IMAGE_DIM)).astype(np.float32)
     killed = recorder.Recorder(model.store, labels, model.recipe)

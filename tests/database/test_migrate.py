@@ -12,7 +12,7 @@ import pytest
 from pairs_at_hand import IMAGE, TEXT, names, new_store, pairs
 
 from asif_lance.audit.runs import list_runs
-from asif_lance.database import migrate, read_pins, schemas
+from asif_lance.database import TABLES, migrate, read_pins, schemas
 from asif_lance.errors import (
     DatabaseError,
     DatabaseNotFoundError,
@@ -31,19 +31,11 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 def test_migrations_lead_to_the_schemas_that_the_code_uses(tmp_path: Path) -> None:
     store = new_store(tmp_path)
-    made = {
-        name: lance.dataset(f"{store.uri}/{name}.lance")
-        for name in ("pairs", "versions", "rejects", "tuned", *schemas.RUN_SCHEMAS)
-    }
-    assert made["pairs"].schema.remove_metadata().equals(schemas.pairs_schema(8, 4))
-    assert made["versions"].schema.equals(schemas.VERSIONS_SCHEMA)
-    assert made["rejects"].schema.equals(schemas.REJECTS_SCHEMA)
-    assert made["tuned"].schema.equals(schemas.TUNED_SCHEMA)
-    for name, expected in schemas.RUN_SCHEMAS.items():
-        assert made[name].schema.equals(expected)
-    assert made["pairs"].schema.field("pair_id").metadata == {
-        b"lance-schema:unenforced-primary-key": b"true"
-    }
+    for table in TABLES:
+        made = lance.dataset(f"{store.uri}/{table.name}.lance").schema
+        assert made.remove_metadata().equals(table.schema(8, 4)), table.name
+    pairs_made = lance.dataset(f"{store.uri}/pairs.lance").schema
+    assert pairs_made.field("pair_id").metadata == {b"lance-schema:unenforced-primary-key": b"true"}
 
 
 def test_the_pins_live_in_the_metadata_of_pairs(tmp_path: Path) -> None:
@@ -58,7 +50,7 @@ def test_each_step_is_recorded_with_its_hash_and_time(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     rows = lance.dataset(f"{store.uri}/migrations.lance").to_table().to_pylist()
     assert [(row["id"], row["hash"]) for row in rows] == [
-        (step.id, step.hash) for step in migrate.known_migrations()
+        (step.id, step.hash) for step in migrate.find_migrations()
     ]
     assert all(row["applied_at"] <= datetime.now(UTC) for row in rows)
 
@@ -77,7 +69,7 @@ def test_migrating_nothing_is_an_error(tmp_path: Path) -> None:
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     store = new_store(tmp_path)
     future = {"id": "m9999_future", "hash": "0", "applied_at": datetime.now(UTC)}
-    table = pa.Table.from_pylist([future], schema=schemas.MIGRATIONS_SCHEMA)
+    table = pa.Table.from_pylist([future], schema=schemas.MIGRATIONS)
     lance.write_dataset(table, f"{store.uri}/migrations.lance", mode="append")
     with pytest.raises(
         NewerDatabaseError, match=r"unknown migration m9999_future.*upgrade asif-lance"
@@ -89,8 +81,8 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_migration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = new_store(tmp_path)
-    changed = [migrate.Migration(s.id, "0" * 64, s.up) for s in migrate.known_migrations()]
-    monkeypatch.setattr(migrate, "known_migrations", lambda: changed)
+    changed = [migrate.Migration(s.id, "0" * 64, s.up) for s in migrate.find_migrations()]
+    monkeypatch.setattr(migrate, "find_migrations", lambda: changed)
     with pytest.raises(DatabaseError, match="m0001_create_pairs is not the one"):
         PairStore.open(store.uri)
 
@@ -102,8 +94,8 @@ def test_an_older_database_names_the_command_and_migrate_brings_it_up(
     store.add(pairs(names(0, 3)))
     seen = []
     step = migrate.Migration("m9001_test", "1" * 64, lambda uri, pins: seen.append((uri, pins)))
-    known = [*migrate.known_migrations(), step]
-    monkeypatch.setattr(migrate, "known_migrations", lambda: known)
+    known = [*migrate.find_migrations(), step]
+    monkeypatch.setattr(migrate, "find_migrations", lambda: known)
     with pytest.raises(MigrationNeededError, match=f"run `asif-lance --db {store.uri} migrate`"):
         PairStore.open(store.uri)
     assert migrate.run_migrations(store.uri) == ["m9001_test"]
@@ -122,8 +114,8 @@ def test_a_step_that_fails_is_not_recorded_and_runs_again(
         if len(tries) == 1:
             raise KeyboardInterrupt
 
-    known = [*migrate.known_migrations(), migrate.Migration("m9001_test", "1" * 64, up)]
-    monkeypatch.setattr(migrate, "known_migrations", lambda: known)
+    known = [*migrate.find_migrations(), migrate.Migration("m9001_test", "1" * 64, up)]
+    monkeypatch.setattr(migrate, "find_migrations", lambda: known)
     with pytest.raises(KeyboardInterrupt):
         migrate.run_migrations(store.uri)
     assert migrate.run_migrations(store.uri) == ["m9001_test"]
@@ -155,7 +147,7 @@ def test_databases_of_earlier_releases_are_upgraded_and_used(asset: Path, tmp_pa
     uri = str(tmp_path / "db")
     with pytest.raises(MigrationNeededError):
         PairStore.open(uri)
-    assert migrate.run_migrations(uri)[-1] == migrate.known_migrations()[-1].id
+    assert migrate.run_migrations(uri)[-1] == migrate.find_migrations()[-1].id
     store = PairStore.open(uri)
     assert (store.image, store.text) == (IMAGE, TEXT)
     assert [(v.name, v.pairs, v.aliases) for v in store.versions()] == [
@@ -227,7 +219,7 @@ def test_an_upgrade_killed_anywhere_is_completed_by_the_next(step: int, tmp_path
     assert receipts.load_receipts(uri) == []
     assert [v.pairs for v in store.versions()] == [20, 30, 25]
     recorded = lance.dataset(f"{uri}/migrations.lance").to_table()["id"].to_pylist()
-    assert recorded == [step.id for step in migrate.known_migrations()]
+    assert recorded == [step.id for step in migrate.find_migrations()]
 
 
 def _plain(pin: object) -> dict[str, object]:

@@ -381,14 +381,24 @@ def test_an_unknown_device_is_told() -> None:
 # LanceDB
 
 
-def test_importing_registers_with_lancedb_and_loads_no_model() -> None:
+@pytest.mark.parametrize(
+    "imports",
+    ["asif_lance.encoders, lancedb", "lancedb, asif_lance.encoders", "asif_lance.encoders as _"],
+)
+def test_importing_registers_with_lancedb_in_any_order_and_loads_no_model(imports: str) -> None:
     code = (
-        "import sys, asif_lance.encoders; from lancedb.embeddings import get_registry as r;"
+        f"import sys, {imports}; from lancedb.embeddings import get_registry as r;"
         "print(r().get('asif-timm').__name__, r().get('asif-sentence-transformers').__name__,"
         "sorted({'timm', 'sentence_transformers'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "TimmEmbeddings SentenceEmbeddings []\n"
+
+
+def test_importing_alone_does_not_load_lancedb() -> None:
+    code = "import sys, asif_lance.encoders as e; print('lancedb' in sys.modules, e.TimmEmbeddings)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("False <class 'asif_lance.encoders.lancedb_functions.Timm")
 
 
 @pytest.mark.encoders

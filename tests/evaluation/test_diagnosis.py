@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import asif_lance
 from asif_lance.errors import InputError
-from asif_lance.evaluation.diagnosis import diagnose, examine_captions, uninformative
+from asif_lance.evaluation.diagnosis import diagnose, examine_captions, is_uninformative
 from asif_lance.evaluation.pair_similarity import measure_similarity, skewness
 from asif_lance.model.labels import prompts_from_vectors
 from asif_lance.model.model import Model
@@ -117,7 +117,7 @@ def test_an_anchor_in_the_middle_of_all_is_the_first_hub(cli: Cli, tmp_path: Pat
     ],
 )
 def test_captions_without_a_word_say_nothing(caption: str, empty: bool) -> None:
-    assert uninformative(caption) is empty
+    assert is_uninformative(caption) is empty
 
 
 def test_repeated_captions_are_counted_but_for_case_and_spaces() -> None:
@@ -125,6 +125,11 @@ def test_repeated_captions_are_counted_but_for_case_and_spaces() -> None:
     assert (found.pairs, found.duplicates, found.uninformative) == (5, 4, 2)
     assert found.repeated == (("a cat", 2), ("img_1.jpg", 2))
     assert found.examples == ("IMG_1.jpg",)
+
+
+def test_equal_counts_are_not_skewed() -> None:
+    assert skewness(np.array([3, 3, 3])) == 0
+    assert skewness(np.array([0, 0, 3])) == pytest.approx(1 / np.sqrt(2))
 
 
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=50))

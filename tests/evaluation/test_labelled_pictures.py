@@ -9,8 +9,15 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from asif_lance.errors import InputError, SourceError
-from asif_lance.evaluation.labelled_pictures import Labelled, per_class, read_labelled, split
+from asif_lance.encoders import ImageEncoder
+from asif_lance.errors import DimensionError, InputError, SourceError
+from asif_lance.evaluation.labelled_pictures import (
+    Labelled,
+    draw_per_class,
+    encode_labelled,
+    hold_out,
+    read_labelled,
+)
 
 
 def made_of(truths: str) -> Labelled:
@@ -61,26 +68,36 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, name: str, text: str, reas
 
 def test_held_out_pictures_are_of_every_class_and_never_both_here_and_there() -> None:
     labelled = made_of("aaaabbbbbbbb")
-    kept, out = split(labelled, 0.25, seed=3)
+    kept, out = hold_out(labelled, 0.25, seed=3)
     assert sorted(out.truths) == list("abb")
     assert sorted(kept.names + out.names) == sorted(labelled.names)
-    assert split(labelled, 0.25, seed=3)[1].names == out.names
+    assert hold_out(labelled, 0.25, seed=3)[1].names == out.names
     for share, reason in ((0.0, "between 0 and 1"), (0.01, "too few to hold out 1%")):
         with pytest.raises(InputError, match=reason):
-            split(labelled, share)
+            hold_out(labelled, share)
 
 
 def test_some_pictures_of_each_class_are_nested_and_leave_others() -> None:
     labelled = made_of("aaaabbbb")
-    few = per_class(labelled, 1, np.random.default_rng(1))
-    more = per_class(labelled, 3, np.random.default_rng(1))
+    few = draw_per_class(labelled, 1, np.random.default_rng(1))
+    more = draw_per_class(labelled, 3, np.random.default_rng(1))
     assert [labelled.take(chosen).truths for chosen in (few, more)] == [("a", "b"), tuple("aaabbb")]
     assert not (few & ~more).any()
-    assert not per_class(made_of("aab"), 9, np.random.default_rng(1))[2]
+    assert not draw_per_class(made_of("aab"), 9, np.random.default_rng(1))[2]
     with pytest.raises(InputError, match="no class has two pictures"):
-        per_class(made_of("ab"), 1, np.random.default_rng(1))
+        draw_per_class(made_of("ab"), 1, np.random.default_rng(1))
 
 
 def test_pictures_that_are_not_encoded_have_no_queries() -> None:
     with pytest.raises(InputError, match="not encoded"):
         _ = Labelled(("a",), ("b",)).queries
+
+
+def test_vectors_need_no_encoder_but_the_right_dimension() -> None:
+    def refuse() -> ImageEncoder:
+        raise AssertionError("the encoder was loaded")
+
+    labelled = made_of("ab")
+    assert encode_labelled(labelled, refuse, 8) is labelled
+    with pytest.raises(DimensionError, match="9"):
+        encode_labelled(labelled, refuse, 9)

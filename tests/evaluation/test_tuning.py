@@ -15,15 +15,16 @@ from PIL import Image
 
 import asif_lance
 from asif_lance.errors import InputError
-from asif_lance.evaluation.labelled_pictures import Labelled, encode_labelled, read_labelled
+from asif_lance.evaluation.labelled_pictures import Labelled, read_labelled
 from asif_lance.evaluation.scaling_curve import scaling, sizes_up_to
 from asif_lance.evaluation.sweep import sweep
-from asif_lance.evaluation.tuning import Grid, tune
+from asif_lance.evaluation.tuning import Grid, confirm, tune
 from asif_lance.model.labels import Ensemble, Prompts, prompts_from_vectors
 from asif_lance.model.model import Model
 from asif_lance.relative.recipes import DEFAULT, RECIPES, make_recipe
 
 DB = ("--db", "t.lancedb")
+VERDICTS = ("confirmed", "worse", "not confirmed: the difference may be chance")
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def task(cli: Cli, tmp_path: Path, rng: np.random.Generator) -> tuple[Model, Lab
     model = asif_lance.open(tmp_path / "t.lancedb")
     vectors = labels["vector"].reshape(5, 2, TEXT_DIM)
     prompts = prompts_from_vectors({f"c{i}": vectors[i] for i in range(5)})
-    return model, encode_labelled(model, read_labelled(tmp_path / "test.parquet")), prompts
+    return model, read_labelled(tmp_path / "test.parquet"), prompts
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -80,6 +81,18 @@ def test_tuning_finds_the_best_of_its_grid_and_confirms_it_elsewhere(
     assert found.on_tuning.pictures + found.held_out.pictures == 60
     assert (found.reference.recipe, found.reference.k) == (DEFAULT, RECIPES[DEFAULT].k)
     assert found.on_tuning.difference == pytest.approx(found.best.top_1 - found.reference.top_1)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "verdict"), [(9, 0, "confirmed"), (0, 9, "worse"), (5, 4, VERDICTS[2])]
+)
+def test_a_choice_is_confirmed_where_chance_does_not_explain_the_difference(
+    gained: int, lost: int, verdict: str
+) -> None:
+    correct, reference = np.zeros(60, dtype=bool), np.zeros(60, dtype=bool)
+    correct[:gained] = True
+    reference[gained : gained + lost] = True
+    assert confirm(correct, reference).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -136,7 +149,11 @@ def test_the_commands_print_tables_json_and_plots(
     assert shown.status == 0
     assert f"best of 21 choices on v2: --recipe {DEFAULT} --k " in shown.out
     assert "optimistic: chosen on this set" in shown.err
+    assert "the choice is" not in shown.out
+    held_out = cli(*asked, "--holdout", "0.5").out.splitlines()
+    assert held_out[-1].removeprefix("against the model's own recipe, the choice is ") in VERDICTS
     (told,) = cli(*asked, "--holdout", "0.5", "--format", "json").objects
+    assert told["verdict"] in VERDICTS
     assert told["comparisons"] == len(told["choices"]) == 21
     assert told["held_out"]["pictures"] == 60 - told["on_tuning"]["pictures"]
     grown = (*DB, "scaling", "test.parquet", "--label-vectors", "labels.parquet", "--setting")

@@ -20,7 +20,9 @@ from PIL import Image
 
 import asif_lance
 from asif_lance.errors import ImageError, InputError
-from asif_lance.explain.page import explain_page, scatter
+from asif_lance.explain.content import Explanation, ShownLabel, describe_prediction
+from asif_lance.explain.page import explain_page
+from asif_lance.explain.plot import draw_pairs, plot_svg
 from asif_lance.explain.png import explain_png
 from asif_lance.model.predictions import Prediction
 
@@ -34,6 +36,7 @@ HOSTILE = [
     "' onmouseover='alert(4)",
     "&lt;b&gt;<iframe src='http://evil.example'></iframe>",
 ]
+WRITTEN = "adds {:.4f}; similarity of the images {:.3f}, of caption and label {:.3f}"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -53,6 +56,11 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+    @property
+    def words(self) -> str:
+        """The text with every run of spaces as one."""
+        return " ".join(self.text.split())
 
 
 @pytest.fixture
@@ -91,9 +99,30 @@ def test_the_page_shows_both_labels_their_pairs_and_every_number(
         assert label in page.text
         assert f"{score:.4f}" in page.text
         for pair in prediction.attributions(3, label):
-            assert f"{pair.contribution:.4f} = image {pair.image_similarity:.3f}" in page.text
+            similar = (
+                f"{pair.image_similarity:.3f}, of caption and label {pair.text_similarity:.3f}"
+            )
+            assert f"adds {pair.contribution:.4f}; similarity of the images {similar}" in page.words
     marks = sum(len(prediction.attributions(200, label)) for label, _ in prediction.ranking[:2])
-    assert page.tags.count("circle") == marks
+    assert page.tags.count("a") == marks
+    assert page.tags.count("title") == marks + 1  # the page's own, too
+    assert "target" not in dict(page.attributes)
+    targets = [value[1:] for name, value in page.attributes if name == "xlink:href"]
+    entries = [value for name, value in page.attributes if name == "id"]
+    assert sum(target in entries for target in targets if target.startswith("pair-")) == marks
+    for caption in HOSTILE[:5]:  # for both labels, in the lists and as titles of the marks
+        assert page.text.count(caption) == 4
+
+
+def test_the_contributions_that_are_listed_add_up_as_they_are_written(
+    prediction: Prediction, picture: Path
+) -> None:
+    words = Page(explain_page(prediction, picture, pairs=5)).words
+    for label in words.split("Pairs that say")[1:]:
+        listed = [float(adds) for adds in re.findall(r"adds (0\.\d{4});", label)]
+        (total,) = re.findall(r"add up to (0\.\d{4}) of its score", label)
+        assert len(listed) == 5
+        assert sum(listed) == pytest.approx(float(total), abs=1e-9)
 
 
 def test_hostile_captions_and_names_stay_text(prediction: Prediction, picture: Path) -> None:
@@ -101,7 +130,8 @@ def test_hostile_captions_and_names_stay_text(prediction: Prediction, picture: P
     page = Page(html)
     known = {"html", "head", "meta", "title", "style", "body", "header", "main", "section"}
     known |= {"article", "div", "img", "h1", "h2", "p", "br", "table", "tr", "td", "span"}
-    assert set(page.tags) <= known | {"svg", "rect", "text", "circle"}
+    known |= {"b", "details", "summary", "rect"}
+    assert set(page.tags) <= known | {"svg", "g", "defs", "path", "use", "text", "a", "clippath"}
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert "<u>photo</u>.png" in page.text
     assert "{{ 7 * 7 }}" in page.text
@@ -113,6 +143,8 @@ def test_the_page_loads_nothing(prediction: Prediction, picture: Path) -> None:
     links = [value for name, value in page.attributes if name in {"src", "href", "srcset"}]
     assert links
     assert all(value.startswith("data:image/jpeg;base64,") for value in links)
+    linked = [value for name, value in page.attributes if name.endswith(":href")]
+    assert all(value.startswith("#") for value in linked)
     (policy,) = [value for name, value in page.attributes if value.startswith("default-src")]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -136,22 +168,38 @@ def test_a_real_browser_runs_nothing_of_it(
     assert page.tags.count("article") == 2
 
 
-def test_marks_lie_inside_the_frame_and_their_area_is_the_share() -> None:
-    marks = [
-        {"image_similarity": i, "text_similarity": t, "contribution": c}
-        for i, t, c in [(0.1, 0.9, 0.01), (0.5, 0.2, 0.04), (0.3, 0.3, 0.16)]
-    ]
-    plot = scatter([marks[:2], marks[2:]])
-    assert [mark["contribution"] for mark in plot["marks"]] == [0.16, 0.04, 0.01]
-    assert [mark["side"] for mark in plot["marks"]] == [1, 0, 0]
-    assert [mark["radius"] - 2 for mark in plot["marks"]] == pytest.approx([16, 8, 4])
-    for mark in plot["marks"]:
-        assert plot["left"] <= mark["x"] <= plot["left"] + plot["inner_width"]
-        assert plot["top"] <= mark["y"] <= plot["top"] + plot["inner_height"]
+def explanation(prediction: Prediction, picture: Path) -> Explanation:
+    return describe_prediction(prediction, picture, pairs=3)
 
 
-def test_an_empty_plot_has_axes(prediction: Prediction) -> None:
-    assert scatter([[], []])["marks"] == []
+def test_the_area_of_a_mark_is_what_its_pair_adds(prediction: Prediction, picture: Path) -> None:
+    axes = Figure().subplots()
+    labels = explanation(prediction, picture).labels
+    draw_pairs(axes, labels)
+    drawn = [collection for collection in axes.collections if len(collection.get_offsets())]
+    for collection, (label, _) in zip(drawn, prediction.ranking[:2], strict=True):
+        pairs = prediction.attributions(200, label)
+        places = [(pair.image_similarity, pair.text_similarity) for pair in pairs]
+        assert collection.get_offsets().tolist() == [pytest.approx(place) for place in places]
+        areas = collection.get_sizes() - 4
+        added = np.array([pair.contribution for pair in pairs])
+        assert areas / areas[0] == pytest.approx(added / added[0])
+    numbers = [text.get_text() for text in axes.texts]
+    assert numbers == [str(number) for number in range(1, 7)]
+    listed = [pair.number for label in labels for pair in label.pairs]
+    assert numbers == [str(number) for number in listed]
+
+
+def test_the_plot_is_the_same_at_every_call(prediction: Prediction, picture: Path) -> None:
+    labels = explanation(prediction, picture).labels
+    assert plot_svg(labels) == plot_svg(labels)
+
+
+def test_an_empty_plot_has_axes() -> None:
+    svg = Page(plot_svg([ShownLabel("one", 0.0, (), ()), ShownLabel("$two", 0.0, (), ())]))
+    assert "similarity of the images" in svg.text
+    assert "$two" in svg.text
+    assert "a" not in svg.tags
 
 
 def test_what_cannot_be_explained_is_an_error(prediction: Prediction, picture: Path) -> None:

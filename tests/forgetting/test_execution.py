@@ -18,6 +18,7 @@ from lance.dataset import DatasetOptimizer, LanceDataset, MergeInsertBuilder, Ta
 from lance.fragment import LanceFragment
 from pairs_at_hand import names, new_store, pairs
 
+from asif_lance.audit import matching_ids, matching_ids_anywhere
 from asif_lance.database.lock import WriteLock
 from asif_lance.errors import DatabaseError, InputError, PredicateError
 from asif_lance.forgetting import purge, receipts
@@ -26,7 +27,7 @@ from asif_lance.forgetting.fingerprints import Content
 from asif_lance.forgetting.journal import JOURNAL_FILE, Journal
 from asif_lance.forgetting.verify import scan
 from asif_lance.records import Reject
-from asif_lance.store.forget import forget, matching, plan, verify_receipt
+from asif_lance.store.forget import forget, plan, verify_receipt
 from asif_lance.store.pair_store import PairStore
 
 # Enough dimensions that no two random vectors point the same way.
@@ -72,7 +73,7 @@ def without(table: pa.Table, ids: Sequence[str]) -> pa.Table:
 
 def content(store: PairStore, ids: Sequence[str]) -> Content:
     """What to look for, taken before it is forgotten."""
-    rows = store.read("v2", where=f"pair_id IN ({', '.join(repr(i) for i in ids)})")
+    rows = store.read("v2").filter(pc.field("pair_id").isin(list(ids)))
     return Content(b"some salt", rows)
 
 
@@ -166,13 +167,13 @@ def test_planning_says_what_would_be_touched_and_touches_nothing(store: PairStor
 
 
 def test_pairs_are_chosen_by_predicate_over_all_versions(store: PairStore) -> None:
-    assert matching(store, "pair_id < 'pair-000002' OR pair_id > 'pair-000078'") == [
+    assert matching_ids_anywhere(store, "pair_id < 'pair-000002' OR pair_id > 'pair-000078'") == [
         *names(0, 2),
         *names(78, 80),
         *names(90, 95),
     ]
     with pytest.raises(PredicateError):
-        matching(store, "nosuch = 1")
+        matching_ids_anywhere(store, "nosuch = 1")
 
 
 def test_forgetting_nobody_is_an_error_and_writes_nothing(store: PairStore) -> None:
@@ -338,7 +339,7 @@ def test_a_pair_can_come_back(store: PairStore) -> None:
     assert store.add(batch(GONE)) == len(GONE)
     version = store.publish(command="ingest")
     assert version is not None
-    assert store.matching(f"pair_id = '{GONE[0]}'", version="latest") == GONE[:1]
+    assert matching_ids(store, f"pair_id = '{GONE[0]}'") == GONE[:1]
 
 
 # Kills
@@ -407,7 +408,7 @@ def test_a_kill_at_any_step_leaves_whole_versions_and_is_made_good(tmp_path: Pat
     old = states(origin)
     gone = names(1, 2) + names(4, 5)
     new = {name: without(table, gone) for name, table in old.items()}
-    sought = Content(b"some salt", origin.read("v1", where=f"pair_id IN {tuple(gone)}"))
+    sought = Content(b"some salt", origin.read("v1").filter(pc.field("pair_id").isin(list(gone))))
     step, finished = 0, False
     while not finished:
         step += 1

@@ -34,8 +34,8 @@ def store(tmp_path: Path) -> PairStore:
     return store
 
 
-def found(store: PairStore, needles: ContentMatcher = SOUGHT) -> set[str]:
-    return {hit.file for hit in scan(store.uri, needles).hits}
+def found(store: PairStore, matcher: ContentMatcher = SOUGHT) -> set[str]:
+    return {hit.file for hit in scan(store.uri, matcher).hits}
 
 
 Plant = Callable[[Path], object]

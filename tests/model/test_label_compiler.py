@@ -11,7 +11,7 @@ from pairs_at_hand import names, new_store, pairs
 from asif_lance.anchors.anchors import Anchors
 from asif_lance.database import cache_files
 from asif_lance.database.cache_files import LABEL_SETS
-from asif_lance.model.label_compiler import find_prompt_neighbors, kept_neighbors
+from asif_lance.model.label_compiler import find_cached_neighbors, find_prompt_neighbors
 from asif_lance.records import Neighbors
 from asif_lance.search.query_grid import unit_queries
 from asif_lance.store import forget
@@ -48,7 +48,7 @@ def delete(store: PairStore, ids: list[str]) -> None:
 
 def found_in(store: PairStore, version: str = "latest", k: int = K) -> Neighbors:
     return find_prompt_neighbors(
-        Anchors(store.dataset(version)), PROMPTS, k, centred=CENTRED, worth=0
+        Anchors(store.dataset(version)), PROMPTS, k, centred=CENTRED, cached_from=0
     )
 
 
@@ -134,7 +134,7 @@ def test_all_that_is_sure_to_spare_is_what_a_fresh_search_gives(
     found_in(store)
     add(store, 4000, 5500)
     anchors = Anchors(store.dataset("latest"))
-    kept = kept_neighbors(anchors, PROMPTS, K, centred=CENTRED, worth=0)
+    kept = find_cached_neighbors(anchors, PROMPTS, K, centred=CENTRED, cached_from=0)
     assert searches == [len(PROMPTS)]
     fresh = anchors.top_k("text", PROMPTS, kept.indices.shape[1], centred=CENTRED)
     sure = np.arange(kept.indices.shape[1]) < kept.complete[:, None]
@@ -174,10 +174,10 @@ def test_while_another_writes_nothing_is_kept_and_nobody_waits(store: PairStore)
 
 
 def test_the_newest_label_sets_stay(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "_MOST", 3)
+    monkeypatch.setattr(cache_files, "_FILES_KEPT", 3)
     anchors = Anchors(store.dataset("latest"))
     for i in range(len(PROMPTS)):
-        find_prompt_neighbors(anchors, PROMPTS[i : i + 1], K, worth=0)
+        find_prompt_neighbors(anchors, PROMPTS[i : i + 1], K, cached_from=0)
     assert len(files(store)) == 3
 
 
@@ -202,7 +202,7 @@ def test_raw_and_centred_neighbors_of_the_same_prompts_lie_beside_each_other(
 ) -> None:
     anchors = Anchors(store.dataset("latest"))
     found = [
-        find_prompt_neighbors(anchors, PROMPTS, K, centred=kind, worth=0)
+        find_prompt_neighbors(anchors, PROMPTS, K, centred=kind, cached_from=0)
         for kind in (False, True, False, True)
     ]
     assert len(searches) == len(files(store)) == 2

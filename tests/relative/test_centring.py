@@ -233,13 +233,13 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows whose distances were measured, time by time; those of so few are kept."""
     monkeypatch.setattr(distance_cache, "WORTH_KEEPING", 100)
     measured: list[int] = []
-    measure = centring._along
+    measure = centring._multiply_point
 
     def noted(rows: torch.Tensor, point: np.ndarray) -> np.ndarray:
         measured.append(len(rows))
         return measure(rows, point)
 
-    monkeypatch.setattr(centring, "_along", noted)
+    monkeypatch.setattr(centring, "_multiply_point", noted)
     return measured
 
 

@@ -12,15 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import top_k
+from torch_settings import SWITCHES, switched
 
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
-from asif_lance.search import candidates, exact, fast_products
+from asif_lance.search import candidates, exact, exact_products, fast_products, kernel_loading
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.exact import exact_top_k
 from asif_lance.search.exact_products import multiply_exactly
+from asif_lance.search.kernel_loading import loaded_kernels
 from asif_lance.search.query_grid import on_grid, unit_queries
-from asif_lance.search.row_products import pair_products
 
 
 def vectors(rng, n, d, dtype=np.float32):
@@ -51,16 +52,34 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def with_kernels(monkeypatch):
+    """Compiled loops are loaded, as in a process that has searched for a while."""
+    monkeypatch.setattr(kernel_loading, "_seconds_without", [math.inf])
+
+
+@pytest.fixture
+def without_kernels(monkeypatch, with_kernels):
+    monkeypatch.setattr(kernel_loading, "_WORTH_LOADING", math.nan)  # which nothing reaches
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
 
 
+@pytest.fixture
+def threads_for_little(monkeypatch):
+    """Threads share work however little it is."""
+    monkeypatch.setattr("asif_lance.search.parallel._WORTH_A_THREAD", 1)
+    monkeypatch.setattr("asif_lance.search.parallel._processors", lambda: 3)
+
+
 @pytest.fixture(
-    params=[(torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 3)],
-    ids=["float32", "bfloat16", "bfloat16 in threads"],
+    params=[(torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 3), (torch.float32, 2)],
+    ids=["float32", "bfloat16", "bfloat16 in threads", "float32 in threads without kernels"],
 )
-def small_runs(monkeypatch, request, one_thread):
+def small_runs(monkeypatch, request, one_thread, threads_for_little, with_kernels):
     """Runs of a few hundred anchors, so that small tables take the path of large ones.
 
     Batches are multiplied in one type or the other, whatever this processor is fast at, by one
@@ -68,14 +87,16 @@ def small_runs(monkeypatch, request, one_thread):
     """
     types, (kind, threads) = exact.product_types, request.param
     torch.set_num_threads(threads)
-    monkeypatch.setattr(exact, "_CROWDED", math.inf)
+    if threads == 2:
+        request.getfixturevalue("without_kernels")
+    monkeypatch.setattr(exact, "_MOST_CROWDING", math.inf)
     monkeypatch.setattr(
         exact,
         "product_types",
         lambda count, *given: types(1, *given) if count == 1 else (kind,),
     )
-    monkeypatch.setattr(fast_products, "_LONGEST", 320)
-    monkeypatch.setattr(fast_products, "_WIDE", 2**11)
+    monkeypatch.setattr(fast_products, "_LONGEST_RUN", 320)
+    monkeypatch.setattr(fast_products, "_WIDENED_NUMBERS", 2**11)
 
 
 @settings(max_examples=60, deadline=None)
@@ -104,7 +125,7 @@ def test_it_finds_what_naive_loops_find(
         "live": rng.random(n) < 0.6 if masked else None,
         "tie_order": rng.permutation(n) if shuffled else None,
     }
-    with mock.patch("asif_lance.search.exact._SHORTLIST", shortlist):
+    with mock.patch("asif_lance.search.exact._SHORTLIST_FACTOR", shortlist):
         found = exact_top_k(queries, anchors, k, **options)
     indices, similarities = top_k(queries, anchors, k, **options)
     np.testing.assert_allclose(found.similarities, similarities, atol=2e-7, rtol=2e-7)
@@ -123,11 +144,11 @@ def test_thousands_of_anchors_agree_with_naive_loops(rng, small_runs, dtype, m):
 
 
 def test_a_single_query_is_answered_the_same_where_float16_is_widened_by_torch(
-    rng, small_runs, monkeypatch
+    rng, small_runs, request
 ):
     anchors, queries = clustered(rng, 6000, 24), vectors(rng, 1, 24)
     expected = exact_top_k(queries, anchors, 100)
-    monkeypatch.setattr(fast_products, "compiles", lambda: False)
+    request.getfixturevalue("without_kernels")
     assert fast_products.product_types(1, Blocks(anchors), torch.device("cpu")) == (torch.float16,)
     assert_same(exact_top_k(queries, anchors, 100), expected)
 
@@ -142,13 +163,15 @@ def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
 
 
 @pytest.fixture
-def multiplied(monkeypatch):
-    """The addresses of each call of the compiled loop."""
-    calls = []
-    monkeypatch.setattr(
-        "asif_lance.search.exact_products.pair_products",
-        lambda addresses, *given: calls.append(addresses) or pair_products(addresses, *given),
-    )
+def multiplied(monkeypatch, with_kernels):
+    """The addresses of each call of a compiled loop."""
+    calls, kernels = [], loaded_kernels()
+
+    def note(loop):
+        return lambda addresses, *given: calls.append(addresses) or loop(addresses, *given)
+
+    for name in ("pair_products_float16", "pair_products_float32"):
+        monkeypatch.setattr(kernels, name, note(getattr(kernels, name)))
     return calls
 
 
@@ -156,10 +179,11 @@ def multiplied(monkeypatch):
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_products_are_the_same_with_and_without_a_compiled_loop(
-    rng, monkeypatch, multiplied, dtype, threads, turned
+    rng, monkeypatch, multiplied, threads_for_little, request, dtype, threads, turned
 ):
     torch.set_num_threads(threads)
-    monkeypatch.setattr("asif_lance.search.exact_products._SHARE", 3000)
+    monkeypatch.setattr(exact_products, "_PAIR_NUMBERS", 3000)
+    monkeypatch.setattr(exact_products, "_MATRIX_NUMBERS", (0, 7000))
     queries = unit_queries(vectors(rng, 30, 100))
     queries = np.asfortranarray(queries) if turned == "queries" else queries
     blocks = [vectors(rng, n, 100, dtype) for n in (170, 0, 1, 329)]
@@ -169,7 +193,7 @@ def test_products_are_the_same_with_and_without_a_compiled_loop(
     found = multiply_exactly(*given)
     assert bool(multiplied) == (turned != "anchors")
     alone = multiply_exactly(*given[:4])
-    monkeypatch.setattr("asif_lance.search.exact_products.compiles", lambda: False)
+    request.getfixturevalue("without_kernels")
     expected = multiply_exactly(*given)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(alone[0], expected[0])
@@ -178,7 +202,7 @@ def test_products_are_the_same_with_and_without_a_compiled_loop(
 
 def test_blocks_that_are_let_go_of_are_multiplied_one_by_one(rng, monkeypatch, multiplied):
     released = []
-    monkeypatch.setattr("asif_lance.search.exact_products._SHARE", 100 * 12)
+    monkeypatch.setattr(exact_products, "_PAIR_NUMBERS", 100 * 12)
     arrays = [vectors(rng, n, 12) for n in (170, 0, 1, 329)]
     queries = unit_queries(vectors(rng, 30, 12))
     rows, indices = np.sort(rng.integers(30, size=2000)), rng.integers(500, size=2000)
@@ -220,10 +244,10 @@ def test_fast_products_are_wrong_by_less_than_their_bound(rng, kind, dtype, reci
     fast = fast_products.FastProduct(*given, offset, near, kind)
     exact = anchors.astype(float) @ queries.astype(float).T
     exact = exact if scale is None else (exact + offset) * scale[:, None]
-    found = fast.between(0, fast.run)[: min(fast.run, 2000), :20].numpy()
+    found = fast.compute_run(0, fast.run)[: min(fast.run, 2000), :20].numpy()
     # Of two anchors, the one that is truly as similar is never computed to be below this.
-    assert (found >= fast.below(exact[: len(found)])).all()
-    assert (exact[: len(found)] >= fast.below(found.astype(float))).all()
+    assert (found >= fast.lower_floors(exact[: len(found)])).all()
+    assert (exact[: len(found)] >= fast.lower_floors(found.astype(float))).all()
 
 
 @pytest.mark.parametrize("coarse", [torch.bfloat16, torch.float16])
@@ -279,13 +303,15 @@ def test_batch_mates_do_not_change_an_answer(rng, small_runs, dtype, recipe):
         np.testing.assert_array_equal(alone.similarities[0], together.similarities[i])
 
 
-def test_block_size_batch_size_and_threads_do_not_change_an_answer(rng, monkeypatch):
+def test_block_size_batch_size_and_threads_do_not_change_an_answer(
+    rng, monkeypatch, threads_for_little
+):
     anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
     expected = exact_top_k(queries, anchors, 100)
     for run, wide, batch, count in ((64, 600, 20, 1), (1024, 2**20, 7, 2), (4096, 5000, 2, 1)):
-        monkeypatch.setattr(fast_products, "_LONGEST", run)
-        monkeypatch.setattr(fast_products, "_WIDE", wide)
-        monkeypatch.setattr("asif_lance.search.exact._BATCH", batch)
+        monkeypatch.setattr(fast_products, "_LONGEST_RUN", run)
+        monkeypatch.setattr(fast_products, "_WIDENED_NUMBERS", wide)
+        monkeypatch.setattr("asif_lance.search.exact._BATCH_SIZE", batch)
         torch.set_num_threads(count)
         assert_same(exact_top_k(queries, anchors, 100), expected)
 
@@ -299,23 +325,108 @@ def test_searches_at_the_same_time_do_not_disturb_each_other(rng, small_runs):
         assert_same(one, other)
 
 
-def test_inference_mode_changes_nothing(rng, small_runs):
-    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
-    expected = exact_top_k(queries, anchors, 100)
-    with torch.inference_mode():
-        assert_same(exact_top_k(queries, torch.tensor(anchors), 100), expected)
-
-
-@pytest.mark.parametrize("precision", ["high", "medium"])
-def test_a_lower_product_precision_set_by_the_user_changes_nothing(rng, precision):
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_no_setting_of_torch_changes_an_answer(rng, small_runs, switch):
     anchors, queries = clustered(rng, 6000, 64), vectors(rng, 32, 64)
     expected = exact_top_k(queries, anchors, 100)
-    before = torch.get_float32_matmul_precision()
+    single = exact_top_k(queries[:1], anchors.astype(np.float32), 100)
+    with switched(switch):
+        assert_same(exact_top_k(queries, anchors, 100), expected)
+        assert_same(exact_top_k(queries[:1], anchors.astype(np.float32), 100), single)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+        lambda: torch.backends.mkldnn.flags(enabled=False),
+        lambda: mock.patch.object(torch, "get_float32_matmul_precision", side_effect=RuntimeError),
+    ],
+    ids=["inference mode", "autocast", "no oneDNN", "settings that contradict each other"],
+)
+def test_no_mode_of_torch_changes_an_answer(rng, small_runs, context):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    single = exact_top_k(queries[:1], anchors, 100)
+    with context():
+        assert_same(exact_top_k(queries, torch.tensor(anchors), 100), expected)
+        assert_same(exact_top_k(queries[:1], torch.tensor(anchors), 100), single)
+
+
+@pytest.mark.parametrize(
+    ("change", "restore"),
+    [
+        (lambda: torch.set_default_dtype(torch.float64), torch.set_default_dtype),
+        (lambda: torch.set_default_device("meta"), lambda _: torch.set_default_device(None)),
+        (
+            lambda: torch.use_deterministic_algorithms(True),
+            lambda _: torch.use_deterministic_algorithms(False),
+        ),
+        (lambda: torch.set_flush_denormal(True), lambda _: torch.set_flush_denormal(False)),
+    ],
+    ids=["default type", "default device", "deterministic algorithms", "no denormal numbers"],
+)
+def test_no_default_of_torch_changes_an_answer(rng, small_runs, change, restore):
+    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
+    expected = exact_top_k(queries, anchors, 100)
+    before = torch.get_default_dtype()
+    change()
     try:
-        torch.set_float32_matmul_precision(precision)
         assert_same(exact_top_k(queries, anchors, 100), expected)
     finally:
-        torch.set_float32_matmul_precision(before)
+        restore(before)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_the_bound_holds_for_factors_that_torch_rounds(rng, precision):
+    """As matrix units do it, which few processors have: tf32 may cut off, bf16 is to nearest."""
+    anchors, queries = clustered(rng, 2000, 300), unit_queries(vectors(rng, 20, 300))
+    queries[:10] = unit_queries(anchors[:10])
+
+    def round_factor(array):
+        if precision == "bf16":
+            return torch.from_numpy(array).bfloat16().float().numpy()
+        return (array.view(np.int32) & ~0x1FFF).view(np.float32)
+
+    with switched(f"mkldnn.matmul.fp32_precision={precision}"):
+        fast = fast_products.FastProduct(
+            torch.from_numpy(queries), Blocks(anchors), kind=torch.float32
+        )
+    found = round_factor(anchors.astype(np.float32)).astype(float) @ round_factor(queries).T
+    true = anchors.astype(float) @ queries.T.astype(float)
+    assert np.abs(found - true).max() > 1e-4
+    assert (found >= fast.lower_floors(true)).all()
+    assert (true >= fast.lower_floors(found)).all()
+
+
+def worst_of_bfloat16():
+    """Two float32 anchors and a query: the nearer one is multiplied to less, by all that can be."""
+    nearer = np.array([(1 + 2**-8) / 8] * 64 + [(1 + 2**-8) / 32], np.float32)
+    other = np.array([(1 + 2**-8 + 2**-20) / 8] * 64 + [1 / 32], np.float32)
+    return nearer, other, np.full(65, 1 / 8, np.float32)
+
+
+def test_the_bound_of_bfloat16_holds_where_every_rounding_is_as_large_as_it_can_be():
+    *anchors, query = worst_of_bfloat16()
+    given = torch.from_numpy(query[None]), Blocks(np.stack(anchors))
+    fast = fast_products.FastProduct(
+        torch.from_numpy(np.repeat(query[None], 2, 0)), given[1], kind=torch.bfloat16
+    )
+    found = fast.compute_run(0, 2)[:, 0].numpy().astype(float)
+    true = np.stack(anchors).astype(float) @ query.astype(float)
+    assert true[0] > true[1]
+    assert found.tolist() == [1.0, 1 + 2**-6]
+    assert (np.abs(found - true) <= (found - fast.lower_floors(found, slice(0, 1))) / 2).all()
+
+
+def test_an_anchor_is_found_whatever_bfloat16_makes_of_it(monkeypatch):
+    monkeypatch.setattr(exact, "product_types", lambda *given: (torch.bfloat16,))
+    monkeypatch.setattr(exact, "_MOST_CROWDING", math.inf)
+    nearer, other, query = worst_of_bfloat16()
+    anchors = np.concatenate([np.tile(other, (20_000, 1)), nearer[None]])
+    found = exact_top_k(np.tile(query, (4, 1)), anchors, 1)
+    assert found.indices.tolist() == [[20_000]] * 4
 
 
 def test_the_order_of_rows_does_not_change_an_answer(rng, small_runs):
@@ -474,19 +585,23 @@ def test_what_cannot_be_searched_is_refused_in_one_line(change, error, message):
     assert str(caught.value) == message
 
 
-def test_cuda_devices_multiply_float16_as_it_is_where_sums_stay_float32():
+@pytest.mark.parametrize(
+    ("switch", "types"),
+    [
+        ("cuda.matmul.allow_fp16_reduced_precision_reduction=False", "float16 float32"),
+        ("cuda.matmul.allow_fp16_reduced_precision_reduction=True", "float32"),
+        ("cuda.matmul.allow_fp16_accumulation=True", "float32"),
+        ("cuda.matmul.fp32_precision=tf32", "float16 float32"),
+        ("fp32_precision=tf32", "float16 float32"),
+    ],
+)
+def test_cuda_devices_multiply_float16_as_it_is_where_sums_stay_float32(switch, types):
     cuda, half = torch.device("cuda"), Blocks(np.eye(4, dtype=np.float16))
-    setting = torch.backends.cuda.matmul
-    before = setting.allow_fp16_reduced_precision_reduction
-    try:
-        setting.allow_fp16_reduced_precision_reduction = False
-        assert fast_products.product_types(64, half, cuda) == (torch.float16, torch.float32)
-        single = Blocks(np.eye(4, dtype=np.float32))
+    single = Blocks(np.eye(4, dtype=np.float32))
+    expected = tuple(getattr(torch, name) for name in types.split())
+    with switched("cuda.matmul.allow_fp16_reduced_precision_reduction=False"), switched(switch):
+        assert fast_products.product_types(64, half, cuda) == expected
         assert fast_products.product_types(64, single, cuda) == (torch.float32,)
-        setting.allow_fp16_reduced_precision_reduction = True
-        assert fast_products.product_types(64, half, cuda) == (torch.float32,)
-    finally:
-        setting.allow_fp16_reduced_precision_reduction = before
 
 
 @pytest.mark.gpu

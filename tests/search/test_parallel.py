@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 
-from asif_lance.search.parallel import share_work, thread_count
+from asif_lance.search import parallel
+from asif_lance.search.parallel import limit_torch, share_work, thread_count, torch_threads
 
 
 @pytest.fixture(params=[2, 4, 40])
-def count(request):
+def count(request, monkeypatch):
+    monkeypatch.setattr(parallel, "_processors", lambda: 64)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -105,3 +110,46 @@ def test_a_forked_process_makes_threads_of_its_own(count):
     child.start()
     assert answer.get(timeout=30) == list(range(100))
     child.join()
+
+
+def test_no_more_threads_run_than_the_process_may_use_processors(count, monkeypatch):
+    monkeypatch.setattr(parallel, "_processors", lambda: 3)
+    meet, found = threading.Barrier(min(count, 3)), []
+
+    def work(items):
+        meet.wait(timeout=10)
+        found.append(limits_here())
+        list(items)
+
+    share_work(range(100), work)
+    assert thread_count() == torch_threads() == min(count, 3)
+    assert found == [{1}] * min(count, 3)
+
+
+def test_work_that_is_little_has_one_thread(count):
+    assert torch_threads(1000) == thread_count(1000) == 1
+    assert torch_threads(2**22 * count) == count
+
+
+def test_torch_is_limited_on_the_thread_that_asks_and_only_for_a_while(count):
+    found = []
+    with limit_torch(1):
+        assert limits_here() == {1}
+        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        with limit_torch(2):
+            assert limits_here() == {1}
+    assert limits_here() == {count}
+    assert found == [count]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds processes")
+def test_a_process_that_is_bound_to_one_processor_uses_one_thread():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "import torch; torch.set_num_threads(4);"
+        "from asif_lance.search.parallel import thread_count; print(thread_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import lance
+import pyarrow.compute as pc
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
@@ -61,6 +62,8 @@ def test_replaced_pairs_are_there_once_with_their_new_content(store: PairStore) 
     version = store.publish(command="ingest")
     assert version is not None
     assert (version.pairs, version.added, version.removed) == (12, 4, 2)
-    assert store.read(where="caption = 'corrected'")["pair_id"].to_pylist() == names(8, 12)
-    assert store.read("v1", where="caption = 'corrected'").num_rows == 0
+    assert store.read().filter(pc.field("caption") == "corrected")["pair_id"].to_pylist() == names(
+        8, 12
+    )
+    assert store.read("v1").filter(pc.field("caption") == "corrected").num_rows == 0
     assert store.diff("v1", "v2").changes.changed == tuple(names(8, 10))

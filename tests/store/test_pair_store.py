@@ -16,6 +16,7 @@ import duckdb
 import lance
 import lancedb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pairs_at_hand import IMAGE, TEXT, names, new_store, pairs
 
@@ -30,7 +31,6 @@ from asif_lance.errors import (
     EncoderMismatchError,
     InputError,
     InvalidNameError,
-    PredicateError,
     StorageError,
     VersionNotFoundError,
 )
@@ -129,7 +129,9 @@ def test_an_id_twice_in_one_batch_goes_in_once_as_it_came_first(store: PairStore
     batch = pa.concat_tables([pairs(["a", "b"]), pairs(["a"], caption=["another"])])
     assert store.add(batch) == 2
     store.publish(command="ingest")
-    assert store.read(where="pair_id = 'a'")["caption"].to_pylist() == ["a caption about a"]
+    assert store.read().filter(pc.field("pair_id") == "a")["caption"].to_pylist() == [
+        "a caption about a"
+    ]
 
 
 def test_fragments_hold_ten_thousand_rows(store: PairStore) -> None:
@@ -188,40 +190,6 @@ def test_deleting_everything_leaves_an_empty_table(store: PairStore) -> None:
     store.add(pairs(names(0, 10)))
     assert store.delete(names(0, 10)) == 10
     assert head(store).count_rows() == 0
-
-
-def test_matching_finds_ids_by_predicate(filled: PairStore) -> None:
-    assert filled.matching("caption LIKE '%0012%'") == names(12, 13)
-    assert filled.matching("source = 'test'") == names(5, 15)
-    assert filled.matching("source = 'test'", version="v1") == names(0, 10)
-    assert filled.matching("caption = 'it''s; (not) there' OR pair_id = 'x' -- why not") == []
-
-
-@pytest.mark.parametrize(
-    ("where", "reason"),
-    [
-        ("", "Expected: an expression, found: )"),
-        ("nosuch = 1", "No field named nosuch. Valid fields are pair_id, caption,"),
-        ("caption LIKE", "Expected: an expression, found: )"),
-        ("source = 'test' LIMIT 1", "Expected: ), found: LIMIT"),
-        ("source = 'x'; DROP TABLE pairs", "Expected: ), found: ;"),
-        ("true) OR (true", "a ')' without its '('"),
-        ("pair_id IN (SELECT pair_id FROM pairs)", "is not supported SQL in lance"),
-        ("1", "does not return a boolean"),
-        ("CAST(caption AS INT) = 3", "Cannot cast string"),
-        ("caption = 'x", "Unterminated string literal"),
-        ("regexp_like(caption, '(')", "regex parse error"),
-        ("true AND " * 100_000 + "true", "longer than 20000 characters"),
-    ],
-)
-def test_what_is_no_predicate_is_refused_in_one_line(
-    filled: PairStore, where: str, reason: str
-) -> None:
-    with pytest.raises(PredicateError) as caught:
-        filled.matching(where)
-    assert reason in str(caught.value)
-    assert "\n" not in caught.value.reason
-    assert ".rs" not in str(caught.value)
 
 
 # Versions

@@ -7,6 +7,7 @@ from pathlib import Path
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from conftest import Cli
 from hypothesis import HealthCheck, given, settings
@@ -192,7 +193,7 @@ def test_after_forgetting_recorded_predictions_are_all_asked_again(store: PairSt
 
 
 def test_forgetting_takes_queries_and_prompts_that_are_a_forgotten_pair(store: PairStore) -> None:
-    row = store.read(where=f"pair_id = '{names(4, 5)[0]}'")
+    row = store.read().filter(pc.field("pair_id") == names(4, 5)[0])
     picture = np.array(row["image_vector"][0].as_py(), dtype=np.float32)
     caption = np.array(row["text_vector"][0].as_py(), dtype=np.float32)
     model = model_of(store)

@@ -1,0 +1,169 @@
+"""DuckDB over the Lance tables of a database, read-only and guarded; runs in a process of its own.
+
+`audit.sql` starts that process and hands on what it answers, see `audit.sql_process`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import lance
+import pyarrow as pa
+from pyarrow.dataset import Dataset
+
+from asif_lance.audit.sql import HEAD
+from asif_lance.audit.sql_guard import SqlGuard
+from asif_lance.database import TABLES, open_table, storage_errors
+from asif_lance.errors import AuditError
+from asif_lance.store import PairStore
+
+#: DuckDB cannot read Arrow's half floats, and nobody reads 384 numbers in a table.
+HIDDEN = ("image_vector", "text_vector", "thumbnail")
+
+_SANDBOX: dict[str, str | bool | int | float | list[str]] = {
+    "allow_community_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # SQL must not see this process's variables
+    "temp_directory": "",
+}
+
+_ROWS_FETCHED = 100_000  # from DuckDB at a time
+_ROWS_SCANNED = 2**16  # by Lance at a time; fewer cost a tenth more
+
+
+class SqlEngine:
+    """One DuckDB connection over one database.
+
+    Args:
+        store: the database.
+        version: the model version that `pairs` shows; `HEAD` for what no version may have yet.
+        memory: DuckDB's own limit; nothing spills to disk.
+        result_bytes: a larger answer is refused.
+    """
+
+    def __init__(self, store: PairStore, version: str, memory: str, result_bytes: int) -> None:
+        self._store, self._result_bytes = store, result_bytes
+        self._sql = duckdb.connect(":memory:", config=_SANDBOX | {"memory_limit": memory})
+        self._versions: set[str] = set()
+        tables = {
+            "pairs": self._open_pairs(version),
+            "versions": _make_versions_table(store),
+            **{table.name: _open_readable(store, table.name) for table in TABLES if table.in_sql},
+        }
+        for name, table in tables.items():
+            self._sql.register(name, table)
+        self._sql.execute(
+            "CREATE MACRO pairs_at(version) AS TABLE "
+            "SELECT * FROM query_table('pairs of ' || version)"
+        )
+        self._guard = SqlGuard(self._sql, tables)
+        self._sql.execute("SET enable_external_access = false")
+        self._sql.execute("SET lock_configuration = true")
+
+    def query(self, sql: str) -> pa.Table:
+        """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES).
+
+        Raises:
+            AuditError: the SQL is wrong, is no single SELECT, reaches outside, or answers with more
+                than `result_bytes`.
+            VersionNotFoundError: `pairs_at` names no model version.
+        """
+        self._register(self._guard.check(sql))
+        return self._run(sql)
+
+    def matching_ids(self, where: str, versions: Sequence[str]) -> pa.Table:
+        """Ids of the pairs of any of some versions, or `HEAD`, that a predicate holds for.
+
+        Raises:
+            AuditError: it is not one yes-or-no expression, or as for `query`.
+            VersionNotFoundError: there is no such version.
+        """
+        self._guard.check_predicate(where)
+        asked = f"SELECT pair_id FROM pairs WHERE (\n{where}\n)"  # noqa: S608 - guarded
+        self._register(self._guard.check(asked) | set(versions))
+        found = []
+        for version in versions:
+            table = "pairs of " + version.replace("'", "''")
+            found.append(self._run(f"WITH pairs AS (FROM query_table('{table}')) {asked}"))
+        return pa.concat_tables(found)
+
+    def _register(self, versions: set[str]) -> None:
+        for version in versions - self._versions:
+            self._sql.register(f"pairs of {version}", self._open_pairs(version))
+            self._versions.add(version)
+
+    def _open_pairs(self, version: str) -> ReadableDataset:
+        if version == HEAD:
+            return _open_readable(self._store, "pairs")
+        return ReadableDataset(self._store.dataset(version))
+
+    def _run(self, sql: str) -> pa.Table:
+        try:
+            return self._gather(self._sql.sql(sql).to_arrow_reader(_ROWS_FETCHED))
+        except (duckdb.Error, OSError, pa.ArrowException) as error:  # a stream fails with OSError
+            raise AuditError(_one_line(error)) from None
+
+    def _gather(self, reader: pa.RecordBatchReader) -> pa.Table:
+        batches, size = [], 0
+        for batch in reader:
+            size += batch.nbytes
+            if size > self._result_bytes:
+                most = self._result_bytes >> 20
+                raise AuditError(
+                    f"the answer is larger than {most} MiB: aggregate it or add a LIMIT"
+                )
+            batches.append(batch)
+        return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+class ReadableDataset(Dataset):  # type: ignore[misc]  # pyarrow is untyped
+    """A Lance dataset without the columns that DuckDB cannot read; scans stay Lance's own.
+
+    DuckDB pushes projections and filters into whatever is a pyarrow dataset.
+    """
+
+    def __init__(self, dataset: lance.LanceDataset) -> None:
+        self._whole = dataset
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that SQL sees."""
+        return pa.schema([f for f in self._whole.schema if f.name not in HIDDEN])
+
+    def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
+        """A scan with DuckDB's projection and filter pushed into it."""
+        kwargs.setdefault("batch_size", _ROWS_SCANNED)
+        return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
+
+
+def _open_readable(store: PairStore, table: str) -> ReadableDataset:
+    with storage_errors(store.uri):
+        return ReadableDataset(open_table(store.uri, table))
+
+
+def _make_versions_table(store: PairStore) -> pa.Table:
+    names = ("name", "command", "message", "created_at", "pairs", "added", "removed")
+    versions = store.versions()
+    columns = {name: [getattr(v, name) for v in versions] for name in names}
+    return pa.table(columns, schema=_VERSIONS)
+
+
+_VERSIONS = pa.schema(
+    [
+        ("name", pa.string()),
+        ("command", pa.string()),
+        ("message", pa.string()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("pairs", pa.int64()),
+        ("added", pa.int64()),
+        ("removed", pa.int64()),
+    ]
+)
+
+
+def _one_line(error: BaseException) -> str:
+    """DuckDB's message without the SQL that it repeats below."""
+    return " ".join(str(error).split("\n\nLINE ")[0].split())

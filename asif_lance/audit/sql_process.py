@@ -1,0 +1,87 @@
+"""The process that answers SQL from anyone: the system bounds its memory and its time.
+
+Started by `audit.sql` as `python -m asif_lance.audit.sql_process`. Requests and replies are lines
+of JSON on stdin and stdout; the table of an answer follows its reply as an Arrow IPC stream. What
+no check of SQL foresees (a list of half a billion numbers, a function that takes hours) ends this
+process and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from asif_lance.audit.sql_engine import SqlEngine
+from asif_lance.errors import AsifError, VersionNotFoundError
+from asif_lance.store import PairStore
+
+_SLACK_BYTES = 2**29  # for code, Arrow buffers and the threads' heaps beside DuckDB's own memory
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    requests, replies = sys.stdin.buffer, sys.stdout.buffer
+    settings = json.loads(requests.readline())
+    try:
+        store = PairStore.open(settings["uri"])
+        engine = SqlEngine(store, settings["version"], settings["memory"], settings["result_bytes"])
+        _limit(settings["memory_bytes"], settings["cpu_seconds"])
+    except AsifError as error:
+        _reply(replies, _described(error))
+        return
+    _reply(replies, {})
+    for line in requests:
+        request = json.loads(line)
+        try:
+            table = _answer(engine, request)
+        except AsifError as error:
+            _reply(replies, _described(error))
+            continue
+        _reply(replies, {})
+        with pa.ipc.new_stream(replies, table.schema) as stream:
+            stream.write_table(table)
+        replies.flush()
+
+
+def _answer(engine: SqlEngine, request: dict[str, Any]) -> pa.Table:
+    if "where" in request:
+        return engine.matching_ids(request["where"], request["versions"])
+    return engine.query(request["sql"])
+
+
+def _limit(memory_bytes: int, cpu_seconds: int) -> None:
+    """Let the system refuse more memory than that beyond what the process has now.
+
+    Processor time is bounded, too, for a process whose parent was killed while it asked.
+    """
+    used = 0
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (row for row in status.read_text().splitlines() if row.startswith("VmData"))
+        used = int(line.split()[1]) * 1024
+    most = used + memory_bytes + _SLACK_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    limit = cpu_seconds * (os.cpu_count() or 1) + cpu_seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _described(error: AsifError) -> dict[str, Any]:
+    if isinstance(error, VersionNotFoundError):
+        return {"version": error.name, "known": error.known}
+    return {"error": str(error)}
+
+
+def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
+    replies.write(json.dumps(value).encode() + b"\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Decides when a process loads the compiled loops of `kernels`.
+
+Loading takes half a second (2 s the first time), which no search over a small table is worth. So a
+process goes without until it has lost about as much time by that. Whatever it is asked for, this
+takes at most twice as long as the better of loading at once and never.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+_WORTH_LOADING = 0.5  # seconds
+
+_seconds_without = [0.0]  # threads may add at the same time; nothing depends on the last digit
+
+
+def loaded_kernels() -> ModuleType | None:
+    """The module `kernels`; None while it is not worth loading, and where it cannot be."""
+    return _import_kernels() if _seconds_without[0] >= _WORTH_LOADING else None
+
+
+@contextmanager
+def going_without() -> Iterator[None]:
+    """Count the time of work that the loops would do in almost none."""
+    begun = time.perf_counter()
+    yield
+    _seconds_without[0] += time.perf_counter() - begun
+
+
+@functools.cache
+def _import_kernels() -> ModuleType | None:
+    try:
+        from asif_lance.search import kernels  # here, since it takes so long
+    except ImportError:  # numba does not work here, or the loops would not be fast
+        return None
+    return kernels

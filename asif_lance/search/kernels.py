@@ -1,0 +1,106 @@
+"""Compiled loops: products of stored rows with vectors, where they lie, at the speed of memory.
+
+numba has no float16 on CPUs, so arrays of it are passed as the uint16 that they are in memory
+(`array.view(np.uint16)`), and `_widened` turns one number into a float32. Importing this module
+compiles the loops for the processor at hand or reads them from numba's cache; `kernel_loading`
+does so once it is worth the time. Loops run on the calling thread and let other threads run
+meanwhile; sums may be added in any order, NaN and infinity keep their meaning.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+if not (
+    binding.get_host_cpu_features().get("f16c")
+    or platform.machine().lower() in ("arm64", "aarch64")
+):
+    raise ImportError("this processor has no instruction that widens float16")
+
+
+def _compile(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Compile a function for contiguous arrays of the given types; others are refused.
+
+    The machine code is kept in `__pycache__` or the user's cache folder. It is compiled anew in
+    each process (2 s) where neither can be written.
+    """
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    options["fastmath"] = {"reassoc", "contract"}
+
+    def compile_function(function: Callable[..., None]) -> Callable[..., None]:
+        try:
+            compiled: Callable[..., None] = njit(signature, cache=True, **options)(function)
+        except (OSError, RuntimeError, EOFError):  # nowhere to write; a file that was cut short
+            compiled = njit(signature, **options)(function)
+        return compiled
+
+    return compile_function
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba leaves it untyped
+def _widened(context: Any, bits: Any) -> Any:
+    """The float32 of a float16 that is given as uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # numba leaves it untyped
+def _pointer_to(context: Any, address: Any, like: Any) -> Any:
+    """An int64 address as a pointer to numbers of the type of the array `like`."""
+    pointer = types.CPointer(like.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64, like), generate
+
+
+@_compile("void(uint16[:, ::1], float32[::1], float32[::1])")
+def row_products(rows: Any, vector: Any, out: Any) -> None:
+    """out[i] = rows[i] @ vector, in float32; rows are float16."""
+    for i in range(rows.shape[0]):
+        total = np.float32(0)
+        for j in range(rows.shape[1]):
+            total += _widened(rows[i, j]) * vector[j]
+        out[i] = total
+
+
+@_compile("void(int64[::1], int64[::1], float64[:, ::1], float64[::1], uint16[::1])")
+def pair_products_float16(addresses: Any, owners: Any, vectors: Any, out: Any, like: Any) -> None:
+    """out[i] = (row at addresses[i]) @ vectors[owners[i]]; nothing guards against wrong addresses.
+
+    Each sum is exact where the vectors are on the grid of `exact_products`. `like` is empty.
+    """
+    d = vectors.shape[1]
+    for i in range(len(addresses)):
+        row, vector = carray(_pointer_to(addresses[i], like), (d,)), vectors[owners[i]]
+        total = 0.0
+        for j in range(d):
+            total += np.float64(_widened(row[j])) * vector[j]
+        out[i] = total
+
+
+@_compile("void(int64[::1], int64[::1], float64[:, ::1], float64[::1], float32[::1])")
+def pair_products_float32(addresses: Any, owners: Any, vectors: Any, out: Any, like: Any) -> None:
+    """The same for float32 rows, each number in two parts whose sums are exact."""
+    d = vectors.shape[1]
+    for i in range(len(addresses)):
+        row, vector = carray(_pointer_to(addresses[i], like), (d,)), vectors[owners[i]]
+        coarse_total = fine_total = 0.0
+        for j in range(d):
+            whole = np.float64(row[j])
+            coarse = np.rint(whole * 2.0**24) * 2.0**-24
+            fine = np.rint((whole - coarse) * 2.0**43) * 2.0**-43
+            coarse_total += coarse * vector[j]
+            fine_total += fine * vector[j]
+        out[i] = coarse_total + fine_total
