@@ -21,7 +21,7 @@ from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
 from asif_lance.database.predicates import enclose, matching_ids, predicate_errors
-from asif_lance.database.registry import CACHES, TABLES, eraser_names
+from asif_lance.database.registry import CACHES, TABLES, list_erasers
 from asif_lance.database.tables import (
     Result,
     append_rows,
@@ -60,11 +60,11 @@ __all__ = [
     "diff_states",
     "drop_caches",
     "enclose",
-    "eraser_names",
     "files_exist",
     "find_changes",
     "find_table",
     "finish_deletes",
+    "list_erasers",
     "load_cache",
     "local_path",
     "matching_ids",
