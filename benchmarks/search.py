@@ -234,7 +234,7 @@ def centred(
     centre = find()
 
     def run() -> object:
-        turned, offset = centre.turn(queries)
+        turned, offset = centre.centre_queries(queries)
         return exact_top_k(turned, blocks, k, offset=offset, scale=centre.scale)
 
     return {"exact_top_k, centred": run, "mean, once a version": find}

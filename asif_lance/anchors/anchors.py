@@ -161,7 +161,7 @@ class Anchors:
         if not centred:
             return queries, None, None
         centre = self.centre(side)
-        return *centre.turn(queries), centre.scale
+        return *centre.centre_queries(queries), centre.scale
 
     def similarities(
         self,
@@ -176,9 +176,10 @@ class Anchors:
         if not centred:
             return vectors @ query
         centre = self.centre(side)
-        turned, offset = centre.turn(query[None])
+        turned, offset = centre.centre_queries(query[None])
         products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
-        similar: Float64Array = (products + offset[0]) * centre.scale.of(vectors, positions)
+        factors = centre.scale.exact_factors(vectors, positions)
+        similar: Float64Array = (products + offset[0]) * factors
         return similar.astype(query.dtype)
 
     def top_k_among(

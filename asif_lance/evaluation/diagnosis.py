@@ -277,7 +277,7 @@ def _agreement(anchors: Anchors, positions: Int64Array) -> float:
     """
     centre, n = anchors.centre("image"), len(positions)
     stored = anchors.vectors("image", positions)
-    scale = centre.scale.of(stored, positions)
+    scale = centre.scale.exact_factors(stored, positions)
     vectors = (stored.astype(np.float64) - centre.mean) * scale[:, None]
     total, own = vectors.sum(axis=0), np.square(vectors).sum()
     return float(total @ total - own) / max(n * (n - 1), 1)

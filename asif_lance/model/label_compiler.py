@@ -5,8 +5,8 @@ database's directory, with some neighbors to spare, as rows of fragments: fragme
 so another model version shares most of them. What it lacks is removed, what it has beyond them is
 compared anew, and the best of both are ranked by what their vectors say. Captions that are not
 among them are known to be no more similar than the last that was kept; where the mean moved with
-the pairs, by no more than `means.Centre.moved` says. As long as enough are above that, the answer
-is exact.
+the pairs, by no more than `centring.Centre.bound_drift` says. As long as enough are above that,
+the answer is exact.
 """
 
 from __future__ import annotations
@@ -203,7 +203,9 @@ def _updated(
     own, new = _still_there(old, anchors)
     if len(new) > _MOST * len(anchors) or own.shape[1] + len(new) < width:
         return None
-    moved = anchors.centre("text").moved(queries, old.mean) if centred else np.zeros(len(queries))
+    moved = np.zeros(len(queries))
+    if centred:
+        moved = anchors.centre("text").bound_drift(queries, old.mean)
     most = min(width, max(len(new), 1))
     added = anchors.top_k_among("text", new, queries, most, centred=centred)
     near = added.similarities >= (_at_least(old, own, width) - moved)[:, None]

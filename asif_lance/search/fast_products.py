@@ -89,7 +89,7 @@ class FastProduct:
         self._weights = padded.to(kind).T.contiguous()
         self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
-        self._scale = None if scale is None else torch.from_numpy(scale.narrow).to(queries)
+        self._scale = None if scale is None else torch.from_numpy(scale.near_float32).to(queries)
         self._rounding = _ROUNDINGS[kind]
         self._slack = self._bound_errors(queries.cpu().double(), offset, scale)
 

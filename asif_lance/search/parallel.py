@@ -72,7 +72,7 @@ def share_work(
     if count < 2 or getattr(_this_thread, "shares", False):
         work(left)
         return
-    pool, each = _pool(thread_count()), max(torch_threads() // count, 1)
+    pool, each = _pool(min(_processors(), _MOST_THREADS)), max(torch_threads() // count, 1)
     shares = [pool.submit(_take_share, work, left, each) for _ in range(count)]
     try:
         wait(shares, return_when=FIRST_EXCEPTION)

@@ -88,7 +88,7 @@ def neighbors_before(
     candidates = np.concatenate([stored, went], axis=1)
     near = before.anchors.top_k_of("image", candidates, queries, k, centred=centred)
     mean = before.anchors.centre("image").mean if centred else None
-    moved = 0.0 if mean is None else anchors.centre("image").moved(queries, mean)
+    moved = 0.0 if mean is None else anchors.centre("image").bound_drift(queries, mean)
     # All others are at most as similar as the last one that was found, and may be tied with it.
     again = near.similarities[:, -1] <= found.similarities[:, -1] + moved
     if again.any():

@@ -204,7 +204,7 @@ class States:
         other, drift = first, np.zeros(len(first.away))
         if self.first is not None and self.other is not None:
             other = Compare(asked.queries[at], self.anchors, self.other)
-            drift = self.other.moved_at(np.minimum(first.away, other.away), self.first.mean)
+            drift = self.other.bound_drift_at(np.minimum(first.away, other.away), self.first.mean)
         known = {f.name: getattr(asked, f.name) for f in fields(Images) if f.name != "drift"}
         images = Images(**known, drift=np.zeros(len(asked.ids))).part(at)
         return Standing(replace(images, drift=drift), first, other)

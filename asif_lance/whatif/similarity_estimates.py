@@ -81,7 +81,7 @@ class Compare:
 def _turned(
     queries: Float32Array, mean: Float64Array
 ) -> tuple[Float32Array, Float64Array, Float64Array]:
-    """Turn (m, d) queries as `means.Centre.turn` does, but for rounding.
+    """Turn (m, d) queries as `centring.Centre.centre_queries` does, but for rounding.
 
     Returns:
         The turned ones (m, d); how far the queries are from the mean (m,); offsets (m,).
