@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from asif_lance.devices import float64_device
 from asif_lance.records import BoolArray, Float32Array, Float64Array
 from asif_lance.search import ExactFactors, Scale, unit_queries
-from asif_lance.search.parallel import limit_torch, share_work, thread_count
+from asif_lance.search.parallel import share_work, thread_count
 
 #: Anchors nearer to the mean than this share of the usual distance count as so far away: their
 #: directions say little, and one next to the mean must not loosen the search's error bound.
@@ -267,6 +267,4 @@ def _widen_parts(rows: torch.Tensor, use: Callable[[slice, torch.Tensor], None])
                 part = buffer[: part.shape[0]].copy_(part)
             use(at, part)
 
-    threads = thread_count(4 * rows.numel()) if rows.device.type == "cpu" else 1
-    with limit_torch(threads):
-        share_work(parts, work, threads)
+    share_work(parts, work, thread_count(4 * rows.numel()) if rows.device.type == "cpu" else 1)

@@ -342,7 +342,7 @@ def test_no_setting_of_torch_changes_an_answer(rng, small_runs, switch):
     [
         torch.inference_mode,
         lambda: torch.autocast("cpu", torch.bfloat16),
-        lambda: torch.backends.mkldnn.flags(enabled=False),
+        lambda: torch.backends.mkldnn.flags(enabled=False, allow_tf32=None),
         lambda: mock.patch.object(torch, "get_float32_matmul_precision", side_effect=RuntimeError),
     ],
     ids=["inference mode", "autocast", "no oneDNN", "settings that contradict each other"],
