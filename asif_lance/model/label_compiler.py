@@ -5,8 +5,8 @@ in the database's directory, some more than were asked for, as rows of fragments
 change, and another model version shares most of them. For that version the rows it has lost are
 removed, the rows it has gained are compared, and the best of both are ranked by their vectors.
 Captions that are not cached are known to be no more similar than the last one that is; where the
-mean moved with the pairs, by no more than `Centre.bound_drift` says. While enough neighbors are above
-that bound, the answer is exact; otherwise the prompt is searched again.
+mean moved with the pairs, by no more than `Centre.bound_drift` says. While enough neighbors are
+above that bound, the answer is exact; otherwise the prompt is searched again.
 """
 
 from __future__ import annotations

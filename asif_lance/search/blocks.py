@@ -78,14 +78,15 @@ class Blocks:
         owner = self.owners(indices)
         order = np.argsort(owner, kind="stable")
         cuts = np.flatnonzero(np.diff(owner[order])) + 1
-        parts = [self.blocks[0].new_empty((0, self.blocks[0].shape[1]))]
+        taken, done = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1])), 0
         for here in np.split(order, cuts) if len(order) else []:
             i = owner[here[0]]
             local = self._on_device(indices[here] - self.starts[i])
-            parts.append(self.blocks[i].index_select(0, local))
+            taken[done : done + len(here)] = self.blocks[i].index_select(0, local)
+            done += len(here)
             self._release(int(i))
         # Assigning to `taken[order]` starts all threads for a few rows: milliseconds if all work.
-        return torch.cat(parts).index_select(0, self._on_device(np.argsort(order)))
+        return taken.index_select(0, self._on_device(np.argsort(order)))
 
     def addresses(self, indices: Int64Array) -> Int64Array:
         """Where single anchors lie in memory: (m,)."""
