@@ -7,8 +7,14 @@ pickles. Never touches a database. `prepare` may run in many threads, `encode` i
 """
 
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
-from asif_lance.encoders.decoding import SUFFIXES, decode_image, sha256_of
+from asif_lance.encoders.decoding import decode_image, sha256_of
 from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
+from asif_lance.encoders.parquet_files import (
+    PARQUET_DAMAGE,
+    ParquetRows,
+    UnreadableRows,
+    first_line,
+)
 from asif_lance.encoders.picture_files import (
     ImageFile,
     PictureSource,
@@ -17,7 +23,7 @@ from asif_lance.encoders.picture_files import (
     picture_name,
     reject_picture,
     to_image_item,
-    walk_files,
+    walk_pictures,
 )
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
@@ -26,19 +32,22 @@ from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_imag
 __all__ = [
     "DEFAULT_IMAGE",
     "DEFAULT_TEXT",
-    "SUFFIXES",
+    "PARQUET_DAMAGE",
     "EncodedBatch",
     "ImageEncoder",
     "ImageFile",
+    "ParquetRows",
     "PictureSource",
     "SentenceEmbeddings",
     "TextEncoder",
     "TimmEmbeddings",
+    "UnreadableRows",
     "decode_image",
     "encode_each",
     "encode_images",
     "encode_pictures",
     "expand_folders",
+    "first_line",
     "image_encoder",
     "picture_name",
     "read_label_vectors",
@@ -47,5 +56,5 @@ __all__ = [
     "sha256_of",
     "text_encoder",
     "to_image_item",
-    "walk_files",
+    "walk_pictures",
 ]
