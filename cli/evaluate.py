@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .labelled import ask, asked_options, pictures_argument, plot_option, tell
+from .labelled import ask, asked_options, note_numbers, pictures_argument, plot_option, tell
 from .options import (
     LABEL_OPTIONS,
     Context,
@@ -114,10 +114,12 @@ def _evaluate_together(
     from asif_lance.evaluation import accuracy as library
     from asif_lance.evaluation import read_labelled
 
-    labelled = read_labelled(pictures)
-    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
-    labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
     rejects: list[Reject] = []
+    labelled = read_labelled(pictures, rejects)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    note_numbers(labelled, asked)
+    labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
+    labelled = labelled.by_labels(labels[0].names)
     answers, truths = library.predict_together(together, labelled, labels, rejects)
     parts = [[answer.parts[i] for answer in answers] for i in range(len(labels))]
     names = tuple(together.models)

@@ -252,16 +252,17 @@ def _is_readable(kind: pa.DataType) -> bool:
     types = pa.types
     numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal128(kind)
     plain = types.is_boolean(kind) or types.is_null(kind) or types.is_fixed_size_binary(kind)
-    return numeric or plain or types.is_temporal(kind) or _is_binary(kind)
+    return bool(numeric or plain or types.is_temporal(kind)) or _is_binary(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
     types = pa.types
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    own = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in own)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     types = pa.types
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    data = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    return text or data
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    data = (types.is_binary, types.is_large_binary, types.is_binary_view)
+    return any(is_kind(kind) for is_kind in (*texts, *data))

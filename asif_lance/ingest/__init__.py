@@ -4,20 +4,27 @@ Promises: a bad item costs only itself and is reported; running an interrupted i
 where it stopped. Assumes: sources stay as they are while they are read. Never changes a source.
 """
 
+from asif_lance.ingest.columns import LABELLED_COLUMNS
 from asif_lance.ingest.options import IngestOptions
+from asif_lance.ingest.parquet_reader import read_column_classes
 from asif_lance.ingest.pipeline import IngestReport, ingest_sources
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.preview import read_pairs
-from asif_lance.ingest.sources import TableSource, read_source
-from asif_lance.ingest.vector_columns import unit_float16
+from asif_lance.ingest.sources import TableSource, read_source, sniff_format
+from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
 __all__ = [
+    "LABELLED_COLUMNS",
     "IngestOptions",
     "IngestReport",
     "Preparation",
     "TableSource",
+    "as_matrix",
     "ingest_sources",
+    "read_column_classes",
     "read_pairs",
     "read_source",
+    "sniff_format",
     "unit_float16",
+    "valid_vectors",
 ]

@@ -63,6 +63,16 @@ PAIR_COLUMNS = ColumnNames(
     caption=("caption", "text", "title", "description", "sentence", "alt_text"),
     image=IMAGE_NAMES,
 )
+LABELLED_COLUMNS = ColumnNames(
+    caption=("label",),
+    image=IMAGE_NAMES,
+    pair_id=("id",),
+    image_vector=("vector",),
+    text_vector=(),
+    text="label",
+    rows="rows",
+    several=False,
+)
 _ADDRESSES = ("image_uri", "image_url", "url", "uri")
 
 
@@ -134,7 +144,13 @@ def sniff_columns(
     image = find(*inside) or image
     vectors = {side: find(*getattr(known, side)) for side in VECTORS}
     _require(location, names, known.text, known.caption, caption or vectors["text_vector"])
-    _require(location, names, "image", known.image, image or vectors["image_vector"])
+    _require(
+        location,
+        names,
+        "image",
+        (*known.image, *known.image_vector),
+        image or vectors["image_vector"],
+    )
     uri = find(*_ADDRESSES) if image in contents else find("image_uri")
     uri = None if uri == image else uri
     found = {"pair_id": find(*known.pair_id), "license": find("license"), "source": find("source")}

@@ -59,6 +59,19 @@ def read_frame(
             yield SourceBatch(converted, [])
 
 
+def read_column_classes(path: Path, known: ColumnNames) -> tuple[str, ...]:
+    """The names that the numbers of a Parquet file's text column stand for; none if it has none.
+
+    Raises:
+        SourceError: as for `read_source`.
+    """
+    file = ParquetRows(path)
+    classes = class_columns(read_features(file.metadata))
+    known = _with_class_column(known, file.names, classes)
+    columns = sniff_columns(printable(str(path)), file.names, known)
+    return tuple(classes.get(columns.caption or "", ()))
+
+
 def _with_class_column(
     known: ColumnNames, names: Sequence[str], classes: Collection[str]
 ) -> ColumnNames:

@@ -16,7 +16,8 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.encoders import PictureSource, encode_images, sha256_of
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, SourceError, printable
+from asif_lance.ingest.columns import SourceBatch
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.sources import Source, read_source, source_name
@@ -67,18 +68,28 @@ class Preparation:
         """New pairs, at most a source's batch at a time, as `PairStore.add` takes them.
 
         Raises:
-            SourceError: a source cannot be read at all.
+            SourceError: a source is not there, or the only one cannot be read. Where there are
+                others, such a source is refused as one item.
             EncoderMismatchError, EncoderUnavailableError: an encoder cannot be had.
         """
-        for source in sources:
-            self._location = str(source)
-            for batch in read_source(source, format=self._options.format):
-                self._refuse(batch.rejects)
-                frame = self._new(self._identified(self._checked(batch.frame)))
+        opened = [(source, read_source(source, format=self._options.format)) for source in sources]
+        for source, batches in opened:
+            self._location = printable(str(source))
+            try:
+                yield from self._tables_of(batches)
+            except SourceError as error:
+                if len(opened) == 1:
+                    raise
+                self._refuse([Reject(self._location, self._location, str(error))])
+
+    def _tables_of(self, batches: Iterator[SourceBatch]) -> Iterator[pa.Table]:
+        for batch in batches:
+            self._refuse(batch.rejects)
+            frame = self._new(self._identified(self._checked(batch.frame)))
+            if len(frame):
+                frame, images = self._image_vectors(frame)
                 if len(frame):
-                    frame, images = self._image_vectors(frame)
-                    if len(frame):
-                        yield _pairs_table(frame, images, self._text_vectors(frame))
+                    yield _pairs_table(frame, images, self._text_vectors(frame))
 
     def count_known(self, count: int) -> None:
         """Count further items whose pair is known."""
@@ -181,7 +192,9 @@ def _hash_or_fault(picture: PictureSource) -> str | ImageError:
     try:
         return sha256_of(picture)
     except ImageError as error:
-        return error
+        if isinstance(picture, bytes):
+            return error
+        return ImageError(f"{error.reason} ({printable(str(picture))})")
 
 
 def _pair_ids(frame: pl.DataFrame) -> list[str]:

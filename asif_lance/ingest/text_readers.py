@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -40,7 +40,8 @@ def read_csv(path: Path, batch_size: int, known: ColumnNames) -> Iterator[Source
         delimiter = max(",;\t", key=header_line.count)
         if "\0" in header_line or not is_text(header_line):
             raise SourceError(f"{name} is not UTF-8 text")
-        quoting = csv.QUOTE_MINIMAL if delimiter != "\t" or _is_quoted_tsv(path) else csv.QUOTE_NONE
+        quoted = delimiter != "\t" or _is_quoted_tsv(path)
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         header = next(csv.reader([header_line], delimiter=delimiter, quoting=quoting), [])
         columns = sniff_columns(name, header, known)
         lines = _Lines(stream)

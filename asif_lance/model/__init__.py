@@ -28,7 +28,12 @@ from asif_lance.model.opening import open_model
 from asif_lance.model.predictions import Evidence, Prediction, Shares
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.model.stored_settings import StoredSetting, store_setting
-from asif_lance.model.templates import TEMPLATE_SETS, read_class_names, template_set
+from asif_lance.model.templates import (
+    TEMPLATE_SETS,
+    describe_class_names,
+    read_class_names,
+    template_set,
+)
 
 __all__ = [
     "BATCH",
@@ -48,6 +53,7 @@ __all__ = [
     "Together",
     "average_prompts",
     "build_label_set",
+    "describe_class_names",
     "fill_templates",
     "find_prompt_neighbors",
     "kept_neighbors",
