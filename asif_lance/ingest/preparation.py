@@ -192,9 +192,8 @@ def _hash_or_fault(picture: PictureSource) -> str | ImageError:
     try:
         return sha256_of(picture)
     except ImageError as error:
-        if isinstance(picture, bytes):
-            return error
-        return ImageError(f"{error.reason} ({printable(str(picture))})")
+        missing = error.reason == "missing file"
+        return ImageError(f"missing file ({printable(str(picture))})") if missing else error
 
 
 def _pair_ids(frame: pl.DataFrame) -> list[str]:
