@@ -14,6 +14,7 @@ from .labelled import (
     ask,
     asked_options,
     describe,
+    note_numbers,
     pictures_argument,
     plot_option,
     report_rejects,
@@ -120,10 +121,12 @@ def _evaluate_together(
     from asif_lance.evaluation import accuracy as library
     from asif_lance.evaluation import read_labelled
 
-    labelled = read_labelled(pictures)
-    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
-    labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
     rejects: list[Reject] = []
+    labelled = read_labelled(pictures, rejects)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    note_numbers(labelled, asked)
+    labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
+    labelled = labelled.by_labels(labels[0].names)
     answers, usable = library.predict_together(together, labelled, labels, rejects)
     parts = [[answer.parts[i] for answer in answers] for i in range(len(labels))]
     alone: list[Accuracy] = [

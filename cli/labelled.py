@@ -62,13 +62,25 @@ def ask(
     from asif_lance.evaluation import encode_labelled, read_labelled
 
     labelled = encode_labelled(
-        read_labelled(pictures),
+        read_labelled(pictures, rejects),
         lambda: model.image_encoder,
         model.store.image.dimension,
         rejects,
     )
     options = {name: arguments.pop(name) for name in LABEL_OPTIONS}
-    return labelled, read_prompts(model, **options, otherwise=labelled.classes)
+    note_numbers(labelled, options)
+    prompts = read_prompts(model, **options, otherwise=labelled.classes)
+    return labelled.by_labels(prompts.names), prompts
+
+
+def note_numbers(labelled: Labelled, options: dict[str, Any]) -> None:
+    """Say that prompts will hold numbers, where neither the pictures nor options name classes."""
+    named = any(options[name] for name in ("labels", "labels_file", "label_vectors"))
+    if labelled.are_numbered and not named:
+        note(
+            f"the labels are integers without names ({', '.join(labelled.classes[:3])}, …): "
+            "name them by a --labels-file with lines like '0: bird'"
+        )
 
 
 def describe(model: Model, labelled: Labelled, pictures: Path) -> str:

@@ -137,8 +137,12 @@ def read_prompts(
 
 def read_names(labels: str | None, labels_file: Path | None) -> ClassNames:
     """The classes of `--labels` or `--labels-file`."""
-    from asif_lance.model import read_class_names
+    from asif_lance.model import describe_class_names, read_class_names
 
     if labels is not None:
         return [name.strip() for name in labels.split(",")]
-    return read_class_names(Path(labels_file or ""))
+    names = read_class_names(Path(labels_file or ""))
+    understood = describe_class_names(names)
+    if understood is not None:
+        note(f"{labels_file}: {understood}")
+    return names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,17 +196,9 @@ def _queries(
         from asif_lance.encoders import read_vectors
 
         return read_vectors(asked["vectors"])
-    return model.encode(_files(asked["images"]), rejects=rejects)
+    from asif_lance.encoders import expand_folders
 
-
-def _files(paths: Iterable[Path]) -> list[Path]:
-    from asif_lance.encoders import SUFFIXES
-
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-        files += inside if path.is_dir() else [path]
-    return files
+    return model.encode(expand_folders(asked["images"], rejects), rejects=rejects)
 
 
 def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 from wrapt import when_imported
 
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
-from asif_lance.encoders.decoding import SUFFIXES, decode_image, sha256_of
+from asif_lance.encoders.decoding import decode_image, sha256_of
+from asif_lance.encoders.parquet_files import (
+    PARQUET_DAMAGE,
+    ParquetRows,
+    UnreadableRows,
+    first_line,
+)
 from asif_lance.encoders.picture_files import (
     ImageFile,
     PictureSource,
@@ -22,7 +28,7 @@ from asif_lance.encoders.picture_files import (
     picture_name,
     reject_picture,
     to_image_item,
-    walk_files,
+    walk_pictures,
 )
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
@@ -33,11 +39,12 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "DEFAULT_IMAGE", "DEFAULT_TEXT", "SUFFIXES", "EncodedBatch", "ImageEncoder", "ImageFile",
-    "PictureSource", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "decode_image",
-    "encode_each", "encode_images", "encode_pictures", "expand_folders", "image_encoder",
-    "picture_name", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
-    "text_encoder", "to_image_item", "walk_files",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "EncodedBatch", "ImageEncoder",
+    "ImageFile", "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
+    "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each", "encode_images",
+    "encode_pictures", "expand_folders", "first_line", "image_encoder", "picture_name",
+    "read_label_vectors", "read_vectors", "reject_picture", "sha256_of", "text_encoder",
+    "to_image_item", "walk_pictures",
 ]
 # fmt: on
 

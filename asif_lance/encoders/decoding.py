@@ -4,28 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from asif_lance.errors import ImageError
+from asif_lance.records import Float64Array
 
 # Pillow knows more, but its rarer readers are little tested and EPS would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 
 # fmt: off
 SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm",
-    ".pgm", ".avif", ".jp2",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif",
+    ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".jpx",
+})
+# Pictures that people have in folders and that cannot be read.
+UNSUPPORTED_SUFFIXES = frozenset({
+    ".svg", ".svgz", ".heic", ".heif", ".hif", ".psd", ".eps", ".ai", ".jxl", ".jxr", ".ico",
+    ".tga", ".exr", ".hdr", ".xcf", ".wmf", ".emf", ".dng", ".raw", ".cr2", ".cr3", ".nef",
+    ".arw", ".orf", ".raf", ".rw2",
 })
 # fmt: on
 
-# Pillow's own warning limit: a quarter of a gigabyte once decoded.
+# Pillow's own warning limit. Decoding takes at most 12 bytes per pixel: the picture as it is
+# stored, the same turned, and the same as RGB.
 MAX_PIXELS = 89_478_485
+
+# Pictures of more pixels than this are decoded one at a time, however many threads there are.
+_LARGE_PIXELS = MAX_PIXELS // 2
+_large_picture = threading.Lock()
+
+# Pictures are converted this many pixels at a time.
+_STRIP_PIXELS = 1 << 20
+
 MAX_BYTES = 512 * 2**20
 
 # Encoders scale the short side up to what they need, and the long side with it.
@@ -40,10 +59,23 @@ _DAMAGE = (
     LookupError,
     RuntimeError,
     EOFError,
-    OverflowError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     struct.error,
     zlib.error,
+    ImageCms.PyCMSError,
 )
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Damaged metadata makes Pillow warn on stderr; it is either harmless or ends in an ImageError.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -86,20 +118,36 @@ def decode_image(data: bytes | Path, *, min_side: int | None = None) -> Image.Im
             `truncated image`, `damaged image`, `image too large (… pixels)`, …
     """
     image = _open(read_bytes(data))
-    if min_side is not None:
-        image.draft("RGB", (2 * min_side, 2 * min_side))
-    return upright_rgb(image)
+    with _damage_as_reason():
+        if min_side is not None:
+            image.draft("RGB", (2 * min_side, 2 * min_side))
+        large = image.width * image.height > _LARGE_PIXELS
+        with _large_picture if large else nullcontext():
+            image.load()
+            _check_size(*image.size)  # a GIF's frame may be larger than its header says
+            return upright_rgb(image)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An opened picture as `decode_image` would give it.
+    """An opened picture as `decode_image` would give it; itself if it is upright RGB.
 
     Raises:
         ImageError: as for `decode_image`.
     """
-    try:
+    with _damage_as_reason():
         image.load()
         return _to_rgb(_turned(image))
+
+
+@contextmanager
+def _damage_as_reason() -> Iterator[None]:
+    """Turn what Pillow's readers raise into an ImageError."""
+    try:
+        yield
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"image too large (over {MAX_PIXELS} pixels)") from error
+    except MemoryError as error:
+        raise ImageError("not enough memory for this image") from error
     except _DAMAGE as error:
         cut = isinstance(error, EOFError) or "truncated" in str(error)
         raise ImageError("truncated image" if cut else "damaged image") from error
@@ -121,14 +169,14 @@ def _read_file(path: Path) -> bytes:
 
 
 def _open(content: bytes) -> ImageFile.ImageFile:
-    try:
-        image = Image.open(BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(*_header_size(content)) from error
-    except UnidentifiedImageError as error:
-        raise ImageError("not an image") from error
-    except _DAMAGE as error:
-        raise ImageError("damaged image") from error
+    with _damage_as_reason():
+        try:
+            image = Image.open(BytesIO(content), formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            _check_size(*_header_size(content))
+            raise
+        except UnidentifiedImageError as error:
+            raise ImageError("not an image") from error
     _check_size(*image.size)
     return image
 
@@ -143,25 +191,38 @@ def _header_size(content: bytes) -> tuple[int, int]:
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise _too_large(width, height)
+        raise ImageError(f"image too large ({width}×{height} pixels)")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"image too narrow ({width}×{height} pixels)")
 
 
-def _too_large(width: int, height: int) -> ImageError:
-    return ImageError(f"image too large ({width}×{height} pixels)")
-
-
 def _turned(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:  # broken EXIF data beside good pixels: viewers ignore it too
         return image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _deep_gray_to_rgb(image)
+    """The picture in RGB, converted strip by strip: what is between needs little memory."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    gray_range = _gray_range(image) if _is_deep_gray(image) else None
+    rgb = Image.new("RGB", image.size)
+    for box in _strips(image):
+        strip = image.crop(box)
+        rgb.paste(_gray_to_rgb(strip, *gray_range) if gray_range else _strip_to_rgb(strip), box)
+    return rgb
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(_STRIP_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
@@ -171,10 +232,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+def _is_deep_gray(image: Image.Image) -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
+def _gray_range(image: Image.Image) -> tuple[float, float]:
+    """The values that become black and white."""
+    strips = (_gray_values(image.crop(box)) for box in _strips(image))
+    lows, highs = zip(*((float(v.min()), float(v.max())) for v in strips), strict=True)
+    low, high = min(lows), max(highs)
     if image.mode != "F" and low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    scaled = (values - low) * (255 / (high - low or 1.0))
+        return 0.0, 65535.0
+    return low, high
+
+
+def _gray_values(image: Image.Image) -> Float64Array:
+    return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+
+
+def _gray_to_rgb(image: Image.Image, low: float, high: float) -> Image.Image:
+    scaled = (_gray_values(image) - low) * (255 / (high - low or 1.0))
     return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")

@@ -9,25 +9,69 @@ from pathlib import Path
 
 import numpy as np
 
-from asif_lance.encoders.decoding import SUFFIXES
+from asif_lance.encoders.decoding import SUFFIXES, UNSUPPORTED_SUFFIXES
 from asif_lance.encoders.protocols import ImageEncoder
 from asif_lance.encoders.streaming import encode_images
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, printable
 from asif_lance.records import Float32Array, Reject
 
 #: A picture that is not decoded yet, and the same as users may name it.
 PictureSource = Path | bytes
 ImageFile = str | PictureSource
 
+# Folders of thumbnails and leftovers that programs make unasked, beside those with a dot.
+_JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 
-def walk_files(folder: Path, failed: Callable[[OSError], object] | None = None) -> Iterator[Path]:
-    """Files in a folder and below it, by name; hidden ones and hidden folders are left out.
 
-    `failed` is called with the error of each folder that cannot be read.
+def walk_pictures(folder: Path, refuse: Callable[[Path, str], object]) -> Iterator[Path]:
+    """Pictures in a folder and below it, by name.
+
+    Hidden files and folders are left out. Linked folders are followed, after the real ones; a
+    folder that is reached in several ways counts once.
+
+    Args:
+        folder: where to begin.
+        refuse: is called with each path below it that cannot be used, and why: folders that cannot
+            be read, pictures of kinds that are not supported.
     """
-    for here, folders, files in os.walk(folder, onerror=failed):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+    for file in _walk_files(folder, refuse):
+        suffix = file.suffix.lower()
+        if suffix in SUFFIXES:
+            yield file
+        elif suffix in UNSUPPORTED_SUFFIXES:
+            refuse(file, f"{suffix} pictures are not supported")
+
+
+def _walk_files(folder: Path, refuse: Callable[[Path, str], object]) -> Iterator[Path]:
+    def refuse_folder(error: OSError) -> None:
+        refuse(Path(error.filename), f"unreadable folder ({error.strerror})")
+
+    seen: set[tuple[int, int]] = set()
+    waiting = deque([folder])
+    while waiting:
+        for here, folders, files in os.walk(waiting.popleft(), onerror=refuse_folder):
+            identity = _identity(Path(here))
+            if identity in seen:
+                folders.clear()
+                continue
+            seen.add(identity)
+            inside = [Path(here, name) for name in sorted(folders) if _is_visible_folder(name)]
+            waiting += [path for path in inside if path.is_symlink()]
+            folders[:] = [path.name for path in inside if not path.is_symlink()]
+            for path in (Path(here, name) for name in sorted(files) if not name.startswith(".")):
+                if not path.suffix and path.is_symlink() and not path.exists():
+                    refuse(path, "link to nothing")
+                else:
+                    yield path
+
+
+def _is_visible_folder(name: str) -> bool:
+    return not name.startswith(".") and name not in _JUNK_FOLDERS
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def to_image_item(image: ImageFile) -> PictureSource:
@@ -37,7 +81,7 @@ def to_image_item(image: ImageFile) -> PictureSource:
 
 def picture_name(image: ImageFile) -> str:
     """What results call a picture."""
-    return "<bytes>" if isinstance(image, bytes) else str(image)
+    return "<bytes>" if isinstance(image, bytes) else printable(str(image))
 
 
 def reject_picture(image: ImageFile, fault: ImageError, rejects: list[Reject] | None) -> None:
@@ -55,18 +99,22 @@ def reject_picture(image: ImageFile, fault: ImageError, rejects: list[Reject] | 
 def expand_folders(
     images: Iterable[ImageFile], rejects: list[Reject] | None
 ) -> Iterator[ImageFile]:
-    """Put the pictures of each folder in its place, by name, hidden ones left out.
+    """Put the pictures of each folder in its place, by name; see `walk_pictures`.
 
     Raises:
-        ImageError: a folder holds no picture and there are no `rejects`.
+        ImageError: a folder holds no picture, or something that cannot be used, and there are no
+            `rejects`.
     """
     for image in images:
         # `Path.is_dir` fails where a name is too long or may not be looked at.
         if isinstance(image, bytes) or not os.path.isdir(image):  # noqa: PTH112
             yield image
             continue
-        files = walk_files(Path(image))
-        found = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+
+        def refuse(path: Path, reason: str) -> None:
+            reject_picture(path, ImageError(reason), rejects)
+
+        found = sorted(walk_pictures(Path(image), refuse))
         if not found:
             reject_picture(image, ImageError("no pictures in this folder"), rejects)
         yield from found

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from asif_lance.errors import InputError
+from asif_lance.encoders.parquet_files import ParquetRows, UnreadableRows
+from asif_lance.errors import InputError, SourceError
 from asif_lance.records import Float32Array
+
+# Rows that are read at once.
+_MOST_ROWS = 100_000
 
 
 def read_vectors(path: Path, key: str = "id") -> tuple[list[str], Float32Array]:
@@ -17,14 +21,7 @@ def read_vectors(path: Path, key: str = "id") -> tuple[list[str], Float32Array]:
     Raises:
         InputError: not Parquet, a column missing or empty, or rows of different lengths.
     """
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"cannot read {path} as Parquet: {_first_line(error)}") from error
-    missing = [c for c in (key, "vector") if c not in frame.columns]
-    if missing:
-        found = ", ".join(frame.columns) or "none"
-        raise InputError(f"{path} has no column {missing[0]!r}; its columns: {found}")
+    frame = _read_columns(path, (key, "vector"))
     return frame[key].cast(pl.String).to_list(), _matrix(frame["vector"], path)
 
 
@@ -53,5 +50,18 @@ def _matrix(column: pl.Series, path: Path) -> Float32Array:
     return np.ascontiguousarray(flat.reshape(len(lists), -1), dtype=np.float32)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _read_columns(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    try:
+        file = ParquetRows(path)
+    except SourceError as error:
+        raise InputError(f"cannot read {path} as Parquet: {error}") from error
+    missing = [column for column in columns if column not in file.schema]
+    if missing:
+        found = ", ".join(file.names) or "none"
+        raise InputError(f"{path} has no column {missing[0]!r}; its columns: {found}")
+    frames = [pl.DataFrame(schema={name: file.schema[name] for name in columns})]
+    for piece in file.pieces(columns, most_rows=_MOST_ROWS):
+        if isinstance(piece, UnreadableRows):
+            raise InputError(f"cannot read {path} as Parquet: {piece}: {piece.reason}")
+        frames.append(piece[1].select(columns))
+    return pl.concat(frames)

@@ -1,26 +1,37 @@
 """Pictures whose true classes are known: folders, manifests, or vectors with labels.
 
-`FOLDER/CLASS/picture.jpg`; a CSV, TSV, JSONL or Parquet file with an image and a `label` column
-(images as paths, or as bytes in Parquet); or Parquet with `label` and `vector`, which needs no
-encoder.
+`FOLDER/CLASS/picture.jpg`; a CSV, TSV, JSONL or Parquet file with an image and a `label` column, as
+`ingest` reads them (images as paths, or as bytes in Parquet); or Parquet with `label` and `vector`,
+which needs no encoder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from asif_lance.encoders import SUFFIXES, ImageEncoder, PictureSource, encode_each, read_vectors
-from asif_lance.errors import DimensionError, ImageError, InputError, SourceError
+from asif_lance.encoders import (
+    ImageEncoder,
+    PictureSource,
+    encode_each,
+    picture_name,
+    walk_pictures,
+)
+from asif_lance.errors import DimensionError, ImageError, InputError, SourceError, printable
+from asif_lance.ingest import (
+    LABELLED_COLUMNS,
+    as_matrix,
+    read_column_classes,
+    read_source,
+    sniff_format,
+    valid_vectors,
+)
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 from asif_lance.search import unit_queries
-
-_IMAGES = ("image", "image_path", "file_name", "filename", "file", "path", "image_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +44,15 @@ class Labelled:
         images: the pictures; empty where there are only vectors.
         vectors: (m, d) float32 embeddings as the encoder or the user gave them; None before
             `encode_labelled`.
+        classes_by_number: the names of all classes in the order of their numbers, where the file
+            has numbers and names for them; otherwise empty.
     """
 
     names: tuple[str, ...]
     truths: tuple[str, ...]
     images: tuple[PictureSource, ...] = ()
     vectors: Float32Array | None = None
+    classes_by_number: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,6 +80,18 @@ class Labelled:
             raise InputError("the labelled pictures are not encoded yet")
         return self.vectors
 
+    @property
+    def are_numbered(self) -> bool:
+        """Whether the classes are bare numbers, so that prompts cannot say what they are."""
+        return bool(self.truths) and all(truth.isdecimal() for truth in self.truths)
+
+    def by_labels(self, labels: Collection[str]) -> Labelled:
+        """The same with classes by their numbers, if these are what the labels are."""
+        numbers = {name: str(i) for i, name in enumerate(self.classes_by_number)}
+        found = [numbers.get(truth, truth) for truth in self.truths]
+        numbered = not set(self.truths) <= set(labels) and set(found) <= set(labels)
+        return replace(self, truths=tuple(found)) if numbered else self
+
     def take(self, chosen: Int64Array | BoolArray) -> Labelled:
         """Some of them, by position or mask."""
         at = np.arange(len(self.names))[chosen].tolist()
@@ -78,28 +104,30 @@ class Labelled:
         )
 
 
-def read_labelled(location: str | Path) -> Labelled:
+def read_labelled(location: str | Path, rejects: list[Reject] | None = None) -> Labelled:
     """Labelled pictures of a folder or file, not yet opened.
 
+    Args:
+        location: the folder or file.
+        rejects: gathers rows and files that cannot be used; without it the first one raises.
+
     Raises:
-        SourceError: nothing there, a format that is not read, or no usable columns.
-        InputError: vectors of different lengths.
+        SourceError: nothing there, a format that is not read, no usable columns or rows; or one row
+            that cannot be used and `rejects` was not given.
     """
-    path = Path(location)
-    if path.is_dir():
-        return _read_folder(path)
-    frame = _read_table(path)
-    by_lower = {name.strip().lower(): name for name in frame.columns}
-    if "label" not in by_lower:
-        raise SourceError(f"{path} has no column 'label'; its columns: {', '.join(frame.columns)}")
-    if "vector" in by_lower:
-        return _read_vectors(path, frame, by_lower["label"])
-    image = next((by_lower[name] for name in _IMAGES if name in by_lower), None)
-    if image is None:
-        raise SourceError(
-            f"{path} has no column 'image' or 'vector'; its columns: {', '.join(frame.columns)}"
-        )
-    return _read_manifest(path, frame.drop_nulls(by_lower["label"]), image, by_lower["label"])
+    path, refused = Path(location), list[Reject]()
+    format = sniff_format(path)
+    if format is None:
+        known = ".csv, .tsv, .jsonl, .ndjson, .parquet, .pq"
+        expected = f"expected a folder of CLASS/picture.jpg, or one of {known}"
+        raise SourceError(f"{printable(str(path))}: {expected}")
+    found = _folder(path, refused) if format == "folder" else _file(path, format, refused)
+    if refused and (rejects is None or not found.names):
+        first = f"{refused[0].item}: {refused[0].reason}"
+        raise SourceError(f"{printable(str(path))} has rows that cannot be used: {first}")
+    if rejects is not None:
+        rejects += refused
+    return found
 
 
 def encode_labelled(
@@ -173,66 +201,49 @@ def draw_per_class(labelled: Labelled, count: int, rng: np.random.Generator) -> 
     return chosen
 
 
-def _read_folder(folder: Path) -> Labelled:
-    found = [
-        (path, path.relative_to(folder).parts[0])
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and len(path.relative_to(folder).parts) > 1
-    ]
+def _folder(folder: Path, refused: list[Reject]) -> Labelled:
+    def refuse(path: Path, reason: str) -> None:
+        refused.append(Reject("evaluate", picture_name(path), reason))
+
+    found = []
+    for path in sorted(walk_pictures(folder, refuse)):
+        *classes, _ = path.relative_to(folder).parts
+        if classes:
+            found.append((path, printable(classes[0])))
+        else:
+            refuse(path, "not in a folder of its class")
     if not found:
-        raise SourceError(f"no pictures in {folder}: expected CLASS/picture.jpg")
+        raise SourceError(f"no pictures in {printable(str(folder))}: expected CLASS/picture.jpg")
     paths, truths = zip(*found, strict=True)
-    return Labelled(tuple(map(str, paths)), truths, paths)
+    return Labelled(tuple(map(picture_name, paths)), truths, paths)
 
 
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": lambda path: pl.read_csv(path, infer_schema=False),
-    ".tsv": lambda path: pl.read_csv(path, infer_schema=False, separator="\t"),
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
-    ".pq": pl.read_parquet,
-}
+def _file(path: Path, format: str, refused: list[Reject]) -> Labelled:
+    frames = []
+    for batch in read_source(path, format=format, known=LABELLED_COLUMNS):
+        refused += (replace(reject, source="evaluate") for reject in batch.rejects)
+        frames.append(batch.frame)
+    frame = pl.concat(frames)
+    classes = read_column_classes(path, LABELLED_COLUMNS) if format == "parquet" else ()
+    if frame["image_vector"].count():
+        return replace(_with_vectors(frame, refused), classes_by_number=classes)
+    images = tuple(
+        Path(given) if data is None else data
+        for given, data in frame.select("image_path", "image_bytes").iter_rows()
+    )
+    names = [
+        item if isinstance(image, bytes) else picture_name(image)
+        for image, item in zip(images, frame["item"], strict=True)
+    ]
+    return Labelled(tuple(names), tuple(frame["caption"]), images, classes_by_number=classes)
 
 
-def _read_table(path: Path) -> pl.DataFrame:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        known = ", ".join(_READERS)
-        raise SourceError(f"{path}: expected a folder of CLASS/picture.jpg, or one of {known}")
-    try:
-        frame = reader(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise SourceError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not len(frame):
-        raise SourceError(f"{path} has no rows")
-    return frame
-
-
-def _read_vectors(path: Path, frame: pl.DataFrame, label: str) -> Labelled:
-    truths, vectors = read_vectors(path, key=label)
-    has_id = "id" in frame.columns
-    names = frame["id"].cast(pl.String).to_list() if has_id else _row_names(len(truths))
-    return Labelled(tuple(names), tuple(truths), vectors=vectors)
-
-
-def _read_manifest(path: Path, frame: pl.DataFrame, image: str, label: str) -> Labelled:
-    images = [_picture_of(path, value) for value in frame[image].to_list()]
-    rows = zip(images, _row_names(len(images)), strict=True)
-    names = tuple(row if isinstance(item, bytes) else str(item) for item, row in rows)
-    return Labelled(names, tuple(frame[label].cast(pl.String).to_list()), tuple(images))
-
-
-def _picture_of(manifest: Path, value: Any) -> PictureSource:
-    """A path, from the manifest's folder or the folder beside it of its name; or the bytes."""
-    if isinstance(value, dict):  # `struct<bytes, path>`, as the datasets library writes it
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return value
-    beside = manifest.with_suffix("") / str(value or "")
-    path = manifest.parent / str(value or "")
-    return beside if beside.is_file() and not path.is_file() else path
-
-
-def _row_names(count: int) -> Sequence[str]:
-    return [f"row {i}" for i in range(1, count + 1)]
+def _with_vectors(frame: pl.DataFrame, refused: list[Reject]) -> Labelled:
+    dimension = len(frame["image_vector"][0])
+    valid, faults = valid_vectors(frame["image_vector"].alias("vector"), dimension)
+    wrong = zip(frame["item"], faults, strict=True)
+    refused += [Reject("evaluate", item, fault) for item, fault in wrong if fault]
+    usable = frame.filter(valid)
+    names = usable.select(pl.coalesce("pair_id", "item")).to_series()
+    matrix = as_matrix(usable["image_vector"], dimension)
+    return Labelled(tuple(names), tuple(usable["caption"]), vectors=matrix)

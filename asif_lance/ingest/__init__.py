@@ -5,17 +5,20 @@ few hundred pairs, and running it again goes on where it stopped; memory grows b
 pair. Assumes: sources stay as they are while they are read. Never changes a source.
 """
 
+from asif_lance.ingest.columns import LABELLED_COLUMNS
 from asif_lance.ingest.options import IngestOptions
+from asif_lance.ingest.parquet_reader import read_column_classes
 from asif_lance.ingest.pipeline import IngestReport, ingest_sources
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.preview import read_pairs
-from asif_lance.ingest.sources import TableSource, read_source
+from asif_lance.ingest.sources import TableSource, read_source, sniff_format
 from asif_lance.ingest.totals import count_items
-from asif_lance.ingest.vector_columns import unit_float16
+from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
 # fmt: off
 __all__ = [
-    "IngestOptions", "IngestReport", "Preparation", "TableSource", "count_items", "ingest_sources",
-    "read_pairs", "read_source", "unit_float16",
+    "LABELLED_COLUMNS", "IngestOptions", "IngestReport", "Preparation", "TableSource", "as_matrix",
+    "count_items", "ingest_sources", "read_column_classes", "read_pairs", "read_source",
+    "sniff_format", "unit_float16", "valid_vectors",
 ]
 # fmt: on

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import polars as pl
@@ -20,11 +18,6 @@ Entry: TypeAlias = dict[str, Any] | Reject
 
 class UnusableFieldError(ValueError):
     """A field that cannot be used; the message is the reject's reason."""
-
-
-def printable_path(path: Path) -> str:
-    """The path as valid Unicode: bytes of a name that are not UTF-8 become escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def read_entry(source: str, item: str, read: Callable[..., dict[str, Any]], *args: Any) -> Entry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import polars as pl
@@ -29,12 +29,51 @@ SCHEMA: dict[str, DataType | DataTypeClass] = {
 }
 VECTORS = ("image_vector", "text_vector")
 
-# Names people use, the first one present wins; compared in lower case.
-_CAPTIONS = ("caption", "text", "title", "description", "sentence", "alt_text")
-_IMAGES = (
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """What columns may be called, in lower case; the first name that is present wins.
+
+    Attributes:
+        caption: the text of a row: its caption or, in labelled pictures, its label.
+        image: a picture's path, address or bytes.
+        pair_id: a row's own name.
+        image_vector, text_vector: embeddings.
+        text: what the text is called in reasons.
+        rows: what the rows are called in reasons.
+        several: whether a list of texts makes a row of each.
+    """
+
+    caption: tuple[str, ...]
+    image: tuple[str, ...]
+    pair_id: tuple[str, ...] = ("pair_id",)
+    image_vector: tuple[str, ...] = ("image_vector",)
+    text_vector: tuple[str, ...] = ("text_vector",)
+    text: str = "caption"
+    rows: str = "pairs"
+    several: bool = True
+
+
+IMAGE_NAMES = (
     *("image", "image_path", "image_file", "file_name", "filename", "file", "filepath"),
-    *("file_path", "path", "image_bytes", "image_url", "url", "image_uri", "uri"),
+    *("file_path", "path", "image_bytes", "img", "img_path", "image_name", "jpg", "jpeg", "png"),
+    *("webp", "image_url", "url", "image_uri", "uri"),
 )
+PAIR_COLUMNS = ColumnNames(
+    caption=("caption", "text", "title", "description", "sentence", "alt_text"),
+    image=IMAGE_NAMES,
+)
+LABELLED_COLUMNS = ColumnNames(
+    caption=("label",),
+    image=IMAGE_NAMES,
+    pair_id=("id",),
+    image_vector=("vector",),
+    text_vector=(),
+    text="label",
+    rows="rows",
+    several=False,
+)
+_ADDRESSES = ("image_uri", "image_url", "url", "uri")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +102,70 @@ class Columns:
     image_vector: str | None = None
     text_vector: str | None = None
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the columns that mean something."""
+        found = (getattr(self, field.name) for field in fields(self))
+        return {name for name in found if name is not None}
+
     def others(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that mean nothing here."""
-        known = {getattr(self, field.name) for field in fields(self)}
+        known = self.names
         return [name for name in names if name not in known]
 
 
-def sniff_columns(location: str, names: Sequence[str]) -> Columns:
+def sniff_columns(
+    location: str, names: Sequence[str], known: ColumnNames, contents: Collection[str] = ()
+) -> Columns:
     """Find the meaningful columns by name.
 
     A caption may be missing where there are text vectors, an image where there are image vectors.
 
+    Args:
+        location: the source, for reasons.
+        names: its columns.
+        known: what they may be called.
+        contents: those that hold pictures themselves; one of them is preferred to a path.
+
     Raises:
-        SourceError: neither is there; the message lists the columns that are.
+        SourceError: neither is there, or a name is given twice; the message lists the columns.
     """
-    by_lower = {name.strip().lower(): name for name in reversed(names)}
-    found = {key: by_lower.get(key) for key in ("pair_id", "license", "source", *VECTORS)}
-    caption, image = _first(by_lower, _CAPTIONS), _first(by_lower, _IMAGES)
-    _require(location, names, "caption", _CAPTIONS, caption or found["text_vector"])
-    _require(location, names, "image", _IMAGES, image or found["image_vector"])
-    uri = by_lower.get("image_uri")
-    found |= {"caption": caption, "image": image, "image_uri": None if uri == image else uri}
-    return Columns(**found)
+    spellings = _spellings(location, names)
+
+    def find(*candidates: str) -> str | None:
+        present = [name for name in candidates if name in spellings]
+        if present and len(spellings[present[0]]) > 1:
+            twice = ", ".join(spellings[present[0]])
+            raise SourceError(f"{location} has the column {present[0]!r} twice: {twice}")
+        return spellings[present[0]][0] if present else None
+
+    caption, image = find(*known.caption), find(*known.image)
+    inside = [name for name in known.image if set(spellings.get(name, ())) & set(contents)]
+    image = find(*inside) or image
+    vectors = {side: find(*getattr(known, side)) for side in VECTORS}
+    _require(location, names, known.text, known.caption, caption or vectors["text_vector"])
+    _require(
+        location,
+        names,
+        "image",
+        (*known.image, *known.image_vector),
+        image or vectors["image_vector"],
+    )
+    uri = find(*_ADDRESSES) if image in contents else find("image_uri")
+    uri = None if uri == image else uri
+    found = {"pair_id": find(*known.pair_id), "license": find("license"), "source": find("source")}
+    return Columns(caption=caption, image=image, image_uri=uri, **found, **vectors)
 
 
-def _first(by_lower: dict[str, str], candidates: Sequence[str]) -> str | None:
-    return next((by_lower[name] for name in candidates if name in by_lower), None)
+def _spellings(location: str, names: Sequence[str]) -> dict[str, list[str]]:
+    """The columns by their names in lower case."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.strip().lower(), []).append(name)
+    for name in names:
+        if name.strip() and names.count(name) > 1:
+            raise SourceError(f"{location} has the column {name.strip()!r} twice")
+    return spellings
 
 
 def _require(
@@ -96,5 +173,7 @@ def _require(
 ) -> None:
     if found is None:
         here = ", ".join(names) or "none at all"
+        if len(candidates) == 1:
+            raise SourceError(f"{location} has no column {what!r}; its columns: {here}")
         known = ", ".join(candidates)
         raise SourceError(f"{location} has no {what} column ({known}) among: {here}")

@@ -11,7 +11,7 @@ import polars as pl
 
 from asif_lance.database import HashTable, hash_ids
 from asif_lance.encoders import PictureSource, sha256_of
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, printable
 from asif_lance.ingest.vector_columns import given_vectors
 from asif_lance.ingest.window import Window
 from asif_lance.records import BoolArray
@@ -48,7 +48,9 @@ def _digest_or_fault(picture: PictureSource) -> Digest:
     try:
         return sha256_of(picture)
     except ImageError as error:
-        return ImageError(error.reason)  # without the traceback, which holds the picture's bytes
+        # A new one, without the traceback, which holds the picture's bytes.
+        missing = error.reason == "missing file"
+        return ImageError(f"missing file ({printable(str(picture))})" if missing else error.reason)
 
 
 def pictures_to_encode(frame: pl.DataFrame) -> list[PictureSource | None]:

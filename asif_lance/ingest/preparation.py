@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, SourceError, printable
+from asif_lance.ingest.columns import SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures_to_encode
@@ -74,7 +75,8 @@ class Preparation:
         """New pairs as `PairStore.add` takes them: a source's batch, or a few that took encoding.
 
         Raises:
-            SourceError: a source cannot be read at all.
+            SourceError: a source is not there, or the only one cannot be read. Where there are
+                others, such a source is refused as one item.
             EncoderMismatchError, EncoderUnavailableError: an encoder cannot be had.
         """
         for frame in self.new_items(sources):
@@ -89,17 +91,26 @@ class Preparation:
         """Items that are to become pairs, at most a source's batch at a time; nothing is encoded.
 
         Raises:
-            SourceError: a source cannot be read at all.
+            SourceError: as for `tables`.
         """
-        for source in sources:
-            self._location = str(source)
-            for batch in read_source(source, format=self._options.format):
-                self._refuse(batch.rejects)
-                frame = self._distinct(self._identified(self._checked(batch.frame)))
-                if self._skip_known and len(frame):
-                    frame = self._new(frame)
-                if len(frame):
-                    yield frame
+        opened = [(source, read_source(source, format=self._options.format)) for source in sources]
+        for source, batches in opened:
+            self._location = printable(str(source))
+            try:
+                yield from self._new_items_of(batches)
+            except SourceError as error:
+                if len(opened) == 1:
+                    raise
+                self._refuse([Reject(self._location, self._location, str(error))])
+
+    def _new_items_of(self, batches: Iterator[SourceBatch]) -> Iterator[pl.DataFrame]:
+        for batch in batches:
+            self._refuse(batch.rejects)
+            frame = self._distinct(self._identified(self._checked(batch.frame)))
+            if self._skip_known and len(frame):
+                frame = self._new(frame)
+            if len(frame):
+                yield frame
 
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose given vectors, if any, can be used."""

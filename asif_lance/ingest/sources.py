@@ -14,9 +14,9 @@ from pathlib import Path
 
 import polars as pl
 
-from asif_lance.errors import SourceError
-from asif_lance.ingest.batches import printable_path
-from asif_lance.ingest.columns import SCHEMA, VECTORS, SourceBatch
+from asif_lance.errors import SourceError, printable
+from asif_lance.ingest.batches import is_text
+from asif_lance.ingest.columns import PAIR_COLUMNS, SCHEMA, VECTORS, ColumnNames, SourceBatch
 from asif_lance.ingest.folder_reader import read_folder
 from asif_lance.ingest.parquet_reader import read_frame, read_parquet
 from asif_lance.ingest.text_readers import read_csv, read_jsonl
@@ -60,11 +60,15 @@ Source = str | Path | TableSource
 
 def source_name(source: Source) -> str:
     """What a source is called where nobody gave it a name: its own, in characters that print."""
-    return Path(str(source)).absolute().name.encode("utf-8", "backslashreplace").decode()
+    return printable(Path(str(source)).absolute().name)
 
 
 def read_source(
-    location: Source, *, format: str | None = None, batch_size: int = 1024
+    location: Source,
+    *,
+    format: str | None = None,
+    batch_size: int = 1024,
+    known: ColumnNames = PAIR_COLUMNS,
 ) -> Iterator[SourceBatch]:
     """Read the pairs of a source in order, and what was refused of it.
 
@@ -77,6 +81,7 @@ def read_source(
         location: a folder, a file or a table.
         format: one of `FORMATS`; otherwise recognised by the file's suffix, else by its content.
         batch_size: rows per batch.
+        known: what the columns may be called.
 
     Returns:
         Batches of at most `batch_size` items; columns as in `SCHEMA`.
@@ -86,29 +91,36 @@ def read_source(
             iterating, if it cannot be read or no columns fit.
     """
     if isinstance(location, TableSource):
-        batches = read_frame(location.name, location.table, batch_size)
-        return _usable(batches, Path(location.name), location.name)
+        batches = read_frame(location.name, location.table, batch_size, known)
+        return _usable(batches, Path(location.name), location.name, known)
     if isinstance(location, str) and re.match(_REMOTE, location):
         raise SourceError(f"{location} is remote: download it and name the file")
     path = Path(location).expanduser()
-    name = printable_path(path)
+    name = printable(str(path))
     try:
-        reader = FORMATS[format or _sniff_format(path, name)]
+        reader = FORMATS[format or sniff_format(path) or ""]
     except KeyError as error:
-        raise SourceError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}") from error
+        known_formats = ", ".join(FORMATS)
+        if format:
+            reason = f"unknown format {format!r}: use one of {known_formats}"
+        else:
+            reason = f"cannot tell the format of {name}: name one of {known_formats}"
+        raise SourceError(reason) from error
     _check_kind(path, name, folder=reader is read_folder)
-    return _usable(reader(path, batch_size), path, name)
+    return _usable(reader(path, batch_size, known), path, name, known)
 
 
-def _sniff_format(path: Path, name: str) -> str:
+def sniff_format(path: Path) -> str | None:
+    """One of `FORMATS`, by a file's suffix, else by its content; None if it is none of them.
+
+    Raises:
+        SourceError: there is nothing, or it cannot be read.
+    """
     if path.is_dir():
         return "folder"
     if path.is_file() and path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()]
-    found = _format_of(_head(path, name))
-    if found is None:
-        raise SourceError(f"cannot tell the format of {name}: name one of {', '.join(FORMATS)}")
-    return found
+    return _format_of(_head(path, printable(str(path))))
 
 
 def _format_of(head: bytes) -> str | None:
@@ -147,17 +159,19 @@ def _check_kind(path: Path, name: str, *, folder: bool) -> None:
         _head(path, name)
 
 
-def _usable(batches: Iterator[SourceBatch], path: Path, name: str) -> Iterator[SourceBatch]:
+def _usable(
+    batches: Iterator[SourceBatch], path: Path, name: str, known: ColumnNames
+) -> Iterator[SourceBatch]:
     """The batches with image paths made absolute, and without the rows that cannot be used."""
     try:
         first = next(batches, None)
         if first is None:
-            raise SourceError(f"{name} has no pairs")
+            raise SourceError(f"{name} has no {known.rows}")
         root = _image_root(path, first.frame["image_path"])
         required = _required_columns(first.frame)
         for batch in chain([first], batches):
             frame = batch.frame.with_columns(**_clean_columns(root))
-            yield _split(frame, batch.rejects, required, name)
+            yield _split(frame, batch.rejects, required, name, known.text)
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror})") from error
 
@@ -173,12 +187,21 @@ def _required_columns(first: pl.DataFrame) -> list[str]:
 
 
 def _image_root(manifest: Path, paths: pl.Series) -> Path:
-    """The folder where the first relative image path leads to a file, else the manifest's own."""
+    """The folder where the first relative image path that exists leads to it.
+
+    The manifest's own folder, or the one beside the manifest that has its name.
+
+    Raises:
+        SourceError: the folder's name is not UTF-8, so paths below it cannot be stored.
+    """
     relative = paths.drop_nulls().filter(~paths.drop_nulls().str.contains(f"^/|{_REMOTE}"))
     own = manifest.resolve().parent
-    beside = own / manifest.stem
-    elsewhere = len(relative) and not os.path.lexists(own / relative[0])
-    return beside if elsewhere and os.path.lexists(beside / relative[0]) else own
+    roots = [own, own / manifest.stem]
+    found = (root for path in relative for root in roots if os.path.lexists(root / path))
+    root = next(found, own)
+    if len(relative) and not is_text(str(root)):
+        raise SourceError(f"{printable(str(root))} is no UTF-8 name: rename the folder")
+    return root
 
 
 def _clean_columns(root: Path) -> dict[str, pl.Expr]:
@@ -200,11 +223,11 @@ def _clean_columns(root: Path) -> dict[str, pl.Expr]:
 
 
 def _split(
-    frame: pl.DataFrame, rejects: list[Reject], required: list[str], name: str
+    frame: pl.DataFrame, rejects: list[Reject], required: list[str], name: str, text: str
 ) -> SourceBatch:
     """Usable rows, and the others with the first reason against each."""
     faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in VECTORS if side in required}
-    captions = [_caption_fault()] if "caption" in required else []
+    captions = [_caption_fault(text)] if "caption" in required else []
     reason = pl.coalesce(*captions, *map(pl.col, faults), _image_fault())
     checked = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
     bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
@@ -213,17 +236,17 @@ def _split(
     return SourceBatch(good.with_columns(pl.col("caption").fill_null("")), rejects + refused)
 
 
-def _caption_fault() -> pl.Expr:
+def _caption_fault(text: str) -> pl.Expr:
     caption = pl.col("caption")
     return (
         pl.when(caption.is_null())
-        .then(pl.lit("missing caption"))
+        .then(pl.lit(f"missing {text}"))
         .when(caption == "")
-        .then(pl.lit("empty caption"))
+        .then(pl.lit(f"empty {text}"))
         .when(caption.str.len_chars() > MAX_CAPTION)
         .then(
             pl.format(
-                "caption too long ({} characters, at most {})",
+                f"{text} too long ({{}} characters, at most {{}})",
                 caption.str.len_chars(),
                 pl.lit(MAX_CAPTION),
             )

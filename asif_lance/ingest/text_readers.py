@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
-from asif_lance.errors import SourceError
+from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.batches import (
     Entry,
     UnusableFieldError,
@@ -22,30 +22,66 @@ from asif_lance.ingest.batches import (
     is_text,
     read_entry,
 )
-from asif_lance.ingest.columns import VECTORS, Columns, SourceBatch, sniff_columns
+from asif_lance.ingest.columns import VECTORS, ColumnNames, Columns, SourceBatch, sniff_columns
 from asif_lance.records import Float32Array, Reject
 
 _HEAD_ROWS = 1024  # whose keys are the columns of JSONL
 
 
-def read_csv(path: Path, batch_size: int) -> Iterator[SourceBatch]:
-    """Comma-, semicolon- or tab-separated values with a header line."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+def read_csv(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+    """Comma-, semicolon- or tab-separated values with a header line.
+
+    Quotes mean what RFC 4180 says; where tabs separate, only if the whole file is quoted so, since
+    most programs write such files without any quoting.
+    """
+    name = printable(str(path))
+    with _open_text(path) as stream:
         header_line = stream.readline()
         delimiter = max(",;\t", key=header_line.count)
-        header = next(csv.reader([header_line], delimiter=delimiter), [])
-        if not is_text("".join(header)) or "\0" in header_line:
-            raise SourceError(f"{path} is not UTF-8 text")
-        columns = sniff_columns(str(path), header)
-        yield from batch_entries(_csv_entries(path, columns, header, stream, delimiter), batch_size)
+        if "\0" in header_line or not is_text(header_line):
+            raise SourceError(f"{name} is not UTF-8 text")
+        quoted = delimiter != "\t" or _is_quoted_tsv(path)
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        header = next(csv.reader([header_line], delimiter=delimiter, quoting=quoting), [])
+        columns = sniff_columns(name, header, known)
+        lines = _Lines(stream)
+        # strict: a quote that is never closed is an error instead of one enormous field.
+        rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+        yield from batch_entries(_csv_entries(name, columns, header, lines, rows), batch_size)
+
+
+def _open_text(path: Path) -> TextIO:
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _is_quoted_tsv(path: Path) -> bool:
+    """Whether quotes enclose fields throughout a file with tabs, as RFC 4180 has it.
+
+    They do if they are balanced everywhere, and no row that quotes hold together has a line in it
+    that is a row of its own.
+    """
+    quoted = False
+    with _open_text(path) as stream:
+        lines = _Lines(stream)
+        rows = csv.reader(lines, delimiter="\t", strict=True)
+        tabs = None
+        while not lines.at_end():
+            try:
+                row = next(rows, [])
+            except csv.Error:
+                return False
+            first, *others = lines.taken
+            tabs = first.count("\t") if tabs is None else tabs
+            whole = [line for line in others if line.count("\t") == tabs]
+            if whole or (len(row) <= tabs == first.count("\t")):
+                return False
+            quoted = quoted or first.startswith('"') or '\t"' in first
+    return quoted
 
 
 def _csv_entries(
-    path: Path, columns: Columns, header: list[str], stream: Iterable[str], delimiter: str
+    source: str, columns: Columns, header: list[str], lines: _Lines, rows: Iterator[list[str]]
 ) -> Iterator[Entry]:
-    lines = _Lines(stream)
-    # strict: a quote that is never closed is an error instead of one enormous field.
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     number = 0
     while not lines.at_end():
         number += 1
@@ -53,10 +89,10 @@ def _csv_entries(
             row = next(rows, [])
         except csv.Error as error:
             lines.give_back_all_but_first()
-            yield Reject(str(path), f"row {number}", f"malformed row ({error})")
+            yield Reject(source, f"row {number}", f"malformed row ({error})")
             continue
         if row:
-            yield read_entry(str(path), f"row {number}", _csv_row, columns, header, row)
+            yield read_entry(source, f"row {number}", _csv_row, columns, header, row)
 
 
 def _csv_row(columns: Columns, header: list[str], row: list[str]) -> dict[str, Any]:
@@ -68,65 +104,100 @@ def _csv_row(columns: Columns, header: list[str], row: list[str]) -> dict[str, A
 
 
 class _Lines:
-    """Lines for `csv.reader` that can be given back: an unclosed quote takes all that follow."""
+    """Lines for `csv.reader` that can be given back: an unclosed quote takes all that follow.
+
+    Attributes:
+        taken: the lines of the row that is being read.
+    """
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._rest = iter(lines)
         self._back: deque[str] = deque()
-        self._taken: list[str] = []
+        self.taken: list[str] = []
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        self._taken.append(self._back.popleft() if self._back else next(self._rest))
-        return self._taken[-1]
+        self.taken.append(self._back.popleft() if self._back else next(self._rest))
+        return self.taken[-1]
 
     def at_end(self) -> bool:
         """Whether no line is left; a new row begins here."""
-        self._taken = []
+        self.taken = []
         if not self._back:
             self._back.extend(islice(self._rest, 1))
         return not self._back
 
     def give_back_all_but_first(self) -> None:
         """Undo the reading of a malformed row, except for its first line."""
-        self._back.extendleft(reversed(self._taken[1:]))
+        self._back.extendleft(reversed(self.taken[1:]))
 
 
-def read_jsonl(path: Path, batch_size: int) -> Iterator[SourceBatch]:
-    """One JSON object per line; rows are counted by lines."""
+def read_jsonl(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+    """One JSON object per line; rows are counted by lines, keys may be in upper or lower case."""
+    name = printable(str(path))
     with path.open("rb") as stream:
         numbered = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
         parsed = ((number, _json_object(line)) for number, line in numbered)
         head = list(islice(parsed, _HEAD_ROWS))
-        names = dict.fromkeys(key for _, value in head if isinstance(value, dict) for key in value)
-        columns = sniff_columns(str(path), [name for name in names if is_text(name)])
+        keys = (key for _, value in head if isinstance(value, dict) for key in value)
+        spellings: dict[str, str] = {}
+        for key in filter(is_text, keys):
+            spellings.setdefault(key.strip().lower(), key)
+        columns = sniff_columns(name, list(spellings.values()), known)
         entries = (
-            read_entry(str(path), f"row {number}", _json_row, columns, value)
+            read_entry(name, f"row {number}", _json_row, columns, value)
             for number, value in chain(head, parsed)
         )
         yield from batch_entries(entries, batch_size)
 
 
+class _RepeatedKeyError(ValueError):
+    """A JSON object has a key twice."""
+
+
 def _json_object(line: bytes) -> dict[str, Any] | str:
     """The object on this line, or why there is none."""
     try:
-        value = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None)
+        text = line.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=lambda _: None, object_pairs_hook=_unique_keys)
     except UnicodeDecodeError:
         return "row is not UTF-8"
+    except _RepeatedKeyError as error:
+        return str(error)
     except (ValueError, RecursionError):
         return "malformed JSON"
     return value if isinstance(value, dict) else "row is not a JSON object"
 
 
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _RepeatedKeyError(f"{printable(twice)} is given twice")
+    return value
+
+
 def _json_row(columns: Columns, value: dict[str, Any] | str) -> dict[str, Any]:
     if isinstance(value, str):
         raise UnusableFieldError(value)
+    value = _respelled(columns, value)
     row = _manifest_row(columns, value)
     for name in VECTORS:
         row[name] = _numbers(_get(value, getattr(columns, name)), name)
     return row
+
+
+def _respelled(columns: Columns, value: dict[str, Any]) -> dict[str, Any]:
+    """The same row; keys that mean something are spelled as the columns are."""
+    spelled = {name.strip().lower(): name for name in columns.names}
+    keys = [spelled.get(key.strip().lower(), key) for key in value]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UnusableFieldError(f"{twice} is given twice")
+    return dict(zip(keys, value.values(), strict=True))
 
 
 def _manifest_row(columns: Columns, value: Mapping[str, Any]) -> dict[str, Any]:

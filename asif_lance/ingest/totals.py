@@ -8,8 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asif_lance.encoders import SUFFIXES, walk_files
-from asif_lance.ingest.folder_reader import OTHER_SUFFIXES
+from asif_lance.encoders import walk_pictures
 from asif_lance.ingest.sources import Source, TableSource
 
 
@@ -30,7 +29,9 @@ def _count(source: Source) -> int | None:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
-            return sum(f.suffix.lower() in SUFFIXES | OTHER_SUFFIXES for f in walk_files(path))
+            refused: list[Path] = []
+            usable = sum(1 for _ in walk_pictures(path, lambda file, _: refused.append(file)))
+            return usable + len(refused)
         if path.suffix.lower() in (".parquet", ".pq"):
             return int(pq.read_metadata(path).num_rows)
     except (OSError, ValueError, pa.ArrowException):  # reading it will say what is wrong

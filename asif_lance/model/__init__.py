@@ -28,15 +28,20 @@ from asif_lance.model.opening import open_model
 from asif_lance.model.predictions import Contributions, Evidence, Prediction
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.model.stored_settings import StoredSetting, store_setting
-from asif_lance.model.templates import TEMPLATE_SETS, read_class_names, template_set
+from asif_lance.model.templates import (
+    TEMPLATE_SETS,
+    describe_class_names,
+    read_class_names,
+    template_set,
+)
 
 # fmt: off
 __all__ = [
     "BATCH", "DEFAULT_TEMPLATES", "TEMPLATE_SETS", "ClassNames", "Contributions", "Ensemble",
     "Evidence", "JointPrediction", "LabelSet", "Match", "Model", "Prediction", "Prompts",
-    "StoredSetting", "Together", "average_prompts", "build_label_set", "fill_templates",
-    "find_cached_neighbors", "find_prompt_neighbors", "open_model", "prompts_from_vectors",
-    "read_class_names", "resolve_templates", "retrieve", "store_setting", "template_set",
-    "update_neighbors",
+    "StoredSetting", "Together", "average_prompts", "build_label_set", "describe_class_names",
+    "fill_templates", "find_cached_neighbors", "find_prompt_neighbors", "open_model",
+    "prompts_from_vectors", "read_class_names", "resolve_templates", "retrieve", "store_setting",
+    "template_set", "update_neighbors",
 ]
 # fmt: on

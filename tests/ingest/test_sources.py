@@ -114,7 +114,7 @@ def test_hostile_file_names_do_not_crash(tmp_path: Path) -> None:
         write(tmp_path / os.fsdecode(name + b".png"), "x")
         write(tmp_path / os.fsdecode(name + b".txt"), "A caption.")
     rows, rejects = read(tmp_path)
-    assert [row["item"] for row in rows] == ["'; DROP TABLE.png", "--.png", "new\nline.png"]
+    assert [row["item"] for row in rows] == ["'; DROP TABLE.png", "--.png", "new\\nline.png"]
     assert rejects == [("\\xff\\xfe.png", "file name is not valid Unicode")]
 
 
@@ -406,7 +406,10 @@ def test_attributes_of_parquet_keep_their_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"caption": [["a"]], "image": ["x"]}, "column 'caption' holds List(String), not text"),
+        (
+            {"caption": [{"en": "a"}], "image": ["x"]},
+            "column 'caption' holds Struct({'en': String}), not text",
+        ),
         (
             {"caption": ["a"], "image": [{"x": 1}]},
             "column 'image' holds Struct({'x': Int64}), not images",
@@ -437,7 +440,8 @@ def test_damaged_parquet_is_told_in_one_line(tmp_path: Path) -> None:
 
 def test_a_missing_source_is_told(tmp_path: Path) -> None:
     for name in ("none", "none.csv", "new\0line"):
-        assert refusal(tmp_path / name) == f"there is no source at {tmp_path / name}"
+        shown = str(tmp_path / name).replace("\0", "\\x00")
+        assert refusal(tmp_path / name) == f"there is no source at {shown}"
     assert refusal(tmp_path / "none", format="folder") == f"there is no folder {tmp_path / 'none'}"
 
 
