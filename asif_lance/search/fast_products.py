@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ _ACCELERATOR_FACTOR = 128  # times as much of both on an accelerator
 _LONGEST_RUN = 2**15  # anchors, however few the queries; there four times as many
 _UNIT = 2.0**-24  # the largest share of a number that rounding to float32 takes off or adds
 _ROUNDINGS = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # likewise
-_NARROWING = 1.01 * 2.0**-8  # of anchors made bfloat16, and of the queries' norm with them
+_MOST_NARROWING = 1.01 * 2.0**-8  # of anchors made bfloat16, and of the queries' norm with them
+_USUAL_NARROWING = 0.56 * 2.0**-8  # few anchors of some hundred dimensions lose more by it
 
 
 def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[torch.dtype, ...]:
@@ -50,6 +52,8 @@ class FastProduct:
     the CPU is instead multiplied with the anchors as they are.
 
     Queries, anchors and products of a narrower type are rounded to it; sums are float32 there too.
+    Where `kernels` is loaded, what float16 anchors lose by becoming bfloat16 is measured, and those
+    that lose more than is usual are multiplied in float32: the bound is half as large then.
 
     Attributes:
         count: m.
@@ -88,7 +92,10 @@ class FastProduct:
         self._step = self.run if self._single else max(widened // max(d, 1), 1)
         width = 1 if self._single else _rounded_up(count)
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
-        self._weights = padded.to(kind).T.contiguous()
+        self._columns = padded.T.contiguous()
+        self._weights = self._columns.to(kind)
+        narrows = kind == torch.bfloat16 and anchors.dtype == torch.float16
+        self._narrowing_kernels = loaded_kernels() if narrows else None
         self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
         self._scale = None if scale is None else torch.from_numpy(scale.near_float32).to(queries)
@@ -148,6 +155,8 @@ class FastProduct:
         (d, width), rows = self._weights.shape, min(self._step, self.run)
         home, kind = self._weights.device, self._weights.dtype
         through = [] if self._single else _find_conversions(self._anchors.dtype, kind)
+        if self._narrowing_kernels is not None:
+            through = [kind]
         self._buffers = [torch.empty((rows, d), dtype=step, device=home) for step in through]
         self._products = None
         if kind != torch.float32:
@@ -175,6 +184,9 @@ class FastProduct:
         if self._single:
             self._multiply_single(part, out[:, 0])
             return
+        if self._narrowing_kernels is not None:
+            self._multiply_narrowed(self._narrowing_kernels, part, out)
+            return
         part = self._load(part)
         for buffer in self._buffers:
             part = buffer[: end - done].copy_(part)
@@ -182,6 +194,22 @@ class FastProduct:
             torch.mm(part, self._weights, out=out)
         else:
             out.copy_(torch.mm(part, self._weights, out=self._products[: end - done]))
+
+    def _multiply_narrowed(
+        self, kernels: ModuleType, part: torch.Tensor, out: torch.Tensor
+    ) -> None:
+        """Multiply float16 anchors in bfloat16, and those that lose too much by it in float32."""
+        assert self._products is not None
+        narrow, products = self._buffers[0][: len(part)], self._products[: len(part)]
+        rows, squares = part.contiguous(), np.empty(len(part), dtype=np.float32)
+        bits = narrow.view(torch.int16).numpy().view(np.uint16)
+        kernels.narrow_rows(rows.numpy().view(np.uint16), bits, squares)
+        out.copy_(torch.mm(narrow, self._weights, out=products))
+        coarse = np.flatnonzero(~(squares <= _USUAL_NARROWING**2))  # or NaN
+        if len(coarse):
+            at = torch.from_numpy(coarse)
+            exacter = out.new_empty((len(coarse), out.shape[1]))
+            out[at] = torch.mm(rows[at].float(), self._columns, out=exacter)
 
     def _multiply_single(self, part: torch.Tensor, out: torch.Tensor) -> None:
         query = self._weights[:, 0]
@@ -202,7 +230,9 @@ class FastProduct:
         used = self._weights.T[: self.count].cpu().double()
         error: Float64Array = (queries - used).norm(dim=1).numpy() * ANCHOR_NORM
         error += norm * float32_error(queries.shape[1], self._weights.device)
-        error += norm * (_NARROWING if self._weights.dtype == torch.bfloat16 else 0.0)
+        if self._weights.dtype == torch.bfloat16:
+            narrowing = self._narrowing_kernels
+            error += norm * (_MOST_NARROWING if narrowing is None else 1.01 * _USUAL_NARROWING)
         size = norm if offset is None else norm + np.abs(offset)
         if offset is not None or scale is not None:  # the product was rounded before them
             error += norm * self._rounding

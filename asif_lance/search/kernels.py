@@ -1,4 +1,4 @@
-"""Compiled loops: products of stored rows with vectors, where they lie, at the speed of memory.
+"""Compiled loops over stored rows, where they lie, at the speed of memory.
 
 numba has no float16 on CPUs, so arrays of it are passed as the uint16 that they are in memory
 (`array.view(np.uint16)`), and `_widened` turns one number into a float32. Importing this module
@@ -73,6 +73,22 @@ def row_products(rows: Any, vector: Any, out: Any) -> None:
         for j in range(rows.shape[1]):
             total += _widened(rows[i, j]) * vector[j]
         out[i] = total
+
+
+@_compile("void(uint16[:, ::1], uint16[:, ::1], float32[::1])")
+def narrow_rows(rows: Any, out: Any, squares: Any) -> None:
+    """out[i] = rows[i] in bfloat16, rounded to nearest; squares[i] = |rows[i] - out[i]|²."""
+    for i in range(rows.shape[0]):
+        total = np.float32(0)
+        for j in range(rows.shape[1]):
+            number = _widened(rows[i, j])
+            bits = np.float32(number).view(np.uint32)
+            is_odd = (bits >> np.uint32(16)) & np.uint32(1)  # of two that are as near, the even one
+            upper = (bits + np.uint32(0x7FFF) + is_odd) >> np.uint32(16)
+            out[i, j] = np.uint16(upper)
+            lost = number - np.uint32(upper << np.uint32(16)).view(np.float32)
+            total += lost * lost
+        squares[i] = total
 
 
 @_compile("void(int64[::1], int64[::1], float64[:, ::1], float64[::1], uint16[::1])")

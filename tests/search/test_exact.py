@@ -422,6 +422,23 @@ def test_the_bound_of_bfloat16_holds_where_every_rounding_is_as_large_as_it_can_
     assert (np.abs(found - true) <= (found - fast.lower_floors(found, slice(0, 1))) / 2).all()
 
 
+@pytest.mark.parametrize("kernels", ["with_kernels", "without_kernels"])
+def test_anchors_that_lose_much_by_bfloat16_are_multiplied_in_float32(rng, request, kernels):
+    request.getfixturevalue(kernels)
+    anchors, queries = vectors(rng, 100, 64, np.float16), unit_queries(vectors(rng, 20, 64))
+    anchors[::3] = (1 + 2**-8) / 8 * rng.choice([-1, 1], size=(34, 64))
+    anchors[50] = np.nan
+    queries[:5] = np.sign(anchors[:15:3]) / 8
+    given = torch.from_numpy(queries), Blocks(anchors)
+    fast = fast_products.FastProduct(*given, kind=torch.bfloat16)
+    found = fast.compute_run(0, 100)[:, :20].numpy().astype(float)
+    error = np.abs(found - anchors.astype(float) @ queries.T.astype(float))
+    assert np.isnan(error[50]).all()
+    bound = (found - np.stack([fast.lower_floors(row) for row in found])) / 2.01
+    assert (np.delete(error, 50, axis=0) <= np.delete(bound, 50, axis=0)).all()
+    assert (error[0].max() < 1e-6) == (kernels == "with_kernels")
+
+
 def test_an_anchor_is_found_whatever_bfloat16_makes_of_it(monkeypatch):
     monkeypatch.setattr(exact, "product_types", lambda *given: (torch.bfloat16,))
     monkeypatch.setattr(exact, "_MOST_CROWDING", math.inf)

@@ -88,6 +88,21 @@ def test_a_row_that_holds_nan_has_no_product(dtype):
     assert np.isnan(out[1])
 
 
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(0, 9), d=st.integers(0, 70))
+def test_rows_are_narrowed_as_torch_does_and_their_loss_is_measured(seed, n, d):
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 2**16, size=(n, d), dtype=np.uint16).view(np.float16)
+    rows[~np.isfinite(rows)] = (1 + 2**-8) / 8  # as near to one bfloat16 as to the next
+    narrow, squares = np.empty((n, d), np.uint16), np.full(n + 1, 7.0, dtype=np.float32)
+    kernels.narrow_rows(rows.view(np.uint16), narrow, squares[:n])
+    expected = torch.from_numpy(rows.copy()).bfloat16()
+    assert torch.equal(torch.from_numpy(narrow.view(np.int16)), expected.view(torch.int16))
+    lost = rows.astype(float) - expected.double().numpy()
+    np.testing.assert_allclose(squares[:n], np.square(lost).sum(axis=1), rtol=1e-5)
+    assert squares[n] == 7
+
+
 @pytest.fixture
 def fresh(monkeypatch):
     """As if nothing had been searched or loaded in this process."""
