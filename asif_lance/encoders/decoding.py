@@ -144,7 +144,7 @@ def _damage_as_reason() -> Iterator[None]:
     """Turn what Pillow's readers raise into an ImageError."""
     try:
         yield
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"image too large (over {MAX_PIXELS} pixels)") from error
     except MemoryError as error:
         raise ImageError("not enough memory for this image") from error

@@ -115,7 +115,9 @@ def _converted(
     item = pl.format("row {}", _ROW)
     caption = columns.caption
     if known.several and caption is not None and isinstance(raw.schema[caption], pl.List):
-        raw = raw.explode(caption).with_columns(pl.int_range(pl.len()).over(_ROW).alias(_TEXT) + 1)
+        texts = pl.when(pl.col(caption).list.len() > 0).then(pl.col(caption))
+        raw = raw.with_columns(texts.alias(caption)).explode(caption)
+        raw = raw.with_columns((pl.int_range(pl.len()).over(_ROW) + 1).alias(_TEXT))
         nth = pl.format(", caption {}", _TEXT)
         item += pl.when(pl.len().over(_ROW) > 1).then(nth).otherwise(pl.lit(""))
     for rows in raw.with_columns(item.alias(_ITEM)).iter_slices(batch_size):

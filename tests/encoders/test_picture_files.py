@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from asif_lance.encoders.picture_files import expand_folders
+from asif_lance.encoders.picture_files import expand_folders, picture_name
 from asif_lance.errors import ImageError
 from asif_lance.records import Reject
 
@@ -35,3 +36,42 @@ def test_a_folder_without_pictures_is_rejected(folder: Path) -> None:
     assert rejects == [Reject("classify", str(empty), "no pictures in this folder")]
     with pytest.raises(ImageError, match="none: no pictures in this folder"):
         list(expand_folders([empty], None))
+
+
+def test_folders_tell_what_they_leave_out(folder: Path) -> None:
+    for name in ("__MACOSX/a.png", "@eaDir/b.jpg", "phone.HEIC", "b/drawing.svg"):
+        (folder / "all" / name).parent.mkdir(exist_ok=True)
+        (folder / "all" / name).write_bytes(b"")
+    rejects: list[Reject] = []
+    assert len(list(expand_folders([folder / "all"], rejects))) == 4
+    assert [(Path(reject.item).name, reject.reason) for reject in rejects] == [
+        ("phone.HEIC", ".heic pictures are not supported"),
+        ("drawing.svg", ".svg pictures are not supported"),
+    ]
+    with pytest.raises(ImageError, match=r"phone\.HEIC: \.heic pictures are not supported"):
+        list(expand_folders([folder / "all"], None))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_folders_that_may_not_be_read_are_told(folder: Path) -> None:
+    (folder / "all" / "b").chmod(0)
+    rejects: list[Reject] = []
+    found = list(expand_folders([folder / "all"], rejects))
+    (folder / "all" / "b").chmod(0o755)
+    assert len(found) == 2
+    assert rejects[0].reason == "unreadable folder (Permission denied)"
+
+
+def test_linked_folders_are_followed_until_they_lead_back(folder: Path) -> None:
+    (folder / "linked").mkdir()
+    (folder / "linked" / "d.png").write_bytes(b"")
+    (folder / "all" / "e").symlink_to(folder / "linked")
+    (folder / "linked" / "back").symlink_to(folder / "all")
+    found = list(expand_folders([folder / "all"], None))
+    assert len(found) == 5
+    assert folder / "all" / "e" / "d.png" in found
+
+
+def test_names_that_are_not_utf8_are_shown_with_escapes() -> None:
+    assert picture_name(os.fsdecode(b"caf\xe9.png")) == "caf\\xe9.png"
+    assert picture_name(Path("new\nline.png")) == "new\\nline.png"

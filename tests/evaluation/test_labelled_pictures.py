@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,6 +21,7 @@ from asif_lance.evaluation.labelled_pictures import (
     hold_out,
     read_labelled,
 )
+from asif_lance.records import Reject
 
 
 def made_of(truths: str) -> Labelled:
@@ -31,9 +35,13 @@ def test_manifests_name_pictures_beside_them_or_in_the_folder_of_their_name(
     (tmp_path / "test").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "test" / "a.png")
     (tmp_path / "test.csv").write_text("Image,label\na.png,red\nb.png,blue\nc.png,\n")
-    found = read_labelled(tmp_path / "test.csv")
-    assert found.images == (tmp_path / "test" / "a.png", tmp_path / "b.png")
+    rejects: list[Reject] = []
+    found = read_labelled(tmp_path / "test.csv", rejects)
+    assert found.images == (tmp_path / "test" / "a.png", tmp_path / "test" / "b.png")
     assert (found.truths, found.classes) == (("red", "blue"), ("blue", "red"))
+    assert rejects == [Reject("evaluate", "row 3", "empty label")]
+    with pytest.raises(SourceError, match="rows that cannot be used: row 3: empty label"):
+        read_labelled(tmp_path / "test.csv")
     (tmp_path / "test.jsonl").write_text('{"file_name": "test/a.png", "label": 7}\n')
     found = read_labelled(tmp_path / "test.jsonl")
     assert (found.truths, found.images) == (("7",), (tmp_path / "test" / "a.png",))
@@ -54,9 +62,13 @@ def test_parquet_may_hold_pictures_or_their_vectors(tmp_path: Path) -> None:
     ("name", "text", "reason"),
     [
         ("t.csv", "image,class\na,b\n", "has no column 'label'; its columns: image, class"),
-        ("t.csv", "picture,label\na,b\n", "has no column 'image' or 'vector'"),
+        (
+            "t.csv",
+            "picture,label\na,b\n",
+            r"has no image column \(image, .*, vector\) among: picture, label",
+        ),
         ("t.csv", "image,label\n", "has no rows"),
-        ("t.parquet", "no parquet", "cannot read"),
+        ("t.parquet", "no parquet", "is not readable Parquet"),
         ("t.txt", "a", "expected a folder of CLASS/picture.jpg, or one of .csv, .tsv"),
     ],
 )
@@ -64,6 +76,78 @@ def test_what_cannot_be_read_says_why(tmp_path: Path, name: str, text: str, reas
     (tmp_path / name).write_text(text)
     with pytest.raises(SourceError, match=reason):
         read_labelled(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "image;label\na.png;red\nb.png;blue\n"),
+        ("t.csv", "a note,filepath,Label\n,a.png,red\n,b.png,blue\n"),
+        ("t.tsv", "img\tlabel\na.png\tred\nb.png\tblue\n"),
+        ("t", "image,label\na.png,red\nb.png,blue\n"),
+        ("t.jsonl", '{"Image": "a.png", "LABEL": "red"}\n{"image": "b.png", "label": "blue"}\n'),
+    ],
+)
+def test_manifests_are_read_as_ingest_reads_them(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    found = read_labelled(tmp_path / name)
+    assert found.images == (tmp_path / "a.png", tmp_path / "b.png")
+    assert found.truths == ("red", "blue")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("t.csv", "image,label\na.png,red,more\nb.png,blue\n", "row has 3 fields"),
+        ("t.jsonl", '{"image": "a\n{"image": "b.png", "label": "blue"}\n', "malformed JSON"),
+        ("t.csv", "image,label\n,red\nb.png,blue\n", "missing image"),
+    ],
+)
+def test_a_bad_row_costs_itself(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    rejects: list[Reject] = []
+    assert read_labelled(tmp_path / name, rejects).truths == ("blue",)
+    ((item, why),) = ((reject.item, reject.reason) for reject in rejects)
+    assert item == "row 1"
+    assert why.startswith(reason)
+
+
+def test_vectors_that_cannot_be_compared_cost_their_rows(tmp_path: Path) -> None:
+    vectors = [[1.0, 0.0], [1.0], [0.0, 0.0], [0.0, 1.0]]
+    pl.DataFrame({"label": list("abcd"), "vector": vectors}).write_parquet(tmp_path / "v.parquet")
+    rejects: list[Reject] = []
+    found = read_labelled(tmp_path / "v.parquet", rejects)
+    assert (found.truths, found.names) == (("a", "d"), ("row 1", "row 4"))
+    assert sorted(reject.item for reject in rejects) == ["row 2", "row 3"]
+
+
+def test_folders_leave_out_hidden_ones_and_tell_the_rest(tmp_path: Path) -> None:
+    names = ("bird/a.png", ".ipynb_checkpoints/b.png", "bird/._a.png", "bird/.thumbnails/c.png")
+    for name in (*names, "stray.png", "fruit/d.heic", "store/e.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    (tmp_path / "in" / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
+    rejects: list[Reject] = []
+    found = read_labelled(tmp_path / "in", rejects)
+    assert found.truths == ("bird", "linked")
+    assert [(Path(reject.item).name, reject.reason) for reject in rejects] == [
+        ("d.heic", ".heic pictures are not supported"),
+        ("stray.png", "not in a folder of its class"),
+    ]
+
+
+def test_numbers_of_classes_are_labels_by_name_or_by_number(tmp_path: Path) -> None:
+    features = {"kind": {"names": ["bird", "fruit"], "_type": "ClassLabel"}}
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.table({"image": ["a.png", "b.png"], "kind": [1, 0]})
+    pq.write_table(table.replace_schema_metadata(noted), tmp_path / "t.parquet")
+    found = read_labelled(tmp_path / "t.parquet")
+    assert found.truths == ("fruit", "bird")
+    assert found.by_labels(["bird", "fruit", "dish"]) == found
+    assert found.by_labels(["0", "1"]).truths == ("1", "0")
+    assert not found.are_numbered
+    assert found.by_labels(["0", "1"]).are_numbered
 
 
 def test_held_out_pictures_are_of_every_class_and_never_both_here_and_there() -> None:

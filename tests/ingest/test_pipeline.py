@@ -107,7 +107,9 @@ def test_a_missing_picture_of_a_manifest_is_rejected(photos: Path, tmp_path: Pat
     manifest.write_text(f"image,caption\n{photos}/0.jpg,here\nphotos/1.jpg,here too\nno.jpg,gone\n")
     report = ingest_sources(tmp_path / "t.lancedb", [manifest])
     assert report.added == 2
-    assert [(r.item, r.reason) for r in report.rejects] == [("row 3", "missing file")]
+    assert [(r.item, r.reason) for r in report.rejects] == [
+        ("row 3", f"missing file ({tmp_path / 'no.jpg'})")
+    ]
 
 
 def test_nothing_usable_makes_no_database(tmp_path: Path) -> None:

@@ -125,6 +125,19 @@ def test_symlink_loops_end(tmp_path: Path) -> None:
     assert len(read(tmp_path)[0]) == 1
 
 
+def test_linked_folders_count_and_every_real_folder_counts_once(tmp_path: Path) -> None:
+    for name in ("in/real/a", "store/b", "store/deep/c", "in/.hidden/d"):
+        write(tmp_path / f"{name}.png", "picture")
+        write(tmp_path / f"{name}.txt", f"caption of {name}")
+    (tmp_path / "in" / "a link").symlink_to(tmp_path / "store")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "real")
+    (tmp_path / "store" / "up").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "lost").symlink_to(tmp_path / "nowhere")
+    rows, rejects = read(tmp_path / "in")
+    assert [row["item"] for row in rows] == ["real/a.png", "a link/b.png", "a link/deep/c.png"]
+    assert rejects == [("lost", "link to nothing")]
+
+
 # CSV and TSV
 
 
@@ -222,6 +235,61 @@ def test_absolute_paths_and_file_addresses_stay(tmp_path: Path) -> None:
     ]
 
 
+def tsv_captions(tmp_path: Path, text: str) -> list[str]:
+    rows, rejects = read(write(tmp_path / "pairs.tsv", text))
+    assert rejects == []
+    return [row["caption"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "captions"),
+    [
+        # As most programs write them: a quote is a character like others.
+        ('a.png\t"open\nb.png\tgood\nc.png\tgood too"\n', ['"open', "good", 'good too"']),
+        ('a.png\t"so" he said\nb.png\tgood\n', ['"so" he said', "good"]),
+        ('a.png\t"quoted"\nb.png\t"open\n', ['"quoted"', '"open']),
+        ('a.png\t5" disk\nb.png\tgood\n', ['5" disk', "good"]),
+        # As spreadsheets write them: quotes enclose, inner ones are doubled.
+        ('a.png\t"so ""he"" said"\nb.png\tgood\n', ['so "he" said', "good"]),
+        ('a.png\t"two\nlines"\nb.png\tgood\n', ["two\nlines", "good"]),
+        ('a.png\t"a\ttab"\n"b.png"\tgood\n', ["a\ttab", "good"]),
+    ],
+)
+def test_quotes_in_tsv_enclose_fields_only_if_they_do_throughout_the_file(
+    tmp_path: Path, text: str, captions: list[str]
+) -> None:
+    assert tsv_captions(tmp_path, "image\tcaption\n" + text) == captions
+    assert tsv_captions(tmp_path, "image\tcaption\r\n" + text.replace("\n", "\r\n")) == [
+        caption.replace("\n", "\r\n") for caption in captions
+    ]
+
+
+def test_a_ragged_row_among_lone_quotes_costs_itself_alone(tmp_path: Path) -> None:
+    text = 'image\tcaption\na.png\t"open\nb.png\nc.png\tgood"\nd.png\tlast\n'
+    rows, rejects = read(write(tmp_path / "pairs.tsv", text))
+    assert [row["caption"] for row in rows] == ['"open', 'good"', "last"]
+    assert rejects == [("row 2", "row has 1 fields, the header has 2")]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("image,caption,caption", "has the column 'caption' twice"),
+        ("image,Caption,caption", "has the column 'caption' twice: Caption, caption"),
+        ("image,caption,year,year", "has the column 'year' twice"),
+    ],
+)
+def test_a_name_that_is_given_twice_is_refused(tmp_path: Path, header: str, said: str) -> None:
+    row = ",".join("x" * (header.count(",") + 1))
+    assert refusal(write(tmp_path / "a.csv", f"{header}\n{row}\n")).endswith(said)
+
+
+def test_the_first_image_that_exists_says_where_relative_paths_begin(tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "b.jpg", "x")
+    rows, _ = read(write(tmp_path / "photos.csv", "image,caption\na.jpg,A cat.\nb.jpg,A dog.\n"))
+    assert rows[1]["image_path"] == str(tmp_path / "photos" / "b.jpg")
+
+
 # JSONL
 
 
@@ -306,6 +374,19 @@ def test_bad_vectors_in_jsonl_are_refused(tmp_path: Path) -> None:
         "row 8": "image_vector holds NaN or infinity",
         "row 9": "image_vector holds NaN or infinity",
     }
+
+
+def test_keys_of_json_may_be_in_any_case_but_not_twice(tmp_path: Path) -> None:
+    lines = [
+        '{"Image": "a.jpg", "Caption": "first", "Year": 1}',
+        '{"image": "b.jpg", "CAPTION": "second", "year": 2}',
+        '{"image": "c.jpg", "caption": "x", "Caption": "y"}',
+        '{"image": "d.jpg", "caption": "x", "caption": "y"}',
+    ]
+    rows, rejects = read(write(tmp_path / "pairs.jsonl", "\n".join(lines)))
+    assert [row["caption"] for row in rows] == ["first", "second"]
+    assert [row["attributes"] for row in rows] == ['{"Year": 1}', '{"year": 2}']
+    assert rejects == [("row 3", "Caption is given twice"), ("row 4", "caption is given twice")]
 
 
 # Parquet
@@ -425,6 +506,73 @@ def test_parquet_columns_of_the_wrong_kind_are_told(
 ) -> None:
     source = write_parquet(tmp_path / "pairs.parquet", columns)
     assert refusal(source) == f"{source}: {message}"
+
+
+def test_pictures_inside_are_taken_before_their_addresses(tmp_path: Path) -> None:
+    columns = {"url": ["https://example.org/a.jpg"], "key": ["0"], "jpg": [b"jpeg"]}
+    columns |= {"caption": ["A bird."], "status": ["success"]}
+    rows, rejects = read(write_parquet(tmp_path / "shard.parquet", columns))
+    assert rejects == []
+    assert rows[0]["image_bytes"] == b"jpeg"
+    assert rows[0]["image_uri"] == "https://example.org/a.jpg"
+    assert json.loads(rows[0]["attributes"]) == {"key": "0", "status": "success"}
+
+
+@pytest.mark.parametrize("name", ["img", "jpg", "png", "webp", "Image"])
+def test_pictures_may_be_in_columns_of_many_names(tmp_path: Path, name: str) -> None:
+    columns = {name: [{"bytes": b"jpeg", "path": None}], "caption": ["A bird."]}
+    rows, _ = read(write_parquet(tmp_path / "pairs.parquet", columns))
+    assert rows[0]["image_bytes"] == b"jpeg"
+
+
+def test_a_list_of_captions_makes_a_pair_of_each(tmp_path: Path) -> None:
+    columns = {
+        "pair_id": ["p", "q", "r"],
+        "image": ["a.jpg", "b.jpg", "c.jpg"],
+        "caption": [["one", "two"], ["three"], []],
+    }
+    rows, rejects = read(write_parquet(tmp_path / "pairs.parquet", columns))
+    assert [(row["item"], row["pair_id"], row["caption"]) for row in rows] == [
+        ("row 1, caption 1", "p", "one"),
+        ("row 1, caption 2", "p#2", "two"),
+        ("row 2", "q", "three"),
+    ]
+    assert rejects == [("row 3", "missing caption")]
+
+
+def with_features(path: Path, columns: dict[str, Any], features: dict[str, Any]) -> Path:
+    """Parquet as the datasets library writes it."""
+    table = pa.table(columns)
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(noted), path)
+    return path
+
+
+def test_numbers_of_classes_are_read_by_name_at_any_depth(tmp_path: Path) -> None:
+    kind = {"names": ["bird", "fruit"], "_type": "ClassLabel"}
+    features = {
+        "text": kind,
+        "kinds": {"feature": kind, "_type": "Sequence"},
+        "others": [kind],
+        "objects": {"feature": {"kind": kind, "size": {}}, "_type": "Sequence"},
+    }
+    columns = {
+        "image": ["a.jpg"] * 3,
+        "text": [1, 0, -1],
+        "kinds": [[0, 1], [], None],
+        "others": [[1], [7], [0]],
+        "objects": [{"kind": [0, 1], "size": [3, 4]}] * 3,
+    }
+    source = with_features(tmp_path / "pairs.parquet", columns, features)
+    rows, rejects = read(source)
+    assert [row["caption"] for row in rows] == ["fruit", "bird"]
+    assert rejects == [("row 3", "missing caption")]
+    assert json.loads(rows[0]["attributes"]) == {
+        "kinds": ["bird", "fruit"],
+        "others": ["fruit"],
+        "objects": {"kind": ["bird", "fruit"], "size": [3, 4]},
+    }
+    assert json.loads(rows[1]["attributes"])["others"] == ["7"]
 
 
 def test_damaged_parquet_is_told_in_one_line(tmp_path: Path) -> None:
