@@ -1,4 +1,4 @@
-"""What does exact search cost beside the bare product, and beside what people use instead?
+"""Compares exact search with the bare matrix product, and with what people use instead.
 
     python benchmarks/search.py [--anchors 400000] [--dimension 384] [--data isotropic] …
 
@@ -6,8 +6,8 @@ Every contender runs once per round, in turn, so that a busy machine slows all o
 shows medians over the rounds and ratios to `exact_top_k`'s floor: for a batch the fastest blocked
 float32 product found (float16 anchors widened into a small buffer), for one query reading the
 float16 anchors once. `exact_top_k` gets them in as many blocks as a table has fragments. Where the
-processor multiplies bfloat16, that bare product is a row too: it is what `exact_top_k` proposes
-with, but alone it is right to two digits only. FAISS and usearch are optional
+processor multiplies bfloat16, that bare product is a row too: `exact_top_k` finds candidates by
+it, but alone it is right to two digits only. FAISS and usearch are optional
 (`pip install faiss-cpu usearch`). On a busy machine `--threads 1 --cpu` counts processor time
 instead of waiting for the clock on the wall. `--indexed` adds approximate peers, FAISS IVF-PQ with
 re-ranking and LanceDB's IVF_RQ, which take minutes to build; the last column says which share of
@@ -200,7 +200,7 @@ def clock(task: Task, now: Callable[[], float] = time.perf_counter) -> float:
 def contenders(
     anchors: NDArray[np.float16], queries: NDArray[np.float32], options: argparse.Namespace, at: str
 ) -> dict[str, Task]:
-    """Name what is compared; the first is the floor, the second ours."""
+    """What is compared, by name; the first is the floor, the second ours."""
     narrow, given, k = torch.from_numpy(anchors), torch.from_numpy(queries), options.k
     words, blocks = narrow.view(-1).view(torch.int64), torch.split(narrow, ROWS_PER_FRAGMENT)
     tasks: dict[str, Task] = {
@@ -234,7 +234,7 @@ def centred(
     centre = find()
 
     def run() -> object:
-        turned, offset = centre.turn(queries)
+        turned, offset = centre.centre_queries(queries)
         return exact_top_k(turned, blocks, k, offset=offset, scale=centre.scale)
 
     return {"exact_top_k, centred": run, "mean, once a version": find}

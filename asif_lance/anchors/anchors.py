@@ -131,7 +131,7 @@ class Anchors:
         if not centred:
             return queries, None, None
         centre = self.centre(side)
-        return *centre.turn(queries), centre.scale
+        return *centre.centre_queries(queries), centre.scale
 
     def similarities(
         self,
@@ -155,7 +155,7 @@ class Anchors:
         turned, offset, scale = self.terms(side, queries, centred=centred)
         if offset is None or scale is None:
             return [vectors[mine] @ query for mine, query in zip(of_each, turned, strict=True)]
-        factors = scale.of(vectors, distinct)
+        factors = scale.exact_factors(vectors, distinct)
         wide, turned64 = vectors.astype(np.float64), turned.astype(np.float64)
         each = zip(of_each, turned64, offset, strict=True)
         return [((wide[i] @ q + o) * factors[i]).astype(np.float32) for i, q, o in each]

@@ -173,12 +173,12 @@ def drop_runs(store: PairStore, gone: set[str], kept: set[str] | None = None) ->
     """
     for table in TABLES:
         if table.run_column:
-            is_doomed = _rows_of(table.run_column, gone, kept)
+            is_doomed = _make_filter(table.run_column, gone, kept)
             purge_rows(store.uri, table.name, [table.run_column], is_doomed)
     return sorted(gone)
 
 
-def _rows_of(column: str, gone: set[str], kept: set[str] | None) -> RowFilter:
+def _make_filter(column: str, gone: set[str], kept: set[str] | None) -> RowFilter:
     """Which rows belong to runs that are gone, or to old ones that are not among those kept."""
     yesterday = f"r{datetime.now(UTC) - _UNDER_WAY:%Y%m%d-%H%M%S}"  # ids sort by time
 

@@ -30,7 +30,7 @@ from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, h
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
-from asif_lance.database.registry import CACHES, TABLES, eraser_names
+from asif_lance.database.registry import CACHES, TABLES, list_erasers
 from asif_lance.database.tables import (
     Result,
     append_rows,
@@ -52,8 +52,8 @@ __all__ = [
     "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "ChangeCounts",
     "Changes", "Diff", "FoundPairs", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
     "WriteLock", "append_rows", "apply_migrations", "check_migrated", "check_pin", "clean_up",
-    "count_changes", "describe_indices", "diff_states", "drop_caches", "eraser_names",
-    "files_exist", "find_changes", "find_table", "finish_deletes", "hash_ids", "join_fragments",
+    "count_changes", "describe_indices", "diff_states", "drop_caches", "files_exist",
+    "find_changes", "find_table", "finish_deletes", "hash_ids", "join_fragments", "list_erasers",
     "load_cache", "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
     "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
     "storage_errors", "table_uri", "upsert_rows", "version_record",

@@ -134,7 +134,7 @@ CACHES = (
 )
 
 
-def eraser_names() -> tuple[str, ...]:
+def list_erasers() -> tuple[str, ...]:
     """Who erases what is derived from pairs: each name once, in the order of what they erase."""
     names = [stored.eraser for stored in (*TABLES, *CACHES) if stored.eraser]
     return tuple(dict.fromkeys(name for name in names if name != PURGE))

@@ -280,7 +280,7 @@ def _agreement(anchors: Anchors, positions: Int64Array) -> float:
     """
     centre, n = anchors.centre("image"), len(positions)
     stored = anchors.vectors("image", positions)
-    scale = centre.scale.of(stored, positions)
+    scale = centre.scale.exact_factors(stored, positions)
     vectors = (stored.astype(np.float64) - centre.mean) * scale[:, None]
     total = vectors.sum(axis=0)
     return float(total @ total - np.square(vectors).sum()) / max(n * (n - 1), 1)

@@ -20,8 +20,8 @@ from asif_lance.database import (
     Ledger,
     RowFilter,
     drop_caches,
-    eraser_names,
     finish_deletes,
+    list_erasers,
     open_table,
     purge_rows,
 )
@@ -38,7 +38,7 @@ _SHORTEST_QUOTE = 8
 
 def erase_derived(uri: str, content: Content) -> dict[str, int]:
     """Erases forgotten pairs from all but `pairs`; says how much, by eraser."""
-    return {name: ERASERS[name](uri, content) for name in eraser_names()}
+    return {name: ERASERS[name](uri, content) for name in list_erasers()}
 
 
 def erase_rejects(uri: str, content: Content) -> int:
@@ -71,7 +71,7 @@ def redact_messages(uri: str, content: Content) -> int:
 def erase_attributions(uri: str, content: Content) -> int:
     """Shares of forgotten pairs; the scores that they were part of stay as they are recorded."""
     return purge_rows(
-        uri, "attributions", ["pair_id"], _rows_with("pair_id", content.column("pair_id"))
+        uri, "attributions", ["pair_id"], _make_filter("pair_id", content.column("pair_id"))
     )
 
 
@@ -83,7 +83,7 @@ def erase_predictions(uri: str, content: Content) -> int:
     both = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
     ids = {prediction_id for prediction_id, image in both if quoted.search(image)}
     ids |= set(_with_vectors(uri, "queries", "prediction_id", content))
-    is_doomed = _rows_with("prediction_id", ids)
+    is_doomed = _make_filter("prediction_id", ids)
     purge_rows(uri, "attributions", ["prediction_id"], is_doomed)
     purge_rows(uri, "queries", ["prediction_id"], is_doomed)
     return purge_rows(uri, "predictions", ["prediction_id"], is_doomed)
@@ -92,7 +92,7 @@ def erase_predictions(uri: str, content: Content) -> int:
 def erase_prompts(uri: str, content: Content) -> int:
     """Prompts of runs that asked with a forgotten caption; whole, as half a label set is none."""
     runs = _with_vectors(uri, "prompts", "run_id", content)
-    return purge_rows(uri, "prompts", ["run_id"], _rows_with("run_id", runs))
+    return purge_rows(uri, "prompts", ["run_id"], _make_filter("run_id", runs))
 
 
 def _with_vectors(uri: str, table: str, key: str, content: Content) -> list[str]:
@@ -122,7 +122,7 @@ def erase_distances(uri: str, content: Content) -> int:
     return drop_caches(uri, DISTANCES)
 
 
-def _rows_with(column: str, values: Iterable[str]) -> RowFilter:
+def _make_filter(column: str, values: Iterable[str]) -> RowFilter:
     """Which rows have one of these values in a column."""
     wanted = pa.array(sorted(values), pa.string())
 

@@ -5,8 +5,8 @@ in the database's directory, some more than were asked for, as rows of fragments
 change, and another model version shares most of them. For that version the rows it has lost are
 removed, the rows it has gained are compared, and the best of both are ranked by their vectors.
 Captions that are not cached are known to be no more similar than the last one that is; where the
-mean moved with the pairs, by no more than `Centre.moved` says. While enough neighbors are above
-that bound, the answer is exact; otherwise the prompt is searched again.
+mean moved with the pairs, by no more than `Centre.bound_drift` says. While enough neighbors are
+above that bound, the answer is exact; otherwise the prompt is searched again.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ def _merge_new_rows(
     remaining, new = _locate(old, anchors)
     if len(new) > _LARGEST_NEW_SHARE * len(anchors) or remaining.shape[1] + len(new) < width:
         return None
-    moved = anchors.centre("text").moved(queries, old.mean) if centred else np.zeros(len(queries))
+    moved = (
+        anchors.centre("text").bound_drift(queries, old.mean) if centred else np.zeros(len(queries))
+    )
     count = min(width, max(len(new), 1))
     added = anchors.top_k_among("text", new, queries, count, centred=centred)
     near = added.similarities >= (_lower_bounds(old, remaining, width) - moved)[:, None]

@@ -9,9 +9,8 @@ it is a product with the raw anchors, an offset per query and a scale per anchor
 as they are stored, for all recipes and versions.
 
 The mean is that of the live vectors and one more at zero: with many pairs that changes nothing, and
-a few do not lie on their own mean.
-
-The usual distance is about the root of their mean square, sqrt(1 - |mean|²) for unit vectors.
+a few do not lie on their own mean. The root mean square of the distances from it is about
+sqrt(1 - |mean|²), as vectors have length 1; that is called the usual distance here.
 
 All of it is a function of the live rows alone, bit by bit, whatever the order, the fragments, the
 history, the threads or the device. A float16 number of size at most 1 is a multiple of 2^-24, so
@@ -22,8 +21,8 @@ it and the mean itself are rounded, each once.
 
 Distances take a pass over all vectors; those from a point nearby, such as the mean of the version
 before, differ by no more than that point lies away from the mean. So they serve the next versions
-too: a search takes them for what its error bound allows, and finds the exact ones of the anchors
-that it proposes.
+too: a search takes them for what its error bound allows, and computes the exact ones of the
+candidates.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from numpy.typing import NDArray
 from asif_lance.devices import float64_device
 from asif_lance.records import BoolArray, Float32Array, Float64Array
 from asif_lance.search import ExactFactors, Scale, unit_queries
-from asif_lance.search.parallel import limit_torch, share_work, thread_count
+from asif_lance.search.parallel import share_work, thread_count
 
 #: Anchors nearer to the mean than this share of the usual distance count as so far away: their
 #: directions say little, and one next to the mean must not loosen the search's error bound.
@@ -55,7 +54,7 @@ _SIMILARITY_ROUNDING = 2e-6  # centred queries are on a grid, and what is kept i
 
 @dataclass(frozen=True, slots=True)
 class BlockSums:
-    """Exact sums over the numbers of the rows of one block.
+    """Exact sums over the rows of one block.
 
     Attributes:
         total: (d,) float64, the sum of all rows.
@@ -103,7 +102,7 @@ class BlockDistances:
         return float(self.inverses.max(initial=0.0))
 
     def factors(self, most: float) -> Float64Array:
-        """(n,) 1 / distance, but at most so much."""
+        """(n,) 1 / distance, but at most `most`."""
         return self.inverses if self.largest <= most else np.minimum(self.inverses, most)
 
     def error(self, mean: Float64Array) -> float:
@@ -125,7 +124,7 @@ class BlockSummary:
 
     Attributes:
         sums: exact ones.
-        distances: from a point that was once their version's mean; None if nobody asked.
+        distances: from a point that was once their version's mean; None if not needed so far.
         kept: whether it is on disk, or was to be.
     """
 
@@ -147,19 +146,19 @@ class Centre:
     mean: Float64Array
     scale: Scale
 
-    def turn(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
-        """Turn (m, d) queries into q' (float32, on the grid of `unit_queries`) and offsets (m,).
+    def centre_queries(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
+        """Make q' (float32, on the grid of `unit_queries`) and offsets (m,) of (m, d) queries.
 
         A query that is the mean becomes zero: all its similarities are 0.
         """
         wide = queries.astype(np.float64) - self.mean
         far = np.any(wide, axis=1)
-        turned = np.zeros(wide.shape, dtype=np.float32)
-        turned[far] = unit_queries(wide[far])
-        return turned, -(turned.astype(np.float64) @ self.mean)
+        centred = np.zeros(wide.shape, dtype=np.float32)
+        centred[far] = unit_queries(wide[far])
+        return centred, -(centred.astype(np.float64) @ self.mean)
 
-    def moved(self, queries: NDArray[np.floating], mean: Float64Array) -> Float64Array:
-        """By how much, at most, the similarity of each query and any anchor differs at `mean`.
+    def bound_drift(self, queries: NDArray[np.floating], mean: Float64Array) -> Float64Array:
+        """Bound how far the similarity of each query and any anchor is from that at another mean.
 
         Scaling a vector to length 1 where it is longer than r, and by 1/r where it is not, moves
         no two vectors further apart than 1/r times their distance (it is a projection on a ball).
@@ -174,10 +173,10 @@ class Centre:
         """
         wide = queries.astype(np.float64)
         away = np.minimum(*(np.linalg.norm(wide - m, axis=1) for m in (self.mean, mean)))
-        return self.moved_at(away, mean)
+        return self.bound_drift_at(away, mean)
 
-    def moved_at(self, away: Float64Array, mean: Float64Array) -> Float64Array:
-        """The same of queries that are (m,) so far from the nearer mean."""
+    def bound_drift_at(self, away: Float64Array, mean: Float64Array) -> Float64Array:
+        """The same, by the (m,) distances of the queries from the nearer mean."""
         apart = float(np.linalg.norm(self.mean - mean))
         if not apart:
             return np.zeros(len(away))
@@ -214,7 +213,7 @@ def mean_of(
 
 
 def least_distance(mean: Float64Array) -> float:
-    """Anchors nearer to a mean than this count as so far away."""
+    """The smallest distance from a mean that counts: `NEAREST` of the usual one."""
     return NEAREST * math.sqrt(max(1.0 - float(mean @ mean), _LEAST_VARIANCE))
 
 
@@ -268,6 +267,4 @@ def _widen_parts(rows: torch.Tensor, use: Callable[[slice, torch.Tensor], None])
                 part = buffer[: part.shape[0]].copy_(part)
             use(at, part)
 
-    threads = thread_count(4 * rows.numel()) if rows.device.type == "cpu" else 1
-    with limit_torch(threads):
-        share_work(parts, work, threads)
+    share_work(parts, work, thread_count(4 * rows.numel()) if rows.device.type == "cpu" else 1)

@@ -35,7 +35,7 @@ class Recipe:
         return f"{self.name} (k = {format_sides(self.k)}, p = {format_sides(self.p)})"
 
     def as_values(self) -> dict[str, Any]:
-        """All of it as JSON has it; `of_values` reads that."""
+        """All of it as JSON has it; `recipe_from_values` reads that."""
         return {**asdict(self), "k": list(self.k), "p": list(self.p)}
 
     def __post_init__(self) -> None:

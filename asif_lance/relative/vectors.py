@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from asif_lance.errors import DimensionError, InputError
 from asif_lance.records import Float32Array, Float64Array, Int64Array, Neighbors, RelativeVectors
 
-_PAIRS = 2**22  # products held at a time
+_CHUNK_PRODUCTS = 2**22  # held at a time
 
 
 def relative_vectors(
@@ -116,11 +116,11 @@ def scores(images: RelativeVectors, texts: RelativeVectors | CompiledTexts) -> F
 
 
 def _chunks(sizes: Int64Array) -> list[tuple[int, int]]:
-    """Cut images into runs of at most `_PAIRS` products (or a single image)."""
+    """Cut images into runs of at most `_CHUNK_PRODUCTS` products (or a single image)."""
     cuts, total = [0], 0
     for i, size in enumerate(sizes.tolist()):
         total += size
-        if total > _PAIRS and i > cuts[-1]:
+        if total > _CHUNK_PRODUCTS and i > cuts[-1]:
             cuts.append(i)
             total = size
     return list(zip(cuts, [*cuts[1:], len(sizes)], strict=True))

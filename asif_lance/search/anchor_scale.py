@@ -1,4 +1,4 @@
-"""Factors per anchor: near ones for all of them, exact ones for those that are proposed.
+"""Factors per anchor: near ones for all of them, exact ones for candidates only.
 
 The factor of an anchor a is 1 / max(|a - mean|, nearest). As
 
@@ -20,33 +20,33 @@ from asif_lance.records import Float32Array, Float64Array, Int64Array
 
 @dataclass(frozen=True, slots=True)
 class ExactFactors:
-    """What exact factors follow from.
+    """What the exact factors of anchors are computed from.
 
     Attributes:
         mean: (d,), on the grid of 2^-24.
         squares: (n,) exact |a|².
-        nearest: distances below count as this.
+        nearest: smaller distances count as this.
     """
 
     mean: Float64Array
     squares: Float64Array
     nearest: float
 
-    def factors(self, indices: Int64Array, along: Float64Array) -> Float64Array:
-        """Of the anchors at (m,) indices whose exact products a·mean are given."""
-        square = self.squares[indices] - 2.0 * along + float(self.mean @ self.mean)
+    def compute(self, indices: Int64Array, products: Float64Array) -> Float64Array:
+        """Of the anchors at (m,) indices, by their exact products a·mean."""
+        square = self.squares[indices] - 2.0 * products + float(self.mean @ self.mean)
         found: Float64Array = 1.0 / np.maximum(np.sqrt(square), self.nearest)
         return found
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What multiplies the products of n anchors; it serves many searches.
+    """The factors of n anchors' similarities; one scale serves many searches.
 
     Attributes:
-        near: (n,) float64.
-        error: each is off by at most so much.
-        exact: what exact ones follow from; None if `near` is exact.
+        near: (n,) float64, close to the exact ones.
+        error: the most that one of them is off by.
+        exact: computes exact ones; None if `near` is exact.
     """
 
     near: Float64Array
@@ -54,7 +54,7 @@ class Scale:
     exact: ExactFactors | None = None
 
     @cached_property
-    def narrow(self) -> Float32Array:
+    def near_float32(self) -> Float32Array:
         """(n,) the near ones, rounded."""
         return self.near.astype(np.float32)
 
@@ -70,19 +70,20 @@ class Scale:
 
     @property
     def mean(self) -> Float64Array | None:
-        """The vector whose exact products with anchors `at` needs."""
+        """The (d,) vector whose exact products with anchors `exact_factors_at` needs; or None."""
         return None if self.exact is None else self.exact.mean
 
-    def at(self, indices: Int64Array, along: Float64Array | None) -> Float64Array:
-        """The exact factors at (m,) indices; `along`: the anchors' exact products with `mean`."""
-        if self.exact is None or along is None:
+    def exact_factors_at(self, indices: Int64Array, products: Float64Array | None) -> Float64Array:
+        """Those of the anchors at (m,) indices, by their exact products with `mean`."""
+        if self.exact is None or products is None:
             return self.near[indices]
-        return self.exact.factors(indices, along)
+        return self.exact.compute(indices, products)
 
-    def of(self, vectors: NDArray[np.floating], indices: Int64Array) -> Float64Array:
+    def exact_factors(self, vectors: NDArray[np.floating], indices: Int64Array) -> Float64Array:
         """The same, by the (m, d) vectors of the anchors."""
         mean = self.mean
-        return self.at(indices, None if mean is None else vectors.astype(np.float64) @ mean)
+        products = None if mean is None else vectors.astype(np.float64) @ mean
+        return self.exact_factors_at(indices, products)
 
     def part(self, indices: Int64Array) -> Scale:
         """The factors of some anchors, which count from 0 then."""

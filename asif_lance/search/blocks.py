@@ -78,23 +78,18 @@ class Blocks:
         owner = self.owners(indices)
         order = np.argsort(owner, kind="stable")
         cuts = np.flatnonzero(np.diff(owner[order])) + 1
-        parts = [self.blocks[0].new_empty((0, self.blocks[0].shape[1]))]
+        taken, done = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1])), 0
         for here in np.split(order, cuts) if len(order) else []:
             i = owner[here[0]]
             local = self._on_device(indices[here] - self.starts[i])
-            parts.append(self.blocks[i].index_select(0, local))
+            taken[done : done + len(here)] = self.blocks[i].index_select(0, local)
+            done += len(here)
             self._release(int(i))
         # Assigning to `taken[order]` starts all threads for a few rows: milliseconds if all work.
-        return torch.cat(parts).index_select(0, self._on_device(np.argsort(order)))
+        return taken.index_select(0, self._on_device(np.argsort(order)))
 
     def addresses(self, indices: Int64Array) -> Int64Array:
-        """Where single anchors lie in memory: (m,).
-
-        Raises:
-            IndexError: there is no such anchor.
-        """
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"anchors are numbered from 0 to {len(self) - 1}")
+        """Where single anchors lie in memory: (m,)."""
         owner = self.owners(indices)
         first = np.array([block.data_ptr() for block in self.blocks])
         apart = np.array([block.stride(0) * block.element_size() for block in self.blocks])
@@ -108,7 +103,13 @@ class Blocks:
                 self._release(i)
 
     def owners(self, indices: Int64Array) -> Int64Array:
-        """The number of the block of each of (m,) anchors."""
+        """The number of the block of each of (m,) anchors.
+
+        Raises:
+            IndexError: there is no such anchor.
+        """
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"anchors are numbered from 0 to {len(self) - 1}")
         return np.searchsorted(self.starts, indices, side="right") - 1
 
     def _on_device(self, indices: Int64Array) -> torch.Tensor:

@@ -23,7 +23,7 @@ from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.fast_products import FastProduct
-from asif_lance.search.parallel import share_work
+from asif_lance.search.parallel import limit_torch, share_work, torch_threads
 
 _SAMPLE_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to
 # which candidates cost less; primes, so that repeated captions do not resonate
@@ -264,16 +264,16 @@ def guess_floors(product: FastProduct, table: SearchTable, k: int) -> FloorGuess
     guess that is too high rare. Errors are far below their bound: half as much of it again makes
     the guess low enough even if all are equal.
     """
-    n = len(table.anchors)
-    stride = max(_SAMPLE_STRIDES[product.count == 1], -(-n // product.run))
-    sample = product.compute_sample(stride)
-    if table.live is not None:
-        sample = sample[torch.from_numpy(table.live[stride // 2 :: stride]).to(sample.device)]
-    expected = k * len(sample) / table.count
-    rank = math.ceil(expected + 4 * math.sqrt(expected)) + 3
-    if rank > len(sample):
-        return None
-    seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
-    floors = product.lower_floors(seen - (seen - product.lower_floors(seen)) / 2)
-    reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
+    stride = max(_SAMPLE_STRIDES[product.count == 1], -(-len(table.anchors) // product.run))
+    with limit_torch(torch_threads(product.work // stride)):
+        sample = product.compute_sample(stride)
+        if table.live is not None:
+            sample = sample[torch.from_numpy(table.live[stride // 2 :: stride]).to(sample.device)]
+        expected = k * len(sample) / table.count
+        rank = math.ceil(expected + 4 * math.sqrt(expected)) + 3
+        if rank > len(sample):
+            return None
+        seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
+        floors = product.lower_floors(seen - (seen - product.lower_floors(seen)) / 2)
+        reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
     return FloorGuess(floors, (reaching / product.count - rank) / len(sample))

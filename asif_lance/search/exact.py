@@ -29,7 +29,7 @@ from asif_lance.search.candidates import (
     lowest_floors,
 )
 from asif_lance.search.fast_products import FastProduct, product_types
-from asif_lance.search.parallel import limit_torch, share_work, torch_threads
+from asif_lance.search.parallel import share_work, thread_count
 from asif_lance.search.query_grid import on_grid, query_matrix
 from asif_lance.search.ranking import QueryBatch, TieOrder
 
@@ -89,8 +89,7 @@ def exact_top_k(
         return _search(batch, _device(queries, blocks), guess=True)
 
     together = 1 if len(host) <= _MOST_SINGLE_QUERIES else _BATCH_SIZE
-    with limit_torch(torch_threads(host.size * len(blocks))):
-        return _in_batches(host, table, min(k, table.count), offset, tie_order, together, search)
+    return _in_batches(host, table, min(k, table.count), offset, tie_order, together, search)
 
 
 def top_k_of(
@@ -124,12 +123,17 @@ def top_k_of(
     table = _table(blocks, scale, None)
 
     def rank(batch: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
-        rows, columns = np.nonzero(candidates[at] >= 0)
-        named = candidates[at][rows, columns]
-        return batch.rank(Candidates(rows, named, np.zeros(len(named), dtype=np.float32)))
+        given = candidates[at]
 
-    with limit_torch(torch_threads(candidates.size * host.shape[1])):
-        return _in_batches(host, table, k, offset, tie_order, _BATCH_SIZE, rank)
+        def find(own: slice) -> Candidates:
+            rows, columns = np.nonzero(given[own] >= 0)
+            named = given[own][rows, columns]
+            return Candidates(rows, named, np.zeros(len(named), dtype=np.float32))
+
+        threads = thread_count(given.size * host.shape[1])
+        return _rank_in_parts(batch, batch.split(threads), find)
+
+    return _in_batches(host, table, k, offset, tie_order, _BATCH_SIZE, rank)
 
 
 def _in_batches(
@@ -159,7 +163,7 @@ def _search(
 ) -> tuple[Float64Array, Int64Array]:
     """Search one batch; queries whose guessed floor was too high once more without a guess."""
     if len(batch.table.anchors) <= _SHORTLIST_FACTOR * batch.k:
-        return batch.check(*batch.rank(_all_candidates(batch)))
+        return _rank_all(batch)
     product, floors = _choose_product(batch, device, guess=guess)
     parts = batch.split(product.threads)
     rising = floors.copy()
@@ -168,28 +172,43 @@ def _search(
         for at, own in parts
     ]
     collect_candidates(product, batch.table, rising, pools)
-    shape = len(floors), batch.k
-    values, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
-    short = np.empty(len(floors), dtype=np.bool_)
-
-    def finish(numbers: Iterator[int]) -> None:
-        for i in numbers:
-            at, own = parts[i]
-            values[at], indices[at] = own.rank(pools[i].trim())
-            short[at] = pools[i].safe_floors < floors[at]
-
-    share_work(range(len(parts)), finish, product.threads)
+    pool_at = {at.start: pool for (at, _), pool in zip(parts, pools, strict=True)}
+    values, indices = _rank_in_parts(batch, parts, lambda at: pool_at[at.start].trim())
+    short = np.concatenate([pool.safe_floors for pool in pools]) < floors
     if short.any() and guess:
         values[short], indices[short] = _search(batch.select(short), device, guess=False)
     return batch.check(values, indices)
 
 
-def _all_candidates(batch: QueryBatch) -> Candidates:
-    live = batch.table.live
-    anchors = np.arange(len(batch.table.anchors)) if live is None else np.flatnonzero(live)
-    rows = np.repeat(np.arange(len(batch.queries)), len(anchors))
-    indices = np.tile(anchors, len(batch.queries))
-    return Candidates(rows, indices, np.zeros(len(rows), dtype=np.float32))
+def _rank_in_parts(
+    batch: QueryBatch,
+    parts: list[tuple[slice, QueryBatch]],
+    find: Callable[[slice], Candidates],
+) -> tuple[Float64Array, Int64Array]:
+    """Rank the candidates that `find` has for each part of a batch, each part by one thread."""
+    shape = len(batch.queries), batch.k
+    values, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
+
+    def rank(parts: Iterator[tuple[slice, QueryBatch]]) -> None:
+        for at, own in parts:
+            values[at], indices[at] = own.rank(find(at))
+
+    share_work(parts, rank, len(parts))
+    return values, indices
+
+
+def _rank_all(batch: QueryBatch) -> tuple[Float64Array, Int64Array]:
+    """Rank every live anchor, where there are few."""
+    live, n = batch.table.live, len(batch.table.anchors)
+    anchors = np.arange(n) if live is None else np.flatnonzero(live)
+
+    def find(at: slice) -> Candidates:
+        count = len(batch.queries[at])
+        rows, indices = np.repeat(np.arange(count), len(anchors)), np.tile(anchors, count)
+        return Candidates(rows, indices, np.zeros(len(rows), dtype=np.float32))
+
+    parts = batch.split(thread_count(batch.queries.size * n))
+    return batch.check(*_rank_in_parts(batch, parts, find))
 
 
 def _choose_product(

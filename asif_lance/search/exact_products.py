@@ -55,6 +55,9 @@ def multiply_exactly(
 
     Returns:
         (p,) float64, and those of the same anchors with `extra`.
+
+    Raises:
+        IndexError: there is no such anchor.
     """
     rest = np.empty((0, queries.shape[1])) if extra is None else extra[None]
     vectors = np.concatenate([queries.astype(np.float64, order="C"), rest])
@@ -126,8 +129,9 @@ def _multiply_matrices(
 ) -> Float64Array:
     """The same by multiplying every vector with every distinct anchor, without compiled loops."""
     order = np.argsort(indices, kind="stable")
-    starts_anchor = np.diff(indices[order], prepend=-1) > 0
-    distinct, place = indices[order][starts_anchor], np.cumsum(starts_anchor) - 1
+    ascending = indices[order]
+    is_first = np.append(True, ascending[1:] != ascending[:-1])[: len(order)]
+    distinct, place = ascending[is_first], np.cumsum(is_first) - 1
     on_cpu = all(block.device.type == "cpu" for block in anchors.blocks)
     most = max(_MATRIX_NUMBERS[on_cpu] // max(vectors.shape[1], 1), 1)
     starts = range(0, len(distinct), most)

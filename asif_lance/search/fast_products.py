@@ -53,6 +53,7 @@ class FastProduct:
 
     Attributes:
         count: m.
+        work: how many numbers are multiplied in all.
         run: most anchors of one call, a multiple of 16.
         threads: how many may share the anchors, each with a copy from `copy_for_thread`;
             accelerators have threads of their own.
@@ -80,7 +81,8 @@ class FastProduct:
         on_cpu = queries.device.type == "cpu"
         self._anchors, self.count = anchors, count
         self._single = count == 1 and on_cpu
-        self.threads = thread_count(count * len(anchors) * d) if on_cpu else 1
+        self.work = count * len(anchors) * d
+        self.threads = thread_count(self.work) if on_cpu else 1
         self.run = self._run_length(1 if on_cpu else _ACCELERATOR_FACTOR, 1 if on_cpu else 4)
         widened = _WIDENED_NUMBERS * (1 if on_cpu else _ACCELERATOR_FACTOR)
         self._step = self.run if self._single else max(widened // max(d, 1), 1)
@@ -89,7 +91,7 @@ class FastProduct:
         self._weights = padded.to(kind).T.contiguous()
         self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
-        self._scale = None if scale is None else torch.from_numpy(scale.narrow).to(queries)
+        self._scale = None if scale is None else torch.from_numpy(scale.near_float32).to(queries)
         self._rounding = _ROUNDINGS[kind]
         self._slack = self._bound_errors(queries.cpu().double(), offset, scale)
 

@@ -1,8 +1,9 @@
 """Decides when a process loads the compiled loops of `kernels`.
 
-Loading takes half a second (2 s the first time), which no search over a small table is worth. So a
-process goes without until it has lost about as much time by that. Whatever it is asked for, this
-takes at most twice as long as the better of loading at once and never.
+Loading takes half a second (2 s the first time), while a search without the loops takes some
+milliseconds longer, or a tenth of a second with many queries and anchors. So a process goes without
+until that has cost it as much as loading. Whatever it is asked for, it loses at most twice as much
+as by the better choice of loading at once and never.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-_WORTH_LOADING = 0.5  # seconds
+_WORTH_LOADING = 0.5  # seconds of processor time
 
 _seconds_without = [0.0]  # threads may add at the same time; nothing depends on the last digit
 
@@ -26,9 +27,9 @@ def loaded_kernels() -> ModuleType | None:
 @contextmanager
 def going_without() -> Iterator[None]:
     """Count the time of work that the loops would do in almost none."""
-    begun = time.perf_counter()
+    begun = time.thread_time()
     yield
-    _seconds_without[0] += time.perf_counter() - begun
+    _seconds_without[0] += time.thread_time() - begun
 
 
 @functools.cache

@@ -61,7 +61,8 @@ def share_work(
         items: what is to be done, independent of one another.
         work: called by each thread, with the iterator that all of them share; it must not wait for
             another thread. With fewer than two threads or items, or where one of these threads asks
-            (others may be waiting for it), it is called here and now.
+            (others may be waiting for it), it is called here and now; torch has one thread then,
+            too.
         threads: how many; None for `thread_count`.
 
     Raises:
@@ -70,9 +71,10 @@ def share_work(
     left = iter(items)
     count = min(threads or thread_count(), len(items))
     if count < 2 or getattr(_this_thread, "shares", False):
-        work(left)
+        with limit_torch(1):
+            work(left)
         return
-    pool, each = _pool(thread_count()), max(torch_threads() // count, 1)
+    pool, each = _pool(min(_processors(), _MOST_THREADS)), max(torch_threads() // count, 1)
     shares = [pool.submit(_take_share, work, left, each) for _ in range(count)]
     try:
         wait(shares, return_when=FIRST_EXCEPTION)

@@ -48,7 +48,7 @@ class QueryBatch:
     def compute_similarities(self, found: Candidates) -> Float64Array:
         """Compute exact products, then offset and scale with one rounding each."""
         scale = self.table.scale
-        values, along = multiply_exactly(
+        values, mean_products = multiply_exactly(
             self.queries,
             self.table.anchors,
             found.rows,
@@ -58,7 +58,7 @@ class QueryBatch:
         if self.offset is not None:
             values += self.offset[found.rows]
         if scale is not None:
-            values *= scale.at(found.indices, along)
+            values *= scale.exact_factors_at(found.indices, mean_products)
         return values
 
     def rank(self, found: Candidates) -> tuple[Float64Array, Int64Array]:

@@ -149,7 +149,7 @@ def _neighbors_before(
     candidates = np.concatenate([stored, removed], axis=1)
     near = before.anchors.top_k_of("image", candidates, queries, k, centred=True)
     mean = before.anchors.centre("image").mean
-    drift = anchors.centre("image").moved(queries, mean)
+    drift = anchors.centre("image").bound_drift(queries, mean)
     # All others are at most as similar as the last one that was found, and may be tied with it.
     again = near.similarities[:, -1] <= found.similarities[:, -1] + drift
     return _replaced(near, again, before, queries)

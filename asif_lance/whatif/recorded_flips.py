@@ -187,7 +187,7 @@ class ImageSides:
         after, drift = before, np.zeros(len(before.away))
         if self.before is not None and self.after is not None:
             after = SimilarityEstimator(asked.queries[at], self.anchors, self.after)
-            drift = self.after.moved_at(np.minimum(before.away, after.away), self.before.mean)
+            drift = self.after.bound_drift_at(np.minimum(before.away, after.away), self.before.mean)
         images = RecordedImages(
             similarities=asked.similarities[at],
             ranks=asked.ranks,

@@ -151,9 +151,9 @@ def similarities(
     if not evidence.labels.recipe.centred:
         return vectors @ query
     centre = evidence.anchors.centre(side)
-    turned, offset = centre.turn(query[None])
+    turned, offset = centre.centre_queries(query[None])
     products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
-    similar = (products + offset[0]) * centre.scale.of(vectors, shares.positions)
+    similar = (products + offset[0]) * centre.scale.exact_factors(vectors, shares.positions)
     return similar.astype(np.float32)
 
 

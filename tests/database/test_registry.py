@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pairs_at_hand import new_store
 
-from asif_lance.database import CACHES, TABLES, eraser_names
+from asif_lance.database import CACHES, TABLES, list_erasers
 from asif_lance.forgetting.derived_data import ERASERS
 from asif_lance.forgetting.verify import VERIFIERS
 
@@ -20,7 +20,7 @@ def test_what_can_hold_content_of_pairs_has_an_eraser_and_a_verifier() -> None:
         assert (stored.eraser is not None) == stored.holds_content, stored.name
         assert (stored.verifier is not None) == stored.holds_content, stored.name
         assert stored.verifier in {None, *VERIFIERS}, stored.name
-    assert set(eraser_names()) == set(ERASERS)
+    assert set(list_erasers()) == set(ERASERS)
 
 
 def test_a_table_that_names_pairs_or_holds_vectors_can_hold_content_of_pairs() -> None:

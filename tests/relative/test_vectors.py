@@ -114,7 +114,7 @@ def test_sparse_scores_equal_dense_ones(seed, m, t):
 def test_batch_mates_and_chunks_do_not_change_a_score(rng, monkeypatch):
     images, texts = random_vectors(rng, 20, 50, 200), random_vectors(rng, 30, 60, 200)
     expected = scores(images, compile_texts(texts))
-    monkeypatch.setattr(vectors, "_PAIRS", 1000)
+    monkeypatch.setattr(vectors, "_CHUNK_PRODUCTS", 1000)
     np.testing.assert_array_equal(scores(images, texts), expected)
     for i in range(20):
         np.testing.assert_array_equal(scores(single_vector(images, i), texts)[0], expected[i])

@@ -218,8 +218,10 @@ def test_blocks_that_are_let_go_of_are_multiplied_one_by_one(rng, monkeypatch, m
         assert len(away) <= 100
 
 
+@pytest.mark.parametrize("kernels", ["with_kernels", "without_kernels"])
 @pytest.mark.parametrize("wrong", [-1, 7])
-def test_there_are_no_products_with_anchors_that_are_not_there(rng, wrong):
+def test_there_are_no_products_with_anchors_that_are_not_there(rng, request, kernels, wrong):
+    request.getfixturevalue(kernels)
     anchors, queries = Blocks(vectors(rng, 7, 5)), unit_queries(vectors(rng, 1, 5))
     with pytest.raises(IndexError, match="from 0 to 6"):
         multiply_exactly(queries, anchors, np.zeros(2, int), np.array([3, wrong]))
@@ -340,7 +342,7 @@ def test_no_setting_of_torch_changes_an_answer(rng, small_runs, switch):
     [
         torch.inference_mode,
         lambda: torch.autocast("cpu", torch.bfloat16),
-        lambda: torch.backends.mkldnn.flags(enabled=False),
+        lambda: torch.backends.mkldnn.flags(enabled=False, allow_tf32=None),
         lambda: mock.patch.object(torch, "get_float32_matmul_precision", side_effect=RuntimeError),
     ],
     ids=["inference mode", "autocast", "no oneDNN", "settings that contradict each other"],
