@@ -129,8 +129,9 @@ def _stoppable(total: int | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        kept, of = "stopped; what was stored is kept", f" of {total:,}" if total is not None else ""
+        kept = "what was stored is kept"
         if isinstance(error, IngestInterruptedError):
+            of = f" of {total:,}" if total is not None else ""
             kept = f"kept {error.kept:,}{of} pairs so far"
         note(f"{kept}; run the same command again to go on")
         sys.exit(_INTERRUPTED)
