@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import IngestInterruptedError
+
 from .options import (
     Context,
     OutputFile,
@@ -127,8 +129,11 @@ def _stoppable(total: int | None = None) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        kept, of = getattr(error, "kept", 0), f" of {total:,}" if total is not None else ""
-        note(f"kept {kept:,}{of} pairs so far; run the same command again to go on")
+        kept = "what was stored is kept"
+        if isinstance(error, IngestInterruptedError):
+            of = f" of {total:,}" if total is not None else ""
+            kept = f"kept {error.kept:,}{of} pairs so far"
+        note(f"{kept}; run the same command again to go on")
         sys.exit(_INTERRUPTED)
     finally:
         for number, handler in before.items():

@@ -91,6 +91,7 @@ def do_ingest(uri: str, ready: Ready, seed: int) -> None:
         ids = [f"seed{seed}-number{number}-chunk{c}-row{r}" for c in range(3) for r in range(20)]
         for start in range(0, len(ids), 20):
             store.add(pairs(ids[start : start + 20]))
+        store.join_fragments()
         store.publish(command="ingest")
 
 

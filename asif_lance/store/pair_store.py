@@ -181,12 +181,13 @@ class PairStore:
     def join_fragments(self) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
-        For who added pairs in many commits, before they are published.
+        For who added pairs in many commits, before they are published. Without a lock nothing is
+        joined: it would be in other writers' way, and their writes would be taken for leftovers.
         """
+        if local_path(self.uri) is None:
+            return
         with self.writing("join"):
-            joined = join_fragments(self._head(), self._latest())
-            # Without a lock a write under way would be taken for a leftover.
-            if joined and local_path(self.uri) is not None:
+            if join_fragments(self._head(), self._latest()):
                 clean_up(self.uri)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
