@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from conftest import IMAGE_DIM, Cli, pairs_frame
 
+from asif_lance.audit import matching_ids
 from asif_lance.errors import PairConflictError
 from asif_lance.ingest import IngestOptions, IngestReport, TableSource, ingest_sources
 from asif_lance.store import PairStore
@@ -123,7 +124,7 @@ def test_ids_that_are_made_of_the_content_find_their_pairs_again(
     bare = frame.with_columns(license=pl.lit(None, pl.String))
     report = ingest(str(tmp_path / "db"), bare, IngestOptions(license="CC0", on_conflict="update"))
     assert (report.changed, report.updated) == (3_000, 3_000)
-    assert PairStore.open(str(tmp_path / "db")).matching("license = 'CC0'") != []
+    assert matching_ids(PairStore.open(str(tmp_path / "db")), "license = 'CC0'") != []
 
 
 def test_new_and_changed_pairs_go_in_together(

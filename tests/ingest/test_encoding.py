@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import polars as pl
+import pyarrow.compute as pc
 import pytest
 from conftest import Cli, picture
 
@@ -78,7 +79,11 @@ def test_vectors_are_those_of_the_file_that_each_row_names(manifest: Path) -> No
     ingest_sources(manifest.parent / "one", [manifest.parent / "one.csv"])
     (expected,) = PairStore.open(str(manifest.parent / "one")).read()["image_vector"].to_pylist()
     store = PairStore.open(str(manifest.parent / "db"))
-    found = store.read(where="caption LIKE '2.png%'")["image_vector"].to_pylist()
+    found = (
+        store.read()
+        .filter(pc.starts_with(pc.field("caption"), "2.png"))["image_vector"]
+        .to_pylist()
+    )
     assert len(found) == 5
     assert all(vector == pytest.approx(expected, abs=2e-3) for vector in found)
 
