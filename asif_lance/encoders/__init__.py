@@ -16,6 +16,7 @@ from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encod
 from asif_lance.encoders.decoding import decode_image, sha256_of
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
+    PIECE_BYTES,
     ParquetRows,
     UnreadableRows,
     first_line,
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "EncodedBatch", "ImageEncoder",
-    "ImageFile", "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE",
+    "PIECE_BYTES", "EncodedBatch", "ImageEncoder", "ImageFile",
+    "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
     "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each", "encode_images",
     "encode_pictures", "expand_folders", "first_line", "image_encoder", "picture_name",
     "read_label_vectors", "read_vectors", "reject_picture", "sha256_of", "text_encoder",

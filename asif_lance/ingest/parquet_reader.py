@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from asif_lance.encoders import PARQUET_DAMAGE, ParquetRows, UnreadableRows, first_line
+from asif_lance.encoders import PARQUET_DAMAGE, PIECE_BYTES, ParquetRows, UnreadableRows, first_line
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.class_names import class_columns, read_features, replace_codes
 from asif_lance.ingest.columns import (
@@ -115,6 +115,7 @@ def _converted(
     item = pl.format("row {}", _ROW)
     caption = columns.caption
     if known.several and caption is not None and isinstance(raw.schema[caption], pl.List):
+        batch_size = min(batch_size, _rows_at_once(raw, columns.image))
         texts = pl.when(pl.col(caption).list.len() > 0).then(pl.col(caption))
         raw = raw.with_columns(texts.alias(caption)).explode(caption)
         raw = raw.with_columns((pl.int_range(pl.len()).over(_ROW) + 1).alias(_TEXT))
@@ -122,6 +123,16 @@ def _converted(
         item += pl.when(pl.len().over(_ROW) > 1).then(nth).otherwise(pl.lit(""))
     for rows in raw.with_columns(item.alias(_ITEM)).iter_slices(batch_size):
         yield rows.select(pl.col(_ITEM).alias("item"), *_parquet_columns(name, columns, raw.schema))
+
+
+def _rows_at_once(raw: pl.DataFrame, image: str | None) -> int:
+    """How many rows fit into memory if each is as large as the largest: texts may repeat it."""
+    content = raw[image] if image is not None else pl.Series([], dtype=pl.Binary)
+    if isinstance(content.dtype, pl.Struct):
+        content = content.struct.field("bytes")
+    sizes = content.bin.size() if content.dtype == pl.Binary else pl.Series([], dtype=pl.UInt32)
+    others = max(int(raw.estimated_size()) - int(sizes.sum()), 0)
+    return max(4 * PIECE_BYTES // (int(sizes.max() or 0) + others + 1), 1)  # type: ignore[arg-type]
 
 
 def _parquet_columns(name: str, columns: Columns, schema: pl.Schema) -> list[pl.Expr]:

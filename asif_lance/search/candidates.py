@@ -23,6 +23,7 @@ from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.fast_products import FastProduct
+from asif_lance.search.kernel_loading import going_without
 from asif_lance.search.parallel import limit_torch, share_work, torch_threads
 
 _SAMPLE_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to
@@ -200,12 +201,14 @@ def collect_candidates(
 
     def scan(runs: Iterator[tuple[int, int]]) -> None:
         own = product.copy_for_thread() if product.threads > 1 else product
-        for begin, end in runs:
-            found = _keep_live(_find_reaching(own.compute_run(begin, end), floors, begin), table)
-            first = 0
-            for pool in pools:
-                pool.add(found.select_queries(first, first + len(pool.floors)))
-                first += len(pool.floors)
+        with going_without():
+            for begin, end in runs:
+                scores = own.compute_run(begin, end)
+                found = _keep_live(_find_reaching(scores, floors, begin), table)
+                first = 0
+                for pool in pools:
+                    pool.add(found.select_queries(first, first + len(pool.floors)))
+                    first += len(pool.floors)
 
     share_work(list(_scatter_runs(len(table.anchors), product.run)), scan, product.threads)
 

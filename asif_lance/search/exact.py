@@ -36,7 +36,7 @@ from asif_lance.search.ranking import QueryBatch, TieOrder
 _T = TypeVar("_T", bound=np.generic)
 
 _BATCH_SIZE = 256  # queries that share one pass over the anchors
-_MOST_CROWDING = 0.015  # of the anchors let in cost more than the next better product
+_MOST_CROWDING = 0.04  # of the anchors let in cost more than the next better product
 _MOST_SINGLE_QUERIES = 3  # so many take less time one by one, each at the speed of memory
 _SHORTLIST_FACTOR = 4  # times k: where there are fewer anchors, every one is a candidate
 

@@ -234,8 +234,8 @@ class FastProduct:
             narrowing = self._narrowing_kernels
             error += norm * (_MOST_NARROWING if narrowing is None else 1.01 * _USUAL_NARROWING)
         size = norm if offset is None else norm + np.abs(offset)
-        if offset is not None or scale is not None:  # the product was rounded before them
-            error += norm * self._rounding
+        if offset is not None:  # what is rounded is the product before the offset
+            error += np.abs(offset) * self._rounding
         error += 4 * _UNIT * (size + 1)
         return error if scale is None else error * scale.largest + size * scale.error
 

@@ -70,6 +70,14 @@ def test_a_list_of_long_captions_is_refused_by_its_true_size(
     assert sum(len(batch.frame) for batch in read_source(file)) == 2
 
 
+def test_many_captions_of_one_large_picture_come_in_small_batches(tmp_path: Path) -> None:
+    pictures, captions = [b"x" * 20_000_000, b"y"], [[f"c{i}" for i in range(100)], ["c"]]
+    file = write(tmp_path / "many.parquet", image=pa.array(pictures), caption=pa.array(captions))
+    batches = [batch.frame for batch in read_source(file)]
+    assert sum(map(len, batches)) == 101
+    assert max(sum(map(len, frame["image_bytes"])) for frame in batches) < 150_000_000
+
+
 def test_a_file_of_more_rows_than_it_has_bytes_is_refused(tmp_path: Path) -> None:
     rows = 2_000_000
     file = write(tmp_path / "rows.parquet", caption=pa.nulls(rows), image=shared("a", rows))
