@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import click
 
 from .output import note
 
-T = TypeVar("T")
 Advance = Callable[[int], None]
 
 #: Seconds between two lines where stderr is no terminal; shorter work says nothing there.
@@ -33,14 +31,6 @@ def progress(what: str, total: int | None = None) -> Iterator[Advance]:
             yield advance
     else:
         yield _Lines(what, total)
-
-
-def each(what: str, items: Iterable[T], total: int | None = None) -> Iterator[T]:
-    """The items, counted as they pass."""
-    with progress(what, total) as advance:
-        for item in items:
-            yield item
-            advance(1)
 
 
 @contextmanager

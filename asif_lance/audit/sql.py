@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from asif_lance.errors import AuditError, InputError, VersionNotFoundError
+from asif_lance.errors import AsifError, AuditError, InputError, VersionNotFoundError
 from asif_lance.store import PairStore
 
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
@@ -104,7 +104,7 @@ class Audit:
         watchdog.start()
         try:
             _send(process, request)
-            self._read_reply(process)
+            _read_reply(process)
             with pa.ipc.open_stream(process.stdout) as stream:
                 return stream.read_all()
         except (EOFError, OSError, pa.ArrowInvalid) as error:
@@ -126,26 +126,14 @@ class Audit:
         self._process = process
         try:
             _send(process, self._settings)
-            self._read_reply(process)
+            _read_reply(process)
+        except AsifError:
+            self.close()  # it has ended: the next question starts another and is told the same
+            raise
         except (EOFError, OSError) as error:
             self.close()
             raise AuditError("the process for SQL could not be started") from error
         return process
-
-    def _read_reply(self, process: subprocess.Popen[bytes]) -> None:
-        """Pass if the request was answered.
-
-        Raises:
-            EOFError: the process has ended.
-        """
-        line = process.stdout.readline() if process.stdout else b""
-        if not line:
-            raise EOFError
-        reply = json.loads(line)
-        if "version" in reply:
-            raise VersionNotFoundError(reply["version"], tuple(reply["known"]))
-        if "error" in reply:
-            raise AuditError(reply["error"])
 
     def __enter__(self) -> Audit:
         """Close at the end of a `with` block."""
@@ -165,6 +153,22 @@ def _send(process: subprocess.Popen[bytes], value: dict[str, Any]) -> None:
     assert process.stdin is not None
     process.stdin.write(json.dumps(value).encode() + b"\n")
     process.stdin.flush()
+
+
+def _read_reply(process: subprocess.Popen[bytes]) -> None:
+    """Pass if the request was answered.
+
+    Raises:
+        EOFError: the process has ended.
+    """
+    line = process.stdout.readline() if process.stdout else b""
+    if not line:
+        raise EOFError
+    reply = json.loads(line)
+    if "version" in reply:
+        raise VersionNotFoundError(reply["version"], tuple(reply["known"]))
+    if "error" in reply:
+        raise AuditError(reply["error"])
 
 
 def _bytes_of(memory: str) -> int:

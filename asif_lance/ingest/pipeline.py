@@ -68,7 +68,7 @@ def ingest_sources(
 ) -> IngestReport:
     """Add every usable item of some sources to a database, which is made when missing.
 
-    What is done is committed every few hundred encoded pairs, and every half minute in any case.
+    What is done is committed every few hundred encoded pairs, and every 20 seconds in any case.
 
     Args:
         uri: the database.

@@ -68,6 +68,15 @@ def test_a_version_that_is_not_there_is_named(audit: Audit) -> None:
         audit.query("FROM pairs_at('v9')")
 
 
+def test_an_audit_of_a_version_that_is_not_there_says_so_at_every_question(
+    store: PairStore,
+) -> None:
+    with Audit(store, "v9") as audit:
+        for _ in range(2):
+            with pytest.raises(VersionNotFoundError, match="no model version 'v9'"):
+                audit.query("FROM pairs")
+
+
 def test_a_version_must_be_written_out(audit: Audit) -> None:
     with pytest.raises(AuditError, match=r"pairs_at takes one version by name"):
         audit.query("FROM pairs_at('v' || 1)")
