@@ -58,8 +58,7 @@ def redact_messages(uri: str, content: Content) -> int:
     ledger = Ledger(uri)
     old = ledger.rows()
     everything = "\n".join(row["message"] for row in old)
-    found = sorted((text for text in texts if text in everything), key=len, reverse=True)
-    quoted = re.compile("|".join(map(re.escape, found)) or "(?!)")
+    quoted = _match_any(text for text in texts if text in everything)
     new = [{**row, "message": quoted.sub(_REDACTED, row["message"])} for row in old]
     changed = [after for after, before in zip(new, old, strict=True) if after != before]
     if changed:
@@ -78,7 +77,7 @@ def erase_attributions(uri: str, content: Content) -> int:
 def erase_predictions(uri: str, content: Content) -> int:
     """Predictions for a forgotten pair's own picture, with all their attributions."""
     texts = {*_quotable_texts(content), *content.column("image_uri")}
-    quoted = re.compile("|".join(map(re.escape, sorted(texts))) or "(?!)")
+    quoted = _match_any(texts)
     rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
     both = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
     ids = {prediction_id for prediction_id, image in both if quoted.search(image)}
@@ -110,6 +109,12 @@ def _quotable_texts(content: Content) -> set[str]:
     return {
         text for name in columns for text in content.column(name) if len(text) >= _SHORTEST_QUOTE
     }
+
+
+def _match_any(texts: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of some texts, the longest that there is; nothing where there are none."""
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def erase_label_sets(uri: str, content: Content) -> int:
