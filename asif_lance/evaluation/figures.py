@@ -253,7 +253,7 @@ def _distributions(axes: Any, found: Diagnosis, side: str) -> None:
     shown = middles[(every + near) > 0]
     axes.set(xlim=(shown.min() - 0.05, shown.max() + 0.05), xlabel=f"{side} similarity")
     axes.set(ylabel="compared pairs", title=("images" if side == "image" else "their captions"))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     _put_legend_below(axes)
 
 
