@@ -84,7 +84,7 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str) -> Receipt:
         raise InputError("none of these pairs is in this database")
     journal = _open_journal(uri)
     journal.start(_make_intent(uri, found, ids, reason))
-    return _complete(uri, journal, resumed=False)
+    return _complete(uri, journal, found)
 
 
 def recover(uri: str) -> str | None:
@@ -98,7 +98,7 @@ def recover(uri: str) -> str | None:
                 return None
             journal = _open_journal(uri)
             journal.repair()
-            receipt = _complete(uri, journal, resumed=True)
+            receipt = _complete(uri, journal)
     except DatabaseBusyError:
         return None
     return f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
@@ -136,24 +136,25 @@ def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> di
         "pair_ids": sorted(ids),
         "head": open_table(uri, "pairs").version,
         "versions": _count_pairs(uri, found),
-        "indices": list(list_index_names(uri)),
+        "indices": list(list_index_names(found)),
         "recipes": describe_indices(open_table(uri, "pairs")),
     }
 
 
-def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
-    """Takes all steps from where the journal stands."""
+def _complete(uri: str, journal: Journal, found: Survey | None = None) -> Receipt:
+    """Takes all steps from where the journal stands; without a survey it was interrupted."""
     intent = next(journal.entries())
     done = [r for r in receipts.load_receipts(uri) if r.receipt_id == intent["receipt_id"]]
     if not done:
-        purge = _resume_purge(uri, journal, intent)
-        content = _load_content(purge.survey, journal, intent)
+        survey = found or _survey_again(uri, journal, intent)
+        purge = Purge.resume(uri, intent["head"], survey, journal)
+        content = _load_content(survey, journal, intent)
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         receipt = _make_receipt(intent, purge, content, report)
-        done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=resumed)]
+        done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=found is None)]
         receipts.save_receipt(uri, done[0])
     journal.close()
     if rebuild_indices(table_uri(uri, "pairs"), intent["recipes"]):
@@ -161,11 +162,10 @@ def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
     return done[0]
 
 
-def _resume_purge(uri: str, journal: Journal, intent: dict[str, Any]) -> Purge:
+def _survey_again(uri: str, journal: Journal, intent: dict[str, Any]) -> Survey:
     moved = {e["old"]: e["new"] for e in journal.entries() if e["event"] == "moved"}
     head = moved.get(intent["head"], intent["head"])
-    found = survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
-    return Purge.resume(uri, intent["head"], found, journal)
+    return survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
 
 
 def _load_content(found: Survey, journal: Journal, intent: dict[str, Any]) -> Content:
