@@ -34,15 +34,13 @@ from asif_lance.forgetting.fingerprints import Content
 from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, interrupted
 from asif_lance.forgetting.planning import (
     check_can_forget,
-    find_named_states,
     find_shown_pairs,
-    list_index_names,
     locate,
     locate_unnamed,
 )
 from asif_lance.forgetting.purge import Purge
 from asif_lance.forgetting.receipts import Receipt, RewrittenVersion
-from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
+from asif_lance.forgetting.survey import Survey, read_physical_rows
 from asif_lance.forgetting.verify import ScanReport, scan
 
 _SALT_BYTES = 16
@@ -84,7 +82,7 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str) -> Receipt:
         raise InputError("none of these pairs is in this database")
     journal = _open_journal(uri)
     journal.start(_make_intent(uri, found, ids, reason))
-    return _complete(uri, journal, resumed=False)
+    return _complete(uri, journal, found)
 
 
 def recover(uri: str) -> str | None:
@@ -98,7 +96,7 @@ def recover(uri: str) -> str | None:
                 return None
             journal = _open_journal(uri)
             journal.repair()
-            receipt = _complete(uri, journal, resumed=True)
+            receipt = _complete(uri, journal)
     except DatabaseBusyError:
         return None
     return f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
@@ -136,24 +134,25 @@ def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> di
         "pair_ids": sorted(ids),
         "head": open_table(uri, "pairs").version,
         "versions": _count_pairs(uri, found),
-        "indices": list(list_index_names(uri)),
+        "indices": list(found.index_names),
         "recipes": describe_indices(open_table(uri, "pairs")),
     }
 
 
-def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
-    """Takes all steps from where the journal stands."""
+def _complete(uri: str, journal: Journal, found: Survey | None = None) -> Receipt:
+    """Takes all steps from where the journal stands; without a survey it was interrupted."""
     intent = next(journal.entries())
     done = [r for r in receipts.load_receipts(uri) if r.receipt_id == intent["receipt_id"]]
     if not done:
-        purge = _resume_purge(uri, journal, intent)
-        content = _load_content(purge.survey, journal, intent)
+        survey = found or _survey_again(uri, journal, intent)
+        purge = Purge.resume(uri, intent["head"], survey, journal)
+        content = _load_content(survey, journal, intent)
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         receipt = _make_receipt(intent, purge, content, report)
-        done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=resumed)]
+        done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=found is None)]
         receipts.save_receipt(uri, done[0])
     journal.close()
     if rebuild_indices(table_uri(uri, "pairs"), intent["recipes"]):
@@ -161,11 +160,9 @@ def _complete(uri: str, journal: Journal, *, resumed: bool) -> Receipt:
     return done[0]
 
 
-def _resume_purge(uri: str, journal: Journal, intent: dict[str, Any]) -> Purge:
+def _survey_again(uri: str, journal: Journal, intent: dict[str, Any]) -> Survey:
     moved = {e["old"]: e["new"] for e in journal.entries() if e["event"] == "moved"}
-    head = moved.get(intent["head"], intent["head"])
-    found = survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
-    return Purge.resume(uri, intent["head"], found, journal)
+    return locate(uri, intent["pair_ids"], moved.get(intent["head"], intent["head"]))
 
 
 def _load_content(found: Survey, journal: Journal, intent: dict[str, Any]) -> Content:
