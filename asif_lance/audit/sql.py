@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from asif_lance.errors import AsifError, AuditError, InputError, VersionNotFoundError
+from asif_lance.progress import step
 from asif_lance.store import PairStore
 
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
@@ -103,8 +104,9 @@ class Audit:
         watchdog = threading.Timer(self._seconds, stop)
         watchdog.start()
         try:
-            _send(process, request)
-            _read_reply(process)
+            with step("answer the question"):
+                _send(process, request)
+                _read_reply(process)
             with pa.ipc.open_stream(process.stdout) as stream:
                 return stream.read_all()
         except (EOFError, OSError, pa.ArrowInvalid) as error:

@@ -30,6 +30,7 @@ from asif_lance.ingest import (
     sniff_format,
     valid_vectors,
 )
+from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 from asif_lance.search import unit_queries
 
@@ -154,8 +155,9 @@ def encode_labelled(
         return labelled
     vectors: list[Float32Array] = []
     usable = []
-    found = encode_each(load_encoder(), labelled.images)
-    for name, vector in zip(labelled.names, found, strict=True):
+    encoded = encode_each(load_encoder(), labelled.images)
+    both = zip(labelled.names, encoded, strict=True)
+    for name, vector in track("encode pictures", both, len(labelled.names)):
         usable.append(not isinstance(vector, ImageError))
         if not isinstance(vector, ImageError):
             vectors.append(vector)

@@ -34,6 +34,7 @@ from asif_lance.forgetting.survey import (
     find_live_places,
     read_physical_rows,
 )
+from asif_lance.progress import track
 from asif_lance.records import Int64Array
 
 # What journals call the writing of a copy; those of older releases have to be finished, too.
@@ -78,7 +79,7 @@ class Purge:
     def run(self) -> int:
         """Makes all tagged states and head anew where they need it; returns the bytes freed."""
         self._write_copies()
-        for version in self._order_states():
+        for version in track("make versions anew", list(self._order_states())):
             if version not in self.moved:
                 self._renew(version)
             self._move_tags(version)
@@ -101,7 +102,7 @@ class Purge:
     # Fragments
 
     def _write_copies(self) -> None:
-        for key, touched in self.survey.touched.items():
+        for key, touched in track("rewrite fragments", self.survey.touched.items()):
             if key not in self.copies:
                 copy = self._write_copy(touched)
                 self.copies[key] = copy

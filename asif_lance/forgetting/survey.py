@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import table_uri
+from asif_lance.progress import track
 from asif_lance.records import Int64Array
 
 FragmentKey = tuple[str, ...]
@@ -84,7 +85,7 @@ def survey_states(uri: str, states: Iterable[int], pair_ids: Iterable[str]) -> S
     result = Survey(uri, tuple(sorted(set(states))))
     seen: set[FragmentKey] = set()
     highest = 0
-    for version in result.states:
+    for version in track("look for pairs in versions", result.states):
         state = lance.dataset(table_uri(uri, "pairs"), version=version)
         for fragment in state.get_fragments():
             highest = max(highest, fragment.fragment_id)
