@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow.dataset import Dataset
 
 from asif_lance.audit.sql import HEAD
-from asif_lance.audit.sql_guard import SqlGuard
+from asif_lance.audit.sql_guard import SqlGuard, one_line
 from asif_lance.database import TABLES, open_table, storage_errors
 from asif_lance.errors import AuditError
 from asif_lance.store import PairStore
@@ -104,7 +104,7 @@ class SqlEngine:
         try:
             return self._gather(self._sql.sql(sql).to_arrow_reader(_ROWS_FETCHED))
         except (duckdb.Error, OSError, pa.ArrowException) as error:  # a stream fails with OSError
-            raise AuditError(_one_line(error)) from None
+            raise AuditError(one_line(str(error))) from None
 
     def _gather(self, reader: pa.RecordBatchReader) -> pa.Table:
         batches, size = [], 0
@@ -162,8 +162,3 @@ _VERSIONS = pa.schema(
         ("removed", pa.int64()),
     ]
 )
-
-
-def _one_line(error: BaseException) -> str:
-    """DuckDB's message without the SQL that it repeats below."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())
