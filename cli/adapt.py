@@ -101,10 +101,7 @@ def adapt(
     )
     _print(found, output)
     if plot is not None:
-        from asif_lance.evaluation import figures
-
-        subject = describe(opened, labelled, pictures)
-        figures.save(figures.adaptation_figure(found, 1 / len(prompts.names), subject), plot)
+        _draw(found, prompts, describe(opened, labelled, pictures), plot)
     if keep:
         report = library.add_pairs(
             opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
@@ -112,6 +109,12 @@ def adapt(
         made = report.version or opened.store.version()
         note(f"added {report.added:,} pairs; the newest model is {made.name}")
     report_rejects(rejects)
+
+
+def _draw(found: Sequence[Adaptation], prompts: Prompts, subject: str, plot: Path) -> None:
+    from asif_lance.evaluation import figures
+
+    figures.save(figures.adaptation_figure(found, 1 / len(prompts.names), subject), plot)
 
 
 def _captions(

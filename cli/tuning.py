@@ -25,7 +25,10 @@ from .output import note, print_json, print_table
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asif_lance.evaluation import Confirmation, TriedSetting, Tuning
+    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 #: Choices that are shown to people; JSON has all.
@@ -116,13 +119,7 @@ def tune(
     rejects: list[Reject] = []
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
     labelled, prompts = ask(opened, pictures, arguments, rejects)
-    others = [
-        read_prompts(
-            opened, **asked | {"templates": (), "template_set": name}, otherwise=labelled.classes
-        )
-        for name in dict.fromkeys(template_sets)
-        if name != prompts.templates
-    ]
+    others = _prompts_of_sets(opened, template_sets, prompts, asked)
     chosen: Any = ensembles or (prompts.ensemble,)
     grid = library.Grid(ks, ps, chosen, recipes, per_side)
     found = library.tune(opened, labelled, (prompts, *others), grid, holdout=holdout, seed=seed)
@@ -135,6 +132,19 @@ def tune(
         library.store_best(opened, found)
         note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
     report_rejects(rejects)
+
+
+def _prompts_of_sets(
+    model: Model, names: Sequence[str], first: Prompts, asked: dict[str, Any]
+) -> list[Prompts]:
+    """The same classes asked with named sets of templates, but for that of the first prompts."""
+    return [
+        read_prompts(
+            model, **asked | {"templates": (), "template_set": name}, otherwise=first.names
+        )
+        for name in dict.fromkeys(names)
+        if name != first.templates
+    ]
 
 
 @click.command()
