@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
 
+from asif_lance.encoders import sha256_of
 from asif_lance.errors import InputError
 from asif_lance.evaluation.calibration import (
     Bin,
@@ -148,6 +149,7 @@ def predict_together(
         raise InputError("vectors are of one encoder: models answer together about pictures")
     usable, vectors = together.encode(labelled.images, rejects=rejects)
     known = labelled.take(np.array(usable, dtype=np.int64))
+    known = replace(known, digests=tuple(map(sha256_of, known.images)))  # once for all models
     return list(together.classify_vectors(known.names, vectors, labels)), known
 
 

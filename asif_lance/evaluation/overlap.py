@@ -25,8 +25,9 @@ def count_overlap(anchors: Anchors, labelled: Labelled) -> int:
     """
     if labelled.images:
         stored = anchors.dataset.to_table(columns=["image_sha256"])["image_sha256"]
-        hashes = pa.array([sha256_of(image) for image in labelled.images], pa.string())
-        return sum(pc.is_in(hashes, value_set=stored).to_pylist())
+        digests = labelled.digests or map(sha256_of, labelled.images)
+        found = pc.is_in(pa.array(digests, pa.string()), value_set=stored)
+        return sum(found.to_pylist())
     rows = [row.tobytes() for row in unit_float16(labelled.embeddings)]
     found = _find_rows(anchors, set(rows))
     return sum(row in found for row in rows)
