@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import click
 
 from asif_lance.progress import listen
 
 from .output import note
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 #: Seconds that a step takes before a terminal shows it; and between lines elsewhere.
 BAR_SECONDS, LINE_SECONDS = 2.0, 10.0
@@ -89,21 +92,14 @@ class _Step:
         return f"{self.what}: {self.done:,}{of}, {rate:,.1f} a second{left}"
 
 
-class _View(Protocol):
-    """Shows steps that are under way until it is stopped."""
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
 class _Display:
-    """Listens to the steps of a command; a view shows those that are under way."""
+    """Listens to the steps of a command and shows those that are under way."""
 
     def __init__(self, is_quiet: Callable[[], bool]) -> None:
         self._is_quiet = is_quiet
         self._steps: dict[str, _Step] = {}
-        self._view: _View | None = None
+        self._lines: _Lines | None = None
+        self._bars: Live | None = None
         self._shown_again = 0.0
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
@@ -116,38 +112,38 @@ class _Display:
         else:
             self._steps[what].done = done
         if not self._steps:
-            self._stop()
-        elif self._view is None and (begins or time.monotonic() > self._shown_again):
-            self._start()
+            self.hide()
+        elif sys.stderr is not None and not self._is_quiet():
+            self._show(begins)
+
+    def _show(self, begins: bool) -> None:
+        if not sys.stderr.isatty():
+            self._lines = self._lines or _Lines(self._steps)
+        elif self._bars is None and (begins or time.monotonic() > self._shown_again):
+            self._bars = _make_bars(self._steps)
+            self._bars.start()
+
+    def hide(self) -> None:
+        """Show no bars until a step begins, or one goes on and half a second is over."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars, self._shown_again = None, time.monotonic() + _HIDDEN_SECONDS
 
     def close(self) -> None:
         """Show nothing any more."""
         self._steps.clear()
-        self._stop()
-
-    def hide(self) -> None:
-        """Show nothing until a step begins, or one goes on and half a second is over."""
-        if self._view is not None:
-            self._shown_again = time.monotonic() + _HIDDEN_SECONDS
-        self._stop()
-
-    def _start(self) -> None:
-        if sys.stderr is not None and not self._is_quiet():
-            self._view = _make_bars(self._steps) if sys.stderr.isatty() else _Lines(self._steps)
-            self._view.start()
-
-    def _stop(self) -> None:
-        if self._view is not None:
-            self._view.stop()
-            self._view = None
+        self.hide()
+        if self._lines is not None:
+            self._lines.stop()
 
 
 class _Lines(threading.Thread):
-    """Writes a line every ten seconds: about the step that holds the others."""
+    """Writes a line every ten seconds: about the step that holds the others, if there is one."""
 
     def __init__(self, steps: dict[str, _Step]) -> None:
         super().__init__(daemon=True)
         self._steps, self._stopped = steps, threading.Event()
+        self.start()
 
     def run(self) -> None:
         while not self._stopped.wait(LINE_SECONDS):
@@ -159,7 +155,7 @@ class _Lines(threading.Thread):
         self.join()
 
 
-def _make_bars(steps: dict[str, _Step]) -> _View:
+def _make_bars(steps: dict[str, _Step]) -> Live:
     """A line for each long step, drawn anew several times a second."""
     from rich.console import Console, Group
     from rich.live import Live

@@ -158,10 +158,7 @@ def test_quiet_may_stand_before_the_command_or_after_it(
 
 
 class Shown:
-    """A view that shows nothing."""
-
-    def start(self) -> None:
-        pass
+    """Lines that nobody writes."""
 
     def stop(self) -> None:
         pass
