@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import duckdb
@@ -15,7 +16,7 @@ from pyarrow.dataset import Dataset
 
 from asif_lance.audit.sql import HEAD
 from asif_lance.audit.sql_guard import SqlGuard, one_line
-from asif_lance.database import TABLES, open_table, storage_errors
+from asif_lance.database import TABLES, open_table, schemas, storage_errors
 from asif_lance.errors import AuditError
 from asif_lance.store import PairStore
 
@@ -144,21 +145,11 @@ def _open_readable(store: PairStore, table: str) -> ReadableDataset:
         return ReadableDataset(open_table(store.uri, table))
 
 
-def _make_versions_table(store: PairStore) -> pa.Table:
-    names = ("name", "command", "message", "created_at", "pairs", "added", "removed")
-    versions = store.versions()
-    columns = {name: [getattr(v, name) for v in versions] for name in names}
-    return pa.table(columns, schema=_VERSIONS)
-
-
 _VERSIONS = pa.schema(
-    [
-        ("name", pa.string()),
-        ("command", pa.string()),
-        ("message", pa.string()),
-        ("created_at", pa.timestamp("us", tz="UTC")),
-        ("pairs", pa.int64()),
-        ("added", pa.int64()),
-        ("removed", pa.int64()),
-    ]
+    schemas.VERSIONS.field(name)
+    for name in ("name", "command", "message", "created_at", "pairs", "added", "removed")
 )
+
+
+def _make_versions_table(store: PairStore) -> pa.Table:
+    return pa.Table.from_pylist([asdict(v) for v in store.versions()], schema=_VERSIONS)
