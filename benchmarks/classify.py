@@ -105,7 +105,7 @@ def main() -> None:
         model = asif_lance.open(f"{home}/db", device="cpu")
         chosen = rng.choice(len(captions), asked.labels, replace=False)
         labels = model.label_vectors({f"label {i}": captions[i] for i in chosen.tolist()})
-        indices.build_index(model, make_trial_queries(model), kind="sampled")
+        indices.build_index(model, make_trial_queries(model), kind="sampled", keep=True)
         sampled = asif_lance.open(f"{home}/db", device="cpu", search="sampled")
         tasks: dict[str, Callable[[], object]] = {
             "encoder alone": lambda: list(encode_images(model.image_encoder, files)),

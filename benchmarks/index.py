@@ -116,11 +116,15 @@ def curve(model: Model, asked: TrialQueries, kind: str, target: float) -> None:
         f"\n{kind:14}{'nprobes':>8}{'cand.':>6}{'sample':>8}{'recall@k':>10}{'agreement':>11}"
         f"{'ms':>8}{'to exact':>10}"
     )
+    tried: list[MeasuredSetting] = []
     try:
-        choice = indices.build_index(model, asked, kind=kind, target=target, progress=show)
+        choice = indices.build_index(model, asked, kind=kind, target=target, keep=True, tried=tried)
     except DatabaseError as error:
         print(error)
         return
+    finally:
+        for measured in tried:
+            show(measured)
     print(f"{'kept':14}", end="")
     show(choice.measured, indent=0)
     (built,) = [s for s in indices.index_status(model.store, "latest") if s.choice == choice]

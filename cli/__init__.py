@@ -31,6 +31,7 @@ from .history import diff, rollback, tag, versions
 from .index import index
 from .options import TEXT, Context
 from .output import note, note_error
+from .progress import quiet_option, shown_progress
 from .prune import prune
 from .query import search
 from .runs import runs
@@ -98,9 +99,9 @@ def _output_lost(error: OSError) -> int:
     show_envvar=True,
     help="The database: a directory or an object store URI.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress of long work.")
+@quiet_option
 @click.pass_context
-def main(ctx: click.Context, db: str, quiet: bool) -> None:
+def main(ctx: click.Context, db: str) -> None:
     """CLIP-like models without training: image-text pairs in LanceDB are the model.
 
     Every command that changes pairs makes a new model version (v1, v2, …); every old one stays
@@ -112,21 +113,26 @@ def main(ctx: click.Context, db: str, quiet: bool) -> None:
       asif-lance versions
     """
     ctx.obj = Context(db)
+    ctx.with_resource(shown_progress(ctx))
 
 
 def _register(commands: Sequence[click.Command]) -> None:
     for command in commands:
-        _check_texts(command)
+        _complete(command)
         main.add_command(command)
 
 
-def _check_texts(command: click.Command) -> None:
-    """Texts among the arguments have to be texts; only file names may hold other bytes."""
+def _complete(command: click.Command) -> None:
+    """What every command has: `--quiet`, and texts that are texts.
+
+    Only file names may hold bytes that are not UTF-8.
+    """
+    quiet_option(command)
     for parameter in command.params:
         if parameter.type is click.STRING:
             parameter.type = TEXT
     for below in getattr(command, "commands", {}).values():
-        _check_texts(below)
+        _complete(below)
 
 
 _register([demo, ingest, classify, search])

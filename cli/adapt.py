@@ -11,15 +11,13 @@ import click
 from .labelled import (
     Numbers,
     ask,
-    asked_options,
     describe,
-    one_model_options,
+    experiment_options,
     pictures_argument,
-    plot_option,
     report_rejects,
-    seed_option,
+    save_plot,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, format_option, recipe_option
+from .options import LABEL_OPTIONS, Context, PairOf, label_options, recipe_option
 from .output import note, print_json, print_table
 from .query import open_model
 
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @pictures_argument
-@asked_options
+@label_options
 @click.option(
     "--per-class",
     "counts",
@@ -55,10 +53,7 @@ if TYPE_CHECKING:
 @recipe_option
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
-@seed_option
-@plot_option
-@one_model_options
-@format_option
+@experiment_options
 @click.pass_obj
 def adapt(
     context: Context,
@@ -100,11 +95,8 @@ def adapt(
         opened, labelled, prompts, texts, counts, old=task, trials=trials, seed=seed
     )
     _print(found, output)
-    if plot is not None:
-        from asif_lance.evaluation import figures
-
-        subject = describe(opened, labelled, pictures)
-        figures.save(figures.adaptation_figure(found, 1 / len(prompts.names), subject), plot)
+    subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
+    save_plot(plot, lambda figures: figures.adaptation_figure(found, chance, subject))
     if keep:
         report = library.add_pairs(
             opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license

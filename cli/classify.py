@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.progress import track
+
 from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
@@ -20,10 +22,12 @@ from .options import (
     model_options,
 )
 from .output import note, print_json, print_table
+from .progress import hide_bars
 from .query import open_model, read_labels
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
+    from asif_lance.encoders import ImageFile
     from asif_lance.model import JointPrediction, LabelSet, Model, Prediction
     from asif_lance.records import Attribution, Reject
 
@@ -97,7 +101,9 @@ def classify(
     if others:
         together = open_together(context, others, **arguments)
         labels = read_joint_labels(together, **asked)
-        for answer in together.classify(images, labels, rejects=rejects):
+        pictures = _find_pictures(images, rejects)
+        answers = together.classify(pictures, labels, rejects=rejects)
+        for answer in track("classify pictures", answers, len(pictures)):
             _tell_joint(answer, top, explain, output)
     else:
         model = open_model(context, **arguments)
@@ -119,11 +125,19 @@ def _predict(
     rejects: list[Reject],
 ) -> Iterable[Prediction]:
     if vectors is None:
-        return model.classify(images, label_set, rejects=rejects)
+        pictures = _find_pictures(images, rejects)
+        predictions = model.classify(pictures, label_set, rejects=rejects)
+        return track("classify pictures", predictions, len(pictures))
     from asif_lance.encoders import read_vectors
 
     ids, matrix = read_vectors(vectors)
     return model.classify_vectors(ids, matrix, label_set)
+
+
+def _find_pictures(images: tuple[str, ...], rejects: list[Reject]) -> list[ImageFile]:
+    from asif_lance.encoders import expand_folders
+
+    return list(expand_folders(images, rejects))
 
 
 def _recorded(
@@ -148,6 +162,7 @@ def _recorded(
 
 def _tell(prediction: Prediction, top: int, explain: int | None, output: str) -> None:
     pairs = None if explain is None else prediction.attributions(explain)
+    hide_bars()
     if output == "json":
         value = {"image": prediction.image, **_said(prediction, top)}
         print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
@@ -161,6 +176,7 @@ def _tell(prediction: Prediction, top: int, explain: int | None, output: str) ->
 def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: str) -> None:
     """The same for several databases; JSON has in `models` what each of them says alone."""
     pairs = None if explain is None else answer.attributions(explain)
+    hide_bars()
     if output == "json":
         parts = zip(answer.names, answer.parts, strict=True)
         models = [{"database": _database(name), **_said(part, top)} for name, part in parts]

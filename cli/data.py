@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from asif_lance.errors import IngestInterruptedError
+from asif_lance.progress import step
 
 from .options import (
     Context,
@@ -25,7 +26,6 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
-from .progress import progress
 
 if TYPE_CHECKING:
     from asif_lance.ingest import IngestReport
@@ -109,7 +109,7 @@ def ingest(
         on_conflict=on_conflict,
     )
     total = count_items(sources)
-    with _stoppable(total), progress("pairs", total) as advance:
+    with _stoppable(total), step("ingest pairs", total) as advance:
         report = ingest_sources(context.db, sources, options, progress=advance)
     if rejects is not None:
         report.write_rejects(rejects)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.progress import step, track
+
 from .options import Context, device_option
 from .output import note, print_table
-from .progress import progress
 
 if TYPE_CHECKING:
     from asif_lance.ingest.tuxpaint import Split, StampPicture
@@ -88,7 +89,7 @@ class _Story:
     def gather(self, pictures: Path | None, salt: str) -> Split:
         from asif_lance.ingest import tuxpaint
 
-        with _step("pictures"):
+        with _timed("pictures"):
             root = pictures or tuxpaint.fetch(self.folder / "stamps")
             found = (
                 tuxpaint.find_folder_pictures(root)
@@ -109,7 +110,7 @@ class _Story:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_manifest(split.anchors, manifest, LICENSE)
         options = IngestOptions(message="the demo's pictures", device=self.device)
-        with _step("ingest"), progress("pairs", len(split.anchors)) as advance:
+        with _timed("ingest"), step("ingest pairs", len(split.anchors)) as advance:
             report = ingest_sources(str(self.database), [str(manifest)], options, progress=advance)
         note(f"  {report.added} pairs are model v1; {len(report.rejects)} rejected")
 
@@ -117,12 +118,13 @@ class _Story:
         from asif_lance.audit.recorder import Recorder
         from asif_lance.model import open_model
 
-        with _step(f"classify with {version}"):
+        with _timed(f"classify with {version}"):
             model = open_model(self.database, version, device=self.device)
             labels = model.labels(split.labels)
-            found = list(model.classify([p.path for p in split.held_out], labels))
+            answers = model.classify([p.path for p in split.held_out], labels)
+            found = list(track("classify pictures", answers, len(split.held_out)))
         if version == "v1":
-            with _step("record"), Recorder(model.store, labels, model.recipe) as run:
+            with _timed("record"), Recorder(model.store, labels, model.recipe) as run:
                 for picture, prediction in zip(split.held_out, found, strict=True):
                     run.add(prediction, truth=picture.label)
         return found
@@ -150,7 +152,7 @@ class _Story:
         quoted = (folder.replace("'", "''") for folder in folders)
         where = " OR ".join(f"source = '{folder}'" for folder in quoted)
         click.echo(f"\nThe licence of every {label!r} picture is withdrawn:")
-        with _step("delete"):
+        with _timed("delete"):
             store = PairStore.open(str(self.database))
             deleted = store.delete(matching_ids(store, where))
             store.publish(command="delete", message=f"without {label} pictures")
@@ -167,7 +169,7 @@ class _Story:
     def go_back(self, split: Split, first: Sequence[Prediction]) -> None:
         from asif_lance.store import PairStore
 
-        with _step("rollback to v1"):
+        with _timed("rollback to v1"):
             made = PairStore.open(str(self.database)).rollback("v1", message="licence restored")
         again = self.classify(split, made.name)
         same = sum(a.ranking == b.ranking for a, b in zip(first, again, strict=True))
@@ -179,7 +181,7 @@ class _Story:
 
         click.echo(f"\nWhich pairs drove most? Ask in SQL:\n{DRIVERS}\n")
         store = PairStore.open(str(self.database))
-        with _step("audit"), Audit(store) as audit:
+        with _timed("audit"), Audit(store) as audit:
             rows = audit.query(DRIVERS).to_pylist()
         print_table(["caption", "predictions", "weight"], [list(row.values()) for row in rows])
 
@@ -194,7 +196,7 @@ def _program() -> str:
 
 
 @contextmanager
-def _step(name: str) -> Iterator[None]:
+def _timed(name: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     note(f"{name}: {time.perf_counter() - start:.1f} s")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .labelled import one_model_options, plot_option, seed_option
-from .options import LABEL_OPTIONS, Context, format_option, label_options
+from .labelled import experiment_options, save_plot
+from .options import LABEL_OPTIONS, Context, label_options
 from .output import print_json, print_table
 from .query import open_model, read_prompts
 
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @label_options
 @click.option("--probes", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N")
-@seed_option
-@plot_option
-@one_model_options
-@format_option
+@experiment_options
 @click.pass_obj
 def diagnose(
     context: Context,
@@ -54,10 +51,7 @@ def diagnose(
     prompts = read_prompts(opened, **arguments) if asked else None
     found = library.diagnose(opened, prompts, probes=probes, seed=seed)
     print_json(asdict(found)) if output == "json" else _print(found)
-    if plot is not None:
-        from asif_lance.evaluation import figures
-
-        figures.save(figures.diagnosis_figure(found), plot)
+    save_plot(plot, lambda figures: figures.diagnosis_figure(found))
 
 
 def _print(found: Diagnosis) -> None:

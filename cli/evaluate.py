@@ -12,12 +12,12 @@ import click
 
 from .labelled import (
     ask,
-    asked_options,
     describe,
     note_numbers,
     pictures_argument,
     plot_option,
     report_rejects,
+    save_plot,
 )
 from .options import (
     LABEL_OPTIONS,
@@ -26,6 +26,7 @@ from .options import (
     chosen_templates,
     device_option,
     format_option,
+    label_options,
     recipe_option,
 )
 from .output import print_json, print_table
@@ -33,8 +34,8 @@ from .query import open_model, read_names
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
-    from asif_lance.evaluation import Accuracy, Evaluation, Labelled, PairedComparison
-    from asif_lance.model import Model, Prediction, Together
+    from asif_lance.evaluation import Accuracy, Labelled, PairedComparison
+    from asif_lance.model import Model, Together
     from asif_lance.records import BoolArray, Reject
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
@@ -45,7 +46,7 @@ _MODEL = ("recipe_name", "k", "p", "device")
 
 @click.command()
 @pictures_argument
-@asked_options
+@label_options
 @click.option(
     "--model",
     "models",
@@ -108,9 +109,9 @@ def evaluate(
         names = evaluations[0].model, clip
         comparisons.append(library.compare_correct(names, correct, theirs))
     _print(evaluations, comparisons, output)
-    if plot is not None:
-        subject = describe(opened[-1], labelled, pictures)
-        _draw(evaluations[-1], answers[-1], labelled.truths, subject, plot)
+    counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
+    subject = describe(opened[-1], labelled, pictures)
+    save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
     report_rejects(rejects)
 
 
@@ -156,19 +157,6 @@ def _check_clip(
     names = read_names(asked["labels"], asked["labels_file"]) if named else labelled.classes
     templates = chosen_templates(asked["templates"], asked["template_set"]) or model.templates
     return check_clip(name, labelled, names, templates, device=device)
-
-
-def _draw(
-    found: Evaluation,
-    predictions: Sequence[Prediction],
-    truths: Sequence[str],
-    subject: str,
-    plot: Path,
-) -> None:
-    from asif_lance.evaluation import figures
-
-    answers = Counter(zip(truths, (p.label for p in predictions), strict=True))
-    figures.save(figures.evaluation_figure(found, answers, subject), plot)
 
 
 def _print(

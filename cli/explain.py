@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, chosen_templates, model_options, templates_option
+from .options import LABEL_OPTIONS, Context, label_options, model_options
 from .output import note
-from .query import open_model, read_names
+from .query import open_model, read_labels
 
 if TYPE_CHECKING:
     from asif_lance.model import Prediction
@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--labels", help="Class names, separated by commas.")
-@click.option(
-    "--labels-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A line per class: label, or label: name, name.",
-)
-@click.option("--template", "templates", multiple=True, metavar="T", help="As for classify.")
-@templates_option
+@label_options
 @click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, metavar="N")
 @click.option(
     "--output",
@@ -40,13 +33,9 @@ def explain(
     context: Context,
     /,
     image: Path,
-    labels: str | None,
-    labels_file: Path | None,
-    templates: tuple[str, ...],
-    template_set: str | None,
     pairs: int,
     output: Path,
-    **model_arguments: Any,
+    **arguments: Any,
 ) -> None:
     """Show which pairs decided, for the best label and the runner-up, as one file.
 
@@ -57,13 +46,9 @@ def explain(
       asif-lance explain cat.jpg --labels cat,dog -o why.html
       asif-lance explain cat.jpg --labels cat,dog -o why.png --pairs 5
     """
-    if (labels is None) == (labels_file is None):
-        raise click.UsageError("give --labels or --labels-file, one of the two")
-
-    model = open_model(context, **model_arguments)
-    names, chosen = read_names(labels, labels_file), chosen_templates(templates, template_set)
-    label_set = model.labels(names, chosen)
-    (prediction,) = model.classify([image], label_set)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    model = open_model(context, **arguments)
+    (prediction,) = model.classify([image], read_labels(model, **asked))
     output.write_bytes(_draw(output, prediction, image, pairs))
     note(f"{output}: {image.name} is {prediction.label!r} ({prediction.score:.4f})")
 

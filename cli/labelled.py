@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LABEL_OPTIONS, device_option, label_options, several
+from .options import LABEL_OPTIONS, device_option, format_option, several
 from .output import note
 from .query import read_prompts
 
@@ -52,7 +52,7 @@ one_model_options = several(
     device_option,
 )
 
-asked_options = label_options
+experiment_options = several(seed_option, plot_option, one_model_options, format_option)
 
 
 def ask(
@@ -86,6 +86,14 @@ def note_numbers(labelled: Labelled, options: dict[str, Any]) -> None:
 def describe(model: Model, labelled: Labelled, pictures: Path) -> str:
     """The model and the pictures in a few words, for a figure's title."""
     return f"{model.version.name}, {len(labelled.names):,} pictures of {pictures.name}"
+
+
+def save_plot(plot: Path | None, draw: Callable[[Any], Any]) -> None:
+    """Write the figure that `draw` makes with `evaluation.figures`, if a plot was asked for."""
+    if plot is not None:
+        from asif_lance.evaluation import figures
+
+        figures.save(draw(figures), plot)
 
 
 def report_rejects(rejects: Sequence[Reject]) -> None:

@@ -200,13 +200,6 @@ model_options = several(
     ),
 )
 
-templates_option = click.option(
-    "--templates",
-    "template_set",
-    metavar="NAME",
-    help="A named set: general, imagenet-80, imagenet-7, lit, cifar10, eurosat, pets, …",
-)
-
 #: What `label_options` give a command; those that name what is asked first, the ensemble last.
 LABEL_OPTIONS = (
     "labels", "labels_file", "label_vectors", "templates", "template_set", "ensemble"
@@ -226,7 +219,12 @@ label_options = several(
         help="A prompt with {} for the label; repeat it for several. "
         "[default: a photo of a {}., or as tune stored]",
     ),
-    templates_option,
+    click.option(
+        "--templates",
+        "template_set",
+        metavar="NAME",
+        help="A named set: general, imagenet-80, imagenet-7, lit, cifar10, eurosat, pets, …",
+    ),
     click.option(
         "--ensemble",
         type=click.Choice(["max", "mean-embedding", "mean-relative"]),

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -39,8 +38,6 @@ def _plain(value: Any) -> Any:
             return [_plain(inner) for inner in value]
         case Integral():
             return int(value)
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
         case Real():
             return float(value) if value - value == 0 else None  # JSON has no NaN, no infinity
         case datetime():

@@ -12,20 +12,21 @@ import click
 from .labelled import (
     Numbers,
     ask,
-    asked_options,
     describe,
-    one_model_options,
+    experiment_options,
     pictures_argument,
-    plot_option,
     report_rejects,
-    seed_option,
+    save_plot,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, format_option, recipe_option
+from .options import LABEL_OPTIONS, Context, PairOf, label_options, recipe_option
 from .output import note, print_json, print_table
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asif_lance.evaluation import Confirmation, TriedSetting, Tuning
+    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 #: Choices that are shown to people; JSON has all.
@@ -47,7 +48,7 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 
 @click.command()
 @pictures_argument
-@asked_options
+@label_options
 @click.option(
     "--ks",
     type=Numbers(int),
@@ -76,10 +77,7 @@ class Setting(click.ParamType[tuple[Any, Any]]):
     metavar="FRACTION",
     help="Hold this share of each class out of the choice, and confirm the choice on it.",
 )
-@seed_option
-@plot_option
-@one_model_options
-@format_option
+@experiment_options
 @click.pass_obj
 def tune(
     context: Context,
@@ -116,30 +114,35 @@ def tune(
     rejects: list[Reject] = []
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
     labelled, prompts = ask(opened, pictures, arguments, rejects)
-    others = [
-        read_prompts(
-            opened, **asked | {"templates": (), "template_set": name}, otherwise=labelled.classes
-        )
-        for name in dict.fromkeys(template_sets)
-        if name != prompts.templates
-    ]
+    others = _prompts_of_sets(opened, template_sets, prompts, asked)
     chosen: Any = ensembles or (prompts.ensemble,)
     grid = library.Grid(ks, ps, chosen, recipes, per_side)
     found = library.tune(opened, labelled, (prompts, *others), grid, holdout=holdout, seed=seed)
     print_json(_summary(found)) if output == "json" else _print_tuning(found)
-    if plot is not None:
-        from asif_lance.evaluation import figures
-
-        figures.save(figures.tuning_figure(found, describe(opened, labelled, pictures)), plot)
+    subject = describe(opened, labelled, pictures)
+    save_plot(plot, lambda figures: figures.tuning_figure(found, subject))
     if store:
         library.store_best(opened, found)
         note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
     report_rejects(rejects)
 
 
+def _prompts_of_sets(
+    model: Model, names: Sequence[str], first: Prompts, asked: dict[str, Any]
+) -> list[Prompts]:
+    """The same classes asked with named sets of templates, but for that of the first prompts."""
+    return [
+        read_prompts(
+            model, **asked | {"templates": (), "template_set": name}, otherwise=first.names
+        )
+        for name in dict.fromkeys(names)
+        if name != first.templates
+    ]
+
+
 @click.command()
 @pictures_argument
-@asked_options
+@label_options
 @click.option(
     "--setting",
     "settings",
@@ -154,10 +157,7 @@ def tune(
 )
 @click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
 @recipe_option
-@seed_option
-@plot_option
-@one_model_options
-@format_option
+@experiment_options
 @click.pass_obj
 def scaling(
     context: Context,
@@ -196,11 +196,8 @@ def scaling(
             print_json({**asdict(point), "mean": point.mean, "deviation": point.deviation})
     else:
         _print_points(points)
-    if plot is not None:
-        from asif_lance.evaluation import figures
-
-        subject = describe(opened, labelled, pictures)
-        figures.save(figures.scaling_figure(points, 1 / len(prompts.names), subject), plot)
+    subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
+    save_plot(plot, lambda figures: figures.scaling_figure(points, chance, subject))
     report_rejects(rejects)
 
 

@@ -198,7 +198,7 @@ def _queries(
         return read_vectors(asked["vectors"])
     from asif_lance.encoders import expand_folders
 
-    return model.encode(expand_folders(asked["images"], rejects), rejects=rejects)
+    return model.encode(list(expand_folders(asked["images"], rejects)), rejects=rejects)
 
 
 def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:

@@ -14,9 +14,12 @@ import pyarrow.compute as pc
 import torch
 
 from asif_lance.anchors.version_rows import Side, VersionRows
+from asif_lance.progress import track_batches
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
 from asif_lance.relative import BlockDistances, BlockSums, Centre, make_centre, mean_of
 from asif_lance.search import Blocks, Scale, exact_top_k, top_k_of
+
+_QUERIES = 2**12  # compared before it is told how far that is
 
 
 class Anchors:
@@ -113,15 +116,23 @@ class Anchors:
         Similar by cosine: that of the vectors, or `centred`, of their differences from the mean.
         """
         turned, offset, scale = self.terms(side, queries, centred=centred)
-        return exact_top_k(
-            torch.from_numpy(turned).to(self.stored.device),
-            self._blocks_of(side),
-            k,
-            offset=offset,
-            scale=scale,
-            live=self.live,
-            tie_order=self.tie_order,
-            release=self.stored.release_of(side),
+        parts = [
+            exact_top_k(
+                torch.from_numpy(turned[at]).to(self.stored.device),
+                self._blocks_of(side),
+                k,
+                offset=None if offset is None else offset[at],
+                scale=scale,
+                live=self.live,
+                tie_order=self.tie_order,
+                release=self.stored.release_of(side),
+            )
+            # No queries have neighbors, too: (0, k) of them.
+            for at in track_batches(f"compare {side}s", max(len(turned), 1), _QUERIES)
+        ]
+        return Neighbors(
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.similarities for part in parts]),
         )
 
     def terms(

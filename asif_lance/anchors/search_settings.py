@@ -58,6 +58,11 @@ class MeasuredSetting:
     ratio: float
     milliseconds: float
 
+    @property
+    def exact_milliseconds(self) -> float:
+        """Mean time of one query by exact search, in the same run."""
+        return self.ratio * self.milliseconds
+
 
 @dataclass(frozen=True, slots=True)
 class SearchChoice:

@@ -18,6 +18,7 @@ import torch
 from asif_lance.anchors import distance_cache
 from asif_lance.anchors.fragments import Fragment, open_fragment, open_mask
 from asif_lance.devices import room_on
+from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float64Array
 from asif_lance.relative import BlockDistances, BlockSums
 
@@ -100,7 +101,8 @@ class VersionRows:
     def _one_by_one(self, side: Side) -> Iterator[tuple[Fragment, Any]]:
         """The fragments and their sources; each one's memory is given back after its use."""
         release = self.release_of(side)
-        for i, both in enumerate(self._each()):
+        each = track(f"read {side}s", self._each(), len(self._fragments))
+        for i, both in enumerate(each):
             yield both
             if release:
                 release(i)

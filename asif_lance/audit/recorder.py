@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,12 +105,7 @@ class Recorder:
         """The run begins; nothing is written yet."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Writes the rest, and the run itself if all went well; else takes back what is there."""
         if kind is None:
             self._commit()

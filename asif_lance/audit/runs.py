@@ -29,6 +29,7 @@ from asif_lance.database import (
     storage_errors,
 )
 from asif_lance.errors import InputError
+from asif_lance.progress import track
 from asif_lance.records import BoolArray
 from asif_lance.store import PairStore
 
@@ -171,7 +172,7 @@ def drop_runs(store: PairStore, gone: set[str], kept: set[str] | None = None) ->
 
     Given the ids of all runs that stay, it also removes what killed runs left.
     """
-    for table in TABLES:
+    for table in track("drop runs from tables", TABLES):
         if table.run_column:
             is_doomed = _make_filter(table.run_column, gone, kept)
             purge_rows(store.uri, table.name, [table.run_column], is_doomed)

@@ -19,12 +19,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 
 from asif_lance.errors import AsifError, AuditError, InputError, VersionNotFoundError
+from asif_lance.progress import step
 from asif_lance.store import PairStore
 
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
@@ -103,8 +103,9 @@ class Audit:
         watchdog = threading.Timer(self._seconds, stop)
         watchdog.start()
         try:
-            _send(process, request)
-            _read_reply(process)
+            with step("answer the question"):
+                _send(process, request)
+                _read_reply(process)
             with pa.ipc.open_stream(process.stdout) as stream:
                 return stream.read_all()
         except (EOFError, OSError, pa.ArrowInvalid) as error:
@@ -139,12 +140,7 @@ class Audit:
         """Close at the end of a `with` block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import duckdb
@@ -14,8 +15,8 @@ import pyarrow as pa
 from pyarrow.dataset import Dataset
 
 from asif_lance.audit.sql import HEAD
-from asif_lance.audit.sql_guard import SqlGuard
-from asif_lance.database import TABLES, open_table, storage_errors
+from asif_lance.audit.sql_guard import SqlGuard, one_line
+from asif_lance.database import TABLES, open_table, schemas, storage_errors
 from asif_lance.errors import AuditError
 from asif_lance.store import PairStore
 
@@ -104,7 +105,7 @@ class SqlEngine:
         try:
             return self._gather(self._sql.sql(sql).to_arrow_reader(_ROWS_FETCHED))
         except (duckdb.Error, OSError, pa.ArrowException) as error:  # a stream fails with OSError
-            raise AuditError(_one_line(error)) from None
+            raise AuditError(one_line(str(error))) from None
 
     def _gather(self, reader: pa.RecordBatchReader) -> pa.Table:
         batches, size = [], 0
@@ -144,26 +145,11 @@ def _open_readable(store: PairStore, table: str) -> ReadableDataset:
         return ReadableDataset(open_table(store.uri, table))
 
 
-def _make_versions_table(store: PairStore) -> pa.Table:
-    names = ("name", "command", "message", "created_at", "pairs", "added", "removed")
-    versions = store.versions()
-    columns = {name: [getattr(v, name) for v in versions] for name in names}
-    return pa.table(columns, schema=_VERSIONS)
-
-
 _VERSIONS = pa.schema(
-    [
-        ("name", pa.string()),
-        ("command", pa.string()),
-        ("message", pa.string()),
-        ("created_at", pa.timestamp("us", tz="UTC")),
-        ("pairs", pa.int64()),
-        ("added", pa.int64()),
-        ("removed", pa.int64()),
-    ]
+    schemas.VERSIONS.field(name)
+    for name in ("name", "command", "message", "created_at", "pairs", "added", "removed")
 )
 
 
-def _one_line(error: BaseException) -> str:
-    """DuckDB's message without the SQL that it repeats below."""
-    return " ".join(str(error).split("\n\nLINE ")[0].split())
+def _make_versions_table(store: PairStore) -> pa.Table:
+    return pa.Table.from_pylist([asdict(v) for v in store.versions()], schema=_VERSIONS)

@@ -88,12 +88,16 @@ class SqlGuard:
             raise AuditError("only one yes-or-no expression over the pairs can stand here")
 
     def _parse(self, sql: str) -> Node:
-        # All rows are fetched: a result left open blocks the connection.
-        ((text,),) = self._connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+        try:  # all rows are fetched: a result left open blocks the connection
+            ((text,),) = self._connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+        except duckdb.Error as error:
+            raise AuditError(one_line(str(error))) from None
         parsed: Node = json.loads(text)
         if parsed["error"]:
-            wrong = parsed.get("error_type") == "parser"
-            raise AuditError(f"Parser Error: {parsed['error_message']}" if wrong else ONE_SELECT)
+            kind = parsed["error_type"]
+            if kind == "not implemented":  # statements other than SELECT
+                raise AuditError(ONE_SELECT)
+            raise AuditError(one_line(f"{kind.title()} Error: {parsed['error_message']}"))
         if len(parsed["statements"]) != 1:
             raise AuditError(ONE_SELECT)
         statement: Node = parsed["statements"][0]
@@ -124,6 +128,11 @@ class SqlGuard:
     def _check_show(self, node: Node) -> None:
         if str(node["table_name"]).strip('"').lower() not in {"tables", *self._tables}:
             raise AuditError("only SHOW TABLES and DESCRIBE can be used here")
+
+
+def one_line(message: str) -> str:
+    """DuckDB's message without what follows: the SQL once more, or settings that nobody can set."""
+    return " ".join(message.split("\n\n")[0].split())
 
 
 def _walk(value: Any) -> Iterator[Node]:

@@ -9,6 +9,7 @@ process and nothing else.
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import sys
@@ -21,6 +22,8 @@ from asif_lance.audit.sql_engine import SqlEngine
 from asif_lance.errors import AsifError, VersionNotFoundError
 from asif_lance.store import PairStore
 
+_LONGEST_MESSAGE = 1000
+
 _SLACK_BYTES = 2**29  # for code, Arrow buffers and the threads' heaps beside DuckDB's own memory
 
 
@@ -31,13 +34,14 @@ def main() -> None:
     try:
         store = PairStore.open(settings["uri"])
         engine = SqlEngine(store, settings["version"], settings["memory"], settings["result_bytes"])
-        _limit(settings["memory_bytes"], settings["cpu_seconds"])
+        _limit_memory(settings["memory_bytes"])
     except AsifError as error:
         _reply(replies, _described(error))
         return
     _reply(replies, {})
     for line in requests:
         request = json.loads(line)
+        _limit_time(settings["cpu_seconds"])
         try:
             table = _answer(engine, request)
         except AsifError as error:
@@ -55,11 +59,8 @@ def _answer(engine: SqlEngine, request: dict[str, Any]) -> pa.Table:
     return engine.query(request["sql"])
 
 
-def _limit(memory_bytes: int, cpu_seconds: int) -> None:
-    """Let the system refuse more memory than that beyond what the process has now.
-
-    Processor time is bounded, too, for a process whose parent was killed while it asked.
-    """
+def _limit_memory(memory_bytes: int) -> None:
+    """Let the system refuse more memory than that beyond what the process has now."""
     used = 0
     status = Path("/proc/self/status")
     if status.exists():
@@ -67,15 +68,31 @@ def _limit(memory_bytes: int, cpu_seconds: int) -> None:
         used = int(line.split()[1]) * 1024
     most = used + memory_bytes + _SLACK_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    limit = cpu_seconds * (os.cpu_count() or 1) + cpu_seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_time(cpu_seconds: int) -> None:
+    """Bound the processor time of the next question, whatever those before it took.
+
+    The process that asks has a watch, too, but it may be killed while it waits.
+    """
+    used = math.ceil(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+    limit = used + cpu_seconds * (os.cpu_count() or 1) + cpu_seconds
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    if most != resource.RLIM_INFINITY:
+        limit = min(limit, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, most))
 
 
 def _described(error: AsifError) -> dict[str, Any]:
     if isinstance(error, VersionNotFoundError):
-        return {"version": error.name, "known": error.known}
-    return {"error": str(error)}
+        return {"version": _shorten(error.name), "known": error.known}
+    return {"error": _shorten(str(error))}
+
+
+def _shorten(text: str) -> str:
+    """A message of at most some lines: it may quote the question, which may be of any length."""
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
 def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ from asif_lance.errors import (
     MigrationNeededError,
     NewerDatabaseError,
 )
+from asif_lance.progress import track
 from asif_lance.records import EncoderPin
 
 Pins = Mapping[str, EncoderPin]
@@ -96,7 +97,7 @@ def apply_migrations(uri: str, pins: Pins) -> list[str]:
     known = find_migrations()
     pending = _find_pending(uri, known) if _read_applied(uri) else known
     values = {side: asdict(pin) for side, pin in pins.items()}
-    for step in pending:
+    for step in track("migrations", pending):
         with storage_errors(uri):
             step.up(uri, values)
             _record(uri, step)

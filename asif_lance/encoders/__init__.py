@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wrapt import when_imported
 
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
-from asif_lance.encoders.decoding import decode_image, sha256_of
+from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
     PIECE_BYTES,
@@ -45,8 +45,8 @@ __all__ = [
     "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
     "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each", "encode_images",
     "encode_pictures", "expand_folders", "first_line", "image_encoder", "picture_name",
-    "read_label_vectors", "read_vectors", "reject_picture", "sha256_of", "text_encoder",
-    "to_image_item", "walk_pictures",
+    "read_bytes", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
+    "text_encoder", "to_image_item", "walk_pictures",
 ]
 # fmt: on
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from asif_lance.records import EncoderPin, Float32Array
 
-ImageItem: TypeAlias = bytes | Path | Image.Image
+#: A picture, or what gives its bytes when an encoder comes to it.
+ImageItem: TypeAlias = bytes | Path | Image.Image | Callable[[], bytes]
 
 
 class ImageEncoder(Protocol):

@@ -52,7 +52,7 @@ def encode_images(
 
     Args:
         encoder: the network.
-        items: encoded bytes, files or decoded images; consumed as needed.
+        items: encoded bytes, what gives them, files or decoded images; consumed as needed.
         batch_size: images per call of the encoder.
         workers: decoding threads; one per core, at most 16, by default.
 
@@ -93,7 +93,8 @@ def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
     try:
         if isinstance(item, Image.Image):
             return encoder.prepare(upright_rgb(item))
-        return encoder.prepare(decode_image(item, min_side=encoder.min_side))
+        content = item() if callable(item) else item
+        return encoder.prepare(decode_image(content, min_side=encoder.min_side))
     except ImageError as error:
         return ImageError(error.reason)  # without the traceback, which holds the picture's bytes
 

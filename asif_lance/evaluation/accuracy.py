@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from asif_lance.anchors import Anchors
+from asif_lance.encoders import sha256_of
 from asif_lance.errors import InputError
 from asif_lance.evaluation.calibration import (
     Bin,
@@ -21,13 +25,13 @@ from asif_lance.evaluation.calibration import (
     measure_confidence,
 )
 from asif_lance.evaluation.labelled_pictures import Labelled
-from asif_lance.evaluation.overlap import count_overlap
 from asif_lance.evaluation.statistics import (
     Interval,
     bootstrap_mean,
     mcnemar_test,
     share_interval,
 )
+from asif_lance.ingest import unit_float16
 from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Prompts, Together
 from asif_lance.records import BoolArray, Reject
 
@@ -36,6 +40,8 @@ Answer: TypeAlias = Prediction | JointPrediction
 
 #: With so few labels or fewer, the true one is always among the best five.
 TOP = 5
+
+_ROWS = 2**16  # stored vectors compared at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Evaluation(Accuracy):
         templates: the named set or the templates; empty for label vectors.
         ensemble: how a class's prompts became one score.
         nearest_caption: what the label nearest to the caption of the nearest picture scores.
-        pictures_in_model: pictures that are pairs of the version too; see `overlap`.
+        pictures_in_model: pictures that are pairs of the version too; see `count_overlap`.
     """
 
     recipe: str
@@ -148,6 +154,7 @@ def predict_together(
         raise InputError("vectors are of one encoder: models answer together about pictures")
     usable, vectors = together.encode(labelled.images, rejects=rejects)
     known = labelled.take(np.array(usable, dtype=np.int64))
+    known = replace(known, digests=tuple(map(sha256_of, known.images)))  # once for all models
     return list(together.classify_vectors(known.names, vectors, labels)), known
 
 
@@ -253,6 +260,34 @@ def nearest_caption(prediction: Prediction) -> str:
     text = evidence.anchors.vectors("text", evidence.relative.indices[0, :1])[0]
     prompts = evidence.labels.prompts
     return prompts.names[int(prompts.owner[int(np.argmax(prompts.vectors @ text))])]
+
+
+def count_overlap(anchors: Anchors, labelled: Labelled) -> int:
+    """How many labelled pictures are in a version: the same file, or the same stored vector.
+
+    Files are compared by SHA-256 with `image_sha256`, vectors as the table would store them.
+
+    Raises:
+        ImageError: a picture cannot be read any more.
+        InputError: there are neither pictures nor vectors.
+    """
+    if labelled.images:
+        stored = anchors.dataset.to_table(columns=["image_sha256"])["image_sha256"]
+        digests = labelled.digests or map(sha256_of, labelled.images)
+        found = pc.is_in(pa.array(digests, pa.string()), value_set=stored)
+        return sum(found.to_pylist())
+    rows = [row.tobytes() for row in unit_float16(labelled.embeddings)]
+    found = _find_rows(anchors, set(rows))
+    return sum(row in found for row in rows)
+
+
+def _find_rows(anchors: Anchors, wanted: set[bytes]) -> set[bytes]:
+    """Those of the wanted image vectors that a version has."""
+    live, found = np.flatnonzero(anchors.live), set[bytes]()
+    for start in range(0, len(live), _ROWS):
+        stored = anchors.gather("image", live[start : start + _ROWS]).numpy()
+        found |= wanted.intersection(row.tobytes() for row in stored)
+    return found
 
 
 def _top_5(answers: Sequence[Answer], truths: Sequence[str]) -> float:

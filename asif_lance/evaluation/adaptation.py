@@ -27,6 +27,7 @@ from asif_lance.ingest import (
     unit_float16,
 )
 from asif_lance.model import DEFAULT_TEMPLATES, Model, Prompts, average_prompts, fill_templates
+from asif_lance.progress import track
 from asif_lance.records import BROUGHT, BoolArray, Float32Array
 from asif_lance.search import unit_queries
 from asif_lance.whatif import with_pairs
@@ -111,7 +112,7 @@ def adapt(
     if not per_class_counts or min(per_class_counts) < 1 or trials < 1:
         raise InputError("add at least one picture per class, in at least one trial")
     experiment = _Experiment(model, labelled, prompts, texts, old)
-    counts = sorted(set(per_class_counts))
+    counts = track("numbers per class", sorted(set(per_class_counts)))
     return tuple(experiment.measure(count, trials, seed) for count in counts)
 
 
@@ -213,7 +214,8 @@ class _Experiment:
 
     def measure(self, count: int, trials: int, seed: int) -> Adaptation:
         """Before and after adding so many pictures of each class."""
-        found = [self._run_trial(count, _rng(seed, trial)) for trial in range(trials)]
+        what = f"trials of {count} per class"
+        found = [self._run_trial(count, _rng(seed, trial)) for trial in track(what, range(trials))]
         before, after, prototypes, old = zip(*found, strict=True)
         return Adaptation(
             per_class=count,

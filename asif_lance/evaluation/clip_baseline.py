@@ -16,6 +16,7 @@ from asif_lance.encoders import decode_image
 from asif_lance.errors import EncoderUnavailableError, InputError
 from asif_lance.evaluation.labelled_pictures import Labelled
 from asif_lance.model import ClassNames, fill_templates, resolve_templates
+from asif_lance.progress import track_batches
 from asif_lance.records import BoolArray
 
 _BATCH = 32
@@ -58,8 +59,8 @@ def check_clip(
     best = np.concatenate(
         [
             (encoder.encode_pictures(list(map(decode_image, batch))) @ classes.T).argmax(axis=1)
-            for start in range(0, len(labelled.images), _BATCH)
-            for batch in [labelled.images[start : start + _BATCH]]
+            for at in track_batches(f"ask {name}", len(labelled.images), _BATCH)
+            for batch in [labelled.images[at]]
         ]
     )
     answers = np.array(list(names), dtype=object)[best]

@@ -28,6 +28,7 @@ from asif_lance.evaluation.pair_similarity import (
     skewness,
 )
 from asif_lance.model import Model, Prompts
+from asif_lance.progress import track
 from asif_lance.records import BoolArray, Int64Array
 
 #: Hubs, sources and example captions that are listed.
@@ -256,7 +257,7 @@ def _coverage(anchors: Anchors, captions: Sequence[str], prompts: Prompts) -> tu
     nearest = anchors.top_k("text", prompts.vectors, AGREEING)
     lowered = [caption.lower() for caption in captions]
     found = []
-    for i, label in enumerate(prompts.names):
+    for i, label in enumerate(track("look for labels", prompts.names)):
         rows = np.flatnonzero(prompts.owner == i)
         best = rows[np.argmax(nearest.similarities[rows, 0])]
         positions = nearest.indices[best]

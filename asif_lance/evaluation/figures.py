@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, printable
 from asif_lance.evaluation.accuracy import Evaluation
 from asif_lance.evaluation.adaptation import Adaptation
 from asif_lance.evaluation.diagnosis import Diagnosis
 from asif_lance.evaluation.scaling_curve import Point
 from asif_lance.evaluation.tuning import TriedSetting, Tuning, best_by_k_and_p
+from asif_lance.explain.plot import cut
 from asif_lance.relative import format_sides
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -52,8 +53,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def plain(text: str, longest: int = 40) -> str:
     """Text that matplotlib draws as it is, cut where it is long."""
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
-    return "".join(c if c.isprintable() else " " for c in cut).replace("$", r"\$")
+    return cut(printable(text), longest).replace("$", r"\$")
 
 
 def evaluation_figure(

@@ -19,6 +19,8 @@ from asif_lance.encoders import (
     PictureSource,
     encode_each,
     picture_name,
+    read_bytes,
+    sha256_of,
     walk_pictures,
 )
 from asif_lance.errors import DimensionError, ImageError, InputError, SourceError, printable
@@ -30,6 +32,7 @@ from asif_lance.ingest import (
     sniff_format,
     valid_vectors,
 )
+from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 from asif_lance.search import unit_queries
 
@@ -44,6 +47,7 @@ class Labelled:
         images: the pictures; empty where there are only vectors.
         vectors: (m, d) float32 embeddings as the encoder or the user gave them; None before
             `encode_labelled`.
+        digests: the sha256 of each picture, where they were read.
         classes_by_number: the names of all classes in the order of their numbers, where the file
             has numbers and names for them; otherwise empty.
     """
@@ -52,6 +56,7 @@ class Labelled:
     truths: tuple[str, ...]
     images: tuple[PictureSource, ...] = ()
     vectors: Float32Array | None = None
+    digests: tuple[str, ...] = ()
     classes_by_number: tuple[str, ...] = ()
 
     @property
@@ -101,6 +106,7 @@ class Labelled:
             truths=tuple(self.truths[i] for i in at),
             images=tuple(self.images[i] for i in at) if self.images else (),
             vectors=None if self.vectors is None else self.vectors[at],
+            digests=tuple(self.digests[i] for i in at) if self.digests else (),
         )
 
 
@@ -154,8 +160,10 @@ def encode_labelled(
         return labelled
     vectors: list[Float32Array] = []
     usable = []
-    found = encode_each(load_encoder(), labelled.images)
-    for name, vector in zip(labelled.names, found, strict=True):
+    files = [_PictureFile(image) for image in labelled.images]
+    encoded = encode_each(load_encoder(), files)
+    both = zip(labelled.names, encoded, strict=True)
+    for name, vector in track("encode pictures", both, len(labelled.names)):
         usable.append(not isinstance(vector, ImageError))
         if not isinstance(vector, ImageError):
             vectors.append(vector)
@@ -164,7 +172,24 @@ def encode_labelled(
         else:
             rejects.append(Reject("evaluate", name, vector.reason))
     matrix = np.array(vectors, dtype=np.float32).reshape(-1, dimension)
-    return replace(labelled.take(np.array(usable, dtype=bool)), vectors=matrix)
+    read = replace(labelled, digests=tuple(file.digest for file in files))
+    return replace(read.take(np.array(usable, dtype=bool)), vectors=matrix)
+
+
+class _PictureFile:
+    """A picture that is read once, when an encoder comes to it.
+
+    Attributes:
+        digest: its sha256; empty before.
+    """
+
+    def __init__(self, image: PictureSource) -> None:
+        self._image, self.digest = image, ""
+
+    def __call__(self) -> bytes:
+        content = read_bytes(self._image)
+        self.digest = sha256_of(content)
+        return content
 
 
 def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:

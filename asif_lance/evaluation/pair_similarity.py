@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import skew
 
 from asif_lance.anchors import Anchors, Side
+from asif_lance.progress import track_batches
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
 
 #: Pairs that probes are compared with: the paper's 100,000.
@@ -89,8 +90,7 @@ def _compare_blocks(
 ) -> Iterator[tuple[slice, dict[Side, Float32Array]]]:
     """Some probes at a time, and their (b, R) cosines on both sides."""
     known = {side: anchors.vectors(side, reference).T for side in _SIDES}
-    for start in range(0, len(probes), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in track_batches("compare probes", len(probes), _BLOCK):
         yield rows, {side: anchors.vectors(side, probes[rows]) @ known[side] for side in _SIDES}
 
 

@@ -17,6 +17,7 @@ from asif_lance.errors import InputError
 from asif_lance.evaluation.labelled_pictures import Labelled
 from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.model import Model, Prompts
+from asif_lance.progress import track
 from asif_lance.whatif import without_pairs
 
 SideSettings = tuple[tuple[int, int], tuple[float, float]]
@@ -87,14 +88,13 @@ def scaling(
         raise InputError(f"sizes must be between 1 and the {count:,} pairs of the version")
     measured: dict[tuple[int, SideSettings], list[float]] = {}
     ids = model.anchors.pair_ids.filter(pa.array(model.anchors.live)).to_pylist()
-    for repetition in range(repetitions):
+    subsets = [(r, size) for r in range(repetitions) for size in sizes if size < count or not r]
+    for repetition, size in track("subsets of the pairs", subsets):
         order = np.random.default_rng([seed, repetition]).permutation(np.argsort(ids))
-        for size in sizes:
-            if size < count or not repetition:
-                left_out = [ids[i] for i in order[size:]]
-                subset = without_pairs(model, left_out)[0] if left_out else model
-                for setting, top_1 in _measure(subset, labelled, prompts, settings).items():
-                    measured.setdefault((size, setting), []).append(top_1)
+        left_out = [ids[i] for i in order[size:]]
+        subset = without_pairs(model, left_out)[0] if left_out else model
+        for setting, top_1 in _measure(subset, labelled, prompts, settings).items():
+            measured.setdefault((size, setting), []).append(top_1)
     return tuple(Point(size, k, p, tuple(found)) for (size, (k, p)), found in measured.items())
 
 

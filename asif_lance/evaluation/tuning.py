@@ -18,6 +18,7 @@ from asif_lance.evaluation.labelled_pictures import Labelled, hold_out
 from asif_lance.evaluation.statistics import Interval, share_interval
 from asif_lance.evaluation.sweep import Sweep, check_scores, score_labels, sweep
 from asif_lance.model import Ensemble, Model, Prompts, StoredSetting, store_setting
+from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float64Array
 from asif_lance.relative import Recipe, make_recipe
 
@@ -192,7 +193,9 @@ def _try_recipe(
         ensembles = grid.ensembles[:1] if single else grid.ensembles
         found = sweep(under, labelled.queries, prompts, (ks[-1], ks[-1]), ensembles, images=images)
         images = found.images
-        for k, p, ensemble, scores in _score_grid(found, grid, ks, ensembles):
+        count = len(ensembles) * (len(ks) * len(grid.p)) ** (2 if grid.per_side else 1)
+        settings = _score_grid(found, grid, ks, ensembles)
+        for k, p, ensemble, scores in track(f"settings of {name}", settings, count):
             correct = check_scores(scores, prompts.names, labelled.truths)
             top_1 = float(correct.mean())
             yield TriedSetting(name, k, p, prompts.templates, ensemble, top_1), correct

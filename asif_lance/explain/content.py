@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from asif_lance.encoders import decode_image
-from asif_lance.errors import ImageError, InputError
+from asif_lance.errors import ImageError, InputError, printable
 from asif_lance.model import Prediction
 from asif_lance.records import Attribution
 from asif_lance.relative import format_sides
@@ -175,8 +175,3 @@ def _jpeg(image: Image.Image, side: int) -> bytes:
     content = BytesIO()
     image.save(content, "JPEG", quality=85)
     return content.getvalue()
-
-
-def printable(text: str) -> str:
-    """Text without control characters and marks that turn the writing direction."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -26,6 +26,7 @@ from asif_lance.database import (
     purge_rows,
 )
 from asif_lance.forgetting.fingerprints import Content, as_matrix
+from asif_lance.progress import track
 from asif_lance.records import BoolArray
 
 Eraser = Callable[[str, Content], int]
@@ -38,7 +39,8 @@ _SHORTEST_QUOTE = 8
 
 def erase_derived(uri: str, content: Content) -> dict[str, int]:
     """Erases forgotten pairs from all but `pairs`; says how much, by eraser."""
-    return {name: ERASERS[name](uri, content) for name in list_erasers()}
+    erasers = track("erase derived data", list_erasers())
+    return {name: ERASERS[name](uri, content) for name in erasers}
 
 
 def erase_rejects(uri: str, content: Content) -> int:

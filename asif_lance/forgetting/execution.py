@@ -42,6 +42,7 @@ from asif_lance.forgetting.purge import Purge
 from asif_lance.forgetting.receipts import Receipt, RewrittenVersion
 from asif_lance.forgetting.survey import Survey, read_physical_rows
 from asif_lance.forgetting.verify import ScanReport, scan
+from asif_lance.progress import step
 
 _SALT_BYTES = 16
 _ID_BYTES = 4
@@ -155,7 +156,9 @@ def _complete(uri: str, journal: Journal, found: Survey | None = None) -> Receip
         done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=found is None)]
         receipts.save_receipt(uri, done[0])
     journal.close()
-    if rebuild_indices(table_uri(uri, "pairs"), intent["recipes"]):
+    with step("build indices anew"):
+        rebuilt = rebuild_indices(table_uri(uri, "pairs"), intent["recipes"])
+    if rebuilt:
         Ledger(uri).adopt(open_table(uri, "pairs"))
     return done[0]
 

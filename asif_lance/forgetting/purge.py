@@ -28,6 +28,7 @@ from asif_lance.database import FragmentKey, Ledger, clean_up, open_table
 from asif_lance.errors import StorageError
 from asif_lance.forgetting.journal import Journal
 from asif_lance.forgetting.survey import State, Survey, Touched, TouchedPart, read_physical_rows
+from asif_lance.progress import track
 from asif_lance.records import Int64Array
 
 # What journals call the writing of a copy; those of older releases have to be finished, too.
@@ -73,7 +74,8 @@ class Purge:
         """Makes all tagged states and head anew where they need it; returns the bytes freed."""
         self._write_copies()
         tags = Ledger(self.uri).lance_versions()
-        for version in self._order_states(set(tags.values())):
+        states = list(self._order_states(set(tags.values())))
+        for version in track("make versions anew", states):
             if version not in self.moved:
                 self._renew(self.survey.states[version])
             for tag in (name for name, target in tags.items() if target == version):
@@ -95,7 +97,7 @@ class Purge:
     # Fragments
 
     def _write_copies(self) -> None:
-        for key, touched in self.survey.touched.items():
+        for key, touched in track("rewrite fragments", self.survey.touched.items()):
             if key not in self.copies:
                 copy = self._write_copy(touched)
                 self.copies[key] = copy

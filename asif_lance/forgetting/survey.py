@@ -19,6 +19,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata
 
 from asif_lance.database import FragmentKey, data_files, live_rows_key, open_table
+from asif_lance.progress import track
 from asif_lance.records import Int64Array
 
 _PLACE_MASK = 2**32 - 1
@@ -183,7 +184,7 @@ class Survey:
 def survey_states(uri: str, versions: Iterable[int], pair_ids: Iterable[str]) -> Survey:
     """Looks for pairs in states of the pairs table, given by their Lance versions."""
     survey = Survey(uri, pa.array(pair_ids, pa.string()))
-    for version in sorted(set(versions)):
+    for version in track("look for pairs in versions", sorted(set(versions))):
         survey.add_state(version)
     return survey
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from lance.file import LanceFileReader
 
 from asif_lance.forgetting.fingerprints import ContentMatcher, as_matrix, is_text, is_vector
+from asif_lance.progress import track
 from asif_lance.records import Float32Array
 
 _DECODED = {".lance", ".idx", ".parquet", ".arrow", ".feather"}
@@ -91,9 +92,9 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
     files = sorted(path for path in root.rglob("*") if path.is_file())
     files = [path for path in files if not (path.parent == root and path.name in set(ignore))]
     findings = _Findings()
-    for path in files:
+    for path in track("search files", files):
         _scan_file(findings, root, path, matcher)
-    for table in sorted(root.glob("*.lance")):
+    for table in track("search indices", sorted(root.glob("*.lance"))):
         _scan_codes(findings, root, table, matcher)
     return ScanReport(
         hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),

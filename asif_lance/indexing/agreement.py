@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 
 from asif_lance.anchors import Anchors, Approximation, MeasuredSetting
 from asif_lance.model import LabelSet
+from asif_lance.progress import track
 from asif_lance.records import Float32Array, RelativeVectors
 from asif_lance.relative import Recipe, best_scores, relative_vectors, scores
 
@@ -42,7 +43,8 @@ class AgreementTest:
         self._anchors, self._recipe, self._queries = anchors, recipe, queries
         self._labels = labels
         self._exact = [
-            self._answer(self._search_exactly, queries[i : i + 1]) for i in range(len(queries))
+            self._answer(self._search_exactly, queries[i : i + 1])
+            for i in track("search exactly", range(len(queries)))
         ]
 
     def measure(self, approximation: Approximation) -> MeasuredSetting:
@@ -67,7 +69,7 @@ class AgreementTest:
         """Answers to all queries, and exact ones in between: a busy machine slows both."""
         search(self._queries[:1])  # what only the first query waits for is not measured
         answers, exact = [], []
-        for i in range(len(self._queries)):
+        for i in track("search", range(len(self._queries))):
             query = self._queries[i : i + 1]
             answers.append(self._answer(search, query))
             if i % _EXACT_INTERVAL == 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from asif_lance.errors import DatabaseError, InputError
 from asif_lance.indexing.agreement import AgreementTest
 from asif_lance.indexing.trial_queries import TrialQueries
 from asif_lance.model import Model
+from asif_lance.progress import step, track
 from asif_lance.store import PairStore
 from asif_lance.whatif import hypothetical
 
@@ -47,8 +48,6 @@ _FRACTIONS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _ROWS_PER_PARTITION = 4096
 _ROWS_PER_GRAPH = 2**20
 _BYTE_DIMENSIONS = 8  # RaBitQ packs so many dimensions into a byte
-
-Progress = Callable[[MeasuredSetting], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +77,27 @@ def build_index(
     *,
     kind: str | None = None,
     target: float = 0.99,
-    progress: Progress = lambda measured: None,
+    keep: bool = False,
+    tried: list[MeasuredSetting] | None = None,
 ) -> SearchChoice:
     """Build an index over the newest version, find the setting for a target, and keep both.
 
     Writers wait meanwhile. With `kind` `sampled` no index is needed and only a setting is sought.
+    What is not kept takes the place of an older index all the same: the version has none then.
 
     Args:
         model: the newest version, with the recipe that is to be used.
         queries: what to measure on.
         kind: one of `KINDS`; by default `ivf-rq` where the vectors' size allows it, else `ivf-sq`.
         target: share of the queries that have to get the label of exact search.
-        progress: called with each setting that was measured.
+        keep: keep what takes longer than exact search, too.
+        tried: gathers what was measured.
 
     Raises:
         InputError: not the newest version, an unknown kind, a target that is no share, or too few
             pairs for an index.
-        DatabaseError: no setting reaches the target, or head has changes without a name.
+        DatabaseError: no setting reaches the target, or all of those that do take longer than
+            exact search and `keep` was not given; or head has changes without a name.
     """
     if not 0 < target <= 1:
         raise InputError(f"the agreement must be above 0 and at most 1, got {target:g}")
@@ -106,10 +109,14 @@ def build_index(
         search = SAMPLED if kind == SAMPLED else "index"
         search_settings.drop_choice(_head(model.store), search)
         seconds = _create(model.store, kind) if search == "index" else 0.0
-        measured = _find_best(model.reopened(), queries, kind, target, progress)
-        if measured.agreement < target:
+        found = _measure_settings(model.reopened(), queries, kind, target)
+        measured = _choose_setting(found, target)
+        if tried is not None:
+            tried += found
+        fault = _find_fault(kind, target, measured, keep)
+        if fault is not None:
             _drop(model.store, search)
-            raise DatabaseError(_failure(kind, target, measured))
+            raise DatabaseError(fault)
         choice = _make_choice(model, queries, kind, target, measured, seconds)
         search_settings.save_choice(_head(model.store), choice)
         Ledger(model.store.uri).adopt(_head(model.store))
@@ -173,15 +180,16 @@ def _create(store: PairStore, kind: str) -> float:
     begun = time.perf_counter()
     options = _product_options(store.image.dimension) if kind == "ivf-pq" else {}
     try:
-        head.create_index(
-            "image_vector",
-            kind.upper().replace("-", "_"),
-            name=INDEX,
-            metric=METRIC,
-            replace=True,
-            num_partitions=count_partitions(kind, count),
-            **options,
-        )
+        with step("build the index"):
+            head.create_index(
+                "image_vector",
+                kind.upper().replace("-", "_"),
+                name=INDEX,
+                metric=METRIC,
+                replace=True,
+                num_partitions=count_partitions(kind, count),
+                **options,
+            )
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"no {kind} index over {count:,} pairs: {one_line(error)}; another --kind may do, and "
@@ -199,20 +207,24 @@ def _product_options(dimension: int) -> dict[str, Any]:
     return {"num_sub_vectors": dimension // each, "accelerator": accelerator}
 
 
-def _find_best(
-    model: Model, asked: TrialQueries, kind: str, target: float, progress: Progress
-) -> MeasuredSetting:
-    """The fastest setting that agrees often enough, or the one that agrees most often."""
+def _measure_settings(
+    model: Model, asked: TrialQueries, kind: str, target: float
+) -> list[MeasuredSetting]:
+    """What the settings give that may be the fastest of those that agree often enough."""
     held_out = hypothetical.without_pairs(model, asked.left_out)[0] if asked.left_out else model
     labels = held_out.compile(asked.prompts)
     comparison = AgreementTest(held_out.anchors, model.recipe, asked.queries, labels)
     tried = []
-    for row in _searches(kind, model.anchors.count):
+    for row in track("measure settings", list(_searches(kind, model.anchors.count))):
         for approximation in row:
             tried.append(comparison.measure(approximation))
-            progress(tried[-1])
             if tried[-1].agreement >= target:
                 break  # looking further takes longer
+    return tried
+
+
+def _choose_setting(tried: Sequence[MeasuredSetting], target: float) -> MeasuredSetting:
+    """The fastest setting that agrees often enough, or the one that agrees most often."""
     enough = [measured for measured in tried if measured.agreement >= target]
     if enough:
         return max(enough, key=lambda measured: measured.ratio)
@@ -254,11 +266,20 @@ def _make_choice(
     )
 
 
-def _failure(kind: str, target: float, best: MeasuredSetting) -> str:
-    return (
-        f"no setting of {kind} agrees with exact search on {target:.1%} of the queries, the best "
-        f"on {best.agreement:.1%}: try another --kind or a lower --agreement"
-    )
+def _find_fault(kind: str, target: float, best: MeasuredSetting, keep: bool) -> str | None:
+    """Why the best setting is not kept; None if it is."""
+    if best.agreement < target:
+        return (
+            f"no setting of {kind} agrees with exact search on {target:.1%} of the queries, the "
+            f"best on {best.agreement:.1%}: try another --kind or a lower --agreement"
+        )
+    if best.ratio < 1 and not keep:
+        return (
+            f"{kind} was not kept, it is slower than exact search: a picture takes "
+            f"{best.milliseconds:.2f} ms instead of {best.exact_milliseconds:.2f} ms at an "
+            f"agreement of {best.agreement:.1%}; --keep keeps it all the same"
+        )
+    return None
 
 
 def _check_newest(model: Model) -> None:

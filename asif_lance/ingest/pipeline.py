@@ -20,8 +20,9 @@ from asif_lance.errors import IngestInterruptedError, PairConflictError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PIECE_ROWS
-from asif_lance.ingest.preparation import Preparation, Progress
+from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.sources import Source, source_name
+from asif_lance.progress import Advance
 from asif_lance.records import ModelVersion, Reject
 
 #: What a kill may cost: fewer encoded pairs than this, or what took about this many seconds.
@@ -64,7 +65,7 @@ def ingest_sources(
     sources: Sequence[Source],
     options: IngestOptions | None = None,
     *,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> IngestReport:
     """Add every usable item of some sources to a database, which is made when missing.
 

@@ -6,7 +6,7 @@ name the pair), encode what has no vector yet. Nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -21,14 +21,13 @@ from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PictureEncoder
 from asif_lance.ingest.sources import Source, read_source, source_name
 from asif_lance.ingest.vector_columns import given_vectors, unit_float16, valid_vectors
+from asif_lance.progress import Advance
 from asif_lance.records import Float16Array, Float32Array, Reject
 
 #: What is kept of an item besides its caption and vectors.
 STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes")
 
 _SHOWN_IDS = 3
-
-Progress = Callable[[int], None]
 
 
 class Preparation:
@@ -48,7 +47,7 @@ class Preparation:
         options: IngestOptions,
         *,
         skip_known: bool = False,
-        progress: Progress | None = None,
+        progress: Advance | None = None,
     ) -> None:
         """Prepare pairs for a database.
 

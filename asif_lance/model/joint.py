@@ -31,6 +31,7 @@ from asif_lance.errors import ImageError, InputError
 from asif_lance.model.labels import ClassNames, Ensemble, LabelSet
 from asif_lance.model.model import SEARCH_BATCH, Model
 from asif_lance.model.predictions import Prediction, RankedLabels
+from asif_lance.progress import track
 from asif_lance.records import Attribution, EncoderPin, Float32Array, Reject
 
 
@@ -141,7 +142,8 @@ class Together:
         for model in self.models.values():
             if model.store.image not in found:
                 items = map(to_image_item, images)
-                found[model.store.image] = list(encode_each(model.image_encoder, items))
+                encoded = encode_each(model.image_encoder, items)
+                found[model.store.image] = list(track("encode pictures", encoded, len(images)))
         kept = []
         for i, rows in enumerate(zip(*found.values(), strict=True)):
             fault = next((row for row in rows if isinstance(row, ImageError)), None)

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import length_hint
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.retrieval import Match, retrieve
+from asif_lance.progress import step, track_batches
 from asif_lance.records import (
     BROUGHT,
     SPARE,
@@ -174,7 +176,8 @@ class Model:
         """
         filled, name = resolve_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
-        vectors = unit_queries(self.text_encoder.encode(texts))
+        with step(f"encode {len(texts):,} prompts"):
+            vectors = unit_queries(self.text_encoder.encode(texts))
         return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
 
     def label_vectors(
@@ -226,9 +229,12 @@ class Model:
         """
         names: list[str] = []
         parts = [np.empty((0, self.store.image.dimension), dtype=np.float32)]
-        for usable, vectors in encode_pictures(self.image_encoder, images, rejects, batch_size):
-            names += usable
-            parts.append(vectors)
+        encoded = encode_pictures(self.image_encoder, images, rejects, batch_size)
+        with step("encode pictures", length_hint(images) or None) as advance:
+            for usable, vectors in encoded:
+                names += usable
+                parts.append(vectors)
+                advance(len(usable))
         return names, np.concatenate(parts)
 
     def classify_vectors(
@@ -249,8 +255,7 @@ class Model:
                 f"the label set is compiled for the recipe {labels.recipe}, not for {self.recipe}"
             )
         _check_dimension("image vectors", self.store.image.dimension, vectors)
-        for start in range(0, len(ids), BATCH):
-            batch = slice(start, start + BATCH)
+        for batch in track_batches("classify vectors", len(ids), BATCH):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
     def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:

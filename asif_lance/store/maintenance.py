@@ -24,6 +24,7 @@ from asif_lance.database import (
     storage_errors,
 )
 from asif_lance.errors import InputError
+from asif_lance.progress import step, track
 from asif_lance.records import EncoderPin, ModelVersion
 from asif_lance.store.pair_store import PairStore
 
@@ -155,8 +156,10 @@ def optimize(store: PairStore) -> OptimizeReport:
         before, size = len(_open_pairs(store).get_fragments()), _measure_size(store.uri)
         ledger = Ledger(store.uri)
         ledger.mend()
-        _compact(_open_pairs(store))
-        _open_pairs(store).optimize.optimize_indices()
+        with step("compact fragments"):
+            _compact(_open_pairs(store))
+        with step("bring indices up to date"):
+            _open_pairs(store).optimize.optimize_indices()
         ledger.adopt(_open_pairs(store))
         _clean(store.uri)
         after = len(_open_pairs(store).get_fragments())
@@ -209,8 +212,9 @@ def _clean(uri: str) -> None:
             timedelta(days=1), error_if_tagged_old_versions=False
         )
         return
-    clean_up(uri)
-    for table in _BOOKKEEPING:
+    with step("clean up"):
+        clean_up(uri)
+    for table in track("clean tables up", _BOOKKEEPING):
         finish_deletes(uri, table)
 
 

@@ -49,6 +49,7 @@ from asif_lance.database import (
 )
 from asif_lance.errors import DatabaseError, DatabaseExistsError, VersionNotFoundError
 from asif_lance.forgetting import interrupted, recover
+from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
 
 
@@ -195,7 +196,7 @@ class PairStore:
 
         Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
         """
-        with self.writing("delete"):
+        with self.writing("delete"), step(f"delete {len(pair_ids):,} pairs"):
             return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
 
     # Model versions
@@ -310,9 +311,11 @@ class PairStore:
         Raises:
             VersionNotFoundError: one of them is not there.
         """
-        return self._read_version(
-            old, lambda before: self._read_version(new, lambda after: diff_states(before, after))
-        )
+        with step("compare versions"):
+            return self._read_version(
+                old,
+                lambda before: self._read_version(new, lambda after: diff_states(before, after)),
+            )
 
     def unpublished(self) -> Changes:
         """What head has changed since the newest version."""

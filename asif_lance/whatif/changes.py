@@ -16,6 +16,7 @@ import numpy as np
 
 from asif_lance.anchors import HypotheticalAnchors
 from asif_lance.model import BATCH, LabelSet, Model, Prediction, Prompts
+from asif_lance.progress import track_batches
 from asif_lance.records import SPARE, BoolArray, Float32Array, Neighbors
 from asif_lance.search import unit_queries
 from asif_lance.whatif.hypothetical import compile_for_both
@@ -92,8 +93,7 @@ def compare_states(
         DimensionError, InvalidVectorError: vectors that cannot be compared.
     """
     labels = compile_for_both(before, after, prompts)
-    for start in range(0, len(ids), BATCH):
-        at = slice(start, start + BATCH)
+    for at in track_batches("classify in both states", len(ids), BATCH):
         yield from compare_queries(before, after, ids[at], unit_queries(vectors[at]), labels)
 
 

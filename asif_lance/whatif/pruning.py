@@ -18,6 +18,7 @@ from asif_lance.audit.replay import ReplayRecords, load_replay, recipe_of
 from asif_lance.database import read_table
 from asif_lance.errors import InputError
 from asif_lance.model import Model
+from asif_lance.progress import step
 from asif_lance.store import PairStore
 from asif_lance.whatif.changes import compare_states
 from asif_lance.whatif.hypothetical import without_pairs
@@ -129,12 +130,14 @@ def _count_removable(
 ) -> int:
     """How many of the first ids can go: by halves, beginning with the unused ones."""
     low, high, count = 0, len(ids), min(unused, len(ids) - 1)
-    while high - low > max(1, len(ids) // _STEPS):
-        if count and _agreement(asked, ids[:count]) < agreement:
-            high = count
-        else:
-            low = count
-        count = (low + high) // 2
+    with step("try numbers of pairs") as advance:
+        while high - low > max(1, len(ids) // _STEPS):
+            if count and _agreement(asked, ids[:count]) < agreement:
+                high = count
+            else:
+                low = count
+            count = (low + high) // 2
+            advance(1)
     return low
 
 

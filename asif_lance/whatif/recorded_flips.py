@@ -15,6 +15,7 @@ from asif_lance.anchors import HypotheticalAnchors
 from asif_lance.audit.replay import ReplayRecords
 from asif_lance.errors import InputError
 from asif_lance.model import BATCH, LabelSet, Model
+from asif_lance.progress import track_batches
 from asif_lance.records import Int64Array
 from asif_lance.relative import Centre
 from asif_lance.search import Blocks
@@ -63,8 +64,8 @@ def find_recorded_flips(before: Model, after: Model, asked: ReplayRecords) -> Re
     labels = compile_for_both(before, after, asked.prompts)
     again = _find_unsettled(before, after, asked, labels)
     flips: list[PredictionChange] = []
-    for start in range(0, len(again), BATCH):
-        flips += _search_flips(before, after, asked, again[start : start + BATCH], labels)
+    for at in track_batches("search again", len(again), BATCH):
+        flips += _search_flips(before, after, asked, again[at], labels)
     return RecordedFlips(tuple(flips), len(asked.ids), len(again))
 
 
@@ -111,9 +112,8 @@ def _find_unsettled(
     if len(change.anchors) > _NAMED_SHARE * max(len(anchors), _FEW_ANCHORS):
         return everything
     found = [everything[:0]]
-    for start in range(0, len(everything), _IMAGES):
-        images = sides.compare(asked, slice(start, start + _IMAGES))
-        found.append(start + _find_open(images, change, labels[1]))
+    for at in track_batches("bound scores", len(everything), _IMAGES):
+        found.append(everything[at][_find_open(sides.compare(asked, at), change, labels[1])])
     return np.concatenate(found)
 
 

@@ -190,6 +190,47 @@ def test_memory_is_limited_and_nothing_spills_to_disk(store: PairStore) -> None:
         audit.query("SELECT list(range) FROM range(100000000)")
 
 
+def test_a_question_too_large_to_parse_is_told_as_such(store: PairStore) -> None:
+    many = " OR ".join(f"pair_id = 'p{i}'" for i in range(50_000))
+    with Audit(store, memory="10MB") as audit, pytest.raises(AuditError) as told:
+        audit.query(f"SELECT count(*) FROM pairs WHERE {many}")
+    assert str(told.value).lower().startswith("out of memory")
+
+
+def test_text_that_is_not_utf_8_is_wrong_and_ends_nothing(audit: Audit) -> None:
+    with pytest.raises(AuditError, match="cannot encode str as UTF-8"):
+        audit.query("SELECT '\ud800'")
+    assert audit.query("SELECT 1 AS n").to_pylist() == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    "sql", ["FROM '{}'", "SELECT strptime('{}', '%Y')", "FROM pairs_at('{}')", "SELECT {}"]
+)
+def test_a_message_quotes_no_question_of_any_length(audit: Audit, sql: str) -> None:
+    with pytest.raises((AuditError, VersionNotFoundError)) as told:
+        audit.query(sql.format("x" * 1_000_000))
+    assert len(str(told.value)) < 1200
+
+
+_TWO_QUESTIONS = """if True:
+    import resource, time
+    from asif_lance.audit.sql_process import _limit_time
+    _limit_time(1)
+    first, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    begun = time.process_time()
+    while time.process_time() < begun + 1:
+        pass
+    _limit_time(1)
+    print(resource.getrlimit(resource.RLIMIT_CPU)[0] - first)
+"""
+
+
+def test_each_question_has_processor_time_of_its_own() -> None:
+    command = [sys.executable, "-c", _TWO_QUESTIONS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 1
+
+
 BOMBS = [
     "SELECT range(500000000)",
     "SELECT repeat('x', 2000000000)",

@@ -10,9 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from asif_lance.encoders import ImageEncoder
+from asif_lance.encoders import ImageEncoder, sha256_of
 from asif_lance.errors import DimensionError, InputError, SourceError
 from asif_lance.evaluation.labelled_pictures import (
     Labelled,
@@ -21,7 +22,7 @@ from asif_lance.evaluation.labelled_pictures import (
     hold_out,
     read_labelled,
 )
-from asif_lance.records import Reject
+from asif_lance.records import EncoderPin, Reject
 
 
 def made_of(truths: str) -> Labelled:
@@ -185,3 +186,28 @@ def test_vectors_need_no_encoder_but_the_right_dimension() -> None:
     assert encode_labelled(labelled, refuse, 8) is labelled
     with pytest.raises(DimensionError, match="9"):
         encode_labelled(labelled, refuse, 9)
+
+
+class MeanColour:
+    """A picture's mean colour as its vector."""
+
+    pin, min_side = EncoderPin("timm/mean", "", 3), 1
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(image, np.float32).mean(axis=(0, 1)))
+
+    def encode(self, batch: torch.Tensor) -> np.ndarray:
+        return batch.numpy() / np.linalg.norm(batch.numpy(), axis=1, keepdims=True)
+
+
+def test_a_picture_is_hashed_as_it_is_read_for_the_encoder(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4), name).save(tmp_path / name / "a.png")
+    (tmp_path / "red" / "bad.png").write_bytes(b"no picture")
+    rejects: list[Reject] = []
+    found = encode_labelled(read_labelled(tmp_path), MeanColour, 3, rejects)
+    assert found.truths == ("blue", "red")
+    assert found.digests == tuple(sha256_of(image) for image in found.images)
+    assert np.array_equal(found.embeddings, np.eye(3, dtype=np.float32)[[2, 0]])
+    assert [reject.reason for reject in rejects] == ["not an image"]
