@@ -16,7 +16,7 @@ import torch
 from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
 from asif_lance.relative import BlockDistances, BlockSums, Centre, make_centre, mean_of
-from asif_lance.search import Blocks, Scale, exact_top_k, top_k_of
+from asif_lance.search import Blocks, Scale, exact_top_k, similarities_of, top_k_of
 
 
 class Anchors:
@@ -145,20 +145,16 @@ class Anchors:
 
         Args:
             side: where to compare.
-            positions: of each query's anchors; an anchor of several queries is read once.
+            positions: of each query's anchors.
             queries: (m, d).
             centred: as in `top_k`.
         """
-        distinct, rows = np.unique(np.concatenate(positions), return_inverse=True)
-        vectors = self.vectors(side, distinct)
-        of_each = np.split(rows, np.cumsum([len(p) for p in positions])[:-1])
+        sizes = [len(own) for own in positions]
+        rows, indices = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(positions)
         turned, offset, scale = self.terms(side, queries, centred=centred)
-        if offset is None or scale is None:
-            return [vectors[mine] @ query for mine, query in zip(of_each, turned, strict=True)]
-        factors = scale.exact_factors(vectors, distinct)
-        wide, turned64 = vectors.astype(np.float64), turned.astype(np.float64)
-        each = zip(of_each, turned64, offset, strict=True)
-        return [((wide[i] @ q + o) * factors[i]).astype(np.float32) for i, q, o in each]
+        blocks = self._blocks_of(side)
+        found = similarities_of(turned, blocks, rows, indices, offset=offset, scale=scale)
+        return np.split(found, np.cumsum(sizes)[:-1])
 
     def top_k_among(
         self,

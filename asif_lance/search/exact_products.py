@@ -15,7 +15,7 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from types import ModuleType
 
@@ -62,19 +62,19 @@ def multiply_exactly(
     rest = np.empty((0, queries.shape[1])) if extra is None else extra[None]
     vectors = np.concatenate([queries.astype(np.float64, order="C"), rest])
     owners = np.stack([rows, np.full(len(rows), len(queries))][: 1 if extra is None else 2])
-    in_rows = _lie_in_rows(anchors.blocks)
-    kernels = loaded_kernels() if in_rows else None
+    # The compiled loop takes float16 numbers that lie side by side in main memory.
+    readable = all(
+        b.device.type == "cpu" and b.dtype == torch.float16 and b.stride(1) == 1
+        for b in anchors.blocks
+        if len(b)
+    )
+    kernels = loaded_kernels() if readable else None
     if kernels is not None:
         found = _multiply_pairs(kernels, vectors, anchors, owners, indices)
     else:
-        with going_without() if in_rows else nullcontext():
+        with going_without() if readable else nullcontext():
             found = _multiply_matrices(vectors, anchors, owners, indices)
     return found[0], None if extra is None else found[1]
-
-
-def _lie_in_rows(blocks: Sequence[torch.Tensor]) -> bool:
-    """Whether each anchor's numbers lie side by side in main memory."""
-    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in blocks if len(b))
 
 
 def _multiply_pairs(
@@ -91,14 +91,11 @@ def _multiply_pairs(
     indices, owners = indices[order], owners.take(order, axis=1)
     addresses = anchors.addresses(indices)
     products = np.empty(owners.shape)
-    half = anchors.dtype == torch.float16
-    loop = kernels.pair_products_float16 if half else kernels.pair_products_float32
-    like = np.empty(0, np.uint16 if half else np.float32)
 
     def multiply(parts: Iterator[slice]) -> None:
         for at in parts:
             for own, out in zip(owners, products, strict=True):
-                loop(addresses[at], own[at], vectors, out[at], like)
+                kernels.pair_products(addresses[at], own[at], vectors, out[at])
             anchors.release_read(indices[at])
 
     share_work(parts, multiply)
@@ -127,51 +124,32 @@ def _order_by_place(
 def _multiply_matrices(
     vectors: Float64Array, anchors: Blocks, owners: Int64Array, indices: Int64Array
 ) -> Float64Array:
-    """The same by multiplying every vector with every distinct anchor, without compiled loops."""
-    order = np.argsort(indices, kind="stable")
-    ascending = indices[order]
-    is_first = np.append(True, ascending[1:] != ascending[:-1])[: len(order)]
-    distinct, place = ascending[is_first], np.cumsum(is_first) - 1
+    """The same by multiplying every vector with every distinct anchor, without the loop."""
+    distinct, place = np.unique(indices, return_inverse=True)
+    order = np.argsort(place, kind="stable")
     on_cpu = all(block.device.type == "cpu" for block in anchors.blocks)
     most = max(_MATRIX_NUMBERS[on_cpu] // max(vectors.shape[1], 1), 1)
     starts = range(0, len(distinct), most)
-    ends = np.searchsorted(place, [*starts, len(distinct)])
+    ends = np.searchsorted(place[order], [*starts, len(distinct)])
     columns, found = torch.from_numpy(vectors).T, np.empty(owners.shape)
 
     def multiply(numbers: Iterator[int]) -> None:
-        widen = _Widener(anchors.blocks[0], min(most, len(distinct)))
         for i in numbers:
             taken = anchors.take(distinct[starts[i] : starts[i] + most])
-            matrix = widen.multiply(widen(taken), columns).cpu().numpy()
-            here = slice(ends[i], ends[i + 1])
-            found[:, order[here]] = matrix[place[here] - starts[i], owners[:, order[here]]]
+            matrix = _multiply_widened(taken, columns).cpu().numpy()
+            here = order[ends[i] : ends[i + 1]]
+            found[:, here] = matrix[place[here] - starts[i], owners[:, here]]
 
     share_work(range(len(starts)), multiply, None if on_cpu else 1)
     return found
 
 
-class _Widener:
-    """Makes anchors float64 and multiplies them without rounding."""
-
-    def __init__(self, like: torch.Tensor, most: int) -> None:
-        """Prepare for at most so many anchors at a time, which are like (…, d) others."""
-        self._exact = like.dtype == torch.float16
-        # By way of float32 is faster than at one go, and new memory costs as much as converting.
-        steps = [torch.float32, torch.float64] if self._exact else [torch.float64]
-        shape, home = (most, like.shape[1]), float64_device(like.device)
-        self._buffers = [torch.empty(shape, dtype=step, device=home) for step in steps]
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Copy anchors to float64; the next call overwrites them."""
-        for buffer in self._buffers:
-            rows = buffer[: rows.shape[0]].copy_(rows)
-        return rows
-
-    def multiply(self, rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-        """Write anchors as a sum of matrices with exact products, and round once."""
-        queries = queries.to(rows.device)
-        if self._exact:
-            return rows @ queries
-        coarse, fine = _ANCHOR_GRIDS
-        high = torch.round(rows / coarse) * coarse
-        return high @ queries + torch.round((rows - high) / fine) * fine @ queries
+def _multiply_widened(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Exact products; float32 rows are written as a sum of matrices with exact products."""
+    home = float64_device(rows.device)
+    wide, columns = rows.to(home).float().double(), columns.to(home)  # faster than at one go
+    if rows.dtype == torch.float16:
+        return wide @ columns
+    coarse, fine = _ANCHOR_GRIDS
+    high = torch.round(wide / coarse) * coarse
+    return high @ columns + torch.round((wide - high) / fine) * fine @ columns
