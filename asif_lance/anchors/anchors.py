@@ -84,19 +84,14 @@ class Anchors:
     def centre(self, side: Side) -> Centre:
         """The mean of one side's live vectors and all distances from it, found at first use."""
         if side not in self._centres:
-            sums = self._sums(side)
-            mean = mean_of(self._blocks_of(side), sums, self.live)
-            self._centres[side] = self._centre_at(side, mean, self.live, sums)
+            mean = mean_of(self._blocks_of(side), self._sums(side), self.live)
+            self._centres[side] = self.centre_at(side, mean, self.live)
         return self._centres[side]
 
     def centre_at(self, side: Side, mean: Float64Array, live: BoolArray) -> Centre:
         """The centre of some rows, (n,) bool, at a (d,) mean that need not be theirs."""
-        return self._centre_at(side, mean, live, self._sums(side))
-
-    def _centre_at(
-        self, side: Side, mean: Float64Array, live: BoolArray, sums: list[BlockSums]
-    ) -> Centre:
-        blocks, distances = self._blocks_of(side), self.stored.distances(side, mean)
+        blocks, sums = self._blocks_of(side), self._sums(side)
+        distances = self.stored.distances(side, mean)
         added = range(len(distances), len(blocks))
         distances += [BlockDistances.of(blocks[i], sums[i], mean) for i in added]
         return make_centre(mean, sums, distances, live)
@@ -164,19 +159,20 @@ class Anchors:
         k: int,
         *,
         centred: bool = False,
-        gathered: torch.Tensor | None = None,
+        vectors: torch.Tensor | Sequence[torch.Tensor] | None = None,
     ) -> Neighbors:
-        """The same, of the anchors at (r,) distinct live positions only.
+        """The same, of the live ones among the anchors at (r,) distinct positions only.
 
-        `gathered` spares reading their vectors again: what `gather` gave for these positions.
+        `vectors` spares gathering them: what is stored at these positions, in one block or several.
         """
         turned, offset, scale = self.terms(side, queries, centred=centred)
         found = exact_top_k(
             turned,
-            self.gather(side, positions) if gathered is None else gathered,
+            self.gather(side, positions) if vectors is None else vectors,
             k,
             offset=offset,
             scale=None if scale is None else scale.part(positions),
+            live=self.live[positions],
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)

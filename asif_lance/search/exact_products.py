@@ -21,9 +21,10 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asif_lance.devices import float64_device
-from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.records import Float64Array, Int64Array
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.kernel_loading import going_without, loaded_kernels
 from asif_lance.search.parallel import share_work
@@ -38,30 +39,20 @@ _MATRIX_NUMBERS = 2**20, 2**18  # that are multiplied with all queries at a time
 
 
 def multiply_exactly(
-    queries: Float32Array,
-    anchors: Blocks,
-    rows: Int64Array,
-    indices: Int64Array,
-    extra: Float64Array | None = None,
-) -> tuple[Float64Array, Float64Array | None]:
-    """Give the exact q·a of single (query, anchor) pairs.
+    vectors: NDArray[np.floating], anchors: Blocks, rows: Int64Array, indices: Int64Array
+) -> Float64Array:
+    """Give the exact v·a of single (vector, anchor) pairs: (p,).
 
     Args:
-        queries: (m, d) on the grid.
+        vectors: (m, d) on the grid.
         anchors: n anchors.
-        rows: (p,) the query of each pair.
+        rows: (p,) the vector of each pair.
         indices: (p,) the anchor of each pair.
-        extra: (d,) one vector more on the grid, or None.
-
-    Returns:
-        (p,) float64, and those of the same anchors with `extra`.
 
     Raises:
         IndexError: there is no such anchor.
     """
-    rest = np.empty((0, queries.shape[1])) if extra is None else extra[None]
-    vectors = np.concatenate([queries.astype(np.float64, order="C"), rest])
-    owners = np.stack([rows, np.full(len(rows), len(queries))][: 1 if extra is None else 2])
+    wide = vectors.astype(np.float64, order="C")
     # The compiled loop takes float16 numbers that lie side by side in main memory.
     readable = all(
         b.device.type == "cpu" and b.dtype == torch.float16 and b.stride(1) == 1
@@ -70,37 +61,32 @@ def multiply_exactly(
     )
     kernels = loaded_kernels() if readable else None
     if kernels is not None:
-        found = _multiply_pairs(kernels, vectors, anchors, owners, indices)
-    else:
-        with going_without() if readable else nullcontext():
-            found = _multiply_matrices(vectors, anchors, owners, indices)
-    return found[0], None if extra is None else found[1]
+        return _multiply_pairs(kernels, wide, anchors, rows, indices)
+    with going_without() if readable else nullcontext():
+        return _multiply_matrices(wide, anchors, rows, indices)
 
 
 def _multiply_pairs(
     kernels: ModuleType,
     vectors: Float64Array,
     anchors: Blocks,
-    owners: Int64Array,
+    rows: Int64Array,
     indices: Int64Array,
 ) -> Float64Array:
-    """Multiply each anchor where it lies with each of its (r, p) owners: (r, p)."""
-    order, parts = _order_by_place(
-        anchors, indices, max(_PAIR_NUMBERS // max(vectors.shape[1], 1), 1)
-    )
-    indices, owners = indices[order], owners.take(order, axis=1)
-    addresses = anchors.addresses(indices)
-    products = np.empty(owners.shape)
+    """Multiply each anchor where it lies."""
+    most = max(_PAIR_NUMBERS // max(vectors.shape[1], 1), 1)
+    order, parts = _order_by_place(anchors, indices, most)
+    rows, indices = rows[order], indices[order]
+    addresses, products = anchors.addresses(indices), np.empty(len(rows))
 
     def multiply(parts: Iterator[slice]) -> None:
         for at in parts:
-            for own, out in zip(owners, products, strict=True):
-                kernels.pair_products(addresses[at], own[at], vectors, out[at])
+            kernels.pair_products(addresses[at], rows[at], vectors, products[at])
             anchors.release_read(indices[at])
 
     share_work(parts, multiply)
     found = np.empty_like(products)
-    found[:, order] = products
+    found[order] = products
     return found
 
 
@@ -122,7 +108,7 @@ def _order_by_place(
 
 
 def _multiply_matrices(
-    vectors: Float64Array, anchors: Blocks, owners: Int64Array, indices: Int64Array
+    vectors: Float64Array, anchors: Blocks, rows: Int64Array, indices: Int64Array
 ) -> Float64Array:
     """The same by multiplying every vector with every distinct anchor, without the loop."""
     distinct, place = np.unique(indices, return_inverse=True)
@@ -131,14 +117,14 @@ def _multiply_matrices(
     most = max(_MATRIX_NUMBERS[on_cpu] // max(vectors.shape[1], 1), 1)
     starts = range(0, len(distinct), most)
     ends = np.searchsorted(place[order], [*starts, len(distinct)])
-    columns, found = torch.from_numpy(vectors).T, np.empty(owners.shape)
+    columns, found = torch.from_numpy(vectors).T, np.empty(len(rows))
 
     def multiply(numbers: Iterator[int]) -> None:
         for i in numbers:
             taken = anchors.take(distinct[starts[i] : starts[i] + most])
             matrix = _multiply_widened(taken, columns).cpu().numpy()
             here = order[ends[i] : ends[i + 1]]
-            found[:, here] = matrix[place[here] - starts[i], owners[:, here]]
+            found[here] = matrix[place[here] - starts[i], rows[here]]
 
     share_work(range(len(starts)), multiply, None if on_cpu else 1)
     return found

@@ -66,10 +66,14 @@ class QueryBatch:
 
     def compute_similarities(self, rows: Int64Array, indices: Int64Array) -> Float64Array:
         """Exact products of (p,) queries and anchors, then offset and scale, one rounding each."""
-        scale = self.table.scale
-        extra = None if scale is None else scale.mean
-        products = multiply_exactly(self.queries, self.table.anchors, rows, indices, extra)
-        values, mean_products = products
+        scale, anchors = self.table.scale, self.table.anchors
+        mean = None if scale is None else scale.mean
+        if mean is None:
+            values, mean_products = multiply_exactly(self.queries, anchors, rows, indices), None
+        else:
+            vectors = np.concatenate([self.queries, mean[None]])
+            both = np.append(rows, np.full(len(rows), len(self.queries))), np.tile(indices, 2)
+            values, mean_products = np.split(multiply_exactly(vectors, anchors, *both), 2)
         if self.offset is not None:
             values += self.offset[rows]
         if scale is not None:
