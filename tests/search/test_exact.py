@@ -12,13 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import top_k
-from torch_settings import SWITCHES, switched
+from torch_settings import MODES, SWITCHES, switched
 
 from asif_lance.errors import DimensionError, InputError, InvalidVectorError
 from asif_lance.search import exact, exact_products, fast_products, kernel_loading
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
-from asif_lance.search.exact import exact_top_k
+from asif_lance.search.exact import exact_top_k, similarities_of, top_k_of
 from asif_lance.search.exact_products import multiply_exactly
 from asif_lance.search.kernel_loading import loaded_kernels
 from asif_lance.search.query_grid import on_grid, unit_queries
@@ -151,6 +151,20 @@ def test_a_single_query_is_answered_the_same_where_float16_is_widened_by_torch(
     request.getfixturevalue("without_kernels")
     assert fast_products.product_types(1, Blocks(anchors), torch.device("cpu")) == (torch.float16,)
     assert_same(exact_top_k(queries, anchors, 100), expected)
+
+
+@pytest.mark.parametrize("recipe", [False, True])
+def test_similarities_of_single_pairs_are_those_that_a_search_finds(rng, recipe):
+    anchors, queries = clustered(rng, 3000, 24), 3e-5 * vectors(rng, 20, 24)
+    given = {
+        "offset": rng.normal(size=20) if recipe else None,
+        "scale": rng.uniform(0.5, 2, size=3000) if recipe else None,
+    }
+    found = exact_top_k(queries, anchors, 50, **given)
+    rows, order = np.repeat(np.arange(20), 50), rng.permutation(1000)
+    given_pairs = rows[order], found.indices.ravel()[order]
+    similar = similarities_of(queries, np.split(anchors, [7, 900]), *given_pairs, **given)
+    np.testing.assert_array_equal(similar, found.similarities.ravel()[order])
 
 
 def test_float64_products_of_float16_anchors_are_not_rounded_at_all(rng):
@@ -348,47 +362,23 @@ def test_no_setting_of_torch_changes_an_answer(rng, small_runs, switch):
         assert_same(exact_top_k(queries[:1], anchors.astype(np.float32), 100), single)
 
 
-@pytest.mark.parametrize(
-    "context",
-    [
-        torch.inference_mode,
-        lambda: torch.autocast("cpu", torch.bfloat16),
-        lambda: torch.backends.mkldnn.flags(enabled=False, allow_tf32=None),
-        lambda: mock.patch.object(torch, "get_float32_matmul_precision", side_effect=RuntimeError),
-    ],
-    ids=["inference mode", "autocast", "no oneDNN", "settings that contradict each other"],
-)
-def test_no_mode_of_torch_changes_an_answer(rng, small_runs, context):
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mode_of_torch_changes_an_answer(rng, small_runs, mode):
     anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
-    expected = exact_top_k(queries, anchors, 100)
-    single = exact_top_k(queries[:1], anchors, 100)
-    with context():
-        assert_same(exact_top_k(queries, torch.tensor(anchors), 100), expected)
-        assert_same(exact_top_k(queries[:1], torch.tensor(anchors), 100), single)
+    given = {"offset": rng.normal(size=20), "scale": rng.uniform(0.5, 2, size=6000)}
+    one = {"offset": given["offset"][:1], "scale": given["scale"]}
+    some = rng.permuted(np.tile(np.arange(6000), (20, 1)), axis=1)[:, :90]
 
+    def answers():
+        tensor = torch.from_numpy(anchors)
+        yield exact_top_k(queries, tensor, 100, **given)
+        yield exact_top_k(queries[:1], tensor, 100, **one)
+        yield top_k_of(queries, tensor, some, 50, **given)
 
-@pytest.mark.parametrize(
-    ("change", "restore"),
-    [
-        (lambda: torch.set_default_dtype(torch.float64), torch.set_default_dtype),
-        (lambda: torch.set_default_device("meta"), lambda _: torch.set_default_device(None)),
-        (
-            lambda: torch.use_deterministic_algorithms(True),
-            lambda _: torch.use_deterministic_algorithms(False),
-        ),
-        (lambda: torch.set_flush_denormal(True), lambda _: torch.set_flush_denormal(False)),
-    ],
-    ids=["default type", "default device", "deterministic algorithms", "no denormal numbers"],
-)
-def test_no_default_of_torch_changes_an_answer(rng, small_runs, change, restore):
-    anchors, queries = clustered(rng, 6000, 24), vectors(rng, 20, 24)
-    expected = exact_top_k(queries, anchors, 100)
-    before = torch.get_default_dtype()
-    change()
-    try:
-        assert_same(exact_top_k(queries, anchors, 100), expected)
-    finally:
-        restore(before)
+    expected = list(answers())
+    with MODES[mode]():
+        for found, right in zip(answers(), expected, strict=True):
+            assert_same(found, right)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
