@@ -1,9 +1,7 @@
 """Exact top-k search: for each query its most similar anchors, whatever computes them.
 
-The answer is a function of the stored numbers alone. It does not depend on block size, batch mates,
-thread count, device or the order of the anchors: `candidates` keeps every anchor that could be
-among the k best, `exact_products` computes their similarities without rounding, and ties are cut by
-the caller's order.
+`candidates` keeps every anchor that could be among the k best, `exact_products` computes their
+similarities without rounding, and `ranking` cuts ties by the caller's order.
 """
 
 from __future__ import annotations
@@ -119,10 +117,7 @@ def top_k_of(
     batch = _make_batch(queries, Blocks(anchors), k, offset, scale, None, tie_order)
 
     def rank(part: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
-        given = candidates[at]
-        rows, columns = np.nonzero(given >= 0)
-        threads = thread_count(given.size * part.queries.shape[1])
-        return part.rank_in_parts(rows, given[rows, columns], threads)
+        return _rank_named(part, candidates[at])
 
     return _in_batches(batch, _BATCH_SIZE, rank)
 
@@ -188,11 +183,17 @@ def _search(
 
 def _rank_all(batch: QueryBatch) -> tuple[Float64Array, Int64Array]:
     """Rank every live anchor, where there are few."""
-    live, n, count = batch.table.live, len(batch.table.anchors), len(batch.queries)
+    live, n = batch.table.live, len(batch.table.anchors)
     anchors = np.arange(n) if live is None else np.flatnonzero(live)
-    rows, indices = np.repeat(np.arange(count), len(anchors)), np.tile(anchors, count)
-    threads = thread_count(batch.queries.size * n)
-    return batch.check(*batch.rank_in_parts(rows, indices, threads))
+    named = np.broadcast_to(anchors, (len(batch.queries), len(anchors)))
+    return batch.check(*_rank_named(batch, named))
+
+
+def _rank_named(batch: QueryBatch, named: Int64Array) -> tuple[Float64Array, Int64Array]:
+    """Rank the (m, w) anchors that are named for each query, by number or -1."""
+    rows, columns = np.nonzero(named >= 0)
+    threads = thread_count(named.size * batch.queries.shape[1])
+    return batch.rank_in_parts(rows, named[rows, columns], threads)
 
 
 def _choose_product(

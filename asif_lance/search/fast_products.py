@@ -123,13 +123,13 @@ class FastProduct:
         other._allocate()
         return other
 
-    def lower_floors(self, values: Float64Array, queries: slice = slice(None)) -> Float32Array:
-        """Go down from (m,) similarities, of some queries or all, by twice what they may be wrong.
+    def lower_floors(self, values: Float64Array) -> Float32Array:
+        """Go down from (m,) similarities by twice what they may be wrong.
 
         An anchor that is truly as similar as one of computed similarity v has a computed
         similarity of at least `lower_floors(v)`.
         """
-        lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack[queries])
+        lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack)
         return lowered.astype(np.float32)
 
     def compute_run(self, start: int, stop: int) -> torch.Tensor:
