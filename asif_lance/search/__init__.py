@@ -3,7 +3,8 @@
 Promises: the answer is a function of the stored numbers alone, bit by bit. Block size, batch,
 thread count, device and the order of the anchors have no part in it; ties go by the caller's order.
 Assumes: anchors are finite, of L2 norm at most 1.01, and nobody changes them meanwhile.
-Never touches files, tables or logs. Any number of threads may search at once.
+Any number of threads may search at once. Touches no tables or logs, and no files but numba's own
+cache of compiled loops.
 """
 
 from asif_lance.search.anchor_scale import ExactFactors, Scale
