@@ -17,7 +17,7 @@ from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.progress import track_batches
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
 from asif_lance.relative import BlockDistances, BlockSums, Centre, make_centre, mean_of
-from asif_lance.search import Blocks, Scale, exact_top_k, top_k_of
+from asif_lance.search import Blocks, Scale, exact_top_k, similarities_of, top_k_of
 
 _QUERIES = 2**12  # compared before it is told how far that is
 
@@ -87,19 +87,14 @@ class Anchors:
     def centre(self, side: Side) -> Centre:
         """The mean of one side's live vectors and all distances from it, found at first use."""
         if side not in self._centres:
-            sums = self._sums(side)
-            mean = mean_of(self._blocks_of(side), sums, self.live)
-            self._centres[side] = self._centre_at(side, mean, self.live, sums)
+            mean = mean_of(self._blocks_of(side), self._sums(side), self.live)
+            self._centres[side] = self.centre_at(side, mean, self.live)
         return self._centres[side]
 
     def centre_at(self, side: Side, mean: Float64Array, live: BoolArray) -> Centre:
         """The centre of some rows, (n,) bool, at a (d,) mean that need not be theirs."""
-        return self._centre_at(side, mean, live, self._sums(side))
-
-    def _centre_at(
-        self, side: Side, mean: Float64Array, live: BoolArray, sums: list[BlockSums]
-    ) -> Centre:
-        blocks, distances = self._blocks_of(side), self.stored.distances(side, mean)
+        blocks, sums = self._blocks_of(side), self._sums(side)
+        distances = self.stored.distances(side, mean)
         added = range(len(distances), len(blocks))
         distances += [BlockDistances.of(blocks[i], sums[i], mean) for i in added]
         return make_centre(mean, sums, distances, live)
@@ -156,20 +151,16 @@ class Anchors:
 
         Args:
             side: where to compare.
-            positions: of each query's anchors; an anchor of several queries is read once.
+            positions: of each query's anchors.
             queries: (m, d).
             centred: as in `top_k`.
         """
-        distinct, rows = np.unique(np.concatenate(positions), return_inverse=True)
-        vectors = self.vectors(side, distinct)
-        of_each = np.split(rows, np.cumsum([len(p) for p in positions])[:-1])
+        sizes = [len(own) for own in positions]
+        rows, indices = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(positions)
         turned, offset, scale = self.terms(side, queries, centred=centred)
-        if offset is None or scale is None:
-            return [vectors[mine] @ query for mine, query in zip(of_each, turned, strict=True)]
-        factors = scale.exact_factors(vectors, distinct)
-        wide, turned64 = vectors.astype(np.float64), turned.astype(np.float64)
-        each = zip(of_each, turned64, offset, strict=True)
-        return [((wide[i] @ q + o) * factors[i]).astype(np.float32) for i, q, o in each]
+        blocks = self._blocks_of(side)
+        found = similarities_of(turned, blocks, rows, indices, offset=offset, scale=scale)
+        return np.split(found, np.cumsum(sizes)[:-1])
 
     def top_k_among(
         self,
@@ -179,19 +170,20 @@ class Anchors:
         k: int,
         *,
         centred: bool = False,
-        gathered: torch.Tensor | None = None,
+        vectors: torch.Tensor | Sequence[torch.Tensor] | None = None,
     ) -> Neighbors:
-        """The same, of the anchors at (r,) distinct live positions only.
+        """The same, of the live ones among the anchors at (r,) distinct positions only.
 
-        `gathered` spares reading their vectors again: what `gather` gave for these positions.
+        `vectors` spares gathering them: what is stored at these positions, in one block or several.
         """
         turned, offset, scale = self.terms(side, queries, centred=centred)
         found = exact_top_k(
             turned,
-            self.gather(side, positions) if gathered is None else gathered,
+            self.gather(side, positions) if vectors is None else vectors,
             k,
             offset=offset,
             scale=None if scale is None else scale.part(positions),
+            live=self.live[positions],
             tie_order=lambda indices: self.tie_order(positions[indices]),
         )
         return Neighbors(positions[found.indices], found.similarities)

@@ -37,7 +37,7 @@ _PLAIN = re.compile(
 _FLOAT16_BYTES = 2
 
 _shared: WeakValueDictionary[str, Fragment] = WeakValueDictionary()
-_masks: WeakValueDictionary[str, Mask] = WeakValueDictionary()
+_masks: WeakValueDictionary[str, BoolArray] = WeakValueDictionary()
 
 
 class Fragment:
@@ -124,18 +124,6 @@ class _Place:
     width: int
 
 
-class Mask:
-    """Which rows of a fragment one or more versions have; a class so that it can be held weakly.
-
-    Attributes:
-        key: names the data files and the deletions; equal keys mean equal rows.
-        live: (rows,) bool.
-    """
-
-    def __init__(self, key: str, live: BoolArray) -> None:
-        self.key, self.live = key, live
-
-
 def open_fragment(dataset: Any, fragment: Any) -> Fragment:
     """The rows of a Lance fragment, shared with all who hold them."""
     key = f"{dataset.uri}|{'|'.join(map(_file_name, fragment.data_files()))}"
@@ -150,16 +138,20 @@ def _file_name(data: Any) -> str:
     return str(getattr(data, "_path", None) or data.path)
 
 
-def open_mask(held: Fragment, fragment: Any) -> Mask:
-    """Which rows of a fragment are live in the version that `fragment` was taken from."""
+def open_mask(held: Fragment, fragment: Any) -> tuple[str, BoolArray]:
+    """Which rows of a fragment are live in the version that `fragment` was taken from.
+
+    Returns:
+        A name of the data files and the deletions, equal where rows and mask are, and (rows,) bool.
+    """
     key = f"{held.key}|{fragment.deletion_file()}"
-    mask = _masks.get(key)
-    if mask is None:
+    live = _masks.get(key)
+    if live is None:
         live = np.ones(held.rows, dtype=np.bool_)
         if fragment.deletion_file() is not None:
             live = _scan(fragment, "_rowid")["_rowid"].is_valid().to_numpy(zero_copy_only=False)
-        mask = _masks[key] = Mask(key, live)
-    return mask
+        _masks[key] = live
+    return key, live
 
 
 def _scan(fragment: Any, column: str) -> Any:

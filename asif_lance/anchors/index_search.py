@@ -17,7 +17,6 @@ from asif_lance.anchors.anchors import Anchors
 from asif_lance.anchors.search_settings import INDEX, SearchSetting
 from asif_lance.records import Float32Array, Int64Array, Neighbors, RelativeVectors
 from asif_lance.relative import CompiledTexts, Recipe, relative_vectors
-from asif_lance.search import exact_top_k
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +110,10 @@ def _nearest_unindexed(
         return np.zeros((len(queries), 0), dtype=np.int64)
     starts = _starts(anchors)
     positions = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in new])
-    turned, offset, scale = anchors.terms("image", queries, centred=centred)
-    found = exact_top_k(
-        turned,
-        [anchors.image[i] for i in new],
-        count,
-        offset=offset,
-        scale=None if scale is None else scale.part(positions),
-        live=anchors.live[positions],
-        tie_order=lambda indices: anchors.tie_order(positions[indices]),
-    )
-    return positions[found.indices]
+    blocks = [anchors.image[i] for i in new]
+    return anchors.top_k_among(
+        "image", positions, queries, count, centred=centred, vectors=blocks
+    ).indices
 
 
 def _positions(anchors: Anchors, addresses: NDArray[np.uint64]) -> Int64Array:

@@ -73,7 +73,7 @@ class SampledSearch:
         """Relative vectors of (m, d) image queries, as far as the labels' scores depend on them."""
         part, k = self.compared(anchors, labels), recipe.k[0]
         near = anchors.top_k_among(
-            "image", part.positions, queries, k, centred=recipe.centred, gathered=part.vectors
+            "image", part.positions, queries, k, centred=recipe.centred, vectors=part.vectors
         )
         counts = part.counts[np.searchsorted(part.positions, near.indices)]
         first, best = _build_relative(near, counts, k, recipe, labels)

@@ -48,14 +48,12 @@ class VersionRows:
         self._limit = room_on(self.device) if memory_limit is None else memory_limit
         self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
         self._fragments = [open_fragment(dataset, source) for source in self._sources]
-        self._masks = [open_mask(*both) for both in self._each()]
-        self.state = tuple(mask.key for mask in self._masks)
+        masks = [open_mask(*both) for both in self._each()]
+        self.state, self._masks = tuple(key for key, _ in masks), [mask for _, mask in masks]
         self.fragment_ids = np.array([s.fragment_id for s in self._sources], dtype=np.uint64)
         self.files = tuple(fragment.key for fragment in self._fragments)
         self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
-        self.live: BoolArray = np.concatenate(
-            [np.zeros(0, dtype=np.bool_), *(mask.live for mask in self._masks)]
-        )
+        self.live: BoolArray = np.concatenate([np.zeros(0, dtype=np.bool_), *self._masks])
 
     @cached_property
     def pair_ids(self) -> pa.ChunkedArray:

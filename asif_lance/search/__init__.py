@@ -3,12 +3,13 @@
 Promises: the answer is a function of the stored numbers alone, bit by bit. Block size, batch,
 thread count, device and the order of the anchors have no part in it; ties go by the caller's order.
 Assumes: anchors are finite, of L2 norm at most 1.01, and nobody changes them meanwhile.
-Never touches files, tables or logs. Any number of threads may search at once.
+Any number of threads may search at once. Touches no tables or logs, and no files but numba's own
+cache of compiled loops.
 """
 
 from asif_lance.search.anchor_scale import ExactFactors, Scale
 from asif_lance.search.blocks import Blocks, as_tensor
-from asif_lance.search.exact import exact_top_k, top_k_of
+from asif_lance.search.exact import exact_top_k, similarities_of, top_k_of
 from asif_lance.search.exact_products import ANCHOR_NORM
 from asif_lance.search.fast_products import float32_error
 from asif_lance.search.query_grid import unit_queries
@@ -16,6 +17,6 @@ from asif_lance.search.query_grid import unit_queries
 # fmt: off
 __all__ = [
     "ANCHOR_NORM", "Blocks", "ExactFactors", "Scale", "as_tensor", "exact_top_k", "float32_error",
-    "top_k_of", "unit_queries",
+    "similarities_of", "top_k_of", "unit_queries",
 ]
 # fmt: on

@@ -10,6 +10,7 @@ import torch
 
 from asif_lance.errors import DimensionError, InputError
 from asif_lance.records import Float16Array, Float32Array, Int64Array
+from asif_lance.search.parallel import limit_torch, torch_threads
 
 Matrix = Float16Array | Float32Array | torch.Tensor
 
@@ -37,7 +38,7 @@ class Blocks:
                 while.
         """
         self.streamed = release is not None
-        self._release = release or _keep_in_memory
+        self._release = release or (lambda block: None)
         several = [anchors] if isinstance(anchors, np.ndarray | torch.Tensor) else list(anchors)
         self.blocks = [as_tensor(block) for block in several]
         for block in self.blocks:
@@ -75,18 +76,16 @@ class Blocks:
 
     def take(self, indices: Int64Array) -> torch.Tensor:
         """Gather single anchors, in any order: (m, d)."""
-        owner = self.owners(indices)
-        order = np.argsort(owner, kind="stable")
-        cuts = np.flatnonzero(np.diff(owner[order])) + 1
-        taken, done = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1])), 0
-        for here in np.split(order, cuts) if len(order) else []:
-            i = owner[here[0]]
-            local = self._on_device(indices[here] - self.starts[i])
-            taken[done : done + len(here)] = self.blocks[i].index_select(0, local)
-            done += len(here)
-            self._release(int(i))
-        # Assigning to `taken[order]` starts all threads for a few rows: milliseconds if all work.
-        return taken.index_select(0, self._on_device(np.argsort(order)))
+        owner, done = self.owners(indices), 0
+        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
+        with limit_torch(torch_threads(taken.numel())):
+            for i in np.unique(owner).tolist():
+                rows = self._on_device(indices[owner == i] - self.starts[i])
+                taken[done : done + len(rows)] = self.blocks[i].index_select(0, rows)
+                done += len(rows)
+                self._release(i)
+            place = np.argsort(np.argsort(owner, kind="stable"))
+            return taken.index_select(0, self._on_device(place))
 
     def addresses(self, indices: Int64Array) -> Int64Array:
         """Where single anchors lie in memory: (m,)."""
@@ -119,10 +118,6 @@ class Blocks:
 def _cut(part: torch.Tensor, rows: int) -> Sequence[torch.Tensor]:
     """Split a part where it is too long; torch takes a while to find that it is not."""
     return (part,) if len(part) <= rows else torch.split(part, rows)
-
-
-def _keep_in_memory(block: int) -> None:
-    """Let a block's memory stay."""
 
 
 def as_tensor(block: Matrix) -> torch.Tensor:

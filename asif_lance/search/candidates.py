@@ -11,44 +11,23 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
-from asif_lance.search.anchor_scale import Scale
-from asif_lance.search.blocks import Blocks
 from asif_lance.search.fast_products import FastProduct
 from asif_lance.search.kernel_loading import going_without
 from asif_lance.search.parallel import limit_torch, share_work, torch_threads
+from asif_lance.search.ranking import QueryBatch, SearchTable
 
 _SAMPLE_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to
 # which candidates cost less; primes, so that repeated captions do not resonate
 _LOWEST_FLOOR = float(np.finfo(np.float32).min)
 _FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
-
-_T = TypeVar("_T", bound=np.generic)
-
-
-@dataclass(frozen=True)
-class SearchTable:
-    """What a search runs over; arrays are trusted here.
-
-    Attributes:
-        anchors: n anchors.
-        scale: multiplies each anchor's products; None for ones.
-        live: (n,) bool or None; the anchors that may be found.
-        count: number of live anchors.
-    """
-
-    anchors: Blocks
-    scale: Scale | None
-    live: BoolArray | None
-    count: int
 
 
 @dataclass(frozen=True)
@@ -69,74 +48,37 @@ class Candidates:
         """Keep the chosen ones, in the order of `chosen` if it holds positions."""
         return Candidates(self.rows[chosen], self.indices[chosen], self.values[chosen])
 
-    def select_queries(self, first: int, last: int) -> Candidates:
-        """Keep those of queries [first, last), which are counted from `first` then."""
-        own = self.select((first <= self.rows) & (self.rows < last))
-        return Candidates(own.rows - first, own.indices, own.values)
 
-    def sort_by_query(self) -> Candidates:
-        """Sort them by query; those of one query stay in their order."""
-        return self.select(np.argsort(self.rows.astype(np.int16), kind="stable"))  # a radix sort
-
-
-_NONE = Candidates(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-KeepBest = Callable[[Candidates], Candidates]
-
-
-def join(parts: list[Candidates]) -> Candidates:
-    """Put lists of candidates after one another."""
-    return Candidates(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.indices for part in parts]),
-        np.concatenate([part.values for part in parts]),
-    )
-
-
-class PaddedRows:
-    """Lays flat entries out as matrices with one row per query, padded on the right."""
-
-    def __init__(self, rows: Int64Array, count: int) -> None:
-        """Place (p,) entries by the query of each, ascending, of `count` queries."""
-        sizes = np.bincount(rows, minlength=count)
-        self._filled = np.arange(sizes.max(initial=0)) < sizes[:, None]
-
-    def fill(self, column: NDArray[_T], pad: float) -> NDArray[_T]:
-        """Give the (count, widest) matrix of one column of entries."""
-        matrix = np.full(self._filled.shape, pad, dtype=column.dtype)
-        matrix[self._filled] = column
-        return matrix
+def _join(parts: Sequence[Candidates]) -> Candidates:
+    """Put candidates together, sorted by query; those of one query stay in their order."""
+    rows = np.concatenate([part.rows for part in parts])
+    indices = np.concatenate([part.indices for part in parts])
+    values = np.concatenate([part.values for part in parts])
+    order = np.argsort(rows.astype(np.int16), kind="stable")  # 16 bits: a radix sort
+    return Candidates(rows, indices, values).select(order)
 
 
 class CandidatePool:
-    """The candidates of some queries, trimmed whenever one has too many.
+    """The candidates of a batch, trimmed whenever one query has too many.
 
     Attributes:
-        floors: (m,) what the next candidates must reach.
+        floors: (m,) what the next candidates must reach; they only rise, in place.
         safe_floors: (m,) the highest floors known to keep all of the k best.
     """
 
-    def __init__(
-        self,
-        k: int,
-        lower_floors: Callable[[Float64Array], Float32Array],
-        floors: Float32Array,
-        keep_best: KeepBest,
-    ) -> None:
+    def __init__(self, batch: QueryBatch, product: FastProduct, floors: Float32Array) -> None:
         """Start empty.
 
         Args:
-            k: candidates that each query needs.
-            lower_floors: see `FastProduct.lower_floors`.
-            floors: (m,) values below are of no interest; they only rise, in place.
-            keep_best: cuts candidates to the exact k best of each query, for when so many are
-                within the error bound (equal anchors, for instance) that trimming cannot.
+            batch: the m queries.
+            product: their similarities.
+            floors: (m,) values below are of no interest.
         """
-        self._k, self._lower_floors, self._keep_best = k, lower_floors, keep_best
-        self.floors = floors
-        self.safe_floors = lowest_floors(len(floors))
-        self._most = 4 * k + 4096  # candidates of one query before they are trimmed
+        self._batch, self._product, self._k = batch, product, batch.k
+        self.floors, self.safe_floors = floors, lowest_floors(len(floors))
+        self._most = 4 * batch.k + 4096  # candidates of one query before they are trimmed
         self._sizes = np.zeros(len(floors), dtype=np.int64)
-        self._parts = [_NONE]
+        self._parts = [Candidates(*(np.zeros(0, kind) for kind in ("i8", "i8", "f4")))]
         self._lock = threading.Lock()
 
     def add(self, found: Candidates) -> None:
@@ -149,7 +91,7 @@ class CandidatePool:
 
     def trim(self) -> Candidates:
         """Raise the floors to what is safe below the k-th best, and drop what is lower."""
-        kept = self._drop_low(join(self._parts))
+        kept = self._drop_low(_join(self._parts))
         self._sizes = np.bincount(kept.rows, minlength=len(self._sizes))
         crowded = self._sizes > self._most // 2
         if crowded.any():
@@ -158,7 +100,6 @@ class CandidatePool:
         return kept
 
     def _drop_low(self, found: Candidates) -> Candidates:
-        found = found.sort_by_query()
         kth = np.full(len(self.floors), _FEWER_THAN_K)
         ends = np.cumsum(np.bincount(found.rows, minlength=len(kth)))
         for row, own in enumerate(np.split(found.values, ends[:-1])):
@@ -168,17 +109,21 @@ class CandidatePool:
         return found.select(found.values >= self.floors[found.rows])
 
     def _cut_crowded(self, found: Candidates, crowded: BoolArray) -> Candidates:
-        """Cut the candidates of queries that still have too many to the exact k best."""
+        """Cut the candidates of crowded queries to the exact k best.
+
+        So many are within the error bound (equal anchors, for instance) that dropping low ones
+        does not do.
+        """
         busy = crowded[found.rows]
-        best = self._keep_best(found.select(busy))
-        worst = np.full(len(crowded), -_FEWER_THAN_K)
-        np.minimum.at(worst, best.rows, best.values)
-        self._raise_floors(np.where(crowded, worst, _FEWER_THAN_K))
+        values, indices = self._batch.rank(found.rows[busy], found.indices[busy])
+        self._raise_floors(np.where(crowded, values[:, -1], _FEWER_THAN_K))
         self._sizes = np.where(crowded, self._k, self._sizes)
-        return join([found.select(~busy), best]).sort_by_query()
+        rows = np.repeat(np.flatnonzero(crowded), self._k)
+        best = values[crowded].ravel().astype(np.float32)
+        return _join([found.select(~busy), Candidates(rows, indices[crowded].ravel(), best)])
 
     def _raise_floors(self, kth: Float64Array) -> None:
-        self.safe_floors = np.maximum(self.safe_floors, self._lower_floors(kth))
+        self.safe_floors = np.maximum(self.safe_floors, self._product.lower_floors(kth))
         np.maximum(self.floors, self.safe_floors, out=self.floors)
 
 
@@ -187,28 +132,15 @@ def lowest_floors(count: int) -> Float32Array:
     return np.full(count, _LOWEST_FLOOR, dtype=np.float32)
 
 
-def collect_candidates(
-    product: FastProduct, table: SearchTable, floors: Float32Array, pools: Sequence[CandidatePool]
-) -> None:
-    """Put a superset of each query's k best anchors into the pools.
-
-    Args:
-        product: the batch's similarities.
-        table: the anchors.
-        floors: (m,) of all queries, which rise as those of the pools do.
-        pools: each for as many queries after one another as it has floors.
-    """
+def collect_candidates(product: FastProduct, table: SearchTable, pool: CandidatePool) -> None:
+    """Put a superset of each query's k best anchors into the pool."""
 
     def scan(runs: Iterator[tuple[int, int]]) -> None:
         own = product.copy_for_thread() if product.threads > 1 else product
         with going_without():
             for begin, end in runs:
-                scores = own.compute_run(begin, end)
-                found = _keep_live(_find_reaching(scores, floors, begin), table)
-                first = 0
-                for pool in pools:
-                    pool.add(found.select_queries(first, first + len(pool.floors)))
-                    first += len(pool.floors)
+                found = _find_reaching(own.compute_run(begin, end), pool.floors, begin)
+                pool.add(found if table.live is None else found.select(table.live[found.indices]))
 
     share_work(list(_scatter_runs(len(table.anchors), product.run)), scan, product.threads)
 
@@ -232,10 +164,6 @@ def _find_reaching(scores: torch.Tensor, floors: Float32Array, begin: int) -> Ca
     return Candidates(positions - anchors * width, anchors + begin, values)
 
 
-def _keep_live(found: Candidates, table: SearchTable) -> Candidates:
-    return found if table.live is None else found.select(table.live[found.indices])
-
-
 def _scatter_runs(n: int, size: int) -> Iterator[tuple[int, int]]:
     """Cut [0, n) into runs, visited in steps of about a golden section of their number."""
     count = -(-n // size)
@@ -247,25 +175,16 @@ def _scatter_runs(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + size, n)
 
 
-@dataclass(frozen=True)
-class FloorGuess:
-    """Floors that about twice k anchors reach, guessed from a sample.
-
-    Attributes:
-        floors: (m,).
-        crowding: the share of anchors that the products' error bound lets in beyond these.
-    """
-
-    floors: Float32Array
-    crowding: float
-
-
-def guess_floors(product: FastProduct, table: SearchTable, k: int) -> FloorGuess | None:
-    """Guess floors from a sample; None if it would be too small.
+def guess_floors(product: FastProduct, table: SearchTable, k: int) -> tuple[Float32Array, float]:
+    """Guess floors that about twice k anchors reach, from a sample.
 
     The k best of all are about `expected` of the sample; four standard deviations more make a
     guess that is too high rare. Errors are far below their bound: half as much of it again makes
     the guess low enough even if all are equal.
+
+    Returns:
+        (m,) floors, and the share of anchors that the products' error bound lets in beyond these:
+        the lowest, and infinity, where the sample would be too small.
     """
     stride = max(_SAMPLE_STRIDES[product.count == 1], -(-len(table.anchors) // product.run))
     with limit_torch(torch_threads(product.work // stride)):
@@ -275,8 +194,8 @@ def guess_floors(product: FastProduct, table: SearchTable, k: int) -> FloorGuess
         expected = k * len(sample) / table.count
         rank = math.ceil(expected + 4 * math.sqrt(expected)) + 3
         if rank > len(sample):
-            return None
+            return lowest_floors(product.count), math.inf
         seen = sample.topk(rank, dim=0).values[-1].cpu().double().numpy()
         floors = product.lower_floors(seen - (seen - product.lower_floors(seen)) / 2)
         reaching = int((sample >= torch.from_numpy(floors).to(sample.device)).sum())
-    return FloorGuess(floors, (reaching / product.count - rank) / len(sample))
+    return floors, (reaching / product.count - rank) / len(sample)

@@ -1,15 +1,13 @@
 """Exact top-k search: for each query its most similar anchors, whatever computes them.
 
-The answer is a function of the stored numbers alone. It does not depend on block size, batch mates,
-thread count, device or the order of the anchors: `candidates` keeps every anchor that could be
-among the k best, `exact_products` computes their similarities without rounding, and ties are cut by
-the caller's order.
+`candidates` keeps every anchor that could be among the k best, `exact_products` computes their
+similarities without rounding, and `ranking` cuts ties by the caller's order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,16 +20,14 @@ from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks, Matrix
 from asif_lance.search.candidates import (
     CandidatePool,
-    Candidates,
-    SearchTable,
     collect_candidates,
     guess_floors,
     lowest_floors,
 )
 from asif_lance.search.fast_products import FastProduct, product_types
-from asif_lance.search.parallel import share_work, thread_count
+from asif_lance.search.parallel import thread_count
 from asif_lance.search.query_grid import on_grid, query_matrix
-from asif_lance.search.ranking import QueryBatch, TieOrder
+from asif_lance.search.ranking import QueryBatch, SearchTable, TieOrder
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -48,7 +44,7 @@ def exact_top_k(
     *,
     offset: ArrayLike | None = None,
     scale: ArrayLike | Scale | None = None,
-    live: ArrayLike | Sequence[ArrayLike] | None = None,
+    live: ArrayLike | None = None,
     tie_order: ArrayLike | TieOrder | None = None,
     release: Callable[[int], None] | None = None,
 ) -> Neighbors:
@@ -66,7 +62,7 @@ def exact_top_k(
         k: how many to find.
         offset: (m,) per query, or None for zeros.
         scale: (n,) per anchor, or None for ones; a `Scale` where exact ones take time to find.
-        live: (n,) bool, or one such array per block: which anchors may be found; None for all.
+        live: (n,) bool: which anchors may be found; None for all.
         tie_order: (n,) distinct integers; the smaller goes first among equal similarities. Or a
             function that gives them for some indices: it is asked for tied anchors only. None for
             the smaller index.
@@ -82,14 +78,14 @@ def exact_top_k(
         InputError: k is below 1, or an argument has the wrong shape.
     """
     blocks = Blocks(anchors, release)
-    host = _checked_queries(queries, blocks, k)
-    table = _table(blocks, scale, live)
+    batch = _make_batch(queries, blocks, k, offset, scale, live, tie_order)
+    batch = replace(batch, k=min(k, batch.table.count))
 
-    def search(batch: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
-        return _search(batch, _device(queries, blocks), guess=True)
+    def search(part: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
+        return _search(part, _device(queries, blocks), guess=True)
 
-    together = 1 if len(host) <= _MOST_SINGLE_QUERIES else _BATCH_SIZE
-    return _in_batches(host, table, min(k, table.count), offset, tie_order, together, search)
+    together = 1 if len(batch.queries) <= _MOST_SINGLE_QUERIES else _BATCH_SIZE
+    return _in_batches(batch, together, search)
 
 
 def top_k_of(
@@ -118,44 +114,54 @@ def top_k_of(
     Returns:
         k neighbors per query, best first; of index -1 and similarity -inf where there are fewer.
     """
-    blocks = Blocks(anchors)
-    host = _checked_queries(queries, blocks, k)
-    table = _table(blocks, scale, None)
+    batch = _make_batch(queries, Blocks(anchors), k, offset, scale, None, tie_order)
 
-    def rank(batch: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
-        given = candidates[at]
+    def rank(part: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
+        return _rank_named(part, candidates[at])
 
-        def find(own: slice) -> Candidates:
-            rows, columns = np.nonzero(given[own] >= 0)
-            named = given[own][rows, columns]
-            return Candidates(rows, named, np.zeros(len(named), dtype=np.float32))
+    return _in_batches(batch, _BATCH_SIZE, rank)
 
-        threads = thread_count(given.size * host.shape[1])
-        return _rank_in_parts(batch, batch.split(threads), find)
 
-    return _in_batches(host, table, k, offset, tie_order, _BATCH_SIZE, rank)
+def similarities_of(
+    queries: Matrix,
+    anchors: Matrix | Sequence[Matrix],
+    rows: Int64Array,
+    indices: Int64Array,
+    *,
+    offset: ArrayLike | None = None,
+    scale: ArrayLike | Scale | None = None,
+) -> Float32Array:
+    """The similarities of (p,) queries and the (p,) anchors of each, as `exact_top_k` has them.
+
+    What is not named here is as there.
+
+    Args:
+        queries: (m, d).
+        anchors: (n, d).
+        rows: the query of each pair.
+        indices: the anchor of each pair.
+        offset: (m,) or None.
+        scale: of n anchors, or None.
+
+    Raises:
+        IndexError: there is no such anchor.
+    """
+    batch = _make_batch(queries, Blocks(anchors), 1, offset, scale, None, None)
+    return (batch.compute_similarities(rows, indices) * batch.size[rows]).astype(np.float32)
 
 
 def _in_batches(
-    host: NDArray[np.generic],
-    table: SearchTable,
-    k: int,
-    offset: ArrayLike | None,
-    tie_order: ArrayLike | TieOrder | None,
+    batch: QueryBatch,
     together: int,
     answer: Callable[[QueryBatch, slice], tuple[Float64Array, Int64Array]],
 ) -> Neighbors:
-    """Put queries on the grid, have so many of them answered together, and scale back."""
-    ties = tie_order if callable(tie_order) else _ties(tie_order, len(table.anchors))
-    shift = None if offset is None else _per_item("offset", offset, len(host), np.float64)
-    values, indices = np.empty((len(host), k)), np.empty((len(host), k), dtype=np.int64)
-    grid, size = on_grid(host)
-    shift = None if shift is None else shift / size
-    for start in range(0, len(host) if k else 0, together):
+    """Have so many queries answered together."""
+    shape = len(batch.queries), batch.k
+    values, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
+    for start in range(0, shape[0] if batch.k else 0, together):
         at = slice(start, start + together)
-        batch = QueryBatch(grid[at], None if shift is None else shift[at], table, ties, k)
-        values[at], indices[at] = answer(batch, at)
-    return Neighbors(indices, (values * size[:, None]).astype(np.float32))
+        values[at], indices[at] = answer(batch.select(at), at)
+    return Neighbors(indices, (values * batch.size[:, None]).astype(np.float32))
 
 
 def _search(
@@ -165,50 +171,29 @@ def _search(
     if len(batch.table.anchors) <= _SHORTLIST_FACTOR * batch.k:
         return _rank_all(batch)
     product, floors = _choose_product(batch, device, guess=guess)
-    parts = batch.split(product.threads)
-    rising = floors.copy()
-    pools = [
-        CandidatePool(batch.k, partial(product.lower_floors, queries=at), rising[at], own.keep_best)
-        for at, own in parts
-    ]
-    collect_candidates(product, batch.table, rising, pools)
-    pool_at = {at.start: pool for (at, _), pool in zip(parts, pools, strict=True)}
-    values, indices = _rank_in_parts(batch, parts, lambda at: pool_at[at.start].trim())
-    short = np.concatenate([pool.safe_floors for pool in pools]) < floors
+    pool = CandidatePool(batch, product, floors.copy())
+    collect_candidates(product, batch.table, pool)
+    found = pool.trim()
+    values, indices = batch.rank_in_parts(found.rows, found.indices, product.threads)
+    short = pool.safe_floors < floors
     if short.any() and guess:
         values[short], indices[short] = _search(batch.select(short), device, guess=False)
     return batch.check(values, indices)
-
-
-def _rank_in_parts(
-    batch: QueryBatch,
-    parts: list[tuple[slice, QueryBatch]],
-    find: Callable[[slice], Candidates],
-) -> tuple[Float64Array, Int64Array]:
-    """Rank the candidates that `find` has for each part of a batch, each part by one thread."""
-    shape = len(batch.queries), batch.k
-    values, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
-
-    def rank(parts: Iterator[tuple[slice, QueryBatch]]) -> None:
-        for at, own in parts:
-            values[at], indices[at] = own.rank(find(at))
-
-    share_work(parts, rank, len(parts))
-    return values, indices
 
 
 def _rank_all(batch: QueryBatch) -> tuple[Float64Array, Int64Array]:
     """Rank every live anchor, where there are few."""
     live, n = batch.table.live, len(batch.table.anchors)
     anchors = np.arange(n) if live is None else np.flatnonzero(live)
+    named = np.broadcast_to(anchors, (len(batch.queries), len(anchors)))
+    return batch.check(*_rank_named(batch, named))
 
-    def find(at: slice) -> Candidates:
-        count = len(batch.queries[at])
-        rows, indices = np.repeat(np.arange(count), len(anchors)), np.tile(anchors, count)
-        return Candidates(rows, indices, np.zeros(len(rows), dtype=np.float32))
 
-    parts = batch.split(thread_count(batch.queries.size * n))
-    return batch.check(*_rank_in_parts(batch, parts, find))
+def _rank_named(batch: QueryBatch, named: Int64Array) -> tuple[Float64Array, Int64Array]:
+    """Rank the (m, w) anchors that are named for each query, by number or -1."""
+    rows, columns = np.nonzero(named >= 0)
+    threads = thread_count(named.size * batch.queries.shape[1])
+    return batch.rank_in_parts(rows, named[rows, columns], threads)
 
 
 def _choose_product(
@@ -219,10 +204,11 @@ def _choose_product(
     kinds = product_types(len(queries), table.anchors, device)
     for kind in kinds if guess else kinds[-1:]:
         product = FastProduct(queries, table.anchors, batch.offset, table.scale, kind)
-        guessed = guess_floors(product, table, batch.k) if guess else None
-        if guessed is not None and guessed.crowding < _MOST_CROWDING:
-            break
-    return product, lowest_floors(product.count) if guessed is None else guessed.floors
+        if guess:
+            floors, crowding = guess_floors(product, table, batch.k)
+            if crowding < _MOST_CROWDING:
+                break
+    return product, floors if guess else lowest_floors(product.count)
 
 
 def _device(queries: Matrix, blocks: Blocks) -> torch.device:
@@ -233,28 +219,29 @@ def _device(queries: Matrix, blocks: Blocks) -> torch.device:
     return home
 
 
-def _checked_queries(queries: Matrix, blocks: Blocks, k: int) -> NDArray[np.generic]:
-    host = query_matrix(queries)
+def _make_batch(
+    queries: Matrix,
+    anchors: Blocks,
+    k: int,
+    offset: ArrayLike | None,
+    scale: ArrayLike | Scale | None,
+    live: ArrayLike | None,
+    tie_order: ArrayLike | TieOrder | None,
+) -> QueryBatch:
+    """Check what a caller gave, and put the queries on the grid."""
+    host, n = query_matrix(queries), len(anchors)
     if k < 1:
         raise InputError(f"k must be at least 1, got {k}")
-    if blocks.dimension is not None and blocks.dimension != host.shape[1]:
-        raise DimensionError("queries", blocks.dimension, host.shape[1])
+    if anchors.blocks and anchors.blocks[0].shape[1] != host.shape[1]:
+        raise DimensionError("queries", anchors.blocks[0].shape[1], host.shape[1])
     for row in np.flatnonzero(~np.isfinite(host).all(axis=1))[:1]:
         raise InvalidVectorError(f"query {row} holds NaN or infinity", int(row))
-    return host
-
-
-def _table(
-    blocks: Blocks,
-    scale: ArrayLike | Scale | None,
-    live: ArrayLike | Sequence[ArrayLike] | None,
-) -> SearchTable:
-    n = len(blocks)
-    scales = _scales(scale, n)
-    if live is None:
-        return SearchTable(blocks, scales, None, n)
-    mask = _per_item("live", _one_mask(live), n, np.bool_)
-    return SearchTable(blocks, scales, mask, int(mask.sum()))
+    grid, size = on_grid(host)
+    shift = None if offset is None else _per_item("offset", offset, len(host), np.float64) / size
+    mask = None if live is None else _per_item("live", live, n, np.bool_)
+    count = n if mask is None else int(mask.sum())
+    table = SearchTable(anchors, _scales(scale, n), mask, count, _ties(tie_order, n))
+    return QueryBatch(grid, size, shift, table, k)
 
 
 def _scales(scale: ArrayLike | Scale | None, n: int) -> Scale | None:
@@ -266,16 +253,10 @@ def _scales(scale: ArrayLike | Scale | None, n: int) -> Scale | None:
     return Scale(_per_item("scale", near, n, np.float64))
 
 
-def _ties(ranks: ArrayLike | None, n: int) -> TieOrder:
-    if ranks is None:
+def _ties(order: ArrayLike | TieOrder | None, n: int) -> TieOrder:
+    if order is None:
         return lambda indices: indices
-    return _per_item("tie_order", ranks, n, np.int64).__getitem__
-
-
-def _one_mask(live: ArrayLike | Sequence[ArrayLike]) -> ArrayLike:
-    if isinstance(live, Sequence) and live:
-        return np.concatenate([np.atleast_1d(np.asarray(part)) for part in live])
-    return np.asarray(live)
+    return order if callable(order) else _per_item("tie_order", order, n, np.int64).__getitem__
 
 
 def _per_item(name: str, values: ArrayLike, count: int, dtype: type[_T]) -> NDArray[_T]:

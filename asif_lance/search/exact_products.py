@@ -15,15 +15,16 @@ of 2^-71, sum up without error too (for d < 7,000); one rounding adds the two su
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from types import ModuleType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from asif_lance.devices import float64_device
-from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.records import Float64Array, Int64Array
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.kernel_loading import going_without, loaded_kernels
 from asif_lance.search.parallel import share_work
@@ -38,72 +39,54 @@ _MATRIX_NUMBERS = 2**20, 2**18  # that are multiplied with all queries at a time
 
 
 def multiply_exactly(
-    queries: Float32Array,
-    anchors: Blocks,
-    rows: Int64Array,
-    indices: Int64Array,
-    extra: Float64Array | None = None,
-) -> tuple[Float64Array, Float64Array | None]:
-    """Give the exact q·a of single (query, anchor) pairs.
+    vectors: NDArray[np.floating], anchors: Blocks, rows: Int64Array, indices: Int64Array
+) -> Float64Array:
+    """Give the exact v·a of single (vector, anchor) pairs: (p,).
 
     Args:
-        queries: (m, d) on the grid.
+        vectors: (m, d) on the grid.
         anchors: n anchors.
-        rows: (p,) the query of each pair.
+        rows: (p,) the vector of each pair.
         indices: (p,) the anchor of each pair.
-        extra: (d,) one vector more on the grid, or None.
-
-    Returns:
-        (p,) float64, and those of the same anchors with `extra`.
 
     Raises:
         IndexError: there is no such anchor.
     """
-    rest = np.empty((0, queries.shape[1])) if extra is None else extra[None]
-    vectors = np.concatenate([queries.astype(np.float64, order="C"), rest])
-    owners = np.stack([rows, np.full(len(rows), len(queries))][: 1 if extra is None else 2])
-    in_rows = _lie_in_rows(anchors.blocks)
-    kernels = loaded_kernels() if in_rows else None
+    wide = vectors.astype(np.float64, order="C")
+    # The compiled loop takes float16 numbers that lie side by side in main memory.
+    readable = all(
+        b.device.type == "cpu" and b.dtype == torch.float16 and b.stride(1) == 1
+        for b in anchors.blocks
+        if len(b)
+    )
+    kernels = loaded_kernels() if readable else None
     if kernels is not None:
-        found = _multiply_pairs(kernels, vectors, anchors, owners, indices)
-    else:
-        with going_without() if in_rows else nullcontext():
-            found = _multiply_matrices(vectors, anchors, owners, indices)
-    return found[0], None if extra is None else found[1]
-
-
-def _lie_in_rows(blocks: Sequence[torch.Tensor]) -> bool:
-    """Whether each anchor's numbers lie side by side in main memory."""
-    return all(b.device.type == "cpu" and b.stride(1) == 1 for b in blocks if len(b))
+        return _multiply_pairs(kernels, wide, anchors, rows, indices)
+    with going_without() if readable else nullcontext():
+        return _multiply_matrices(wide, anchors, rows, indices)
 
 
 def _multiply_pairs(
     kernels: ModuleType,
     vectors: Float64Array,
     anchors: Blocks,
-    owners: Int64Array,
+    rows: Int64Array,
     indices: Int64Array,
 ) -> Float64Array:
-    """Multiply each anchor where it lies with each of its (r, p) owners: (r, p)."""
-    order, parts = _order_by_place(
-        anchors, indices, max(_PAIR_NUMBERS // max(vectors.shape[1], 1), 1)
-    )
-    indices, owners = indices[order], owners.take(order, axis=1)
-    addresses = anchors.addresses(indices)
-    products = np.empty(owners.shape)
-    half = anchors.dtype == torch.float16
-    loop = kernels.pair_products_float16 if half else kernels.pair_products_float32
-    like = np.empty(0, np.uint16 if half else np.float32)
+    """Multiply each anchor where it lies."""
+    most = max(_PAIR_NUMBERS // max(vectors.shape[1], 1), 1)
+    order, parts = _order_by_place(anchors, indices, most)
+    rows, indices = rows[order], indices[order]
+    addresses, products = anchors.addresses(indices), np.empty(len(rows))
 
     def multiply(parts: Iterator[slice]) -> None:
         for at in parts:
-            for own, out in zip(owners, products, strict=True):
-                loop(addresses[at], own[at], vectors, out[at], like)
+            kernels.pair_products(addresses[at], rows[at], vectors, products[at])
             anchors.release_read(indices[at])
 
     share_work(parts, multiply)
     found = np.empty_like(products)
-    found[:, order] = products
+    found[order] = products
     return found
 
 
@@ -125,53 +108,34 @@ def _order_by_place(
 
 
 def _multiply_matrices(
-    vectors: Float64Array, anchors: Blocks, owners: Int64Array, indices: Int64Array
+    vectors: Float64Array, anchors: Blocks, rows: Int64Array, indices: Int64Array
 ) -> Float64Array:
-    """The same by multiplying every vector with every distinct anchor, without compiled loops."""
-    order = np.argsort(indices, kind="stable")
-    ascending = indices[order]
-    is_first = np.append(True, ascending[1:] != ascending[:-1])[: len(order)]
-    distinct, place = ascending[is_first], np.cumsum(is_first) - 1
+    """The same by multiplying every vector with every distinct anchor, without the loop."""
+    distinct, place = np.unique(indices, return_inverse=True)
+    order = np.argsort(place, kind="stable")
     on_cpu = all(block.device.type == "cpu" for block in anchors.blocks)
     most = max(_MATRIX_NUMBERS[on_cpu] // max(vectors.shape[1], 1), 1)
     starts = range(0, len(distinct), most)
-    ends = np.searchsorted(place, [*starts, len(distinct)])
-    columns, found = torch.from_numpy(vectors).T, np.empty(owners.shape)
+    ends = np.searchsorted(place[order], [*starts, len(distinct)])
+    columns, found = torch.from_numpy(vectors).T, np.empty(len(rows))
 
     def multiply(numbers: Iterator[int]) -> None:
-        widen = _Widener(anchors.blocks[0], min(most, len(distinct)))
         for i in numbers:
             taken = anchors.take(distinct[starts[i] : starts[i] + most])
-            matrix = widen.multiply(widen(taken), columns).cpu().numpy()
-            here = slice(ends[i], ends[i + 1])
-            found[:, order[here]] = matrix[place[here] - starts[i], owners[:, order[here]]]
+            matrix = _multiply_widened(taken, columns).cpu().numpy()
+            here = order[ends[i] : ends[i + 1]]
+            found[here] = matrix[place[here] - starts[i], rows[here]]
 
     share_work(range(len(starts)), multiply, None if on_cpu else 1)
     return found
 
 
-class _Widener:
-    """Makes anchors float64 and multiplies them without rounding."""
-
-    def __init__(self, like: torch.Tensor, most: int) -> None:
-        """Prepare for at most so many anchors at a time, which are like (…, d) others."""
-        self._exact = like.dtype == torch.float16
-        # By way of float32 is faster than at one go, and new memory costs as much as converting.
-        steps = [torch.float32, torch.float64] if self._exact else [torch.float64]
-        shape, home = (most, like.shape[1]), float64_device(like.device)
-        self._buffers = [torch.empty(shape, dtype=step, device=home) for step in steps]
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Copy anchors to float64; the next call overwrites them."""
-        for buffer in self._buffers:
-            rows = buffer[: rows.shape[0]].copy_(rows)
-        return rows
-
-    def multiply(self, rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-        """Write anchors as a sum of matrices with exact products, and round once."""
-        queries = queries.to(rows.device)
-        if self._exact:
-            return rows @ queries
-        coarse, fine = _ANCHOR_GRIDS
-        high = torch.round(rows / coarse) * coarse
-        return high @ queries + torch.round((rows - high) / fine) * fine @ queries
+def _multiply_widened(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Exact products; float32 rows are written as a sum of matrices with exact products."""
+    home = float64_device(rows.device)
+    wide, columns = rows.to(home).float().double(), columns.to(home)  # faster than at one go
+    if rows.dtype == torch.float16:
+        return wide @ columns
+    coarse, fine = _ANCHOR_GRIDS
+    high = torch.round(wide / coarse) * coarse
+    return high @ columns + torch.round((wide - high) / fine) * fine @ columns

@@ -15,7 +15,7 @@ from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.exact_products import ANCHOR_NORM
 from asif_lance.search.kernel_loading import loaded_kernels
-from asif_lance.search.parallel import thread_count
+from asif_lance.search.parallel import limit_torch, thread_count
 
 _GROUP_SIZE = 16  # runs and batches are multiples of it: narrower matrix products are slow
 _WIDENED_NUMBERS = 3 * 2**18  # made float32 at a time: 3 MB stay in the cache
@@ -42,7 +42,9 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
         return (torch.float32,)
     if count == 1:
         return (torch.float32 if loaded_kernels() is not None else anchors.dtype,)
-    return (torch.bfloat16, torch.float32) if bfloat16_is_faster() else (torch.float32,)
+    with limit_torch(1):  # where others keep processors busy, threads would wait for each other
+        both = bfloat16_is_faster()
+    return (torch.bfloat16, torch.float32) if both else (torch.float32,)
 
 
 class FastProduct:
@@ -121,13 +123,13 @@ class FastProduct:
         other._allocate()
         return other
 
-    def lower_floors(self, values: Float64Array, queries: slice = slice(None)) -> Float32Array:
-        """Go down from (m,) similarities, of some queries or all, by twice what they may be wrong.
+    def lower_floors(self, values: Float64Array) -> Float32Array:
+        """Go down from (m,) similarities by twice what they may be wrong.
 
         An anchor that is truly as similar as one of computed similarity v has a computed
         similarity of at least `lower_floors(v)`.
         """
-        lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack[queries])
+        lowered = values - 2.01 * (self._rounding * np.abs(values) + self._slack)
         return lowered.astype(np.float32)
 
     def compute_run(self, start: int, stop: int) -> torch.Tensor:

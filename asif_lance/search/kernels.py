@@ -55,14 +55,14 @@ def _widened(context: Any, bits: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]  # numba leaves it untyped
-def _pointer_to(context: Any, address: Any, like: Any) -> Any:
-    """An int64 address as a pointer to numbers of the type of the array `like`."""
-    pointer = types.CPointer(like.dtype)
+def _pointer_to(context: Any, address: Any) -> Any:
+    """An int64 address as a pointer to uint16 numbers."""
+    pointer = types.CPointer(types.uint16)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(pointer))
 
-    return pointer(types.int64, like), generate
+    return pointer(types.int64), generate
 
 
 @_compile("void(uint16[:, ::1], float32[::1], float32[::1])")
@@ -91,32 +91,16 @@ def narrow_rows(rows: Any, out: Any, squares: Any) -> None:
         squares[i] = total
 
 
-@_compile("void(int64[::1], int64[::1], float64[:, ::1], float64[::1], uint16[::1])")
-def pair_products_float16(addresses: Any, owners: Any, vectors: Any, out: Any, like: Any) -> None:
+@_compile("void(int64[::1], int64[::1], float64[:, ::1], float64[::1])")
+def pair_products(addresses: Any, owners: Any, vectors: Any, out: Any) -> None:
     """out[i] = (row at addresses[i]) @ vectors[owners[i]]; nothing guards against wrong addresses.
 
-    Each sum is exact where the vectors are on the grid of `exact_products`. `like` is empty.
+    Rows are float16. Each sum is exact where the vectors are on the grid of `exact_products`.
     """
     d = vectors.shape[1]
     for i in range(len(addresses)):
-        row, vector = carray(_pointer_to(addresses[i], like), (d,)), vectors[owners[i]]
+        row, vector = carray(_pointer_to(addresses[i]), (d,)), vectors[owners[i]]
         total = 0.0
         for j in range(d):
             total += np.float64(_widened(row[j])) * vector[j]
         out[i] = total
-
-
-@_compile("void(int64[::1], int64[::1], float64[:, ::1], float64[::1], float32[::1])")
-def pair_products_float32(addresses: Any, owners: Any, vectors: Any, out: Any, like: Any) -> None:
-    """The same for float32 rows, each number in two parts whose sums are exact."""
-    d = vectors.shape[1]
-    for i in range(len(addresses)):
-        row, vector = carray(_pointer_to(addresses[i], like), (d,)), vectors[owners[i]]
-        coarse_total = fine_total = 0.0
-        for j in range(d):
-            whole = np.float64(row[j])
-            coarse = np.rint(whole * 2.0**24) * 2.0**-24
-            fine = np.rint((whole - coarse) * 2.0**43) * 2.0**-43
-            coarse_total += coarse * vector[j]
-            fine_total += fine * vector[j]
-        out[i] = coarse_total + fine_total

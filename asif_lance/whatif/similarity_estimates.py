@@ -65,7 +65,9 @@ class SimilarityEstimator:
         """Estimate the similarities of some of the images and the anchors at (x,) positions."""
         queries, offset = self._queries[rows], self._offset[rows]
         anchors = self._anchors.take(positions).float()
-        values = torch.mm(queries, anchors.T).cpu().numpy()
+        shape = len(queries), len(anchors)
+        # With `out`, no context of torch has them multiplied in a narrower type.
+        values = torch.mm(queries, anchors.T, out=queries.new_empty(shape)).cpu().numpy()
         # Turned queries are off by three roundings, and so are the sum, offset and scale.
         rounded = float32_error(queries.shape[1], queries.device)
         error = np.full(len(values), ANCHOR_NORM * rounded)

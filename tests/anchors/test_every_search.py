@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from pairs_at_hand import names, new_store, pairs
+from torch_settings import MODES
 
 import asif_lance
 from asif_lance.anchors import INDEX, Anchors, IndexSearch, SampledSearch, SearchSetting
@@ -153,3 +154,21 @@ def test_a_query_alone_gets_what_it_gets_among_others(
         alone = search(model.anchors, model.recipe, queries[i : i + 1], labels)
         np.testing.assert_array_equal(alone.indices[0], together.indices[i])
         np.testing.assert_array_equal(alone.values[0], together.values[i])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mode_of_torch_changes_what_a_search_finds(
+    store: PairStore, queries: Float32Array, mode: str
+) -> None:
+    def found() -> list[np.ndarray]:
+        model = asif_lance.open(store.uri, k=(20, 10), p=P, device="cpu")
+        labels, anchors = model.compile(LABELS).compiled, model.anchors
+        relative = [s(anchors, model.recipe, queries, labels) for s in SEARCHES.values()]
+        own = [one.indices[0] for one in relative]
+        similar = anchors.similarities("image", own, queries[: len(own)], centred=True)
+        return [*(one.values for one in relative), *own, *similar]
+
+    expected = found()
+    with MODES[mode]():
+        for one, other in zip(found(), expected, strict=True):
+            np.testing.assert_array_equal(one, other)

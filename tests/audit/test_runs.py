@@ -105,7 +105,6 @@ def test_a_cap_is_stated_with_the_share_of_the_score_that_it_covers(
 def test_recorded_shares_are_bit_by_bit_those_of_each_label_alone(
     tmp_path: Path, rng: np.random.Generator, recipe: str
 ) -> None:
-    """As they were computed before recording read the pairs of all labels at once."""
     store = new_store(tmp_path, 1280, 384)
     store.add(pairs(names(0, 400), image=1280, text=384))
     store.publish(command="ingest")
@@ -142,14 +141,14 @@ def test_recorded_shares_are_bit_by_bit_those_of_each_label_alone(
 def similarities(
     prediction: Prediction, side: Literal["image", "text"], shares: Contributions, label: str
 ) -> Float32Array:
-    """Of one label's pairs alone, by their stored vectors."""
+    """Of one label's pairs alone, by their stored vectors, rounded once."""
     evidence = prediction.evidence
     query = evidence.vector
     if side == "text":
         query = evidence.labels.query(evidence.labels.names.index(label))
     vectors = evidence.anchors.vectors(side, shares.positions)
     if not evidence.labels.recipe.centred:
-        return vectors @ query
+        return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
     centre = evidence.anchors.centre(side)
     turned, offset = centre.centre_queries(query[None])
     products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
