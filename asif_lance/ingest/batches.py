@@ -12,6 +12,8 @@ import polars as pl
 from asif_lance.ingest.columns import SCHEMA, SourceBatch
 from asif_lance.records import Reject
 
+_ROWS = 1024  # of a batch
+
 # A row with the columns of SCHEMA (absent ones are null), or why there is none.
 Entry: TypeAlias = dict[str, Any] | Reject
 
@@ -28,9 +30,9 @@ def read_entry(source: str, item: str, read: Callable[..., dict[str, Any]], *arg
         return Reject(source, item, str(error))
 
 
-def batch_entries(entries: Iterator[Entry], batch_size: int) -> Iterator[SourceBatch]:
+def batch_entries(entries: Iterator[Entry], batch_size: int | None) -> Iterator[SourceBatch]:
     """Gather rows and rejections, `batch_size` at a time."""
-    while batch := list(islice(entries, batch_size)):
+    while batch := list(islice(entries, batch_size or _ROWS)):
         rows = [entry for entry in batch if isinstance(entry, dict)]
         rejects = [entry for entry in batch if isinstance(entry, Reject)]
         yield SourceBatch(pl.DataFrame(rows, schema=SCHEMA), rejects)

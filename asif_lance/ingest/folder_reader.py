@@ -22,7 +22,7 @@ from asif_lance.records import Reject
 MAX_CAPTION_FILE = 4 * 2**20
 
 
-def read_folder(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """Pictures, at any depth, with the caption in the `.txt` of the same name.
 
     The caption is the first line that is not empty (Debian's stamps have translations below).

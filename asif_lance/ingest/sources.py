@@ -67,7 +67,7 @@ def read_source(
     location: Source,
     *,
     format: str | None = None,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     known: ColumnNames = PAIR_COLUMNS,
 ) -> Iterator[SourceBatch]:
     """Read the pairs of a source in order, and what was refused of it.
@@ -80,11 +80,11 @@ def read_source(
     Args:
         location: a folder, a file or a table.
         format: one of `FORMATS`; otherwise recognised by the file's suffix, else by its content.
-        batch_size: rows per batch.
+        batch_size: most rows per batch.
         known: what the columns may be called.
 
     Returns:
-        Batches of at most `batch_size` items; columns as in `SCHEMA`.
+        Batches with the columns of `SCHEMA`.
 
     Raises:
         SourceError: at once, if there is no such source or its format is not recognised; while
@@ -225,15 +225,22 @@ def _clean_columns(root: Path) -> dict[str, pl.Expr]:
 def _split(
     frame: pl.DataFrame, rejects: list[Reject], required: list[str], name: str, text: str
 ) -> SourceBatch:
-    """Usable rows, and the others with the first reason against each."""
-    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in VECTORS if side in required}
+    """Usable rows, and the others with the first reason against each.
+
+    Vectors of a side come with all usable rows or with none.
+    """
+    given = [side for side in VECTORS if side in required or frame[side].count()]
+    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in given}
     captions = [_caption_fault(text)] if "caption" in required else []
     reason = pl.coalesce(*captions, *map(pl.col, faults), _image_fault())
     checked = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
-    bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
-    refused = [Reject(name, item, why) for item, why in bad.iter_rows()]
-    good = checked.filter(pl.col("\0reason").is_null()).select(SCHEMA.keys())
-    return SourceBatch(good.with_columns(pl.col("caption").fill_null("")), rejects + refused)
+    if checked["\0reason"].count():
+        bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
+        rejects = rejects + [Reject(name, item, why) for item, why in bad.iter_rows()]
+        checked = checked.filter(pl.col("\0reason").is_null())
+    return SourceBatch(
+        checked.select(SCHEMA.keys()).with_columns(pl.col("caption").fill_null("")), rejects
+    )
 
 
 def _caption_fault(text: str) -> pl.Expr:

@@ -28,7 +28,7 @@ from asif_lance.records import Float32Array, Reject
 _HEAD_ROWS = 1024  # whose keys are the columns of JSONL
 
 
-def read_csv(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_csv(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """Comma-, semicolon- or tab-separated values with a header line.
 
     Quotes mean what RFC 4180 says; where tabs separate, only if the whole file is quoted so, since
@@ -134,7 +134,7 @@ class _Lines:
         self._back.extendleft(reversed(self.taken[1:]))
 
 
-def read_jsonl(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_jsonl(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """One JSON object per line; rows are counted by lines, keys may be in upper or lower case."""
     name = printable(str(path))
     with path.open("rb") as stream:
