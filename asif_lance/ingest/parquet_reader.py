@@ -22,7 +22,7 @@ from asif_lance.ingest.columns import (
 from asif_lance.records import Reject
 
 # Rows of a batch, and of one whose pictures need not be hashed and encoded.
-_ROWS, _ROWS_WITH_VECTORS = 1024, 8192
+_ROWS, _ROWS_WITH_VECTORS = 1024, 16_384
 
 _ROW = "\0row"  # no column of a file has this name
 _TEXT = "\0text"  # which of several texts of a row it is
