@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, chosen_templates, model_options, templates_option
+from .options import Context, OutputFile, chosen_templates, model_options, templates_option
 from .output import note
 from .query import open_model, read_names
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=OutputFile(".html", ".htm", ".png"),
     default=Path("explanation.html"),
     show_default=True,
     help="The page, or a picture if it ends in .png; an older one is replaced.",

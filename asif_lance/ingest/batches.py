@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypeAlias
@@ -50,6 +51,8 @@ def as_text(value: Any, what: str) -> str | None:
         return value
     if isinstance(value, bool | list | dict):
         raise UnusableFieldError(f"{what} is not text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UnusableFieldError(f"{what} is out of range")
     return str(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
 
 def _read_caption(file: Path) -> str:
     try:
-        if file.stat().st_size > MAX_CAPTION_FILE:
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise UnusableFieldError("unreadable caption file (a device or a pipe)")
+        if found.st_size > MAX_CAPTION_FILE:
             raise UnusableFieldError(f"caption file too large (over {MAX_CAPTION_FILE >> 20} MiB)")
         lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError as error:

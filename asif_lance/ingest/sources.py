@@ -93,6 +93,8 @@ def read_source(
     if isinstance(location, TableSource):
         batches = read_frame(location.name, location.table, batch_size, known)
         return _usable(batches, Path(location.name), location.name, known)
+    if location == "":  # which would be the folder where the command runs
+        raise SourceError("the name of a source is empty")
     if isinstance(location, str) and re.match(_REMOTE, location):
         raise SourceError(f"{location} is remote: download it and name the file")
     path = Path(location).expanduser()
@@ -116,9 +118,10 @@ def sniff_format(path: Path) -> str | None:
     Raises:
         SourceError: there is nothing, or it cannot be read.
     """
-    if path.is_dir():
+    # `Path.is_dir` fails where a name is too long or may not be looked at.
+    if os.path.isdir(path):  # noqa: PTH112
         return "folder"
-    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+    if os.path.isfile(path) and path.suffix.lower() in _SUFFIXES:  # noqa: PTH113
         return _SUFFIXES[path.suffix.lower()]
     return _format_of(_head(path, printable(str(path))))
 
@@ -139,6 +142,8 @@ def _format_of(head: bytes) -> str | None:
 
 def _head(path: Path, name: str) -> bytes:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe is read but once
+            raise SourceError(f"{name} is neither a file nor a folder")
         with path.open("rb") as stream:
             head = stream.read(1 << 16)
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
