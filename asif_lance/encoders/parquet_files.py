@@ -32,9 +32,8 @@ PARQUET_DAMAGE = (
     pl.exceptions.PanicException,
 )
 
-# A piece takes about so much memory, if one row does not need more. Larger ones are slower: they
-# leave the processor's cache.
-PIECE_BYTES = 8 * 2**20
+# A piece takes about so much memory, if one row does not need more.
+PIECE_BYTES = 32 * 2**20
 
 # Usual files hold no more rows than bytes, and do not grow a hundredfold.
 _MAX_ROWS = 1_000_000
@@ -172,12 +171,16 @@ def _gather(batches: Iterator[pa.RecordBatch], most_rows: int) -> Iterator[pa.Re
     rows = size = 0
     for batch in batches:
         if waiting and (rows + batch.num_rows > most_rows or size + batch.nbytes > PIECE_BYTES):
-            yield pa.concat_batches(waiting)
+            yield _joined(waiting)
             waiting, rows, size = [], 0, 0
         waiting.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
     if waiting:
-        yield pa.concat_batches(waiting)
+        yield _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)  # which copies even one
 
 
 def _columns_by_reference(schema: pq.ParquetSchema) -> list[str]:

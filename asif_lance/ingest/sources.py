@@ -173,9 +173,9 @@ def _usable(
         if first is None:
             raise SourceError(f"{name} has no {known.rows}")
         root = _image_root(path, first.frame["image_path"])
-        required = _required_columns(first.frame)
+        required, clean = _required_columns(first.frame), _clean_columns(root)
         for batch in chain([first], batches):
-            frame = batch.frame.with_columns(**_clean_columns(root))
+            frame = batch.frame.with_columns(**clean)
             yield _split(frame, batch.rejects, required, name, known.text)
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror})") from error

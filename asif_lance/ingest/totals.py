@@ -16,8 +16,7 @@ def count_items(sources: Sequence[Source]) -> int | None:
     """Items of all sources together; None when one of them would have to be read for it."""
     total = 0
     for source in sources:
-        count = _count(source)
-        if count is None:
+        if (count := _count(source)) is None:
             return None
         total += count
     return total

@@ -50,12 +50,8 @@ def given_vectors(frame: pl.DataFrame, name: str) -> Float32Array | None:
 def wrong_sizes(vectors: pl.Series, dimension: int) -> pl.Series:
     """The reason against each of n vectors that has another length, null against the others."""
     sizes = vectors.list.len().alias("size")
-    wrong = pl.when(pl.col("size") != dimension)
-    return (
-        sizes.to_frame()
-        .select(wrong.then(_wrong_size(vectors.name, pl.lit(dimension))))
-        .to_series()
-    )
+    reason = _wrong_size(vectors.name, pl.lit(dimension))
+    return sizes.to_frame().select(pl.when(pl.col("size") != dimension).then(reason)).to_series()
 
 
 def unit_float16(vectors: Float32Array) -> Float16Array:
