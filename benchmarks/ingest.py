@@ -1,7 +1,7 @@
 """Ingest against its floor: the bare encoders on what they eat, or the bare writing of vectors.
 
     python benchmarks/ingest.py [FOLDER_OR_CSV]
-    python benchmarks/ingest.py vectors [PAIRS] [DIMENSION]
+    python benchmarks/ingest.py vectors [PAIRS] [IMAGE_DIMENSION] [TEXT_DIMENSION]
 
 With `vectors`, pairs whose vectors are given (by default a million of 64 numbers a side, and a
 tenth of them) are ingested, and their columns are written with pylance alone, halved and in
@@ -76,14 +76,16 @@ def compare_encoding() -> None:
         _print(len(rows), *_alternating(bare, ingest))
 
 
-def compare_writing(pairs: int = 1_000_000, dimension: int = 64) -> None:
+def compare_writing(
+    pairs: int = 1_000_000, image_dimension: int = 64, text_dimension: int = 64
+) -> None:
     """Print processor seconds and memory of ingesting given vectors and of writing them."""
     table = Table("pairs", "what", "processor s", "of writing", "of a tenth", "most memory, MB")
     with tempfile.TemporaryDirectory() as folder:
         before: dict[str, float] = {}
         for count in (pairs // 10, pairs):
             source = Path(folder, f"{count}.parquet")
-            _write_pairs(source, count, dimension)
+            _write_pairs(source, count, (image_dimension, text_dimension))
             seconds: dict[str, float] = {}
             for step in STEPS:
                 command = (
@@ -136,17 +138,16 @@ def _halved(type_: pa.DataType) -> pa.DataType:
 STEPS = {"write": _write_vectors, "ingest": _ingest_vectors}
 
 
-def _write_pairs(path: Path, count: int, dimension: int) -> None:
+def _write_pairs(path: Path, count: int, dimensions: tuple[int, int]) -> None:
     rng, step = np.random.default_rng(0), 50_000
     writer: pq.ParquetWriter | None = None
     for start in range(0, count, step):
         numbers = range(start, min(start + step, count))
-        size = len(numbers) * dimension
         image, text = (
             pa.FixedSizeListArray.from_arrays(
-                pa.array(rng.standard_normal(size, dtype=np.float32)), dimension
+                pa.array(rng.standard_normal(len(numbers) * dimension, dtype=np.float32)), dimension
             )
-            for _ in range(2)
+            for dimension in dimensions
         )
         columns = {
             "caption": [f"a photo of thing {n} on a table" for n in numbers],

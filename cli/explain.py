@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LABEL_OPTIONS, Context, label_options, model_options
+from .options import LABEL_OPTIONS, Context, OutputFile, label_options, model_options
 from .output import note
 from .query import open_model, read_labels
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=OutputFile(".html", ".htm", ".png"),
     default=Path("explanation.html"),
     show_default=True,
     help="The page, or a picture if it ends in .png; an older one is replaced.",

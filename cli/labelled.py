@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LABEL_OPTIONS, device_option, format_option, several
+from .options import LABEL_OPTIONS, OutputFile, device_option, format_option, several
 from .output import note
 from .query import read_prompts
 
@@ -39,7 +39,7 @@ pictures_argument = click.argument("pictures", type=click.Path(exists=True, path
 
 plot_option = click.option(
     "--plot",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    type=OutputFile(),
     help="Also draw the result into this PNG, SVG or PDF file.",
 )
 

@@ -110,6 +110,8 @@ def test_with_nobody_to_ask_nothing_is_done_and_yes_is_named(shell: Run, closed:
     [
         ("ingest", "pairs.parquet", "--rejects", "none/r.csv"),
         ("audit", "FROM pairs", "--output", "none/a.csv"),
+        ("explain", "picture.png", "--labels", "a,b", "--output", "none/a.html"),
+        ("evaluate", ".", "--plot", "none/a.png"),
     ],
 )
 def test_an_output_into_no_folder_is_told_before_the_work(

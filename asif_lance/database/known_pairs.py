@@ -50,11 +50,13 @@ class HashTable:
             (e,) which of the hashes each entry has, and (e,) its value.
         """
         places, values = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]
+        order = np.argsort(hashes)  # neighbours are found far quicker, one after the other
+        hashes = hashes[order]
         for own, held in self._runs:
             first = np.searchsorted(own, hashes)
             entries = np.flatnonzero(own[np.minimum(first, len(own) - 1)] == hashes)
             while len(entries):
-                places.append(entries)
+                places.append(order[entries])
                 values.append(held[first[entries]])
                 first[entries] += 1
                 entries = entries[first[entries] < len(own)]
@@ -116,6 +118,10 @@ class KnownPairs:
             if parts:
                 self._addresses.add(*map(np.concatenate, zip(*parts, strict=True)))
         self._table, self._fragments = table, frozenset(fragments)
+
+    def may_have(self, ids: pa.Array) -> bool:
+        """Whether the table may have had one of n ids when it was last looked at, if ever."""
+        return self._table is None or len(self._addresses.find(_hash(ids))[0]) > 0
 
     def find(self, ids: pa.Array, columns: Sequence[str] = ()) -> FoundPairs:
         """Those of n distinct ids that the table had when it was last looked at."""

@@ -82,7 +82,7 @@ class ParquetRows:
             self._file = pq.ParquetFile(
                 path,
                 metadata=metadata,
-                read_dictionary=_repeated_texts(metadata.schema),
+                read_dictionary=_columns_by_reference(metadata.schema),
                 pre_buffer=False,
                 buffer_size=1 << 20,
                 page_checksum_verification=True,
@@ -151,7 +151,7 @@ class ParquetRows:
                 width = column.length or _WIDTHS.get(chunk.physical_type, 8)
                 shared = _dictionary_size(self._path, chunk)
                 size += max(chunk.total_uncompressed_size, chunk.num_values * width, shared)
-                if chunk.physical_type == "BYTE_ARRAY" and not column.max_repetition_level:
+                if chunk.physical_type == "BYTE_ARRAY" and not _is_by_reference(column):
                     largest_row += shared
         return size, largest_row
 
@@ -171,22 +171,31 @@ def _gather(batches: Iterator[pa.RecordBatch], most_rows: int) -> Iterator[pa.Re
     rows = size = 0
     for batch in batches:
         if waiting and (rows + batch.num_rows > most_rows or size + batch.nbytes > PIECE_BYTES):
-            yield pa.concat_batches(waiting)
+            yield _joined(waiting)
             waiting, rows, size = [], 0, 0
         waiting.append(batch)
         rows, size = rows + batch.num_rows, size + batch.nbytes
     if waiting:
-        yield pa.concat_batches(waiting)
+        yield _joined(waiting)
 
 
-def _repeated_texts(schema: pq.ParquetSchema) -> list[str]:
-    """Texts in lists: a single row may refer to one of them a million times.
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)  # which copies even one
 
-    They are read as references, so that a row's size is known before it takes any memory.
-    """
+
+def _columns_by_reference(schema: pq.ParquetSchema) -> list[str]:
     columns = (schema.column(i) for i in range(len(schema)))
-    repeated = (c for c in columns if c.max_repetition_level and c.physical_type == "BYTE_ARRAY")
-    return [column.path for column in repeated]
+    return [column.path for column in columns if _is_by_reference(column)]
+
+
+def _is_by_reference(column: pq.ColumnSchema) -> bool:
+    """Whether a column holds texts, or bytes in lists: many rows may refer to a long one of them.
+
+    They are read as references, so that their size is known before they take any memory. Bytes
+    that are no lists are pictures, which would only be copied once more.
+    """
+    is_text = column.logical_type.type == "STRING" or column.max_repetition_level > 0
+    return bool(column.physical_type == "BYTE_ARRAY" and is_text)
 
 
 def _dictionary_size(path: Path, chunk: pq.ColumnChunkMetaData) -> int:
@@ -230,7 +239,9 @@ def _decoded_size(array: Any) -> int:
     if pa.types.is_dictionary(kind):
         if not _is_binary(kind.value_type):
             return len(array) * 8
-        return pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+        used = array.indices.value_counts()
+        sizes = pc.binary_length(array.dictionary.take(used.field("values")))
+        return pc.sum(pc.multiply(pc.cast(sizes, pa.int64()), used.field("counts"))).as_py() or 0
     if pa.types.is_struct(kind):
         return sum(map(_decoded_size, array.flatten()))
     if _is_list(kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, TypeAlias
@@ -11,6 +12,8 @@ import polars as pl
 
 from asif_lance.ingest.columns import SCHEMA, SourceBatch
 from asif_lance.records import Reject
+
+_ROWS = 1024  # of a batch
 
 # A row with the columns of SCHEMA (absent ones are null), or why there is none.
 Entry: TypeAlias = dict[str, Any] | Reject
@@ -28,9 +31,9 @@ def read_entry(source: str, item: str, read: Callable[..., dict[str, Any]], *arg
         return Reject(source, item, str(error))
 
 
-def batch_entries(entries: Iterator[Entry], batch_size: int) -> Iterator[SourceBatch]:
+def batch_entries(entries: Iterator[Entry], batch_size: int | None) -> Iterator[SourceBatch]:
     """Gather rows and rejections, `batch_size` at a time."""
-    while batch := list(islice(entries, batch_size)):
+    while batch := list(islice(entries, batch_size or _ROWS)):
         rows = [entry for entry in batch if isinstance(entry, dict)]
         rejects = [entry for entry in batch if isinstance(entry, Reject)]
         yield SourceBatch(pl.DataFrame(rows, schema=SCHEMA), rejects)
@@ -48,6 +51,8 @@ def as_text(value: Any, what: str) -> str | None:
         return value
     if isinstance(value, bool | list | dict):
         raise UnusableFieldError(f"{what} is not text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UnusableFieldError(f"{what} is out of range")
     return str(value)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from asif_lance.ingest.vector_columns import given_vectors, unit_float16
+from asif_lance.ingest.vector_columns import as_matrix, unit_float16
 from asif_lance.records import BoolArray
 
 # Columns that an item always has to say something about; null counts as said.
@@ -68,10 +68,8 @@ def _differ_as_json(items: pl.Series, stored: pl.Series) -> pl.Series:
 
 
 def _differ_as_vectors(frame: pl.DataFrame, stored: pa.Table, side: str) -> BoolArray:
-    vectors, missing = given_vectors(frame, side)
     column = stored[side].combine_chunks()
     held = column.flatten().to_numpy(zero_copy_only=False).reshape(len(frame), -1)
-    vectors[missing] = 1.0  # any that has a direction
+    vectors = as_matrix(frame[side], held.shape[1])
     differ: BoolArray = np.any(unit_float16(vectors) != held, axis=1)
-    differ[missing] = False
     return differ

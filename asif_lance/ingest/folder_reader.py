@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from asif_lance.records import Reject
 MAX_CAPTION_FILE = 4 * 2**20
 
 
-def read_folder(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """Pictures, at any depth, with the caption in the `.txt` of the same name.
 
     The caption is the first line that is not empty (Debian's stamps have translations below).
@@ -56,7 +57,10 @@ def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
 
 def _read_caption(file: Path) -> str:
     try:
-        if file.stat().st_size > MAX_CAPTION_FILE:
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            raise UnusableFieldError("unreadable caption file (a device or a pipe)")
+        if found.st_size > MAX_CAPTION_FILE:
             raise UnusableFieldError(f"caption file too large (over {MAX_CAPTION_FILE >> 20} MiB)")
         lines = file.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError as error:

@@ -12,9 +12,10 @@ import polars as pl
 from asif_lance.database import HashTable, hash_ids
 from asif_lance.encoders import PictureSource, sha256_of
 from asif_lance.errors import ImageError, printable
+from asif_lance.ingest.columns import VECTORS
 from asif_lance.ingest.vector_columns import given_vectors
 from asif_lance.ingest.window import Window
-from asif_lance.records import BoolArray
+from asif_lance.records import BoolArray, Float32Array
 
 #: Threads that hash pictures: reading dominates, and it releases the interpreter lock.
 HASHING_THREADS = 4
@@ -30,9 +31,9 @@ class PictureDigests:
     def __init__(self) -> None:
         self._by_path: Window[PictureSource, Digest] = Window(_REMEMBERED_PATHS)
 
-    def digest(self, pictures: Sequence[PictureSource | None]) -> list[Digest | None]:
-        """Each picture's sha256, or what is wrong with its file; None where there is no picture."""
-        distinct = [picture for picture in dict.fromkeys(pictures) if picture is not None]
+    def digest(self, pictures: Sequence[PictureSource]) -> list[Digest]:
+        """Each picture's sha256, or what is wrong with its file."""
+        distinct = dict.fromkeys(pictures)
         held = {picture: self._by_path.get(picture) for picture in distinct}
         digests = {picture: digest for picture, digest in held.items() if digest is not None}
         new = [picture for picture in distinct if picture not in digests]
@@ -41,7 +42,7 @@ class PictureDigests:
         for picture in new:
             if isinstance(picture, Path):
                 self._by_path.put(picture, digests[picture])
-        return [None if picture is None else digests[picture] for picture in pictures]
+        return [digests[picture] for picture in pictures]
 
 
 def _digest_or_fault(picture: PictureSource) -> Digest:
@@ -53,48 +54,36 @@ def _digest_or_fault(picture: PictureSource) -> Digest:
         return ImageError(f"missing file ({printable(str(picture))})" if missing else error.reason)
 
 
-def pictures_to_encode(frame: pl.DataFrame) -> list[PictureSource | None]:
-    """The picture of every row that has no image vector: its bytes or its path."""
-    needed = frame["image_vector"].is_null()
-    if not needed.any():
-        return [None] * len(frame)
-    return [
-        (data if data is not None else Path(path)) if need else None
-        for need, data, path in zip(needed, frame["image_bytes"], frame["image_path"], strict=True)
-    ]
+def pictures_to_encode(frame: pl.DataFrame) -> list[PictureSource]:
+    """Every row's picture, its bytes or its path; none where all have an image vector."""
+    if frame["image_vector"].count():
+        return []
+    both = zip(frame["image_bytes"], frame["image_path"], strict=True)
+    return [data if data is not None else Path(path) for data, path in both]
 
 
 def pair_ids(frame: pl.DataFrame) -> pl.Series:
     """The user's own id, or a hash of the picture (or its vectors) and the caption."""
-    unnamed = frame.filter(pl.col("pair_id").is_null())
-    if not len(unnamed):
-        return frame["pair_id"]
-    digests = [(digest or "").encode() for digest in unnamed["image_sha256"]]
-    captions = [(caption or "").encode() for caption in unnamed["caption"]]
-    sides = (_vector_bytes(unnamed, side) for side in ("image_vector", "text_vector"))
+    own = frame["pair_id"]
+    if not own.null_count():
+        return own
+    unnamed = frame if own.null_count() == len(own) else frame.filter(own.is_null())
+    texts = (
+        unnamed[name].fill_null("").cast(pl.Binary).to_list()
+        for name in ("image_sha256", "caption")
+    )
+    sides = (_given_bytes(unnamed, side) for side in VECTORS)
     hashed = [
         hashlib.sha256(b"".join((digest, image, text, b"\0", caption))).hexdigest()[:32]
-        for digest, image, text, caption in zip(digests, *sides, captions, strict=True)
+        for digest, caption, image, text in zip(*texts, *sides, strict=True)
     ]
-    if len(unnamed) == len(frame):
-        return pl.Series(hashed, dtype=pl.String)
-    ids = iter(hashed)
-    return pl.Series([next(ids) if own is None else own for own in frame["pair_id"]])
+    return own.scatter(own.is_null().arg_true(), hashed)
 
 
-def _vector_bytes(frame: pl.DataFrame, name: str) -> list[bytes | memoryview]:
-    """Each row's given vector as it is in memory; nothing where it has none."""
-    vectors, missing = given_vectors(frame, name)
-    width = vectors.shape[1] * vectors.itemsize
-    if not width:
-        return [b""] * len(frame)
-    whole = vectors.data.cast("B")
-    parts: list[bytes | memoryview] = [
-        whole[start : start + width] for start in range(0, len(whole), width)
-    ]
-    for row in missing:
-        parts[row] = b""
-    return parts
+def _given_bytes(frame: pl.DataFrame, name: str) -> Sequence[bytes | Float32Array]:
+    """Each row's given vector, to be read as it is in memory; nothing where there are none."""
+    vectors = given_vectors(frame, name)
+    return [b""] * len(frame) if vectors is None else list(vectors)
 
 
 class SeenIds:

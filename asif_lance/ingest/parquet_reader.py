@@ -21,12 +21,15 @@ from asif_lance.ingest.columns import (
 )
 from asif_lance.records import Reject
 
+# Rows of a batch, and of one whose pictures need not be hashed and encoded.
+_ROWS, _ROWS_WITH_VECTORS = 1024, 16_384
+
 _ROW = "\0row"  # no column of a file has this name
 _TEXT = "\0text"  # which of several texts of a row it is
 _ITEM = "\0item"
 
 
-def read_parquet(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_parquet(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """Parquet, a batch at a time; images as paths, bytes or `struct<bytes, path>`.
 
     Other binary columns and other fixed-size vectors do not become attributes. Numbers for which
@@ -37,6 +40,7 @@ def read_parquet(path: Path, batch_size: int, known: ColumnNames) -> Iterator[So
     features = read_features(file.metadata)
     known = _with_class_column(known, file.names, class_columns(features))
     columns = sniff_columns(name, file.names, known, _picture_columns(file.schema))
+    batch_size = batch_size or _usual_rows(columns)
     for column in columns.names - set(file.schema):
         raise SourceError(f"{name}: column {column!r} holds what cannot be read")
     used = [c for c in file.schema if c in columns.names or _is_attribute(file.schema[c])]
@@ -50,10 +54,11 @@ def read_parquet(path: Path, batch_size: int, known: ColumnNames) -> Iterator[So
 
 
 def read_frame(
-    name: str, frame: pl.DataFrame, batch_size: int, known: ColumnNames
+    name: str, frame: pl.DataFrame, batch_size: int | None, known: ColumnNames
 ) -> Iterator[SourceBatch]:
     """The same of a table in memory, which has a name instead of a path."""
     columns = sniff_columns(name, frame.columns, known, _picture_columns(frame.schema))
+    batch_size = batch_size or _usual_rows(columns)
     for raw in frame.with_row_index(_ROW, 1).iter_slices(batch_size):
         for converted in _converted(name, columns, known, raw, batch_size):
             yield SourceBatch(converted, [])
@@ -70,6 +75,10 @@ def read_column_classes(path: Path, known: ColumnNames) -> tuple[str, ...]:
     known = _with_class_column(known, file.names, classes)
     columns = sniff_columns(printable(str(path)), file.names, known)
     return tuple(classes.get(columns.caption or "", ()))
+
+
+def _usual_rows(columns: Columns) -> int:
+    return _ROWS if columns.image_vector is None else _ROWS_WITH_VECTORS
 
 
 def _with_class_column(

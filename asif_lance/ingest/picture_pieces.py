@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from asif_lance.encoders import PictureSource, encode_each
+from asif_lance.encoders import encode_each
 from asif_lance.errors import ImageError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.naming import pictures_to_encode
@@ -49,35 +49,24 @@ class PictureEncoder:
 
     def pieces(self, frame: pl.DataFrame) -> Iterator[Piece]:
         """The rows in order; all at once where neither side has to be encoded."""
-        if not frame["image_vector"].null_count() + frame["text_vector"].null_count():
-            images, _ = given_vectors(frame, "image_vector")
+        images = given_vectors(frame, "image_vector")
+        if images is not None and frame["text_vector"].count():
             yield Piece(frame, [None] * len(frame), images)
             return
         rows: list[Encoded] = []
         begun = time.monotonic()
-        for end, row in enumerate(self._vectors(frame), 1):
+        vectors = self._encode(frame) if images is None else iter(images)
+        for end, row in enumerate(vectors, 1):
             rows.append(row)
             late = time.monotonic() - begun > PIECE_SECONDS
             if late or len(rows) == PIECE_ROWS or end == len(frame):
                 yield _as_piece(frame[end - len(rows) : end], rows)
                 rows, begun = [], time.monotonic()
 
-    def _vectors(self, frame: pl.DataFrame) -> Iterator[Encoded]:
-        """Each row's vector, given or made."""
-        given, _ = given_vectors(frame, "image_vector")
-        pictures = pictures_to_encode(frame)
-        encoded = self._encode(frame["image_sha256"].to_list(), pictures)
-        for row, picture in enumerate(pictures):
-            yield given[row] if picture is None else next(encoded)
-
-    def _encode(
-        self, digests: list[str], pictures: list[PictureSource | None]
-    ) -> Iterator[Encoded]:
-        """The vector of each picture in order, or why it has none; equal ones are encoded once."""
-        both = zip(digests, pictures, strict=True)
-        wanted = {digest: picture for digest, picture in both if picture is not None}
-        if not wanted:
-            return
+    def _encode(self, frame: pl.DataFrame) -> Iterator[Encoded]:
+        """The vector of each row's picture, or why it has none; equal ones are encoded once."""
+        digests = frame["image_sha256"].to_list()
+        wanted = dict(zip(digests, pictures_to_encode(frame), strict=True))
         held = {digest: self._recent.get(digest) for digest in wanted}
         found = {digest: result for digest, result in held.items() if result is not None}
         new = {digest: picture for digest, picture in wanted.items() if digest not in found}
@@ -85,13 +74,12 @@ class PictureEncoder:
         results = zip(
             new, encode_each(encoder, new.values(), batch_size=self._batch_size), strict=True
         )
-        for digest, picture in zip(digests, pictures, strict=True):
-            if picture is not None:
-                while digest not in found:
-                    made, result = next(results)
-                    found[made] = result
-                    self._recent.put(made, result)
-                yield found[digest]
+        for digest in digests:
+            while digest not in found:
+                made, result = next(results)
+                found[made] = result
+                self._recent.put(made, result)
+            yield found[digest]
 
 
 def _as_piece(frame: pl.DataFrame, rows: list[Encoded]) -> Piece:

@@ -20,7 +20,7 @@ from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PictureEncoder
 from asif_lance.ingest.sources import Source, read_source, source_name
-from asif_lance.ingest.vector_columns import given_vectors, unit_float16, valid_vectors
+from asif_lance.ingest.vector_columns import given_vectors, unit_float16, wrong_sizes
 from asif_lance.progress import Advance
 from asif_lance.records import Float16Array, Float32Array, Reject
 
@@ -80,7 +80,7 @@ class Preparation:
         """
         for frame in self.new_items(sources):
             for piece in self._pictures.pieces(frame):
-                rows = self._keep(piece.frame, piece.faults)
+                rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
                 if len(rows):
                     pairs = _pairs_table(rows, piece.images, self._text_vectors(rows))
                     self._progress(len(rows))
@@ -112,23 +112,22 @@ class Preparation:
                 yield frame
 
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows whose given vectors, if any, can be used."""
+        """Rows whose given vectors, if any, have the right length."""
         for side in ("image", "text"):
             column = frame[f"{side}_vector"]
-            if column.null_count() < len(column):
-                dimension = self._destination.dimension(side) or len(column.drop_nulls()[0])
-                usable, faults = valid_vectors(column, dimension)
-                if not usable.all():
-                    frame = self._keep(frame, faults.to_list())
+            if column.count():
+                dimension = self._destination.dimension(side) or len(column[0])
+                frame = self._keep(frame, wrong_sizes(column, dimension))
         return frame
 
     def _identified(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Hash the pictures that will be encoded, and name every pair that has no name."""
-        hashes = self._digests.digest(pictures_to_encode(frame))
-        faults = [h.reason if isinstance(h, ImageError) else None for h in hashes]
-        digests = [None if isinstance(h, ImageError) else h for h in hashes]
-        frame = frame.with_columns(image_sha256=pl.Series(digests, dtype=pl.String))
-        frame = self._keep(frame, faults)
+        frame = frame.with_columns(image_sha256=pl.lit(None, pl.String))
+        if hashes := self._digests.digest(pictures_to_encode(frame)):
+            faults = [h.reason if isinstance(h, ImageError) else None for h in hashes]
+            digests = [None if isinstance(h, ImageError) else h for h in hashes]
+            frame = frame.with_columns(image_sha256=pl.Series(digests, dtype=pl.String))
+            frame = self._keep(frame, pl.Series(faults, dtype=pl.String))
         source = self._options.source or source_name(self._location)
         stated = self._options.source is not None
         return frame.with_columns(
@@ -141,10 +140,9 @@ class Preparation:
 
     def _distinct(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose pair is no earlier item's."""
-        new = self._seen.take_new(frame["pair_id"])
-        if new.all():
-            return frame
-        return self._keep(frame, [None if n else "duplicate of an earlier item" for n in new])
+        new = pl.Series("new", self._seen.take_new(frame["pair_id"]))
+        again = pl.when(~new).then(pl.lit("duplicate of an earlier item"))
+        return self._keep(frame, pl.select(again).to_series())
 
     def _new(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose pair is not known, and those whose pair is to be replaced."""
@@ -166,23 +164,20 @@ class Preparation:
         return frame.filter(pl.Series(left))
 
     def _text_vectors(self, frame: pl.DataFrame) -> Float32Array:
-        vectors, missing = given_vectors(frame, "text_vector")
-        if len(missing):
-            encoder = self._destination.text_encoder
-            if not vectors.shape[1]:  # given ones were checked to have the same dimension
-                vectors = np.zeros((len(frame), encoder.pin.dimension), np.float32)
-            captions = frame["caption"].gather(missing).to_list()
-            vectors[missing] = encoder.encode(captions)
-            self.cut_captions += encoder.count_cut(captions)
-        return vectors
+        vectors = given_vectors(frame, "text_vector")
+        if vectors is not None:
+            return vectors
+        encoder, captions = self._destination.text_encoder, frame["caption"].to_list()
+        self.cut_captions += encoder.count_cut(captions)
+        return encoder.encode(captions)
 
-    def _keep(self, frame: pl.DataFrame, faults: Sequence[str | None]) -> pl.DataFrame:
+    def _keep(self, frame: pl.DataFrame, faults: pl.Series) -> pl.DataFrame:
         """The rows without a fault; the others become rejects."""
-        if not any(faults):
+        if not faults.count():
             return frame
         refused = zip(frame["item"], faults, strict=True)
         self._refuse([Reject(self._location, item, why) for item, why in refused if why])
-        return frame.filter(pl.Series([why is None for why in faults], dtype=pl.Boolean))
+        return frame.filter(faults.is_null())
 
     def _refuse(self, rejects: Sequence[Reject]) -> None:
         self.rejects += rejects

@@ -67,7 +67,7 @@ def read_source(
     location: Source,
     *,
     format: str | None = None,
-    batch_size: int = 1024,
+    batch_size: int | None = None,
     known: ColumnNames = PAIR_COLUMNS,
 ) -> Iterator[SourceBatch]:
     """Read the pairs of a source in order, and what was refused of it.
@@ -80,11 +80,11 @@ def read_source(
     Args:
         location: a folder, a file or a table.
         format: one of `FORMATS`; otherwise recognised by the file's suffix, else by its content.
-        batch_size: rows per batch.
+        batch_size: most rows per batch.
         known: what the columns may be called.
 
     Returns:
-        Batches of at most `batch_size` items; columns as in `SCHEMA`.
+        Batches with the columns of `SCHEMA`.
 
     Raises:
         SourceError: at once, if there is no such source or its format is not recognised; while
@@ -93,6 +93,8 @@ def read_source(
     if isinstance(location, TableSource):
         batches = read_frame(location.name, location.table, batch_size, known)
         return _usable(batches, Path(location.name), location.name, known)
+    if location == "":  # which would be the folder where the command runs
+        raise SourceError("the name of a source is empty")
     if isinstance(location, str) and re.match(_REMOTE, location):
         raise SourceError(f"{location} is remote: download it and name the file")
     path = Path(location).expanduser()
@@ -116,9 +118,10 @@ def sniff_format(path: Path) -> str | None:
     Raises:
         SourceError: there is nothing, or it cannot be read.
     """
-    if path.is_dir():
+    # `Path.is_dir` fails where a name is too long or may not be looked at.
+    if os.path.isdir(path):  # noqa: PTH112
         return "folder"
-    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+    if os.path.isfile(path) and path.suffix.lower() in _SUFFIXES:  # noqa: PTH113
         return _SUFFIXES[path.suffix.lower()]
     return _format_of(_head(path, printable(str(path))))
 
@@ -139,6 +142,8 @@ def _format_of(head: bytes) -> str | None:
 
 def _head(path: Path, name: str) -> bytes:
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe is read but once
+            raise SourceError(f"{name} is neither a file nor a folder")
         with path.open("rb") as stream:
             head = stream.read(1 << 16)
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
@@ -168,9 +173,9 @@ def _usable(
         if first is None:
             raise SourceError(f"{name} has no {known.rows}")
         root = _image_root(path, first.frame["image_path"])
-        required = _required_columns(first.frame)
+        required, clean = _required_columns(first.frame), _clean_columns(root)
         for batch in chain([first], batches):
-            frame = batch.frame.with_columns(**_clean_columns(root))
+            frame = batch.frame.with_columns(**clean)
             yield _split(frame, batch.rejects, required, name, known.text)
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror})") from error
@@ -225,15 +230,22 @@ def _clean_columns(root: Path) -> dict[str, pl.Expr]:
 def _split(
     frame: pl.DataFrame, rejects: list[Reject], required: list[str], name: str, text: str
 ) -> SourceBatch:
-    """Usable rows, and the others with the first reason against each."""
-    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in VECTORS if side in required}
+    """Usable rows, and the others with the first reason against each.
+
+    Vectors of a side come with all usable rows or with none.
+    """
+    given = [side for side in VECTORS if side in required or frame[side].count()]
+    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in given}
     captions = [_caption_fault(text)] if "caption" in required else []
     reason = pl.coalesce(*captions, *map(pl.col, faults), _image_fault())
     checked = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
-    bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
-    refused = [Reject(name, item, why) for item, why in bad.iter_rows()]
-    good = checked.filter(pl.col("\0reason").is_null()).select(SCHEMA.keys())
-    return SourceBatch(good.with_columns(pl.col("caption").fill_null("")), rejects + refused)
+    if checked["\0reason"].count():
+        bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
+        rejects = rejects + [Reject(name, item, why) for item, why in bad.iter_rows()]
+        checked = checked.filter(pl.col("\0reason").is_null())
+    return SourceBatch(
+        checked.select(SCHEMA.keys()).with_columns(pl.col("caption").fill_null("")), rejects
+    )
 
 
 def _caption_fault(text: str) -> pl.Expr:

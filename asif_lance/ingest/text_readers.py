@@ -6,7 +6,7 @@ import csv
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -28,7 +28,7 @@ from asif_lance.records import Float32Array, Reject
 _HEAD_ROWS = 1024  # whose keys are the columns of JSONL
 
 
-def read_csv(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_csv(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """Comma-, semicolon- or tab-separated values with a header line.
 
     Quotes mean what RFC 4180 says; where tabs separate, only if the whole file is quoted so, since
@@ -36,15 +36,15 @@ def read_csv(path: Path, batch_size: int, known: ColumnNames) -> Iterator[Source
     """
     name = printable(str(path))
     with _open_text(path) as stream:
-        header_line = stream.readline()
+        lines = _Lines(_without_blank_start(stream))
+        header_line = next(lines, "")
         delimiter = max(",;\t", key=header_line.count)
         if "\0" in header_line or not is_text(header_line):
             raise SourceError(f"{name} is not UTF-8 text")
         quoted = delimiter != "\t" or _is_quoted_tsv(path)
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-        header = next(csv.reader([header_line], delimiter=delimiter, quoting=quoting), [])
+        header = _read_header(name, csv.reader([header_line], delimiter=delimiter, quoting=quoting))
         columns = sniff_columns(name, header, known)
-        lines = _Lines(stream)
         # strict: a quote that is never closed is an error instead of one enormous field.
         rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
         yield from batch_entries(_csv_entries(name, columns, header, lines, rows), batch_size)
@@ -52,6 +52,17 @@ def read_csv(path: Path, batch_size: int, known: ColumnNames) -> Iterator[Source
 
 def _open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _without_blank_start(stream: TextIO) -> Iterator[str]:
+    return dropwhile(lambda line: not line.strip(), stream)
+
+
+def _read_header(source: str, rows: Iterator[list[str]]) -> list[str]:
+    try:
+        return next(rows, [])
+    except csv.Error as error:
+        raise SourceError(f"{source} has no header line ({error})") from error
 
 
 def _is_quoted_tsv(path: Path) -> bool:
@@ -62,7 +73,7 @@ def _is_quoted_tsv(path: Path) -> bool:
     """
     quoted = False
     with _open_text(path) as stream:
-        lines = _Lines(stream)
+        lines = _Lines(_without_blank_start(stream))
         rows = csv.reader(lines, delimiter="\t", strict=True)
         tabs = None
         while not lines.at_end():
@@ -134,13 +145,14 @@ class _Lines:
         self._back.extendleft(reversed(self.taken[1:]))
 
 
-def read_jsonl(path: Path, batch_size: int, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_jsonl(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """One JSON object per line; rows are counted by lines, keys may be in upper or lower case."""
     name = printable(str(path))
     with path.open("rb") as stream:
         numbered = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
         parsed = ((number, _json_object(line)) for number, line in numbered)
         head = list(islice(parsed, _HEAD_ROWS))
+        _require_object(name, head)
         keys = (key for _, value in head if isinstance(value, dict) for key in value)
         spellings: dict[str, str] = {}
         for key in filter(is_text, keys):
@@ -151,6 +163,12 @@ def read_jsonl(path: Path, batch_size: int, known: ColumnNames) -> Iterator[Sour
             for number, value in chain(head, parsed)
         )
         yield from batch_entries(entries, batch_size)
+
+
+def _require_object(source: str, head: list[tuple[int, dict[str, Any] | str]]) -> None:
+    if head and all(isinstance(value, str) for _, value in head):
+        number, reason = head[0]
+        raise SourceError(f"{source} has no JSON object in a line (row {number}: {reason})")
 
 
 class _RepeatedKeyError(ValueError):
@@ -183,11 +201,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _json_row(columns: Columns, value: dict[str, Any] | str) -> dict[str, Any]:
     if isinstance(value, str):
         raise UnusableFieldError(value)
-    value = _respelled(columns, value)
-    row = _manifest_row(columns, value)
-    for name in VECTORS:
-        row[name] = _numbers(_get(value, getattr(columns, name)), name)
-    return row
+    return _manifest_row(columns, _respelled(columns, value))
 
 
 def _respelled(columns: Columns, value: dict[str, Any]) -> dict[str, Any]:
@@ -201,13 +215,15 @@ def _respelled(columns: Columns, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifest_row(columns: Columns, value: Mapping[str, Any]) -> dict[str, Any]:
-    """The text columns of one row; what has no meaning here is an attribute."""
+    """The columns of one row; what has no meaning here is an attribute."""
     names = ("caption", "pair_id", "image_uri", "license", "source")
     row: dict[str, Any] = {
         name: as_text(_get(value, getattr(columns, name)), name) for name in names
     }
     row["image_path"] = as_text(_get(value, columns.image), "image")
     row["attributes"] = as_json({key: value[key] for key in columns.others(value)})
+    for name in VECTORS:
+        row[name] = _numbers(_get(value, getattr(columns, name)), name)
     return row
 
 
@@ -216,11 +232,13 @@ def _get(value: Mapping[str, Any], column: str | None) -> Any:
 
 
 def _numbers(value: Any, what: str) -> Float32Array | None:
-    """A vector; a null in it counts as NaN."""
+    """A vector, as a list or as JSON; a null in it counts as NaN."""
     try:
+        if isinstance(value, str):
+            value = json.loads(value or "null")
         with np.errstate(over="ignore"):  # an infinity is refused with all others
             vector = None if value is None else np.array(value, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UnusableFieldError(f"{what} is not a list of numbers") from error
     if vector is not None and vector.ndim != 1:
         raise UnusableFieldError(f"{what} is not a list of numbers")

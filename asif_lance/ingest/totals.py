@@ -16,8 +16,7 @@ def count_items(sources: Sequence[Source]) -> int | None:
     """Items of all sources together; None when one of them would have to be read for it."""
     total = 0
     for source in sources:
-        count = _count(source)
-        if count is None:
+        if (count := _count(source)) is None:
             return None
         total += count
     return total
@@ -32,7 +31,7 @@ def _count(source: Source) -> int | None:
             refused: list[Path] = []
             usable = sum(1 for _ in walk_pictures(path, lambda file, _: refused.append(file)))
             return usable + len(refused)
-        if path.suffix.lower() in (".parquet", ".pq"):
+        if path.is_file() and path.suffix.lower() in (".parquet", ".pq"):
             return int(pq.read_metadata(path).num_rows)
     except (OSError, ValueError, pa.ArrowException):  # reading it will say what is wrong
         return None

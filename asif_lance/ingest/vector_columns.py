@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import torch
 
-from asif_lance.records import BoolArray, Float16Array, Float32Array, Int64Array
+from asif_lance.records import BoolArray, Float16Array, Float32Array
 
 _DTYPE = pl.List(pl.Float32)
 
-# Normalised at once: the double precision copies of a few rows stay in the cache.
-_CACHED_ROWS = 64
+# Normalised at once: their double precision copies stay in the cache, and torch takes one thread.
+_CACHED_NUMBERS = 2**15
 
 
 def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[BoolArray, pl.Series]:
@@ -27,7 +28,8 @@ def valid_vectors(vectors: pl.Series, dimension: int | None = None) -> tuple[Boo
     sizes = lists.list.len()
     filled = (sizes > 0).fill_null(value=False).to_numpy()
     finite, nonzero = np.zeros(len(lists), bool), np.zeros(len(lists), bool)
-    finite[filled], nonzero[filled] = _finite_and_nonzero(lists.filter(filled))
+    with_numbers = lists if filled.all() else lists.filter(filled)
+    finite[filled], nonzero[filled] = _finite_and_nonzero(with_numbers)
     facts = pl.DataFrame({"size": sizes, "finite": finite, "nonzero": nonzero})
     reasons = facts.select(_fault(vectors.name, dimension)).to_series().alias(vectors.name)
     return reasons.is_null().to_numpy(), reasons
@@ -39,24 +41,27 @@ def as_matrix(vectors: pl.Series, dimension: int) -> Float32Array:
     return matrix.reshape(-1, dimension) if len(vectors) else np.empty((0, dimension), np.float32)
 
 
-def given_vectors(frame: pl.DataFrame, name: str) -> tuple[Float32Array, Int64Array]:
-    """The (n, d) vectors of a column, zeros where a row has none, and the rows that have none."""
-    missing = np.flatnonzero(frame[name].is_null().to_numpy())
-    present = frame[name].drop_nulls()
-    if not len(present):
-        return np.zeros((len(frame), 0), np.float32), missing
-    vectors = np.zeros((len(frame), len(present[0])), np.float32)
-    vectors[frame[name].is_not_null().to_numpy()] = as_matrix(present, vectors.shape[1])
-    return vectors, missing
+def given_vectors(frame: pl.DataFrame, name: str) -> Float32Array | None:
+    """The (n, d) vectors of a source's column that has n, or None where it has none."""
+    column = frame[name]
+    return as_matrix(column, len(column[0])) if column.count() else None
+
+
+def wrong_sizes(vectors: pl.Series, dimension: int) -> pl.Series:
+    """The reason against each of n vectors that has another length, null against the others."""
+    sizes = vectors.list.len().alias("size")
+    reason = _wrong_size(vectors.name, pl.lit(dimension))
+    return sizes.to_frame().select(pl.when(pl.col("size") != dimension).then(reason)).to_series()
 
 
 def unit_float16(vectors: Float32Array) -> Float16Array:
     """(n, d) vectors as the table stores them: unit length in float32, rounded to float16."""
     unit = np.empty(vectors.shape, np.float16)
-    for start in range(0, len(vectors), _CACHED_ROWS):
-        rows = vectors[start : start + _CACHED_ROWS]
-        norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-        unit[start : start + _CACHED_ROWS] = (rows / norms).astype(np.float32)
+    step = max(_CACHED_NUMBERS // max(vectors.shape[1], 1), 1)
+    for start in range(0, len(vectors), step):
+        rows = torch.tensor(vectors[start : start + step], dtype=torch.float64)
+        rows *= torch.linalg.vector_norm(rows, dim=1, keepdim=True).reciprocal_()
+        unit[start : start + step] = rows.float().half().numpy()
     return unit
 
 
@@ -78,7 +83,7 @@ def _fault(name: str, dimension: int | None) -> pl.Expr:
         pl.when(size.is_null())
         .then(pl.lit(f"missing {name}"))
         .when(size != expected)
-        .then(pl.format("{} has {} dimensions instead of {}", pl.lit(name), size, expected))
+        .then(_wrong_size(name, expected))
         .when(size == 0)
         .then(pl.lit(f"{name} is empty"))
         .when(~pl.col("finite"))
@@ -86,3 +91,7 @@ def _fault(name: str, dimension: int | None) -> pl.Expr:
         .when(~pl.col("nonzero"))
         .then(pl.lit(f"{name} is all zeros"))
     )
+
+
+def _wrong_size(name: str, expected: pl.Expr) -> pl.Expr:
+    return pl.format("{} has {} dimensions instead of {}", pl.lit(name), pl.col("size"), expected)

@@ -131,13 +131,14 @@ class PairStore:
         """Those of n distinct ids that are at head, with columns of their rows.
 
         Args:
-            known: what the caller knows of head; brought up to date.
+            known: what the caller knows of head; brought up to date where it has one of the ids.
             ids: (n,) strings.
             columns: besides `pair_id`.
         """
 
         def find() -> FoundPairs:
-            known.refresh(self._head())
+            if known.may_have(ids):
+                known.refresh(self._head())
             return known.find(ids, columns)
 
         return retry_read(self.uri, find)
@@ -176,8 +177,10 @@ class PairStore:
                 return new
             if new == 0:
                 return 0
-            there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
-            return pair_rows.append(head, rows.filter(pc.invert(there)), locked=locked)
+            if new < len(rows):
+                there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
+                rows = rows.filter(pc.invert(there))
+            return pair_rows.append(head, rows, locked=locked)
 
     def join_fragments(self) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.

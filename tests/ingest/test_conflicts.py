@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def uri(tmp_path: Path, frame: pl.DataFrame) -> str:
 
 def ingest(uri: str, frame: pl.DataFrame, options: IngestOptions | None = None) -> IngestReport:
     return ingest_sources(uri, [TableSource("pairs", frame)], options)
+
+
+def test_a_pair_without_an_id_is_named_by_its_vectors_and_its_caption(tmp_path: Path) -> None:
+    """Databases keep these names: a source that is ingested again has to find its pairs."""
+    vectors = {"image_vector": [[1.0, 2.5], [3.0, 4.0]], "text_vector": [[0.5], [2.0]]}
+    frame = pl.DataFrame({"pair_id": ["own", None], "caption": ["a", "ü"], **vectors})
+    ingest(str(tmp_path / "db"), frame)
+    said = np.array([3, 4, 2], np.float32).tobytes() + "\0ü".encode()
+    names = PairStore.open(str(tmp_path / "db")).read(columns=["pair_id"])["pair_id"].to_pylist()
+    assert names == ["own", hashlib.sha256(said).hexdigest()[:32]]
 
 
 def corrected(frame: pl.DataFrame, column: str, row: int = 3) -> pl.DataFrame:

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from asif_lance.errors import SourceError
+from asif_lance.ingest import count_items
 from asif_lance.ingest.sources import SCHEMA, read_source
-from asif_lance.ingest.vector_columns import as_matrix, valid_vectors
+from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
 SHARED = Path(os.environ.get("ASIF_SHARED", Path(__file__).parents[3] / "shared"))
 
@@ -97,9 +99,18 @@ def test_enormous_and_strange_caption_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "x" * (4 * 2**20 + 1))
     write(tmp_path / "b.png", "picture")
     (tmp_path / "b.txt").mkdir()
+    write(tmp_path / "c.png", "picture")
+    os.mkfifo(tmp_path / "c.txt")
+    write(tmp_path / "d.png", "picture")
+    (tmp_path / "d.txt").symlink_to("/dev/zero")
+    write(tmp_path / "e.png", "picture")
+    (tmp_path / "e.txt").symlink_to("e.txt")
     assert read(tmp_path)[1] == [
         ("a.png", "caption file too large (over 4 MiB)"),
         ("b.png", "unreadable caption file (Is a directory)"),
+        ("c.png", "unreadable caption file (a device or a pipe)"),
+        ("d.png", "unreadable caption file (a device or a pipe)"),
+        ("e.png", "unreadable caption file (Too many levels of symbolic links)"),
     ]
 
 
@@ -214,6 +225,29 @@ def test_a_quote_that_is_never_closed_costs_one_row_only(tmp_path: Path) -> None
     rows, rejects = read(write(tmp_path / "pairs.csv", text))
     assert len(rows) == 5000
     assert rejects == [("row 1", "malformed row (unexpected end of data)")]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_blank_lines_before_the_header_do_not_count(tmp_path: Path, name: str) -> None:
+    tab = "\t" if name == "t.tsv" else ","
+    text = '\n \r\nimage,caption\na.png,"one\ntwo"\n'
+    rows, rejects = read(write(tmp_path / name, text.replace(",", tab)))
+    assert (rows[0]["item"], rows[0]["caption"], rejects) == ("row 1", "one\ntwo", [])
+
+
+def test_an_enormous_header_is_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", "x" * 200_000 + ",caption\n")
+    reason = "has no header line (field larger than field limit (131072))"
+    assert refusal(file) == f"{file} {reason}"
+
+
+def test_csv_brings_vectors_as_lists_in_json(tmp_path: Path) -> None:
+    lines = ['"[1, 2.5]","[0, 1]",a', '1 2,"[0, 1]",b', '"[[1]]","[0, 1]",c']
+    text = "\n".join(["image_vector,text_vector,caption", *lines])
+    rows, rejects = read(write(tmp_path / "t.csv", text))
+    assert [row["image_vector"] for row in rows] == [[1.0, 2.5]]
+    reason = "image_vector is not a list of numbers"
+    assert rejects == [("row 2", reason), ("row 3", reason)]
 
 
 def test_images_may_lie_in_the_folder_named_like_the_manifest(tmp_path: Path) -> None:
@@ -347,6 +381,21 @@ def test_bad_json_lines_are_refused_and_the_rest_goes_in(tmp_path: Path) -> None
         "row 12": "a number is out of range",
         "row 13": "malformed JSON",
     }
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ('[{"image": "a.png", "caption": "x"}]\n', "row is not a JSON object"),
+        ('{"image": "a.png", "caption": "x"}\n'.encode("utf-16"), "row is not UTF-8"),
+        ("caption,image\n", "malformed JSON"),
+    ],
+)
+def test_a_file_without_any_json_object_is_told(
+    tmp_path: Path, data: str | bytes, reason: str
+) -> None:
+    file = write(tmp_path / "t.jsonl", data)
+    assert refusal(file) == f"{file} has no JSON object in a line (row 1: {reason})"
 
 
 def test_bad_vectors_in_jsonl_are_refused(tmp_path: Path) -> None:
@@ -593,6 +642,15 @@ def test_a_missing_source_is_told(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none", format="folder") == f"there is no folder {tmp_path / 'none'}"
 
 
+def test_devices_pipes_and_impossible_names_are_told_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    for source in (tmp_path / "pipe.csv", Path("/dev/zero")):
+        assert refusal(source) == f"{source} is neither a file nor a folder"
+    assert refusal("") == "the name of a source is empty"
+    assert refusal("x" * 5000).endswith("cannot be read (File name too long)")
+    assert count_items([tmp_path / "pipe.csv"]) is None
+
+
 def test_a_remote_source_is_told() -> None:
     assert refusal("https://example.org/pairs.csv") == (
         "https://example.org/pairs.csv is remote: download it and name the file"
@@ -634,7 +692,7 @@ def test_missing_columns_are_told_with_those_that_are_there(tmp_path: Path) -> N
     assert refusal(source).startswith(f"{source} has no image column (image, image_path, ")
     assert refusal(source).endswith(") among: caption")
     source = write(tmp_path / "b.jsonl", "not json\n")
-    assert refusal(source).endswith(") among: none at all")
+    assert refusal(source) == f"{source} has no JSON object in a line (row 1: malformed JSON)"
 
 
 def test_text_that_is_not_utf8_at_all_is_told(tmp_path: Path) -> None:
@@ -698,6 +756,18 @@ def test_the_mask_agrees_with_a_loop(rows: list[list[float | None] | None]) -> N
 
     mask, _ = valid_vectors(pl.Series("v", rows, dtype=pl.List(pl.Float32)), 2)
     assert mask.tolist() == [valid(row) for row in rows]
+
+
+@given(
+    arrays(
+        np.float32, st.tuples(st.integers(0, 40), st.just(3)), elements=st.floats(-9, 9, width=32)
+    )
+)
+def test_vectors_are_stored_as_float16_of_their_unit_vectors_in_float32(matrix: Any) -> None:
+    matrix = matrix[np.any(matrix != 0, axis=1)]
+    norms = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
+    wanted = (matrix / norms).astype(np.float32).astype(np.float16)
+    assert np.array_equal(unit_float16(matrix), wanted)
 
 
 def test_valid_vectors_become_a_matrix() -> None:
