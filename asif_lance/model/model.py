@@ -58,6 +58,8 @@ from asif_lance.store import PairStore
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
 
+#: Scores of pictures with prompts that are held at once.
+SCORES_AT_ONCE = 2**24
 
 #: Pictures searched at once: one per this many anchors, and no more than the limit. More need fewer
 #: passes over the anchors, but delay the first answers.
@@ -249,8 +251,9 @@ class Model:
                 f"the label set is compiled for the recipe {labels.recipe}, not for {self.recipe}"
             )
         _check_dimension("image vectors", self.store.image.dimension, vectors)
-        for start in range(0, len(ids), BATCH):
-            batch = slice(start, start + BATCH)
+        size = max(min(BATCH, SCORES_AT_ONCE // max(labels.compiled.count, 1)), 1)
+        for start in range(0, len(ids), size):
+            batch = slice(start, start + size)
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
     def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
