@@ -35,6 +35,8 @@ class Prompts:
         vectors: (t, d) float32, the prompts' embeddings, unit length.
         ensemble: how a class's prompts become one score.
         templates: the named set, or the templates themselves; empty for label vectors.
+        cut: how many prompts are longer than the text encoder reads.
+        max_tokens: what it reads of a text; 0 for all of it.
     """
 
     names: tuple[str, ...]
@@ -42,6 +44,8 @@ class Prompts:
     vectors: Float32Array
     ensemble: Ensemble = "max"
     templates: str = ""
+    cut: int = 0
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from asif_lance.model.labels import (
     resolve_templates,
 )
 from asif_lance.model.predictions import Evidence, Prediction
+from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.records import (
     BROUGHT,
@@ -176,8 +177,14 @@ class Model:
         """
         filled, name = resolve_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
-        vectors = unit_queries(self.text_encoder.encode(texts))
-        return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
+        found = self.encode_texts(texts)
+        kind = ensemble or self.ensemble
+        return Prompts(tuple(names), owner, found.vectors, kind, name, found.cut, found.max_tokens)
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Embed texts with the model's text encoder, which is loaded unless they are kept."""
+        pin = self.store.text
+        return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, texts)
 
     def label_vectors(
         self, vectors: Mapping[str, Float32Array], ensemble: Ensemble | None = None
@@ -260,7 +267,7 @@ class Model:
         """The pictures of this version that fit a text best; see `retrieve`."""
         if not text.strip():
             raise InputError("the text to search for is empty")
-        vector = unit_queries(self.text_encoder.encode([text]))
+        vector = self.encode_texts([text]).vectors
         return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
 
     def search_image(
