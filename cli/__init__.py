@@ -7,6 +7,7 @@ that `--help` answers without loading torch.
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import sys
@@ -38,6 +39,8 @@ from .runs import runs
 from .tuning import scaling, tune
 from .whatif import what_if
 
+_OBJECTS_PER_COLLECTION = 50_000
+
 
 class _OneLineErrors(click.Group):
     """Failures become one line on stderr: status 1, or 2 for wrong usage."""
@@ -46,7 +49,12 @@ class _OneLineErrors(click.Group):
         """Run a command and leave with its status; raise and return if not `standalone_mode`."""
         if not kwargs.pop("standalone_mode", True):
             return super().main(*args, **{**kwargs, "standalone_mode": False})
-        sys.exit(self._run(*args, **kwargs))
+        # Importing torch makes a million objects that stay: looking through them for garbage again
+        # and again, and once more at exit, takes longer than what most commands compute.
+        gc.set_threshold(_OBJECTS_PER_COLLECTION)
+        status = self._run(*args, **kwargs)
+        gc.freeze()
+        sys.exit(status)
 
     def _run(self, *args: Any, **kwargs: Any) -> int:
         if sys.stdout is None:

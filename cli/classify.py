@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import printable
 from asif_lance.progress import track
 
 from .labelled import report_rejects
@@ -18,8 +19,10 @@ from .options import (
     Context,
     FileArgument,
     format_option,
+    is_missing,
     label_options,
     model_options,
+    open_store,
 )
 from .output import note, print_json, print_table
 from .progress import hide_bars
@@ -95,6 +98,8 @@ def classify(
     if record and search_by != "exact":
         raise click.UsageError("--record needs --search exact: what-if relies on the records")
     refuse_beside(others, vectors=vectors, record=record)
+    if images and all(map(is_missing, images)):
+        _refuse_missing(context, images)
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     arguments["search"] = search_by
     rejects: list[Reject] = []
@@ -115,6 +120,14 @@ def classify(
         for prediction in predictions:
             _tell(prediction, top, explain, output)
     report_rejects(rejects)
+
+
+def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
+    """Name pictures that are not there before anything is loaded, if they could be read at all."""
+    from asif_lance.records import BROUGHT, Reject
+
+    if open_store(context).image.name != BROUGHT:
+        report_rejects([Reject("classify", printable(image), "missing file") for image in images])
 
 
 def _predict(

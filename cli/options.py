@@ -48,6 +48,14 @@ TEXT = _Text()
 PICTURE = click.Path()
 
 
+def is_missing(image: str) -> bool:
+    """Whether there is surely no such file or folder."""
+    try:
+        return not Path(image).exists()
+    except OSError:  # a name too long, or no right to look: reading it says so
+        return False
+
+
 class OutputFile(click.ParamType[Path]):
     """A file to write to, checked before any work is done.
 

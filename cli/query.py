@@ -14,11 +14,12 @@ from .options import (
     chosen_templates,
     format_option,
     model_options,
+    open_store,
 )
 from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
-    from asif_lance.model import ClassNames, LabelSet, Model, Prompts
+    from asif_lance.model import ClassNames, EncodedTexts, LabelSet, Model, Prompts
 
 
 @click.command()
@@ -55,6 +56,7 @@ def search(
         raise click.UsageError("give a TEXT or --image, one of the two")
     model = open_model(context, **model_arguments)
     if text is not None:
+        note_cut("texts", model.encode_texts([text]))
         matches = model.search_text(text, top=top, candidates=candidates)
     else:
         matches = model.search_image(str(image), top=top, candidates=candidates)
@@ -85,10 +87,13 @@ def open_model(
     memory_limit: int | None = None,
     search: Any = "exact",
 ) -> Model:
-    """The model that `model_options` describe."""
+    """The model that `model_options` describe; no such version is told before torch is loaded."""
+    store = open_store(context)
+    if as_of is None or model is None:  # both together are refused below
+        store.version_as_of(as_of) if as_of else store.version(model or "latest")
     from asif_lance.model import opening as library
 
-    opened = library.open_model(
+    return library.open_model(
         context.db,
         model,
         as_of=as_of,
@@ -99,9 +104,6 @@ def open_model(
         memory_limit=memory_limit,
         search=search,
     )
-    if opened.store.notice:
-        note(opened.store.notice)
-    return opened
 
 
 def read_labels(model: Model, **asked: Any) -> LabelSet:
@@ -132,7 +134,18 @@ def read_prompts(
 
         return prompts_from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
     names = read_names(labels, labels_file) if given else otherwise
-    return model.prompts(names, chosen_templates(templates, template_set), ensemble)
+    prompts = model.prompts(names, chosen_templates(templates, template_set), ensemble)
+    note_cut("prompts", prompts)
+    return prompts
+
+
+def note_cut(what: str, found: Prompts | EncodedTexts) -> None:
+    """Say how many texts are longer than the encoder reads, if any are."""
+    if found.cut:
+        note(
+            f"{found.cut:,} {what} are longer than the encoder reads "
+            f"({found.max_tokens} tokens): the rest of them is not used"
+        )
 
 
 def read_names(labels: str | None, labels_file: Path | None) -> ClassNames:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import Context, chosen_templates
-from .query import open_model, read_names
+from .query import note_cut, open_model, read_names
 
 if TYPE_CHECKING:
     from asif_lance.model import LabelSet, Together
@@ -69,4 +69,7 @@ def read_joint_labels(
     if label_vectors is not None or len(given) > 1 or not (given or otherwise):
         raise click.UsageError("with --with, give --labels or --labels-file, one of the two")
     names = read_names(labels, labels_file) if given else otherwise
-    return together.labels(names, chosen_templates(templates, template_set), ensemble)
+    label_sets = together.labels(names, chosen_templates(templates, template_set), ensemble)
+    for label_set in label_sets:
+        note_cut("prompts", label_set.prompts)
+    return label_sets

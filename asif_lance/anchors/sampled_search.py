@@ -102,7 +102,7 @@ def _build_relative(
     """Relative vectors if the neighbors end where k anchors are accounted for; the best prompts."""
     limit = np.maximum(np.reshape(k, (-1, 1)), 1.0)
     within = np.clip(limit - (np.cumsum(counts, axis=1) - counts), 0.0, counts)
-    relative = relative_vectors(near, recipe.p[0], len(labels.starts) - 1, within)
+    relative = relative_vectors(near, recipe.p[0], labels.n, within)
     return relative, scores(relative, labels).argmax(axis=1)
 
 
@@ -137,7 +137,9 @@ def _replace_doubtful(
 
 
 def _choose_anchors(anchors: Anchors, labels: CompiledTexts, fraction: float) -> ComparedAnchors:
-    weighty = (np.diff(labels.starts) > 0) & anchors.live
+    weighty = np.zeros(len(anchors), dtype=np.bool_)
+    weighty[labels.anchors] = True
+    weighty &= anchors.live
     others = np.flatnonzero(anchors.live & ~weighty)
     drawn = others[in_sample(anchors.ids(others), fraction)]
     drawn = drawn if len(drawn) else others  # so few that a sample of them says nothing

@@ -6,8 +6,10 @@ Functions take an address and may be called from any thread.
 """
 
 from asif_lance.database.cache_files import (
+    BYTES_KEPT,
     DISTANCES,
     LABEL_SETS,
+    PROMPT_VECTORS,
     drop_caches,
     files_exist,
     load_cache,
@@ -49,14 +51,14 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES",
-    "Changes", "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result",
-    "RowFilter", "WriteLock", "append_rows", "apply_migrations", "check_migrated", "check_pin",
-    "clean_up", "count_changes", "data_files", "describe_indices", "diff_states", "drop_caches",
-    "files_exist", "find_changes", "find_table", "finish_deletes", "hash_ids", "join_fragments",
-    "join_tiny_fragments", "list_erasers", "live_rows_key", "load_cache", "local_path", "one_line",
-    "open_table", "purge_rows", "read_pins", "read_table", "rebuild_indices", "resolve_uri",
-    "retry_read", "rows_by_id", "run_migrations", "save_cache", "storage_errors", "table_uri",
-    "upsert_rows", "version_record",
+    "BYTES_KEPT", "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
+    "ROWS_PER_FRAGMENT", "TABLES", "Changes", "Diff", "FoundPairs", "FragmentKey", "HashTable",
+    "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
+    "check_migrated", "check_pin", "clean_up", "count_changes", "data_files", "describe_indices",
+    "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",
+    "hash_ids", "join_fragments", "join_tiny_fragments", "list_erasers", "live_rows_key",
+    "load_cache", "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
+    "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
+    "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
 # fmt: on

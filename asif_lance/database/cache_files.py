@@ -1,7 +1,7 @@
 """Cache files in the database's directory: they save time, and lost ones are made again.
 
-They refer to rows of data files by place, so they are not written once a data file is gone, and
-forgetting removes them all.
+Those that refer to rows of data files by place are not written once a data file is gone, and
+forgetting removes all of them. Each kind has a budget: the least recently used go first.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from asif_lance.database.lock import WriteLock
 from asif_lance.database.tables import local_path
 from asif_lance.errors import DatabaseError
 
-LABEL_SETS, DISTANCES = "label_sets", "distances"
+LABEL_SETS, DISTANCES, PROMPT_VECTORS = "label_sets", "distances", "prompt_vectors"
 
-_FILES_KEPT = 32  # of a kind, the newest
+#: Bytes that the files of one kind may occupy together, and how many there may be.
+BYTES_KEPT, FILES_KEPT = 2**30, 256
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
@@ -33,8 +35,12 @@ def load_cache(
     home = local_path(uri)
     with contextlib.suppress(*_UNREADABLE):
         if home is not None:
-            with np.load(home / directory / f"{name}.npz", allow_pickle=False) as file:
-                return {column: file[column] for column in columns}
+            path = home / directory / f"{name}.npz"
+            with np.load(path, allow_pickle=False) as file:
+                found = {column: file[column] for column in columns}
+            with contextlib.suppress(OSError):
+                os.utime(path)  # for `_drop_least_used`
+            return found
     return None
 
 
@@ -45,21 +51,29 @@ def save_cache(
 
     Args:
         uri: the database.
-        directory: `LABEL_SETS` or `DISTANCES`.
+        directory: `LABEL_SETS`, `DISTANCES` or `PROMPT_VECTORS`.
         name: under which `load_cache` finds them.
         arrays: by column.
         files: names of the data files that they refer to.
     """
     home, lock = local_path(uri), WriteLock(uri, timeout=0.0)
-    if home is None:
+    if home is None or sum(array.nbytes for array in arrays.values()) > BYTES_KEPT:
         return
     with contextlib.suppress(OSError, DatabaseError), lock.hold(f"classify ({directory})"):
         if not files_exist(uri, files):
             return  # forgotten meanwhile
         (home / directory).mkdir(exist_ok=True)
         _write_whole(home / directory / f"{name}.npz", arrays)
-        newest = sorted((home / directory).glob("*.npz"), key=lambda path: path.stat().st_mtime)
-        for path in newest[:-_FILES_KEPT]:
+        _drop_least_used(home / directory)
+
+
+def _drop_least_used(directory: Path) -> None:
+    """Removes what the budget has no room for."""
+    files = [(path, path.stat()) for path in directory.glob("*.npz")]
+    files.sort(key=lambda file: file[1].st_mtime_ns, reverse=True)
+    sizes = accumulate(status.st_size for _, status in files)
+    for place, ((path, _), size) in enumerate(zip(files, sizes, strict=True)):
+        if place >= FILES_KEPT or size > BYTES_KEPT:
             path.unlink(missing_ok=True)
 
 

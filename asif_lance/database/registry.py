@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from asif_lance.database import schemas
-from asif_lance.database.cache_files import DISTANCES, LABEL_SETS
+from asif_lance.database.cache_files import DISTANCES, LABEL_SETS, PROMPT_VECTORS
 
 #: The eraser of `pairs` itself: every fragment with a forgotten row is rewritten.
 PURGE = "purge"
@@ -131,6 +131,7 @@ TABLES = (
 CACHES = (
     Stored(name=LABEL_SETS, holds_content=True, eraser="label sets", verifier="bytes"),
     Stored(name=DISTANCES, holds_content=True, eraser="distances", verifier="bytes"),
+    Stored(name=PROMPT_VECTORS, holds_content=True, eraser="prompt vectors", verifier="bytes"),
 )
 
 

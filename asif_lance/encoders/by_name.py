@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asif_lance.devices import pick_device
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
+from asif_lance.encoders.timm_import import import_timm
 from asif_lance.errors import EncoderUnavailableError
 
 DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
@@ -17,6 +18,7 @@ def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEnco
         EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
     # Not at the top: timm and sentence-transformers take seconds to import, and many need one.
+    import_timm()
     from asif_lance.encoders.timm_encoder import PREFIX, TimmEncoder
 
     name = name or DEFAULT_IMAGE

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from asif_lance.database import (
     DISTANCES,
     LABEL_SETS,
+    PROMPT_VECTORS,
     Ledger,
     RowFilter,
     drop_caches,
@@ -129,6 +130,11 @@ def erase_distances(uri: str, content: Content) -> int:
     return drop_caches(uri, DISTANCES)
 
 
+def erase_prompt_vectors(uri: str, content: Content) -> int:
+    """Kept vectors of prompts, all of them: a prompt may have quoted a forgotten caption."""
+    return drop_caches(uri, PROMPT_VECTORS)
+
+
 def _make_filter(column: str, values: Iterable[str]) -> RowFilter:
     """Which rows have one of these values in a column."""
     wanted = pa.array(sorted(values), pa.string())
@@ -149,4 +155,5 @@ ERASERS: dict[str, Eraser] = {
     "prompts": erase_prompts,
     "label sets": erase_label_sets,
     "distances": erase_distances,
+    "prompt vectors": erase_prompt_vectors,
 }

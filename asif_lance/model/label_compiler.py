@@ -12,6 +12,7 @@ above that bound, the answer is exact; otherwise the prompt is searched again.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,30 +20,75 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asif_lance.anchors import Anchors
-from asif_lance.database import LABEL_SETS, load_cache, save_cache
+from asif_lance.database import BYTES_KEPT, LABEL_SETS, load_cache, save_cache
 from asif_lance.model.labels import LabelSet, Prompts
+from asif_lance.model.text_blocks import TextBlocks
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
-from asif_lance.relative import Recipe, compile_texts, mean_vectors, relative_vectors
+from asif_lance.relative import (
+    CompiledTexts,
+    Recipe,
+    compile_block,
+    cut_runs,
+    mean_vectors,
+    relative_vectors,
+)
 from asif_lance.search import unit_queries
 
 
 def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version: str) -> LabelSet:
-    """Search the caption side for every prompt and build the label set's relative vectors."""
+    """Search the caption side for every prompt and build the label set's relative vectors.
+
+    So many prompts are searched at a time that memory is bounded, whatever the label set.
+    """
     prompts = average_prompts(prompts)
-    neighbors = find_prompt_neighbors(anchors, prompts.vectors, recipe.k[1], centred=recipe.centred)
-    return build_label_set(prompts, neighbors, recipe, len(anchors), version)
+    width = min(_cached_width(recipe.k[1]), anchors.count)
+    fits = len(prompts.vectors) * width * _NEIGHBOR_BYTES <= BYTES_KEPT
+    least = MIN_CACHED_SIMILARITIES if fits else None
+
+    def find(at: slice) -> Neighbors:
+        return find_prompt_neighbors(
+            anchors, prompts.vectors[at], recipe.k[1], centred=recipe.centred, cached_from=least
+        )
+
+    return _build(prompts, find, recipe, len(anchors), version)
 
 
 def build_label_set(
     prompts: Prompts, neighbors: Neighbors, recipe: Recipe, n: int, version: str
 ) -> LabelSet:
     """Build a label set from the nearest captions of its prompts among n anchor positions."""
-    relative = relative_vectors(neighbors, recipe.p[1], n)
-    owner = prompts.owner
-    if prompts.ensemble == "mean-relative":
-        relative = mean_vectors(relative, owner)
-        owner = np.arange(len(prompts.names))
-    return LabelSet(prompts, relative, owner, compile_texts(relative), version, recipe)
+
+    def find(at: slice) -> Neighbors:
+        return Neighbors(neighbors.indices[at], neighbors.similarities[at])
+
+    return _build(prompts, find, recipe, n, version)
+
+
+def _build(
+    prompts: Prompts, find: Callable[[slice], Neighbors], recipe: Recipe, n: int, version: str
+) -> LabelSet:
+    """Build a label set a block of prompts at a time; their relative vectors are made one class's.
+
+    Args:
+        prompts: as they are searched.
+        find: gives the nearest captions of some of them.
+        recipe: how they are compared.
+        n: number of anchor positions.
+        version: the model version's name.
+    """
+    whole_classes = prompts.ensemble == "mean-relative"
+    ends = np.append(np.flatnonzero(np.diff(prompts.owner)) + 1, len(prompts.owner))
+    sizes = np.diff(ends, prepend=0) if whole_classes else np.ones(len(prompts.owner), np.int64)
+    places = np.concatenate([[0], np.cumsum(sizes)])
+    blocks = TextBlocks()
+    for first, last in cut_runs(sizes, PROMPTS_AT_ONCE):
+        at = slice(int(places[first]), int(places[last]))
+        relative = relative_vectors(find(at), recipe.p[1], n)
+        if whole_classes:
+            relative = mean_vectors(relative, prompts.owner[at] - prompts.owner[at.start])
+        blocks.append(compile_block(relative))
+    owner = np.arange(len(prompts.names)) if whole_classes else prompts.owner
+    return LabelSet(prompts, CompiledTexts(blocks, n), owner, version, recipe)
 
 
 def average_prompts(prompts: Prompts) -> Prompts:
@@ -57,6 +103,11 @@ def average_prompts(prompts: Prompts) -> Prompts:
 
 #: Fewer similarities than this are computed about as fast as their cache is read.
 MIN_CACHED_SIMILARITIES = 2**22
+
+#: Prompts that are searched and compiled at a time: each takes about 75 kB meanwhile.
+PROMPTS_AT_ONCE = 2048
+
+_NEIGHBOR_BYTES = 12  # a position and a similarity
 
 _LARGEST_NEW_SHARE = 0.5  # of all rows; with more new ones, comparing all is about as fast
 
@@ -107,7 +158,7 @@ def find_prompt_neighbors(
     k: int,
     *,
     centred: bool = False,
-    cached_from: int = MIN_CACHED_SIMILARITIES,
+    cached_from: int | None = MIN_CACHED_SIMILARITIES,
 ) -> Neighbors:
     """The k captions most similar to each prompt; the same as `anchors.top_k("text", …)`.
 
@@ -116,10 +167,11 @@ def find_prompt_neighbors(
         queries: (t, d) float32 unit vectors.
         k: how many to find.
         centred: whether by centred similarities.
-        cached_from: with fewer similarities to compute than this, nothing is cached.
+        cached_from: with fewer similarities to compute than this, nothing is cached; None for
+            nothing at all.
     """
-    if not _is_worth_caching(anchors, queries, cached_from):  # more than k would take longer
-        return anchors.top_k("text", queries, k, centred=centred)
+    if cached_from is None or not _is_worth_caching(anchors, queries, cached_from):
+        return anchors.top_k("text", queries, k, centred=centred)  # more than k takes longer
     return find_cached_neighbors(
         anchors, queries, k, centred=centred, cached_from=cached_from
     ).first(k)
@@ -149,6 +201,11 @@ def find_cached_neighbors(
     return found
 
 
+def _cached_width(k: int) -> int:
+    """How many neighbors are cached where k are asked for."""
+    return k + max(k // 4, 64)
+
+
 def _is_worth_caching(anchors: Anchors, queries: Float32Array, cached_from: int) -> bool:
     return bool(anchors.state) and len(queries) * len(anchors) >= cached_from
 
@@ -175,7 +232,7 @@ def update_neighbors(
         old: the neighbors of the same prompts in another state, which spare most of the work.
         centred: whether by centred similarities, as `old`.
     """
-    wanted, width = min(k, anchors.count), min(k + max(k // 4, 64), anchors.count)
+    wanted, width = min(k, anchors.count), min(_cached_width(k), anchors.count)
     indices = np.zeros((len(queries), width), dtype=np.int64)
     similarities = np.zeros((len(queries), width), dtype=np.float32)
     complete = np.zeros(len(queries), dtype=np.int64)

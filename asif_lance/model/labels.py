@@ -10,7 +10,7 @@ import numpy as np
 
 from asif_lance.errors import InputError
 from asif_lance.model.templates import SINGLE, template_set
-from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
+from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.relative import CompiledTexts, Recipe
 from asif_lance.search import unit_queries
 
@@ -35,6 +35,8 @@ class Prompts:
         vectors: (t, d) float32, the prompts' embeddings, unit length.
         ensemble: how a class's prompts become one score.
         templates: the named set, or the templates themselves; empty for label vectors.
+        cut: how many prompts are longer than the text encoder reads.
+        max_tokens: what it reads of a text; 0 for all of it.
     """
 
     names: tuple[str, ...]
@@ -42,6 +44,8 @@ class Prompts:
     vectors: Float32Array
     ensemble: Ensemble = "max"
     templates: str = ""
+    cut: int = 0
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +54,15 @@ class LabelSet:
 
     Attributes:
         prompts: the class names and prompts; for `mean-embedding` one vector per class.
-        relative: (t, k) relative vectors of the prompts (one per class unless `max`).
+        compiled: relative vectors of the prompts (one per class unless `max`).
         owner: (t,) int64, the class of each relative vector.
-        compiled: the same, laid out for scoring many images.
         version: the model version's name.
         recipe: the recipe they were compiled under.
     """
 
     prompts: Prompts
-    relative: RelativeVectors
-    owner: Int64Array
     compiled: CompiledTexts
+    owner: Int64Array
     version: str
     recipe: Recipe
 
@@ -70,7 +72,7 @@ class LabelSet:
         return self.prompts.names
 
     def query(self, row: int) -> Float32Array:
-        """The (d,) embedding whose similarities `relative[row]` was made of.
+        """The (d,) embedding whose similarities `compiled.vector(row)` was made of.
 
         For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine
         (under a centred recipe nearly so).
@@ -158,6 +160,6 @@ def prompts_from_vectors(
 
 
 def best_prompt(prompt_scores: Float64Array, labels: LabelSet, label: int) -> int:
-    """The row of `labels.relative` that gave class `label` its score for one image, (t,) scores."""
+    """The row of `labels.compiled` that gave class `label` its score for one image, (t,) scores."""
     rows = np.flatnonzero(labels.owner == label)
     return int(rows[np.argmax(prompt_scores[rows])])

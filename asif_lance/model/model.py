@@ -40,6 +40,7 @@ from asif_lance.model.labels import (
     resolve_templates,
 )
 from asif_lance.model.predictions import Evidence, Prediction
+from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
@@ -60,6 +61,8 @@ from asif_lance.store import PairStore
 #: Vectors classified at once: bounds what a long list of them holds in memory.
 BATCH = 1024
 
+#: Scores of pictures with prompts that are held at once.
+SCORES_AT_ONCE = 2**24
 
 #: Pictures searched at once: one per this many anchors, and no more than the limit. More need fewer
 #: passes over the anchors, but delay the first answers.
@@ -176,9 +179,14 @@ class Model:
         """
         filled, name = resolve_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
-        with step(f"encode {len(texts):,} prompts"):
-            vectors = unit_queries(self.text_encoder.encode(texts))
-        return Prompts(tuple(names), owner, vectors, ensemble or self.ensemble, name)
+        found = self.encode_texts(texts)
+        kind = ensemble or self.ensemble
+        return Prompts(tuple(names), owner, found.vectors, kind, name, found.cut, found.max_tokens)
+
+    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
+        """Embed texts with the model's text encoder, which is loaded unless they are kept."""
+        pin = self.store.text
+        return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, texts)
 
     def label_vectors(
         self, vectors: Mapping[str, Float32Array], ensemble: Ensemble | None = None
@@ -255,14 +263,15 @@ class Model:
                 f"the label set is compiled for the recipe {labels.recipe}, not for {self.recipe}"
             )
         _check_dimension("image vectors", self.store.image.dimension, vectors)
-        for batch in track_batches("classify vectors", len(ids), BATCH):
+        size = max(min(BATCH, SCORES_AT_ONCE // max(labels.compiled.count, 1)), 1)
+        for batch in track_batches("classify vectors", len(ids), size):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
     def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
         """The pictures of this version that fit a text best; see `retrieve`."""
         if not text.strip():
             raise InputError("the text to search for is empty")
-        vector = unit_queries(self.text_encoder.encode([text]))
+        vector = self.encode_texts([text]).vectors
         return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
 
     def search_image(

@@ -12,7 +12,7 @@ from asif_lance.anchors import Anchors
 from asif_lance.errors import InputError
 from asif_lance.model.labels import LabelSet, best_prompt
 from asif_lance.records import Attribution, Float32Array, Float64Array, Int64Array, RelativeVectors
-from asif_lance.relative import Recipe, attributions, single_vector
+from asif_lance.relative import Recipe, attributions
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Evidence:
             InputError: a label is not in the label set.
         """
         rows = [self._best_prompt(label) for label in labels]
-        compiled = (single_vector(self.labels.relative, row) for row in rows)
+        compiled = map(self.labels.compiled.vector, rows)
         found = [attributions(self.relative, text) for text in compiled]
         positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
         alike, centred = self.anchors.similarities, self.labels.recipe.centred

@@ -24,9 +24,12 @@ from asif_lance.relative.recipes import (
 )
 from asif_lance.relative.vectors import (
     CompiledTexts,
+    TextBlock,
     attributions,
     best_scores,
+    compile_block,
     compile_texts,
+    cut_runs,
     mean_vectors,
     relative_vectors,
     scores,
@@ -36,8 +39,8 @@ from asif_lance.relative.vectors import (
 # fmt: off
 __all__ = [
     "DEFAULT", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre", "CompiledTexts",
-    "Recipe", "attributions", "best_scores", "compile_texts", "format_sides", "make_centre",
-    "make_recipe", "mean_of", "mean_vectors", "recipe_from_values", "relative_vectors", "scores",
-    "single_vector",
+    "Recipe", "TextBlock", "attributions", "best_scores", "compile_block", "compile_texts",
+    "cut_runs", "format_sides", "make_centre", "make_recipe", "mean_of", "mean_vectors",
+    "recipe_from_values", "relative_vectors", "scores", "single_vector",
 ]
 # fmt: on

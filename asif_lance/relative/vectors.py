@@ -11,6 +11,7 @@ so a score does not depend on the batch that it was computed in.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,31 +63,95 @@ def _or_one(sizes: Float64Array) -> Float64Array:
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledTexts:
-    """Relative vectors of t texts, sorted by anchor: the sparse (n, t) matrix, row by row.
+class TextBlock:
+    """Relative vectors of some consecutive texts, sorted by anchor.
 
     Attributes:
-        starts: (n + 1,) int64, where each anchor's entries begin.
-        texts: (e,) int32, the text of each entry, ascending within an anchor.
+        anchors: (a,) int64, those that carry weight for any of the texts, ascending.
+        starts: (a + 1,) int64, where each anchor's entries begin.
         values: (e,) float32, positive.
-        count: t.
+        texts: (e,) unsigned, as narrow as the count allows: the text of each entry, counted from
+            the block's first, ascending within an anchor.
+        count: of texts.
     """
 
+    anchors: Int64Array
     starts: Int64Array
-    texts: NDArray[np.int32]
     values: Float32Array
+    texts: NDArray[np.unsignedinteger]
     count: int
+
+    def rows(self) -> Iterator[tuple[Int64Array, Float32Array]]:
+        """Each text's anchors, ascending, and their values."""
+        order = np.argsort(self.texts, kind="stable")
+        anchors = np.repeat(self.anchors, np.diff(self.starts))[order]
+        ends = np.cumsum(np.bincount(self.texts, minlength=self.count))[:-1]
+        return zip(np.split(anchors, ends), np.split(self.values[order], ends), strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTexts:
+    """Relative vectors of t texts, laid out for scoring many images.
+
+    An image touches only the entries of its own anchors. Nothing is as long as there are anchors.
+
+    Attributes:
+        blocks: the texts in order.
+        n: number of anchor positions that they refer to.
+    """
+
+    blocks: Sequence[TextBlock]
+    n: int
+
+    @property
+    def count(self) -> int:
+        """The number of texts."""
+        return sum(block.count for block in self.blocks)
+
+    @property
+    def anchors(self) -> Int64Array:
+        """(a,) int64, the anchors that carry weight for any text, ascending."""
+        return np.unique(np.concatenate([np.zeros(0, np.int64), *(b.anchors for b in self.blocks)]))
+
+    def vector(self, row: int) -> RelativeVectors:
+        """One text's relative vector, one row, by ascending anchor and without zeros."""
+        for block in self.blocks:
+            if row < block.count:
+                entries = np.flatnonzero(block.texts == row)
+                anchors = block.anchors[np.searchsorted(block.starts, entries, side="right") - 1]
+                return RelativeVectors(anchors[None], block.values[entries][None], self.n)
+            row -= block.count
+        raise IndexError("there are fewer texts")
+
+    def vectors(self) -> RelativeVectors:
+        """All texts' relative vectors, by ascending anchor; padded with index 0 and value 0."""
+        rows = [row for block in self.blocks for row in block.rows()]
+        width = max((len(values) for _, values in rows), default=0)
+        indices = np.zeros((len(rows), width), dtype=np.int64)
+        values = np.zeros((len(rows), width), dtype=np.float32)
+        for i, (anchors, weights) in enumerate(rows):
+            indices[i, : len(anchors)], values[i, : len(weights)] = anchors, weights
+        return RelativeVectors(indices, values, self.n)
 
 
 def compile_texts(texts: RelativeVectors) -> CompiledTexts:
-    """Sort relative vectors by anchor, so that an image touches only its own anchors' entries."""
+    """Sort relative vectors by anchor, as one block."""
+    return CompiledTexts([compile_block(texts)], texts.n)
+
+
+def compile_block(texts: RelativeVectors) -> TextBlock:
+    """Sort relative vectors by anchor."""
     rows, columns = np.nonzero(texts.values)
     anchors = texts.indices[rows, columns]
     order = np.argsort(anchors, kind="stable")
-    apart = np.diff(anchors[order], prepend=-1, append=texts.n)
-    starts = np.repeat(np.arange(len(order) + 1), apart)
-    values = texts.values[rows, columns][order]
-    return CompiledTexts(starts, rows[order].astype(np.int32), values, len(texts.values))
+    used, starts = np.unique(anchors[order], return_index=True)
+    return TextBlock(
+        anchors=used,
+        starts=np.append(starts, len(order)).astype(np.int64),
+        values=texts.values[rows, columns][order],
+        texts=rows[order].astype(np.min_scalar_type(len(texts.values))),
+        count=len(texts.values),
+    )
 
 
 def scores(images: RelativeVectors, texts: RelativeVectors | CompiledTexts) -> Float64Array:
@@ -103,45 +168,52 @@ def scores(images: RelativeVectors, texts: RelativeVectors | CompiledTexts) -> F
     Raises:
         DimensionError: images and texts refer to different numbers of anchors.
     """
+    if images.n != texts.n:
+        raise DimensionError("relative vectors", texts.n, images.n)
     compiled = texts if isinstance(texts, CompiledTexts) else compile_texts(texts)
-    if images.n != len(compiled.starts) - 1:
-        raise DimensionError("relative vectors", len(compiled.starts) - 1, images.n)
-    sizes = compiled.starts[images.indices + 1] - compiled.starts[images.indices]
+    parts = [_score_block(images, block) for block in compiled.blocks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _score_block(images: RelativeVectors, block: TextBlock) -> Float64Array:
+    """Score every image with the texts of one block: (m, count)."""
+    begin, end = (
+        np.searchsorted(block.anchors, images.indices, side=side) for side in ("left", "right")
+    )
+    starts = block.starts[begin]
+    sizes = block.starts[end] - starts
     sizes[images.values == 0] = 0
-    result = np.empty((len(images.values), compiled.count))
-    for start, stop in _chunks(sizes.sum(axis=1)):
+    result = np.empty((len(images.values), block.count))
+    for start, stop in cut_runs(sizes.sum(axis=1), _CHUNK_PRODUCTS):
         at = slice(start, stop)
-        result[at] = _scores(images.indices[at], images.values[at], sizes[at], compiled)
+        result[at] = _sum_products(images.values[at], starts[at], sizes[at], block)
     return result
 
 
-def _chunks(sizes: Int64Array) -> list[tuple[int, int]]:
-    """Cut images into runs of at most `_CHUNK_PRODUCTS` products (or a single image)."""
+def cut_runs(sizes: Int64Array, most: int) -> list[tuple[int, int]]:
+    """Cut items of these sizes into runs of at most `most` together, or of a single item."""
     cuts, total = [0], 0
     for i, size in enumerate(sizes.tolist()):
         total += size
-        if total > _CHUNK_PRODUCTS and i > cuts[-1]:
+        if total > most and i > cuts[-1]:
             cuts.append(i)
             total = size
     return list(zip(cuts, [*cuts[1:], len(sizes)], strict=True))
 
 
-def _scores(
-    indices: Int64Array,
-    values: Float32Array,
-    sizes: Int64Array,
-    compiled: CompiledTexts,
+def _sum_products(
+    values: Float32Array, starts: Int64Array, sizes: Int64Array, block: TextBlock
 ) -> Float64Array:
     flat = sizes.ravel()
     ends = np.cumsum(flat)
     within = np.arange(flat.sum()) - np.repeat(ends - flat, flat)
-    entries = np.repeat(compiled.starts[indices.ravel()], flat) + within
-    products = np.repeat(values.ravel().astype(np.float64), flat) * compiled.values[entries]
-    image = np.repeat(np.arange(len(indices)), sizes.sum(axis=1))
-    cells = image * compiled.count + compiled.texts[entries]
+    entries = np.repeat(starts.ravel(), flat) + within
+    products = np.repeat(values.ravel().astype(np.float64), flat) * block.values[entries]
+    image = np.repeat(np.arange(len(values)), sizes.sum(axis=1))
+    cells = image * block.count + block.texts[entries]
     # bincount adds one after another: per cell, in the order of the image's neighbors.
-    sums = np.bincount(cells, weights=products, minlength=len(indices) * compiled.count)
-    return sums.reshape(len(indices), compiled.count).astype(np.float64, copy=False)
+    sums = np.bincount(cells, weights=products, minlength=len(values) * block.count)
+    return sums.reshape(len(values), block.count).astype(np.float64, copy=False)
 
 
 def best_scores(scores: Float64Array, classes: Int64Array) -> Float64Array:
@@ -184,7 +256,9 @@ def mean_vectors(texts: RelativeVectors, classes: Int64Array) -> RelativeVectors
     indices = np.zeros((count, sizes.max(initial=0)), dtype=np.int64)
     values = np.zeros(indices.shape)
     indices[owner, column], values[owner, column] = anchor[order], sums[order]
-    values /= _or_one(np.sqrt(np.square(values).sum(axis=1)))
+    # Added one after another: the norm does not depend on how wide the widest row is.
+    norms = np.sqrt(np.bincount(owner, weights=np.square(sums[order]), minlength=count))
+    values /= _or_one(norms)
     return RelativeVectors(indices, values.astype(np.float32), texts.n)
 
 

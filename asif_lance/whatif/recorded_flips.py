@@ -16,8 +16,8 @@ from asif_lance.audit.replay import ReplayRecords
 from asif_lance.errors import InputError
 from asif_lance.model import BATCH, LabelSet, Model
 from asif_lance.progress import track_batches
-from asif_lance.records import Int64Array
-from asif_lance.relative import Centre
+from asif_lance.records import Int64Array, RelativeVectors
+from asif_lance.relative import Centre, Recipe
 from asif_lance.search import Blocks
 from asif_lance.whatif.changes import PredictionChange, compare_queries
 from asif_lance.whatif.hypothetical import compile_for_both
@@ -107,19 +107,32 @@ def _find_unsettled(
     if not known or (len(anchors.added) and not full):
         return everything
     sides = ImageSides.of(before, anchors)
-    old = replace(labels[0].relative, n=len(anchors))
-    change = compare_prompts(old, labels[1].relative, labels[0].owner, sides.removed, sides.added)
+    old, new = (replace(one.compiled.vectors(), n=len(anchors)) for one in labels)
+    change = compare_prompts(old, new, labels[0].owner, sides.removed, sides.added)
     if len(change.anchors) > _NAMED_SHARE * max(len(anchors), _FEW_ANCHORS):
         return everything
     found = [everything[:0]]
+    texts = new, labels[1].owner
     for at in track_batches("bound scores", len(everything), _IMAGES):
-        found.append(everything[at][_find_open(sides.compare(asked, at), change, labels[1])])
+        open_here = _find_open(sides.compare(asked, at), change, after.recipe, texts)
+        found.append(everything[at][open_here])
     return np.concatenate(found)
 
 
-def _find_open(both: ComparedImages, change: TextChange, labels: LabelSet) -> Int64Array:
-    """Which images bounds and contending labels' scores leave open."""
-    recipe = labels.recipe
+def _find_open(
+    both: ComparedImages,
+    change: TextChange,
+    recipe: Recipe,
+    texts: tuple[RelativeVectors, Int64Array],
+) -> Int64Array:
+    """Which images bounds and contending labels' scores leave open.
+
+    Args:
+        both: the images.
+        change: of the prompts.
+        recipe: how the other state compares.
+        texts: the prompts' relative vectors in the other state, and the label of each.
+    """
     most = bound_contenders(both.images, change, both.before, recipe.p[0])
     again = np.flatnonzero((most > -np.inf).any(axis=1))
     both = both.part(again)
@@ -127,7 +140,6 @@ def _find_open(both: ComparedImages, change: TextChange, labels: LabelSet) -> In
         both.before(slice(None), change.anchors[which]) for which in (change.removed, change.added)
     )
     kth = bound_kth_similarity(both.images, removed, added, recipe.k[0])
-    texts = labels.relative, labels.owner
     rescoring = Rescoring(both.images, kth, *texts, both.after, recipe.p[0])
     return again[~rescoring.confirm(most[again])]
 

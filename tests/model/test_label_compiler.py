@@ -173,12 +173,37 @@ def test_while_another_writes_nothing_is_kept_and_nobody_waits(store: PairStore)
     assert files(store) == []
 
 
-def test_the_newest_label_sets_stay(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "_FILES_KEPT", 3)
+def keep(store: PairStore, prompts: list[int]) -> None:
     anchors = Anchors(store.dataset("latest"))
-    for i in range(len(PROMPTS)):
+    for i in prompts:
         find_prompt_neighbors(anchors, PROMPTS[i : i + 1], K, cached_from=0)
+
+
+def test_the_label_sets_used_last_stay(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_files, "FILES_KEPT", 3)
+    keep(store, [0, 1, 2])
+    (first,) = (file for file in files(store) if file.stat().st_mtime_ns == oldest(store))
+    keep(store, [0, 3, 4])
     assert len(files(store)) == 3
+    assert first in files(store)
+
+
+def oldest(store: PairStore) -> int:
+    return min(file.stat().st_mtime_ns for file in files(store))
+
+
+def test_label_sets_stay_within_their_bytes(
+    store: PairStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, [0])
+    (size,) = (file.stat().st_size for file in files(store))
+    monkeypatch.setattr(cache_files, "BYTES_KEPT", 2 * size)
+    keep(store, [1, 2, 3])
+    assert len(files(store)) == 2
+    monkeypatch.setattr(cache_files, "BYTES_KEPT", 100)
+    before = files(store)
+    keep(store, [4])
+    assert files(store) == before
 
 
 def test_small_label_sets_are_not_worth_a_file(store: PairStore) -> None:

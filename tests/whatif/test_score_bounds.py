@@ -61,8 +61,10 @@ def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataO
     sides = ImageSides.of(before, after.anchors)
     compared = sides.compare(asked, slice(None))
     images = compared.images
-    old = replace(both[0].relative, n=len(after.anchors))
-    change = compare_prompts(old, both[1].relative, both[0].owner, sides.removed, sides.added)
+    old = replace(both[0].compiled.vectors(), n=len(after.anchors))
+    change = compare_prompts(
+        old, both[1].compiled.vectors(), both[0].owner, sides.removed, sides.added
+    )
     similar = compared.before(slice(None), change.anchors)
     lower, upper = bound_scores(images, change, similar, before.recipe.p[0])
     for i, one in enumerate(after.classify_vectors(IDS, VECTORS, after.compile(LABELS))):
