@@ -39,6 +39,8 @@ RECEIPTS = pa.schema(
         pa.field("pairs", pa.int64(), nullable=False),
         pa.field("clean", pa.bool_(), nullable=False),
         pa.field("body", pa.string(), nullable=False),
+        pa.field("number", pa.int64()),
+        pa.field("timestamp", pa.binary()),
     ]
 )
 

@@ -1,0 +1,94 @@
+"""The receipts of a database, each linked by hash to the one before.
+
+Links show what was altered, replaced, added or taken out anywhere but at the end: that receipts
+were cut off there shows only against a newer receipt that somebody keeps elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lance
+from securesystemslib.signer import SSlibKey
+
+from asif_lance.errors import ReceiptError
+from asif_lance.verifier.documents import Document, public_key
+
+# Columns that repeat what the document says, so that SQL can read them.
+_REPEATED = ("receipt_id", "created_at", "reason", "pairs", "clean")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row of the table `receipts`; `number` is 0 in the earlier format."""
+
+    row: dict[str, Any]
+    document: Document
+
+    @property
+    def name(self) -> str:
+        """How people are told of it."""
+        receipt = self.document.receipt
+        return f"receipt {receipt.number or '(unsigned)'} {receipt.receipt_id}"
+
+
+def read_receipts(database: Path) -> tuple[list[Stored], list[str]]:
+    """All receipts in the order of the chain, those of the earlier format first; and problems."""
+    try:
+        rows = lance.dataset(str(database / "receipts.lance")).to_table().to_pylist()
+    except (OSError, ValueError) as error:
+        return [], [f"the table of receipts cannot be read: {type(error).__name__}"]
+    stored, problems = [], []
+    for row in rows:
+        try:
+            stored.append(Stored(row, Document.parse(row["body"])))
+        except ReceiptError as error:
+            problems.append(f"receipt {row['receipt_id']}: {error}")
+    return sorted(stored, key=_place), problems
+
+
+def find_problems(stored: Sequence[Stored], keys: Sequence[SSlibKey]) -> list[str]:
+    """What is wrong with a chain; nothing if it is whole.
+
+    Args:
+        stored: from `read_receipts`.
+        keys: whose signatures count; with none, each receipt's own signer.
+    """
+    problems, link = [], ""
+    for count, one in enumerate(stored, start=1):
+        receipt = one.document.receipt
+        problems += _compare_row(one)
+        if one.document.envelope is not None:
+            if receipt.number != count:
+                problems.append(f"{one.name}: it is number {count} of those that are here")
+            if receipt.previous != link:
+                problems.append(f"{one.name}: what came before is not what it was made after")
+            problems += _check_signature(one, keys)
+        link = one.document.link(link)
+    return problems
+
+
+def _place(one: Stored) -> tuple[Any, ...]:
+    receipt = one.document.receipt
+    return (receipt.number, receipt.created_at, receipt.receipt_id)
+
+
+def _compare_row(one: Stored) -> list[str]:
+    receipt = one.document.receipt
+    expected = {name: getattr(receipt, name) for name in _REPEATED}
+    expected |= {"number": receipt.number or None} if "number" in one.row else {}
+    wrong = [name for name, value in expected.items() if one.row[name] != value]
+    return [f"{one.name}: the table says something else than the receipt: {n}" for n in wrong]
+
+
+def _check_signature(one: Stored, keys: Sequence[SSlibKey]) -> list[str]:
+    """Receipts that nobody signed yet are no problem of the chain."""
+    if not one.document.signed:
+        return []
+    signers = keys or [public_key(one.document.receipt.signer)]
+    if any(one.document.signed_by(key) for key in signers):
+        return []
+    return [f"{one.name}: the signature is wrong, or another signer's"]

@@ -1,0 +1,262 @@
+"""A receipt checked against a database: its signature, its chain, the files, the content.
+
+Nothing here is taken on trust from the code that forgets. With the key of the fingerprints every
+file is searched. Without it, a file can only be compared with those that were searched when the
+receipt was made: what is unchanged was searched then, and what came later cannot be judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from securesystemslib.signer import SSlibKey
+
+from asif_lance.errors import InputError
+from asif_lance.verifier.chain import Stored, find_problems, read_receipts
+from asif_lance.verifier.documents import (
+    ERASED,
+    NO_BASELINE,
+    NOT_COVERED,
+    RESIDUAL,
+    Document,
+    Receipt,
+    Surface,
+    public_key,
+)
+from asif_lance.verifier.fingerprints import Fingerprints, name_key
+from asif_lance.verifier.report import Check, Report, judge
+from asif_lance.verifier.scanning import (
+    FileRecord,
+    Hit,
+    list_files,
+    list_findings,
+    name_surface,
+    record_file,
+    scan,
+)
+from asif_lance.verifier.timestamps import check_timestamp
+
+# What every receipt changes itself: its table, whose rows the chain accounts for, and the lock.
+_RECEIPTS, _LOCK, _LOCK_BYTES = "receipts.lance/", ".asif-lock", 200
+# Columns that know a picture; an equal caption alone is no sign that a pair came back.
+_PICTURE_COLUMNS = ("image_sha256", "thumbnail", "image_vector")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What reading the files brought.
+
+    Attributes:
+        record: the files that are there.
+        later: those of them that are not as they were when the receipt was made.
+        hits: forgotten content.
+        doubtful: what cannot be decided.
+        searched: whether there was a key to search with.
+    """
+
+    record: Sequence[FileRecord]
+    later: tuple[str, ...]
+    hits: tuple[Hit, ...]
+    doubtful: tuple[Hit, ...]
+    searched: bool
+
+
+def verify(
+    database: Path,
+    receipt: str,
+    *,
+    key: bytes | None = None,
+    public_keys: Sequence[SSlibKey] = (),
+    timestamp: bytes | None = None,
+    authorities: Sequence[Path] = (),
+) -> Report:
+    """Checks a receipt against a database or a copy of it; changes nothing.
+
+    Args:
+        database: its directory.
+        receipt: an id in the database, or a file that was handed out.
+        key: of the fingerprints.
+        public_keys: whose signatures count.
+        timestamp: an RFC 3161 response; by default the one that the database has.
+        authorities: files in PEM with the certificates of who may have signed the timestamp.
+
+    Raises:
+        InputError: there is no such receipt, or no database.
+        ReceiptError: the file is no receipt.
+    """
+    if not database.is_dir():
+        raise InputError(f"{database}: not a directory")
+    stored, broken = read_receipts(database)
+    document, here = _find(database, receipt, stored)
+    seen = _look(database, document.receipt, key)
+    checks = [
+        _check_signature(document, public_keys),
+        _check_chain(document, here, stored, broken + find_problems(stored, public_keys)),
+        _check_counts(document.receipt),
+        *_check_record(document.receipt, seen),
+        _check_content(document.receipt, key, seen),
+    ]
+    timestamp = timestamp or (here.row.get("timestamp") if here else None)
+    if timestamp:
+        checks.append(check_timestamp(document, timestamp, authorities))
+    return Report(
+        receipt_id=document.receipt.receipt_id,
+        verdict=judge(checks),
+        checks=tuple(checks),
+        surfaces=tuple(_judge_surfaces(document.receipt, seen)),
+        findings=list_findings(seen.hits + seen.doubtful),
+        files=len(seen.record),
+        bytes=sum(file.bytes for file in seen.record),
+    )
+
+
+def _find(database: Path, receipt: str, stored: Sequence[Stored]) -> tuple[Document, Stored | None]:
+    """The receipt, and the row that the database has under its id."""
+    rows = {one.row["receipt_id"]: one for one in stored}
+    if Path(receipt).is_file():
+        document = Document.read(Path(receipt))
+        return document, rows.get(document.receipt.receipt_id)
+    if receipt not in rows:
+        raise InputError(f"no receipt {receipt!r} in {database}")
+    return rows[receipt].document, rows[receipt]
+
+
+def _look(database: Path, receipt: Receipt, key: bytes | None) -> _Seen:
+    """Reads every file, and searches it if there is the right key."""
+    if receipt.salt:
+        key = bytes.fromhex(receipt.salt)
+    elif key is not None and name_key(key) != receipt.key_id:
+        key = None
+    if key is None:
+        record = tuple(record_file(database, path) for path in list_files(database))
+        return _Seen(record, _find_later(receipt, record), (), (), searched=False)
+    prints = (frozenset(receipt.ids), frozenset(receipt.values), frozenset(receipt.vectors))
+    report = scan(database, Fingerprints(key, *prints))
+    back = tuple(_find_returned(receipt, report.held))
+    later = _find_later(receipt, report.record)
+    return _Seen(report.record, later, report.hits + back, report.doubtful, searched=True)
+
+
+def _find_later(receipt: Receipt, record: Sequence[FileRecord]) -> tuple[str, ...]:
+    known = {(file.path, file.sha256) for file in receipt.record}
+    return tuple(
+        file.path
+        for file in record
+        if (file.path, file.sha256) not in known
+        and not file.path.startswith(_RECEIPTS)
+        and not (file.path == _LOCK and file.bytes <= _LOCK_BYTES)
+    )
+
+
+def _find_returned(receipt: Receipt, held: dict[str, Hit]) -> Iterator[Hit]:
+    """Pictures that a pair of another id has now, and none had when the receipt was made."""
+    shared = receipt.shared
+    if not isinstance(shared, tuple) and shared:
+        return  # it was only counted what was shared
+    for digest, hit in held.items():
+        if hit.where in _PICTURE_COLUMNS and digest not in (shared or ()):
+            yield Hit(hit.file, f"{hit.where} of another pair", digest)
+
+
+def _check_signature(document: Document, keys: Sequence[SSlibKey]) -> Check:
+    name = "signature"
+    if document.envelope is None:
+        return Check(
+            name,
+            None,
+            "not signed, of an earlier format: whoever has the database could alter it and test "
+            "guesses against its fingerprints",
+        )
+    if not document.signed:
+        return Check(name, None, "not signed: it was finished where the signing key was missing")
+    for key in keys or [public_key(document.receipt.signer)]:
+        if document.signed_by(key):
+            told = f"made with the key {key.keyid[:16]}"
+            whose = "; without --public-key nobody can say whose that is"
+            return Check(name, True if keys else None, told if keys else told + whose)
+    return Check(name, False, "altered after it was signed, or signed with another key")
+
+
+def _check_chain(
+    document: Document, here: Stored | None, stored: Sequence[Stored], problems: Sequence[str]
+) -> Check:
+    name = "chain"
+    if here is None:
+        problems = [
+            "the database does not list this receipt: it was taken out, or this is another or "
+            "an older database",
+            *problems,
+        ]
+    elif here.document.link("") != document.link(""):
+        problems = ["the database has another receipt under this id", *problems]
+    if problems:
+        return Check(name, False, "; ".join(problems))
+    if all(one.document.envelope is None for one in stored):
+        return Check(name, None, "receipts of the earlier format are not linked")
+    number = document.receipt.number or "an unsigned one"
+    return Check(name, True, f"{number} of {len(stored)} receipts, each linked to the one before")
+
+
+def _check_counts(receipt: Receipt) -> Check:
+    """What an alteration may have left behind even where nothing is signed."""
+    pairs = {receipt.pairs, len(receipt.ids)}
+    files = {
+        receipt.files_scanned,
+        len(receipt.record) if receipt.number else receipt.files_scanned,
+    }
+    if len(pairs) > 1 or len(files) > 1 or not receipt.vectors:
+        told = f"{receipt.pairs:,} pairs, but fingerprints of {len(receipt.ids):,} ids and "
+        return Check("counts", False, f"{told}{len(receipt.vectors):,} vectors")
+    return Check("counts", True, f"{receipt.pairs:,} pairs, with a fingerprint of each")
+
+
+def _check_record(receipt: Receipt, seen: _Seen) -> list[Check]:
+    """Whether the files are those that were searched; the earlier format does not list them."""
+    if not receipt.number:
+        return []
+    there = {file.path for file in seen.record}
+    gone = sum(file.path not in there for file in receipt.record)
+    told = f"{len(receipt.record) - gone:,} of {len(receipt.record):,} files are still there"
+    if seen.later:
+        names = ", ".join(seen.later[:3]) + (", …" if len(seen.later) > 3 else "")
+        told += f"; {len(seen.later):,} came later or changed: {names}"
+    return [Check("files", True if seen.searched or not seen.later else None, told)]
+
+
+def _check_content(receipt: Receipt, key: bytes | None, seen: _Seen) -> Check:
+    name, hits = "content", list_findings(seen.hits)
+    if hits:
+        return Check(name, False, f"found: {'; '.join(hits)}")
+    if seen.doubtful:
+        return Check(name, None, f"cannot be told: {'; '.join(list_findings(seen.doubtful))}")
+    if seen.searched:
+        return Check(name, True, f"none of it in {len(seen.record):,} files")
+    if not receipt.clean:
+        return Check(name, False, f"the receipt itself says: {'; '.join(receipt.findings)}")
+    why = "without the key" if key is None else f"with another key ({name_key(key)})"
+    told = f"not searched {why}; the receipt needs {receipt.key_id}"
+    if seen.later:
+        return Check(name, None, told)
+    return Check(name, True, f"{told}; all files were searched when it was made")
+
+
+def _judge_surfaces(receipt: Receipt, seen: _Seen) -> Iterator[Surface]:
+    """What the receipt said, unless something was found since or cannot be told."""
+    said = {one.name: one.verdict for one in receipt.surfaces} or {"pairs": ERASED}
+    residual = {name_surface(hit.file) for hit in seen.hits}
+    unknown = {name_surface(hit.file) for hit in seen.doubtful}
+    if not seen.searched:
+        unknown |= {name_surface(path) for path in seen.later}
+    here = {name_surface(file.path): NO_BASELINE for file in seen.record}
+    for name, verdict in (
+        {**here, **said} | dict.fromkeys(receipt.not_covered, NOT_COVERED)
+    ).items():
+        if name in residual:
+            yield Surface(name, RESIDUAL)
+        elif name in unknown:
+            yield Surface(name, NOT_COVERED)
+        else:
+            found_before = verdict == RESIDUAL and seen.searched
+            yield Surface(name, ERASED if found_before else verdict)
