@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +18,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, megabytes, note, print_json, print_table
+from .receipt import facts
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
@@ -109,15 +110,9 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
     if output == "json":
         print_json(asdict(receipt))
         return
-    facts: dict[str, Any] = {
-        "receipt": receipt.receipt_id,
-        "forgotten": f"{receipt.pairs:,} pairs",
-        "reason": receipt.reason or "none given",
-        "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
-        "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
-        "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
-    }
-    print_table(["", ""], [*facts.items(), *(("not covered", n) for n in receipt.not_covered)])
+    print_table(
+        ["", ""], [*facts(receipt).items(), *(("not covered", n) for n in receipt.not_covered)]
+    )
     verdicts = [(s.name, s.verdict) for s in receipt.surfaces if s.name not in receipt.not_covered]
     print_table(["surface", "verdict"], verdicts)
     columns = ("name", "pairs_before", "pairs_after")
