@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lance
+from lance.file import LanceFileReader
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import ReceiptError
@@ -48,6 +49,17 @@ def read_receipts(database: Path) -> tuple[list[Stored], list[str]]:
         except ReceiptError as error:
             problems.append(f"receipt {row['receipt_id']}: {error}")
     return sorted(stored, key=_place), problems
+
+
+def holds_only(path: Path, stored: Sequence[Stored]) -> bool:
+    """Whether a data file has nothing but receipts of this chain, signed or not yet."""
+    known = {one.document.link("") for one in stored}
+    try:
+        rows = LanceFileReader(str(path)).read_all().to_table().to_pylist()
+        read = [Stored(row, Document.parse(row["body"])) for row in rows]
+        return all(r.document.link("") in known and not _compare_row(r) for r in read)
+    except (OSError, ValueError, KeyError, RuntimeError, ReceiptError):
+        return False
 
 
 def find_problems(stored: Sequence[Stored], keys: Sequence[SSlibKey]) -> list[str]:

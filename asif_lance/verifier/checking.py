@@ -14,7 +14,7 @@ from pathlib import Path
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import InputError
-from asif_lance.verifier.chain import Stored, find_problems, read_receipts
+from asif_lance.verifier.chain import Stored, find_problems, holds_only, read_receipts
 from asif_lance.verifier.documents import (
     ERASED,
     NO_BASELINE,
@@ -38,8 +38,11 @@ from asif_lance.verifier.scanning import (
 )
 from asif_lance.verifier.timestamps import check_timestamp
 
-# What every receipt changes itself: its table, whose rows the chain accounts for, and the lock.
-_RECEIPTS, _LOCK, _LOCK_BYTES = "receipts.lance/", ".asif-lock", 200
+# What every receipt changes itself: its table, and the lock, which has the last command's name.
+_RECEIPTS_DATA = "receipts.lance/data/"
+_RECEIPTS_LOGS = tuple(f"receipts.lance/{n}/" for n in ("_versions", "_transactions", "_deletions"))
+_LOCK, _LOCK_BYTES = ".asif-lock", 200
+_SHOWN = 3  # findings and files that are named
 # Columns that know a picture; an equal caption alone is no sign that a pair came back.
 _PICTURE_COLUMNS = ("image_sha256", "thumbnail", "image_vector")
 
@@ -90,7 +93,7 @@ def verify(
         raise InputError(f"{database}: not a directory")
     stored, broken = read_receipts(database)
     document, here = _find(database, receipt, stored)
-    seen = _look(database, document.receipt, key)
+    seen = _look(database, document.receipt, key, stored)
     checks = [
         _check_signature(document, public_keys),
         _check_chain(document, here, stored, broken + find_problems(stored, public_keys)),
@@ -123,7 +126,7 @@ def _find(database: Path, receipt: str, stored: Sequence[Stored]) -> tuple[Docum
     return rows[receipt].document, rows[receipt]
 
 
-def _look(database: Path, receipt: Receipt, key: bytes | None) -> _Seen:
+def _look(database: Path, receipt: Receipt, key: bytes | None, stored: Sequence[Stored]) -> _Seen:
     """Reads every file, and searches it if there is the right key."""
     if receipt.salt:
         key = bytes.fromhex(receipt.salt)
@@ -131,23 +134,29 @@ def _look(database: Path, receipt: Receipt, key: bytes | None) -> _Seen:
         key = None
     if key is None:
         record = tuple(record_file(database, path) for path in list_files(database))
-        return _Seen(record, _find_later(receipt, record), (), (), searched=False)
+        later = _find_later(database, receipt, record, stored)
+        return _Seen(record, later, (), (), searched=False)
     prints = (frozenset(receipt.ids), frozenset(receipt.values), frozenset(receipt.vectors))
     report = scan(database, Fingerprints(key, *prints))
-    back = tuple(_find_returned(receipt, report.held))
-    later = _find_later(receipt, report.record)
-    return _Seen(report.record, later, report.hits + back, report.doubtful, searched=True)
+    hits = report.hits + tuple(_find_returned(receipt, report.held))
+    later = _find_later(database, receipt, report.record, stored)
+    return _Seen(report.record, later, hits, report.doubtful, searched=True)
 
 
-def _find_later(receipt: Receipt, record: Sequence[FileRecord]) -> tuple[str, ...]:
+def _find_later(
+    database: Path, receipt: Receipt, record: Sequence[FileRecord], stored: Sequence[Stored]
+) -> tuple[str, ...]:
+    """Files that are not as they were, except for what every receipt changes itself."""
     known = {(file.path, file.sha256) for file in receipt.record}
-    return tuple(
-        file.path
-        for file in record
-        if (file.path, file.sha256) not in known
-        and not file.path.startswith(_RECEIPTS)
-        and not (file.path == _LOCK and file.bytes <= _LOCK_BYTES)
-    )
+
+    def expected(file: FileRecord) -> bool:
+        if file.path.startswith(_RECEIPTS_DATA):
+            return holds_only(database / file.path, stored)
+        own = file.path.startswith(_RECEIPTS_LOGS)
+        return own or (file.path == _LOCK and file.bytes <= _LOCK_BYTES)
+
+    later = [file for file in record if (file.path, file.sha256) not in known]
+    return tuple(file.path for file in later if not expected(file))
 
 
 def _find_returned(receipt: Receipt, held: dict[str, Hit]) -> Iterator[Hit]:
@@ -220,26 +229,30 @@ def _check_record(receipt: Receipt, seen: _Seen) -> list[Check]:
     gone = sum(file.path not in there for file in receipt.record)
     told = f"{len(receipt.record) - gone:,} of {len(receipt.record):,} files are still there"
     if seen.later:
-        names = ", ".join(seen.later[:3]) + (", …" if len(seen.later) > 3 else "")
-        told += f"; {len(seen.later):,} came later or changed: {names}"
+        told += f"; {len(seen.later):,} came later or changed: {_list_first(seen.later)}"
     return [Check("files", True if seen.searched or not seen.later else None, told)]
 
 
 def _check_content(receipt: Receipt, key: bytes | None, seen: _Seen) -> Check:
-    name, hits = "content", list_findings(seen.hits)
-    if hits:
-        return Check(name, False, f"found: {'; '.join(hits)}")
+    name = "content"
+    if seen.hits:
+        return Check(name, False, f"found: {_list_first(list_findings(seen.hits))}")
     if seen.doubtful:
-        return Check(name, None, f"cannot be told: {'; '.join(list_findings(seen.doubtful))}")
+        return Check(name, None, f"cannot be read: {_list_first(list_findings(seen.doubtful))}")
     if seen.searched:
         return Check(name, True, f"none of it in {len(seen.record):,} files")
     if not receipt.clean:
-        return Check(name, False, f"the receipt itself says: {'; '.join(receipt.findings)}")
+        return Check(name, False, f"the receipt itself says: {_list_first(receipt.findings)}")
     why = "without the key" if key is None else f"with another key ({name_key(key)})"
     told = f"not searched {why}; the receipt needs {receipt.key_id}"
     if seen.later:
         return Check(name, None, told)
     return Check(name, True, f"{told}; all files were searched when it was made")
+
+
+def _list_first(names: Sequence[str]) -> str:
+    """Some of a list that may be long; a program gets all of it."""
+    return "; ".join(names[:_SHOWN]) + ("; …" if len(names) > _SHOWN else "")
 
 
 def _judge_surfaces(receipt: Receipt, seen: _Seen) -> Iterator[Surface]:
@@ -249,10 +262,10 @@ def _judge_surfaces(receipt: Receipt, seen: _Seen) -> Iterator[Surface]:
     unknown = {name_surface(hit.file) for hit in seen.doubtful}
     if not seen.searched:
         unknown |= {name_surface(path) for path in seen.later}
-    here = {name_surface(file.path): NO_BASELINE for file in seen.record}
-    for name, verdict in (
-        {**here, **said} | dict.fromkeys(receipt.not_covered, NOT_COVERED)
-    ).items():
+    new = dict.fromkeys(
+        sorted({name_surface(f.path) for f in seen.record} - said.keys()), NO_BASELINE
+    )
+    for name, verdict in {**said, **new, **dict.fromkeys(receipt.not_covered, NOT_COVERED)}.items():
         if name in residual:
             yield Surface(name, RESIDUAL)
         elif name in unknown:

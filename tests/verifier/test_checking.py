@@ -124,6 +124,17 @@ def test_without_the_key_what_came_later_leaves_it_undecided(store: PairStore, k
     assert {s.name: s.verdict for s in report.surfaces}["pairs"] == "not covered"
 
 
+@pytest.mark.parametrize("place", ["receipts.lance/data/more.lance", "receipts.lance/more.txt"])
+def test_what_is_no_receipt_does_not_hide_among_them(
+    store: PairStore, keys: Keys, place: str
+) -> None:
+    data = next(Path(store.uri).glob("pairs.lance/data/*"))
+    shutil.copy(data, Path(store.uri) / place)
+    report = check(store, 2, keys=keys, search=False)
+    assert {s.name: s.verdict for s in report.surfaces}["receipts"] == "not covered"
+    assert report.verdict == "undecided"
+
+
 def test_without_a_public_key_nobody_can_say_whose_signature_it_is(
     store: PairStore, keys: Keys
 ) -> None:
@@ -326,7 +337,8 @@ def test_a_data_file_that_was_cut_cannot_be_told_clean(store: PairStore, keys: K
 def test_a_pair_that_came_back_is_residual(store: PairStore, keys: Keys) -> None:
     store.add(batch(GONE[:1]))
     report = check(store, keys=keys)
-    assert "image_vector" in wrong(report)["content"]
+    assert "content" in wrong(report)
+    assert any(finding.endswith(": image_vector") for finding in report.findings)
     assert {s.name: s.verdict for s in report.surfaces}["pairs"] == "residual"
     assert check(store, 2, keys=keys).verdict == "confirmed"  # which is not about that pair
 
