@@ -1,10 +1,15 @@
 """What forgetting costs: bytes written and growth against the fragments that it touches.
 
     python benchmarks/forget.py [--pairs 100000] [--versions 20,200] [--gone 1,1000] [--indices]
+    python benchmarks/forget.py --history 100,1000
 
 Synthetic unit vectors, 384 numbers a side. The floor is to write each touched fragment once; the
 ratio says how near it comes. What a user of plain LanceDB would do (restore each version, delete,
 compact, tag again) is timed beside it with `--plain`.
+
+With `--history`: processor seconds against the number of versions, each of which added ten pairs.
+`next` is one version more, opened in a process that has the one before open: the median of 20;
+some of them joined fragments, `largest` is the dearest.
 """
 
 from __future__ import annotations
@@ -16,21 +21,25 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lance
 import numpy as np
 import pyarrow as pa
 
 from asif_lance.forgetting import execution, obtain_keys
+from asif_lance.model import Model, open_model
 from asif_lance.records import EncoderPin
-from asif_lance.store import PairStore
+from asif_lance.store import PairStore, info
 from asif_lance.store.forget import forget, plan
 from asif_lance.verifier import ScanReport
 
 DIMENSION = 384
 CHUNK = 10_000
 MEGA = 1e6
+NEXT_VERSIONS = 20
+
+Result = TypeVar("Result")
 
 
 def main() -> None:
@@ -41,7 +50,11 @@ def main() -> None:
     parser.add_argument("--gone", default="1,1000")
     parser.add_argument("--indices", action="store_true", help="vector, text and scalar indices")
     parser.add_argument("--plain", action="store_true", help="plain LanceDB beside it")
+    parser.add_argument("--history", help="numbers of versions that added ten pairs each")
     options = parser.parse_args()
+    if options.history:
+        report_histories([int(count) for count in options.history.split(",")])
+        return
     print(
         f"{'way':>8} {'versions':>8} {'pairs':>6} {'seconds':>8} {'verify s':>8} "
         f"{'touched MB':>10} {'written MB':>10} {'ratio':>6} {'before MB':>9} {'after MB':>8} "
@@ -163,6 +176,62 @@ def plainly(store: PairStore, ids: list[str]) -> tuple[int, float, bool]:
         timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
     )
     return written, 0.0, False
+
+
+HISTORY = ("publish", "versions", "info", "open", "next", "largest", "forget", "fragments", "MB")
+
+
+def report_histories(counts: list[int]) -> None:
+    """Prints what grows with the number of versions, and the last line's ratio to the first."""
+    print(f"{'history':>8}" + "".join(f"{name:>10}" for name in HISTORY))
+    lines = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as where:
+            lines.append(measure_history(f"{where}/db", count))
+        print(f"{count:>8}" + "".join(f"{value:>10.3f}" for value in lines[-1]), flush=True)
+    print(f"{'ratio':>8}" + "".join(f"{v:>10.1f}" for v in np.divide(lines[-1], lines[0])))
+
+
+def measure_history(uri: str, count: int) -> list[float]:
+    """Processor seconds and sizes for a database with this many versions, see `HISTORY`."""
+    pin = EncoderPin("vectors", "", DIMENSION)
+    store, noise = PairStore.create(uri, image=pin, text=pin), np.random.default_rng(0)
+    publishing = [spend(add_version, store, noise, number)[0] for number in range(count)]
+    fragments, megabytes = len(store.dataset().get_fragments()), size(uri) / MEGA
+    listing, about = spend(store.versions)[0], spend(info, store)[0]
+    labels = {str(i): vector for i, vector in enumerate(noise.normal(size=(20, DIMENSION)))}
+    opening, model = spend(open_newest, uri, labels)
+    steps = []
+    for number in range(count, count + NEXT_VERSIONS):
+        add_version(store, noise, number)
+        seconds, model = spend(open_newest, uri, labels)
+        steps.append(seconds)
+    del model  # held until now, as by a server: the next version shares its fragments
+    forgetting = spend(forget, store, [pair_id(5)], reason="benchmark")[0]
+    publish, following = float(np.mean(publishing[-100:])), float(np.median(steps))
+    seconds = [publish, listing, about, opening, following, max(steps), forgetting]
+    return [*seconds, fragments, megabytes]
+
+
+def spend(call: Callable[..., Result], *args: Any, **options: Any) -> tuple[float, Result]:
+    """Processor seconds of a call, and what it returns."""
+    start = time.process_time()
+    result = call(*args, **options)
+    return time.process_time() - start, result
+
+
+def add_version(store: PairStore, noise: np.random.Generator, number: int) -> None:
+    """One more version, of ten pairs."""
+    store.add(batch(noise, number * 10, number * 10 + 10))
+    store.publish(command="ingest")
+
+
+def open_newest(uri: str, labels: dict[str, np.ndarray]) -> Model:
+    """The newest version, its labels compiled and one picture classified."""
+    model = open_model(uri, recipe_name="centred", device="cpu")
+    image = np.ones((1, DIMENSION), np.float32)
+    next(iter(model.classify_vectors(["x"], image, model.label_vectors(labels))))
+    return model
 
 
 def size(uri: str) -> int:

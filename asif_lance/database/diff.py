@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asif_lance.database.fragments import live_rows_key
+
 # When a pair was added is not part of its content: deleted and added again, it is unchanged.
 _NOT_CONTENT = ("pair_id", "ingested_at")
 
@@ -128,13 +130,8 @@ Fragments = list[lance.LanceFragment]
 
 def _find_unshared(one: lance.LanceDataset, other: lance.LanceDataset) -> Fragments:
     """Fragments of `one` whose rows `other` does not hold in the very same files."""
-    shared = {_identify(fragment) for fragment in other.get_fragments()}
-    return [fragment for fragment in one.get_fragments() if _identify(fragment) not in shared]
-
-
-def _identify(fragment: lance.LanceFragment) -> tuple[object, ...]:
-    metadata = fragment.metadata
-    return (*(file.path for file in metadata.files), repr(metadata.deletion_file))
+    shared = set(map(live_rows_key, other.get_fragments()))
+    return [fragment for fragment in one.get_fragments() if live_rows_key(fragment) not in shared]
 
 
 def _read_ids(dataset: lance.LanceDataset, fragments: Fragments) -> pa.Array:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from asif_lance.database.fragments import live_rows_key
 from asif_lance.records import Int64Array
 
 UInt64Array = NDArray[np.uint64]
@@ -131,9 +132,7 @@ class KnownPairs:
 
 def _identify(fragment: lance.LanceFragment) -> tuple[object, ...]:
     """Its id comes first; ids are given again after a rollback, so that its file counts too."""
-    metadata = fragment.metadata
-    files = tuple(file.path for file in metadata.files)
-    return (fragment.fragment_id, *files, repr(metadata.deletion_file))
+    return (fragment.fragment_id, *live_rows_key(fragment))
 
 
 def _hash(ids: pa.Array) -> UInt64Array:

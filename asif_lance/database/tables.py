@@ -17,7 +17,7 @@ from typing import TypeVar
 import lance
 import pyarrow as pa
 
-from asif_lance.errors import StorageError
+from asif_lance.errors import StorageError, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
@@ -34,11 +34,19 @@ Result = TypeVar("Result")
 
 
 def resolve_uri(uri: str | Path) -> str:
-    """A database's address in its one spelling: absolute for local paths, as given otherwise."""
-    text = str(uri).removeprefix("file://")
-    if "://" in text:
-        return text.rstrip("/")
-    return str(Path(text).expanduser().absolute())
+    """A database's address in its one spelling: absolute for local paths, as given otherwise.
+
+    Raises:
+        StorageError: it has bytes that are not UTF-8, and Lance opens no such path.
+    """
+    address = str(uri).removeprefix("file://")
+    if "://" in address:
+        address = address.rstrip("/")
+    else:
+        address = str(Path(address).expanduser().absolute())
+    if any("\ud800" <= character <= "\udfff" for character in address):
+        raise StorageError(f"{printable(address)}: the address of a database has to be UTF-8")
+    return address
 
 
 def local_path(uri: str) -> Path | None:

@@ -82,14 +82,10 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     keys = keys or obtain_keys(uri)
     rows = _read_content(found, sorted(ids))
     journal = _open_journal(uri)
-    journal.start(
-        {
-            **_make_intent(uri, found, ids, reason),
-            **_describe_keys(keys, Content(keys.fingerprint, rows)),
-        }
-    )
+    described = _describe_keys(keys, Content(keys.fingerprint, rows))
+    journal.start({**_make_intent(uri, found, ids, reason), **described})
     journal.keep_content(rows)
-    return _complete(uri, journal, keys, resumed=False)
+    return _complete(uri, journal, keys, found)
 
 
 def recover(uri: str) -> str | None:
@@ -104,7 +100,7 @@ def recover(uri: str) -> str | None:
             journal = _open_journal(uri)
             journal.repair()
             keys = _find_keys_of(uri, next(journal.entries()))
-            receipt = _complete(uri, journal, keys, resumed=True)
+            receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
         return None
     told = f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
@@ -144,7 +140,7 @@ def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> di
         "pair_ids": sorted(ids),
         "head": open_table(uri, "pairs").version,
         "versions": _count_pairs(uri, found),
-        "indices": list(list_index_names(uri)),
+        "indices": list(list_index_names(found)),
         "recipes": describe_indices(open_table(uri, "pairs")),
     }
 
@@ -171,21 +167,26 @@ def _find_keys_of(uri: str, intent: dict[str, Any]) -> Keys | None:
     return None
 
 
-def _complete(uri: str, journal: Journal, keys: Keys | None, *, resumed: bool) -> Receipt:
-    """Takes all steps from where the journal stands; the receipt is not signed without keys."""
+def _complete(
+    uri: str, journal: Journal, keys: Keys | None, found: Survey | None = None
+) -> Receipt:
+    """Takes all steps from where the journal stands.
+
+    Without keys the receipt is not signed; without a survey it was interrupted.
+    """
     intent = next(journal.entries())
     receipt = receipts.find_receipt(uri, intent["receipt_id"])
     if receipt is None:
-        purge = _resume_purge(uri, journal, intent)
-        content = _load_content(purge.survey, journal, intent, keys)
+        survey = found or _survey_again(uri, journal, intent)
+        purge = Purge.resume(uri, intent["head"], survey, journal)
+        content = _load_content(survey, journal, intent, keys)
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
-        if keys is not None:
-            intent |= _describe_keys(keys, content)
+        intent |= _describe_keys(keys, content) if keys else {}
         receipt = _make_receipt(intent, purge, report, elsewhere)
-        receipt = replace(receipt, bytes_freed=freed, resumed=resumed)
+        receipt = replace(receipt, bytes_freed=freed, resumed=found is None)
         if keys is not None:
             receipt = replace(receipt, shared=tuple(sorted(report.held)))
         receipt = receipts.save_receipt(uri, receipt, keys)
@@ -195,11 +196,10 @@ def _complete(uri: str, journal: Journal, keys: Keys | None, *, resumed: bool) -
     return receipt
 
 
-def _resume_purge(uri: str, journal: Journal, intent: dict[str, Any]) -> Purge:
+def _survey_again(uri: str, journal: Journal, intent: dict[str, Any]) -> Survey:
     moved = {e["old"]: e["new"] for e in journal.entries() if e["event"] == "moved"}
     head = moved.get(intent["head"], intent["head"])
-    found = survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
-    return Purge.resume(uri, intent["head"], found, journal)
+    return survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
 
 
 def _load_content(

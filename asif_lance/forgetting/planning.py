@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import lance
-import numpy as np
-
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
-from asif_lance.forgetting.survey import Survey, find_live_places, survey_states
+from asif_lance.forgetting.survey import Survey, survey_states
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +43,13 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
-        indices = list_index_names(uri)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
         unknown=tuple(i for i in wanted if i not in ids),
         versions=tuple(name for name, ids in live.items() if ids),
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
-        indices=indices,
+        indices=list_index_names(found),
     )
 
 
@@ -67,7 +63,7 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     missing = [pair_id for pair_id in wanted if pair_id not in found.found]
     refs = open_table(found.uri, "pairs").version_refs() if missing else []
     return survey_states(
-        found.uri, {int(ref["version"]) for ref in refs} - set(found.states), missing
+        found.uri, {int(ref["version"]) for ref in refs} - found.states.keys(), missing
     )
 
 
@@ -78,33 +74,14 @@ def find_named_states(uri: str) -> set[int]:
 
 def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
     """Which of the pairs each model version shows, by its name."""
-    versions = Ledger(uri).lance_versions()
-    names = [row["name"] for row in Ledger(uri).rows()]
-    cache: dict[object, frozenset[str]] = {}
-    return {
-        name: _find_shown(open_table(uri, "pairs", versions[name]), found, cache) for name in names
-    }
+    ledger = Ledger(uri)
+    versions = ledger.lance_versions()
+    return {row["name"]: found.states[versions[row["name"]]].shown for row in ledger.rows()}
 
 
-def _find_shown(
-    state: lance.LanceDataset, found: Survey, cache: dict[object, frozenset[str]]
-) -> frozenset[str]:
-    """The pairs that a state shows; versions share fragments, so each is looked at once."""
-    ids: set[str] = set()
-    for key, fragment in found.find_in_state(state):
-        known = (key, repr(fragment.metadata.deletion_file))
-        if known not in cache:
-            touched = found.touched[key]
-            live = np.isin(touched.places, find_live_places(state, fragment))
-            cache[known] = frozenset(np.array(touched.pair_ids, dtype=object)[live])
-        ids |= cache[known]
-    return frozenset(ids)
-
-
-def list_index_names(uri: str) -> tuple[str, ...]:
+def list_index_names(found: Survey) -> tuple[str, ...]:
     """Names of the search indices that head or a named version has."""
-    states = (open_table(uri, "pairs", v) for v in (None, *sorted(find_named_states(uri))))
-    return tuple(sorted({index.name for state in states for index in state.describe_indices()}))
+    return tuple(sorted({name for state in found.states.values() for name in state.indices}))
 
 
 def check_can_forget(uri: str) -> None:

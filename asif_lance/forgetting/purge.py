@@ -13,8 +13,9 @@ to a whole new one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import lance
@@ -23,17 +24,10 @@ import pyarrow as pa
 from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 
-from asif_lance.database import clean_up, table_uri
+from asif_lance.database import FragmentKey, Ledger, clean_up, open_table
 from asif_lance.errors import StorageError
 from asif_lance.forgetting.journal import Journal
-from asif_lance.forgetting.survey import (
-    FragmentKey,
-    Survey,
-    Touched,
-    find_key,
-    find_live_places,
-    read_physical_rows,
-)
+from asif_lance.forgetting.survey import State, Survey, Touched, TouchedPart, read_physical_rows
 from asif_lance.records import Int64Array
 
 # What journals call the writing of a copy; those of older releases have to be finished, too.
@@ -78,25 +72,25 @@ class Purge:
     def run(self) -> int:
         """Makes all tagged states and head anew where they need it; returns the bytes freed."""
         self._write_copies()
-        for version in self._order_states():
+        tags = Ledger(self.uri).lance_versions()
+        for version in self._order_states(set(tags.values())):
             if version not in self.moved:
-                self._renew(version)
-            self._move_tags(version)
+                self._renew(self.survey.states[version])
+            for tag in (name for name, target in tags.items() if target == version):
+                self._latest.tags.update(tag, self.moved[version])
         return clean_up(self.uri)
 
-    def _order_states(self) -> Iterator[int]:
+    def _order_states(self, tagged: set[int]) -> Iterator[int]:
         """The states that have to be made anew, head last so that it is head again."""
         head = self.moved.get(self.head, self.head)
-        tagged = set(self._read_tags().values()) - {head}
-        states = sorted(tagged | (self.moved.keys() - {self.head}))
-        needed = [state for state in states if state in self.moved or self._needs_renewal(state)]
+        states = sorted(tagged - {head} | self.moved.keys() - {self.head})
+        needed = [state for state in states if self._must_change(state)]
         yield from needed
-        if needed or self.head in self.moved or self._needs_renewal(self.head):
+        if needed or self._must_change(self.head):
             yield self.head
 
-    def _needs_renewal(self, version: int) -> bool:
-        state = self._open(version)
-        return bool(self.survey.find_in_state(state) or _leaks(state))
+    def _must_change(self, version: int) -> bool:
+        return version in self.moved or self.survey.states[version].must_change
 
     # Fragments
 
@@ -111,7 +105,7 @@ class Purge:
         """Writes a fragment's rows without the forgotten ones; None when none is left."""
         if len(touched.places) == touched.rows:
             return None
-        state = self._open(touched.lance_version)
+        state = open_table(self.uri, "pairs", touched.lance_version)
         rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
         kept = pa.RecordBatchReader.from_batches(rows.schema, _drop_rows(rows, touched.places))
         written = write_fragments(kept, state, mode="append", max_rows_per_file=touched.rows)
@@ -126,82 +120,59 @@ class Purge:
 
     # States
 
-    def _renew(self, version: int) -> None:
+    def _renew(self, old: State) -> None:
         """Commits the state at head without the forgotten rows."""
-        old = self._open(version)
-        affected = [fragment for _, fragment in self.survey.find_in_state(old)]
-        expected = old.count_rows() - sum(len(self._find_forgotten(old, f)) for f in affected)
-        new = self._commit(LanceOperation.Restore(version))
-        new = _drop_indices(new)
-        if affected:
-            new = self._swap(new, old, affected)
-        if new.count_rows() != expected:
+        self._commit(LanceOperation.Restore(old.version))
+        for name in old.indices:  # they keep vectors and words of rows that are gone
+            self._latest.drop_index(name)
+        if old.parts:
+            self._swap(old.parts)
+        rows = self._latest.count_rows()
+        expected = old.rows - sum(part.forgotten for part in old.parts)
+        if rows != expected:
             raise StorageError(
-                f"{self.uri}: purging Lance version {version} gave {new.count_rows()} rows instead "
+                f"{self.uri}: purging Lance version {old.version} gave {rows} rows instead "
                 f"of {expected}; nothing has been renamed"
             )
-        self.moved[version] = new.version
-        self.journal.note({"event": "moved", "old": version, "new": new.version})
+        new = self._latest.version
+        self.moved[old.version] = new
+        self.journal.note({"event": "moved", "old": old.version, "new": new})
 
-    def _swap(
-        self, new: lance.LanceDataset, old: lance.LanceDataset, affected: list[lance.LanceFragment]
-    ) -> lance.LanceDataset:
+    def _swap(self, parts: Sequence[TouchedPart]) -> None:
         groups, late = [], {}
-        for fragment in affected:
-            copy = self.copies[find_key(fragment)]
-            deleted = self._find_deleted(old, fragment)
-            if copy is not None and len(deleted):
-                ready = self._deletions.get((copy.id, deleted.tobytes()))
-                late.update({} if ready else {copy.id: deleted})
+        for part in parts:
+            copy = self.copies[part.key]
+            if copy is not None and len(part.deleted):
+                ready = self._deletions.get((copy.id, part.deleted.tobytes()))
+                late.update({} if ready else {copy.id: part.deleted})
                 copy = ready or copy
-            groups.append(LanceOperation.RewriteGroup([fragment.metadata], [copy] if copy else []))
-        new = self._commit(LanceOperation.Rewrite(groups, []))
-        return self._delete_again(new, late) if late else new
+            groups.append(LanceOperation.RewriteGroup([part.metadata], [copy] if copy else []))
+        self._commit(LanceOperation.Rewrite(groups, []))
+        if late:
+            self._delete_again(late)
 
-    def _delete_again(
-        self, state: lance.LanceDataset, places: dict[int, Int64Array]
-    ) -> lance.LanceDataset:
+    def _delete_again(self, places: dict[int, Int64Array]) -> None:
         """Soft-deletes rows of copies; later states with the same rows deleted share the file."""
         updated, removed = [], []
         for fragment_id, rows in places.items():
-            left = state.get_fragment(fragment_id).delete_rows(rows.tolist())
+            left = self._latest.get_fragment(fragment_id).delete_rows(rows.tolist())
             if left is None:
                 removed.append(fragment_id)
             else:
                 updated.append(left)
                 self._deletions[fragment_id, rows.tobytes()] = left
-        return self._commit(LanceOperation.Delete(updated, removed, "false"))
-
-    def _find_deleted(self, state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:
-        """Positions in the copy of the rows that the state had deleted and nobody forgets."""
-        gone = self.survey.touched[find_key(fragment)].places
-        every = np.arange(fragment.physical_rows)
-        deleted = np.setdiff1d(every, find_live_places(state, fragment), assume_unique=True)
-        deleted = np.setdiff1d(deleted, gone, assume_unique=True)
-        return deleted - np.searchsorted(gone, deleted)
-
-    def _find_forgotten(
-        self, state: lance.LanceDataset, fragment: lance.LanceFragment
-    ) -> Int64Array:
-        gone = self.survey.touched[find_key(fragment)].places
-        return np.intersect1d(gone, find_live_places(state, fragment), assume_unique=True)
-
-    def _move_tags(self, version: int) -> None:
-        for tag, target in self._read_tags().items():
-            if target == version:
-                self._open().tags.update(tag, self.moved[version])
+        self._commit(LanceOperation.Delete(updated, removed, "false"))
 
     # Lance
 
-    def _open(self, version: int | None = None) -> lance.LanceDataset:
-        return lance.dataset(table_uri(self.uri, "pairs"), version=version)
+    @cached_property
+    def _latest(self) -> lance.LanceDataset:
+        """Head as it is now; nobody else writes."""
+        return open_table(self.uri, "pairs")
 
-    def _read_tags(self) -> dict[str, int]:
-        return {name: int(tag["version"]) for name, tag in self._open().tags.list().items()}
-
-    def _commit(self, operation: Any) -> lance.LanceDataset:
-        head = self._open()
-        return lance.LanceDataset.commit(head, operation, read_version=head.version)
+    def _commit(self, operation: Any) -> None:
+        head = self._latest
+        self._latest = lance.LanceDataset.commit(head, operation, read_version=head.version)
 
 
 def _drop_rows(rows: pa.RecordBatchReader, places: Int64Array) -> Iterator[pa.RecordBatch]:
@@ -212,24 +183,6 @@ def _drop_rows(rows: pa.RecordBatchReader, places: Int64Array) -> Iterator[pa.Re
         keep[inside] = False
         yield batch.filter(pa.array(keep))
         start += len(batch)
-
-
-def _leaks(state: lance.LanceDataset) -> bool:
-    """Whether something besides the rows may hold content: an index, or the state's own log."""
-    if state.describe_indices():
-        return True
-    operation = state.read_transaction(state.version).operation
-    if isinstance(operation, LanceOperation.Delete):
-        return bool(operation.predicate != "false")
-    # A merge keeps a filter over the keys that it inserted.
-    return isinstance(operation, LanceOperation.Update)
-
-
-def _drop_indices(state: lance.LanceDataset) -> lance.LanceDataset:
-    """An index keeps vectors and words of rows that are gone; states answer without."""
-    for index in state.describe_indices():
-        state.drop_index(index.name)
-    return state
 
 
 def _to_json(fragment: FragmentMetadata | None) -> Any:

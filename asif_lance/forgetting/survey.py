@@ -1,7 +1,8 @@
 """Where some pairs lie: in which fragments on disk, and in which states of the table.
 
-States share fragments, so each fragment is read once, soft-deleted rows included. A fragment is
-known by its data files; what a state has deleted of it is a file of its own.
+States share fragments, so each state is opened once, and of its fragments only those are read that
+no state before it had; soft-deleted rows included. A fragment is known by its data files; what a
+state has deleted of it is a file of its own.
 """
 
 from __future__ import annotations
@@ -14,18 +15,13 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance import LanceOperation
+from lance.fragment import FragmentMetadata
 
-from asif_lance.database import table_uri
+from asif_lance.database import FragmentKey, data_files, live_rows_key, open_table
 from asif_lance.records import Int64Array
 
-FragmentKey = tuple[str, ...]
-
 _PLACE_MASK = 2**32 - 1
-
-
-def find_key(fragment: lance.LanceFragment) -> FragmentKey:
-    """The data files of a fragment: equal keys are equal rows, whatever each state deleted."""
-    return tuple(file.path for file in fragment.metadata.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,65 +45,142 @@ class Touched:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class TouchedPart:
+    """What a state has of a touched fragment; states with the same deletions share it.
+
+    Attributes:
+        key: names the fragment.
+        metadata: the fragment as the state names it.
+        forgotten: how many live rows are to be forgotten.
+        shown: the ids of these.
+        deleted: (n,) ascending positions of the rows that the state has deleted and nobody
+            forgets, among the rows that stay.
+    """
+
+    key: FragmentKey
+    metadata: FragmentMetadata
+    forgotten: int
+    shown: frozenset[str]
+    deleted: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was seen of a state of the table.
+
+    Attributes:
+        version: its Lance version.
+        rows: how many live rows it has.
+        parts: what it has of touched fragments.
+        indices: names of its search indices.
+        logs_keys: whether its own log may name pairs.
+    """
+
+    version: int
+    rows: int
+    parts: tuple[TouchedPart, ...]
+    indices: tuple[str, ...]
+    logs_keys: bool
+
+    @property
+    def must_change(self) -> bool:
+        """Whether the state holds something of the pairs; an index may."""
+        return bool(self.parts or self.indices or self.logs_keys)
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """The ids of the pairs that it shows."""
+        return frozenset[str]().union(*(part.shown for part in self.parts))
+
+
+@dataclass
 class Survey:
     """What some pairs take up in the pairs table of a database.
 
     Attributes:
         uri: the database.
-        states: the Lance versions that were looked at.
+        wanted: ids of the pairs.
+        states: the states that were looked at, by their Lance versions.
         touched: fragments with rows of the pairs, by their files.
         highest_id: no fragment of these states has a greater id.
     """
 
     uri: str
-    states: tuple[int, ...]
+    wanted: pa.Array
+    states: dict[int, State] = field(default_factory=dict)
     touched: dict[FragmentKey, Touched] = field(default_factory=dict)
     highest_id: int = 0
+    _seen: set[FragmentKey] = field(default_factory=set)
+    _parts: dict[object, TouchedPart] = field(default_factory=dict)
 
     @cached_property
     def found(self) -> frozenset[str]:
         """The ids that were found at all."""
         return frozenset(i for fragment in self.touched.values() for i in fragment.pair_ids)
 
-    def find_in_state(
-        self, state: lance.LanceDataset
-    ) -> list[tuple[FragmentKey, lance.LanceFragment]]:
-        """The touched fragments that a state has, with their keys."""
-        fragments = [(find_key(fragment), fragment) for fragment in state.get_fragments()]
-        return [(key, fragment) for key, fragment in fragments if key in self.touched]
-
-
-def survey_states(uri: str, states: Iterable[int], pair_ids: Iterable[str]) -> Survey:
-    """Looks for pairs in these states of the pairs table (Lance versions)."""
-    wanted = pa.array(pair_ids, pa.string())
-    result = Survey(uri, tuple(sorted(set(states))))
-    seen: set[FragmentKey] = set()
-    highest = 0
-    for version in result.states:
-        state = lance.dataset(table_uri(uri, "pairs"), version=version)
+    def add_state(self, version: int) -> None:
+        """Looks at one more state."""
+        state = open_table(self.uri, "pairs", version)
+        parts = []
         for fragment in state.get_fragments():
-            highest = max(highest, fragment.fragment_id)
-            if find_key(fragment) not in seen:
-                seen.add(find_key(fragment))
-                _survey_fragment(result, state, fragment, wanted)
-    return Survey(uri, result.states, result.touched, highest)
-
-
-def _survey_fragment(
-    result: Survey, state: lance.LanceDataset, fragment: lance.LanceFragment, wanted: pa.Array
-) -> None:
-    ids = read_physical_rows(state, fragment, ["pair_id"]).read_all()["pair_id"]
-    hits = np.flatnonzero(pc.is_in(ids, wanted).to_numpy())
-    if len(hits):
-        result.touched[find_key(fragment)] = Touched(
-            lance_version=state.version,
-            fragment_id=fragment.fragment_id,
-            rows=fragment.physical_rows,
-            places=hits.astype(np.int64),
-            pair_ids=tuple(ids.take(hits).to_pylist()),
-            size=sum(file.file_size_bytes or 0 for file in fragment.metadata.files),
+            key = data_files(fragment)
+            self.highest_id = max(self.highest_id, fragment.fragment_id)
+            if key not in self._seen:
+                self._seen.add(key)
+                self._read_fragment(key, state, fragment)
+            if key in self.touched:
+                parts.append(self._find_part(key, state, fragment))
+        self.states[version] = State(
+            version=version,
+            rows=state.count_rows(),
+            parts=tuple(parts),
+            indices=tuple(index.name for index in state.describe_indices()),
+            logs_keys=_logs_keys(state),
         )
+
+    def _read_fragment(
+        self, key: FragmentKey, state: lance.LanceDataset, fragment: lance.LanceFragment
+    ) -> None:
+        ids = read_physical_rows(state, fragment, ["pair_id"]).read_all()["pair_id"]
+        hits = np.flatnonzero(pc.is_in(ids, self.wanted).to_numpy())
+        if len(hits):
+            self.touched[key] = Touched(
+                lance_version=state.version,
+                fragment_id=fragment.fragment_id,
+                rows=fragment.physical_rows,
+                places=hits.astype(np.int64),
+                pair_ids=tuple(ids.take(hits).to_pylist()),
+                size=sum(file.file_size_bytes or 0 for file in fragment.metadata.files),
+            )
+
+    def _find_part(
+        self, key: FragmentKey, state: lance.LanceDataset, fragment: lance.LanceFragment
+    ) -> TouchedPart:
+        known = (live_rows_key(fragment), fragment.fragment_id)
+        if known not in self._parts:
+            touched = self.touched[key]
+            live = np.zeros(touched.rows, np.bool_)
+            live[_find_live_places(state, fragment)] = True
+            forgotten = live[touched.places]
+            ids = np.array(touched.pair_ids, dtype=object)[forgotten]
+            kept = np.delete(live, touched.places)
+            self._parts[known] = TouchedPart(
+                key=key,
+                metadata=fragment.metadata,
+                forgotten=len(ids),
+                shown=frozenset(ids),
+                deleted=np.flatnonzero(~kept),
+            )
+        return self._parts[known]
+
+
+def survey_states(uri: str, versions: Iterable[int], pair_ids: Iterable[str]) -> Survey:
+    """Looks for pairs in states of the pairs table, given by their Lance versions."""
+    survey = Survey(uri, pa.array(pair_ids, pa.string()))
+    for version in sorted(set(versions)):
+        survey.add_state(version)
+    return survey
 
 
 def read_physical_rows(
@@ -131,10 +204,19 @@ def read_physical_rows(
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
-def find_live_places(state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:
-    """Positions within the fragment of the rows that this state has not deleted, ascending."""
-    if fragment.metadata.deletion_file is None:
+def _find_live_places(state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:
+    """Positions within the fragment of the rows that this state has not deleted."""
+    if fragment.deletion_file() is None:
         return np.arange(fragment.physical_rows)
     scanner = state.scanner(columns=[], fragments=[fragment], with_row_address=True)
     addresses = scanner.to_table()["_rowaddr"].to_numpy()
-    return np.sort(addresses & _PLACE_MASK).astype(np.int64)
+    places: Int64Array = (addresses & _PLACE_MASK).astype(np.int64)
+    return places
+
+
+def _logs_keys(state: lance.LanceDataset) -> bool:
+    """Whether a state's own log may name pairs: by a predicate, or a filter over merged keys."""
+    operation = state.read_transaction(state.version).operation
+    if isinstance(operation, LanceOperation.Delete):
+        return bool(operation.predicate != "false")
+    return isinstance(operation, LanceOperation.Update)

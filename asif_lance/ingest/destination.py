@@ -42,6 +42,7 @@ class Destination:
         self._image: ImageEncoder | None = None
         self._text: TextEncoder | None = None
         self._known = KnownPairs()
+        self._first: dict[str, EncoderPin] = {}
         try:
             self.store: PairStore | None = PairStore.open(uri)
         except DatabaseNotFoundError:
@@ -97,14 +98,23 @@ class Destination:
         Raises:
             EncoderMismatchError, DimensionError: their vectors do not belong there.
         """
-        image, text = (
-            self._loaded(side) or EncoderPin(self._asked[side] or BROUGHT, "", _width(pairs, side))
-            for side in ("image", "text")
-        )
+        pins = self._pins_of(pairs)
         if self.store is None:
-            self.store = PairStore.create(self._uri, image=image, text=text)
-        self.store.check_encoders(image, text)
+            self.store = PairStore.create(self._uri, **pins)
+        self.store.check_encoders(**pins)
         return self.store.add(pairs, known=self._known, replace=replace)
+
+    def expect(self, pairs: pa.Table) -> None:
+        """Take the first pairs' encoders for those of a database that is not made yet."""
+        if self.store is None and not self._first:
+            self._first = self._pins_of(pairs)
+
+    def _pins_of(self, pairs: pa.Table) -> dict[str, EncoderPin]:
+        return {
+            side: self._loaded(side)
+            or EncoderPin(self._asked[side] or BROUGHT, "", _width(pairs, side))
+            for side in ("image", "text")
+        }
 
     def _loaded(self, side: str) -> EncoderPin | None:
         encoder = self._image if side == "image" else self._text
@@ -112,7 +122,7 @@ class Destination:
 
     def _pinned(self, side: str) -> EncoderPin | None:
         if self.store is None:
-            return None
+            return self._first.get(side)
         return self.store.image if side == "image" else self.store.text
 
     def _name(self, side: str) -> str:

@@ -162,6 +162,7 @@ class _Writer:
         """Take pairs in, and commit what waited long enough or fills a fragment."""
         if not self._waiting:
             self._since = time.monotonic()
+        self._destination.expect(rows)
         self._waiting.append(rows)
         encodes = self._destination.encodes
         limit = UNCOMMITTED_ROWS - PIECE_ROWS if encodes else ROWS_PER_FRAGMENT

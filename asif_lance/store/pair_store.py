@@ -36,6 +36,7 @@ from asif_lance.database import (
     find_changes,
     find_table,
     join_fragments,
+    join_tiny_fragments,
     local_path,
     open_table,
     pair_rows,
@@ -361,6 +362,9 @@ class PairStore:
             "added": change.added + change.changed,
             "removed": change.removed + change.changed,
         }
+        # Not without a lock: a fragment that goes is in the way of those who delete from it.
+        if local_path(self.uri) is not None and join_tiny_fragments(head):
+            head = self._head()
         row = ledger.publish(head, {"command": command, "message": message, **counts})
         return version_record(row, head.version)
 

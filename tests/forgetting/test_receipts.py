@@ -82,7 +82,7 @@ def test_a_damaged_receipt_keeps_nobody_from_forgetting(store: PairStore) -> Non
     assert f"receipt {first.receipt_id}: not a receipt" in chain.told
 
 
-@pytest.mark.parametrize("step", ["_resume_purge", "erase_derived", "scan", "_make_receipt"])
+@pytest.mark.parametrize("step", ["_load_content", "erase_derived", "scan", "_make_receipt"])
 def test_a_forget_is_finished_without_its_keys_and_the_receipt_signed_later(
     store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

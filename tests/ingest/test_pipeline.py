@@ -138,6 +138,29 @@ def test_vectors_and_pictures_of_other_encoders_are_not_mixed(
         ingest_sources(uri, [photos], IngestOptions(image_encoder="timm/resnet18"))
 
 
+@pytest.mark.parametrize("rows", [50, 12_000])
+def test_the_first_vectors_of_a_new_database_settle_the_size_of_all(
+    rows: int, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    first, second = tmp_path / "first.parquet", tmp_path / "second.parquet"
+    pairs_frame(rows, rng).write_parquet(first)
+    wider = pl.Series("image_vector", rng.standard_normal((20, 24)).astype(np.float32))
+    pairs_frame(20, rng, start=rows).with_columns(wider).write_parquet(second)
+    report = ingest_sources(tmp_path / "db", [first, second])
+    assert report.added == rows
+    reasons = [reject.reason for reject in report.rejects]
+    assert reasons == ["image_vector has 24 dimensions instead of 16"] * 20
+
+
+def test_pictures_do_not_follow_brought_vectors_into_a_new_database(
+    photos: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    pairs_frame(20, rng).write_parquet(tmp_path / "vectors.parquet")
+    with pytest.raises(EncoderMismatchError, match="brought along"):
+        ingest_sources(tmp_path / "db", [tmp_path / "vectors.parquet", photos])
+    assert not (tmp_path / "db").exists()
+
+
 def test_an_ingest_that_is_killed_is_resumed_by_running_it_again(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -71,8 +71,8 @@ def test_a_full_disk_is_one_line_loses_nothing_and_the_command_completes_once_th
     command: str, room: int, disk: Path, cli: Cli, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     database = disk / "t.lancedb"
-    for number, start in enumerate((0, 400, 800)):
-        pairs_frame(400, rng, start=start).write_parquet(tmp_path / f"{number}.parquet")
+    for number, start in enumerate((0, 300, 600)):
+        pairs_frame(300, rng, start=start).write_parquet(tmp_path / f"{number}.parquet")
         assert cli("--db", database, "ingest", f"{number}.parquet").status == 0
     pairs_frame(2_000, rng, start=5_000).write_parquet(tmp_path / "more.parquet")
     before = contents(database)
@@ -97,8 +97,8 @@ def test_a_full_disk_is_one_line_loses_nothing_and_the_command_completes_once_th
     after = contents(database)
     assert sensible(command, before, after)
     newest = after[PairStore.open(str(database)).version().name]
-    assert len(newest) == {"ingest": 3200, "delete": 600, "forget": 1198, "rollback": 400}.get(
-        command, 1200
+    assert len(newest) == {"ingest": 2900, "delete": 450, "forget": 898, "rollback": 300}.get(
+        command, 900
     )
 
 

@@ -1,15 +1,20 @@
-"""Many small commits end in fragments of ten thousand rows, and no version loses any."""
+"""Many small commits end in few fragments, and no version loses any row by that."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lance
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pairs_at_hand import names, new_store, pairs
 
+from asif_lance.database import Ledger
 from asif_lance.store import PairStore, info
+from asif_lance.store.forget import forget
 
 
 @pytest.fixture
@@ -67,3 +72,80 @@ def test_replaced_pairs_are_there_once_with_their_new_content(store: PairStore) 
     )
     assert store.read("v1").filter(pc.field("caption") == "corrected").num_rows == 0
     assert store.diff("v1", "v2").changes.changed == tuple(names(8, 10))
+
+
+def publish_each(store: PairStore, start: int, stop: int, step: int) -> None:
+    for first in range(start, stop, step):
+        store.add(pairs(names(first, min(first + step, stop))))
+        store.publish(command="ingest")
+
+
+def test_a_history_of_small_versions_has_few_fragments(store: PairStore) -> None:
+    publish_each(store, 0, 300, 3)
+    assert len(fragments(store)) <= 3 * 9
+    assert [version.pairs for version in store.versions()] == list(range(3, 303, 3))
+    for number in (1, 40, 99, 100):
+        ids = store.read(f"v{number}", ["pair_id"])["pair_id"].to_pylist()
+        assert ids == names(0, 3 * number)
+    assert store.diff("v33", "v34").changes.added == tuple(names(99, 102))
+    assert not store.unpublished()
+
+
+def test_joined_versions_forget_a_pair_in_every_copy(store: PairStore) -> None:
+    publish_each(store, 0, 120, 4)
+    store.delete(names(0, 1))
+    store.publish(command="delete")
+    receipt = forget(store, names(0, 1) + names(50, 51), reason="asked to")
+    assert receipt.clean
+    assert receipt.fragments == 5  # as added and in 12 rows, each; both in the same 108 rows
+    gone = {*names(0, 1), *names(50, 51)}
+    for version in store.versions():
+        ids = store.read(version.name, ["pair_id"])["pair_id"].to_pylist()
+        number = int(version.name[1:])
+        assert set(ids) == set(names(0, min(4 * number, 120))) - gone
+        assert len(ids) == version.pairs
+
+
+def test_a_kill_between_joining_and_naming_loses_nothing(
+    store: PairStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_each(store, 0, 9, 3)
+    store.add(pairs(names(9, 12)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "publish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.publish(command="ingest")
+    assert fragments(store) == [12]
+    assert store.unpublished().added == tuple(names(9, 12))
+    version = store.publish(command="ingest")
+    assert version is not None
+    assert (version.name, version.pairs, version.added) == ("v4", 12, 3)
+    assert store.read("v3").num_rows == 9
+
+
+def test_fragments_stay_where_an_index_knows_their_rows(store: PairStore) -> None:
+    publish_each(store, 0, 6, 2)
+    lance.dataset(f"{store.uri}/pairs.lance").create_scalar_index("pair_id", "BTREE")
+    publish_each(store, 6, 14, 2)
+    assert fragments(store) == [2] * 7
+
+
+@settings(max_examples=12, deadline=None)
+@given(steps=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), min_size=1, max_size=25))
+def test_versions_keep_their_pairs_whatever_is_added_and_deleted(
+    steps: list[tuple[int, int]],
+) -> None:
+    with TemporaryDirectory() as place:
+        store, there, expected, new = new_store(Path(place)), set[str](), {}, 0
+        for added, deleted in steps:
+            store.add(pairs(names(new, new + added)))
+            there |= set(names(new, new + added))
+            new += added
+            gone = sorted(there)[::7][:deleted]
+            store.delete(gone)
+            there -= set(gone)
+            version = store.publish(command="test")
+            if version is not None:
+                expected[version.name] = set(there)
+        for name, ids in expected.items():
+            assert set(store.read(name, ["pair_id"])["pair_id"].to_pylist()) == ids

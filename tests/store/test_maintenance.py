@@ -106,12 +106,12 @@ def test_unpublished_pairs_survive_pruning(store: PairStore) -> None:
 
 def test_optimizing_joins_small_fragments_for_readers_of_latest(tmp_path: Path) -> None:
     store = new_store(tmp_path)
-    for start in range(0, 60, 3):
-        store.add(pairs(names(start, start + 3)))
+    for start in range(0, 60, 20):
+        store.add(pairs(names(start, start + 20)))
     store.publish(command="ingest")
     store.tag("prod", "v1")
     report = optimize(store)
-    assert (report.fragments_before, report.fragments_after) == (20, 1)
+    assert (report.fragments_before, report.fragments_after) == (3, 1)
     assert len(store.dataset("latest").get_fragments()) == 1
     assert store.version("prod") == store.version("v1")
     assert ids(store, "v1") == names(0, 60)

@@ -59,6 +59,14 @@ def ids(store: PairStore, version: str = "latest") -> list[str]:
     return sorted(store.read(version, ["pair_id"])["pair_id"].to_pylist())
 
 
+def test_an_address_that_is_not_utf_8_is_one_line_and_makes_nothing(tmp_path: Path) -> None:
+    address = os.fsdecode(os.fsencode(tmp_path) + b"/x\xe9/db")
+    for attempt in (PairStore.open, lambda uri: new_store(Path(uri).parent)):
+        with pytest.raises(StorageError, match=r"/x\\xe9/db: the address .* UTF-8$"):
+            attempt(address)
+    assert not list(tmp_path.iterdir())
+
+
 # Opening
 
 
