@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import rfc8785
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import Signer
 
 from asif_lance.database import (
     CACHES,
@@ -32,9 +34,8 @@ from asif_lance.verifier import (
     Surface,
     check_timestamp,
     name_surface,
-    sign,
-    write_document,
 )
+from asif_lance.verifier.documents import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 
 # No program that sees only the database's directory can vouch for these.
 OUT_OF_REACH = (
@@ -74,6 +75,33 @@ def judge_surfaces(
 
     verdicts = tuple(Surface(name, judge(name)) for name in order if name in searched)
     return verdicts + tuple(Surface(name, NOT_COVERED) for name in OUT_OF_REACH)
+
+
+def write_document(receipt: Receipt, signer: Signer | None) -> Document:
+    """A receipt in its envelope, signed unless there is nobody to sign."""
+    predicate = {**asdict(receipt), "created_at": receipt.created_at.isoformat()}
+    del predicate["record"], predicate["salt"]
+    statement: dict[str, Any] = {
+        "_type": STATEMENT_TYPE,
+        "subject": [
+            {"name": f.path, "digest": {"sha256": f.sha256}, "annotations": {"bytes": f.bytes}}
+            for f in receipt.record
+        ],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": predicate,
+    }
+    envelope = Envelope(rfc8785.dumps(statement), PAYLOAD_TYPE, {})
+    return sign(Document(receipt, "", envelope), signer)
+
+
+def sign(document: Document, signer: Signer | None) -> Document:
+    """The same receipt with a signature more."""
+    envelope = document.envelope
+    if envelope is None:
+        raise InputError("a receipt of the earlier format cannot be signed")
+    if signer is not None:
+        envelope.sign(signer)
+    return replace(document, body=document.sealed.decode())
 
 
 def save_receipt(uri: str, receipt: Receipt, keys: Keys | None) -> Receipt:
@@ -160,9 +188,11 @@ def load_document(uri: str, receipt_id: str) -> tuple[Document, bytes | None]:
 
 
 def _find_row(uri: str, receipt_id: str) -> dict[str, Any] | None:
-    rows = read_table(uri, "receipts", ["receipt_id", "body", "timestamp"])
-    found = rows.filter(pc.field("receipt_id") == receipt_id).to_pylist()
-    return found[0] if found else None
+    """Reads one body only: receipts name every file that was searched."""
+    if receipt_id not in read_table(uri, "receipts", ["receipt_id"])["receipt_id"].to_pylist():
+        return None
+    [row, *_] = read_table(uri, "receipts", where=f"receipt_id = '{receipt_id}'").to_pylist()
+    return dict(row)
 
 
 def sign_receipt(uri: str, receipt_id: str, keys: Keys) -> None:

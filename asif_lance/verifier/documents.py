@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import Signer, SSlibKey
+from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import InputError, ReceiptError
 from asif_lance.verifier.scanning import FileRecord
@@ -199,33 +199,6 @@ class Document:
             return self.envelope is not None and bool(self.envelope.verify([key], 1))
         except VerificationError:
             return False
-
-
-def write_document(receipt: Receipt, signer: Signer | None) -> Document:
-    """A receipt in its envelope, signed unless there is nobody to sign."""
-    predicate = {**asdict(receipt), "created_at": receipt.created_at.isoformat()}
-    del predicate["record"], predicate["salt"]
-    statement: dict[str, Any] = {
-        "_type": STATEMENT_TYPE,
-        "subject": [
-            {"name": f.path, "digest": {"sha256": f.sha256}, "annotations": {"bytes": f.bytes}}
-            for f in receipt.record
-        ],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": predicate,
-    }
-    envelope = Envelope(rfc8785.dumps(statement), PAYLOAD_TYPE, {})
-    return sign(Document(receipt, "", envelope), signer)
-
-
-def sign(document: Document, signer: Signer | None) -> Document:
-    """The same receipt with a signature more."""
-    envelope = document.envelope
-    if envelope is None:
-        raise InputError("a receipt of the earlier format cannot be signed")
-    if signer is not None:
-        envelope.sign(signer)
-    return replace(document, body=document.sealed.decode())
 
 
 def public_key(raw: str) -> SSlibKey:

@@ -19,10 +19,10 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.errors import InputError, ReceiptError
 from asif_lance.forgetting import Keys, find_keys, obtain_keys
-from asif_lance.forgetting.receipts import load_documents
+from asif_lance.forgetting.receipts import load_documents, write_document
 from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
-from asif_lance.verifier import Document, Receipt, Report, verify, write_document
+from asif_lance.verifier import Document, Receipt, Report, verify
 
 IMAGE, TEXT = 64, 32
 GONE = names(3, 7)
