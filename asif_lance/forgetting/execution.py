@@ -159,7 +159,10 @@ def _describe_keys(keys: Keys, content: Content) -> dict[str, Any]:
 def _find_keys_of(uri: str, intent: dict[str, Any]) -> Keys | None:
     """The keys with which a forget was begun; None if the user has none or others."""
     if "key_id" not in intent:  # of an earlier release
-        return obtain_keys(uri)
+        try:
+            return obtain_keys(uri)
+        except InputError as error:
+            raise DatabaseError(str(error)) from error
     with contextlib.suppress(KeysError):
         keys = find_keys()
         if keys is not None and keys.key_id == intent["key_id"]:
@@ -184,7 +187,9 @@ def _complete(
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
-        intent |= _describe_keys(keys, content) if keys else {}
+        if keys is not None:
+            new = "key_id" not in intent  # in journals of earlier releases
+            intent |= _describe_keys(keys, content) if new else {"signer": keys.public}
         receipt = _make_receipt(intent, purge, report, elsewhere)
         receipt = replace(receipt, bytes_freed=freed, resumed=found is None)
         if keys is not None:

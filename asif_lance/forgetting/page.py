@@ -26,6 +26,7 @@ def receipt_page(document: Document, timestamp: bytes | None = None) -> str:
     return environment.get_template("receipt.html").render(
         receipt=document.receipt,
         signed=document.signed,
+        altered=document.signed and not document.signed_by_its_signer(),
         timestamp=check_timestamp(document, timestamp).told if timestamp else None,
         document=base64.b64encode(document.body.encode()).decode(),
     )

@@ -16,7 +16,7 @@ from lance.file import LanceFileReader
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import ReceiptError
-from asif_lance.verifier.documents import Document, public_key
+from asif_lance.verifier.documents import Document
 
 # Columns that repeat what the document says, so that SQL can read them.
 _REPEATED = ("receipt_id", "created_at", "reason", "pairs", "clean")
@@ -62,13 +62,8 @@ def holds_only(path: Path, stored: Sequence[Stored]) -> bool:
         return False
 
 
-def find_problems(stored: Sequence[Stored], keys: Sequence[SSlibKey]) -> list[str]:
-    """What is wrong with a chain; nothing if it is whole.
-
-    Args:
-        stored: from `read_receipts`.
-        keys: whose signatures count; with none, each receipt's own signer.
-    """
+def find_problems(stored: Sequence[Stored]) -> list[str]:
+    """What is wrong with a chain; nothing if it is whole."""
     problems, link = [], ""
     for count, one in enumerate(stored, start=1):
         receipt = one.document.receipt
@@ -78,9 +73,16 @@ def find_problems(stored: Sequence[Stored], keys: Sequence[SSlibKey]) -> list[st
                 problems.append(f"{one.name}: it is number {count} of those that are here")
             if receipt.previous != link:
                 problems.append(f"{one.name}: what came before is not what it was made after")
-            problems += _check_signature(one, keys)
+            if one.document.signed and not one.document.signed_by_its_signer():
+                problems.append(f"{one.name}: it was altered after it was signed")
         link = one.document.link(link)
     return problems
+
+
+def find_strangers(stored: Sequence[Stored], keys: Sequence[SSlibKey]) -> list[str]:
+    """Receipts that are signed, but by none of these keys."""
+    signed = [one for one in stored if one.document.signed]
+    return [one.name for one in signed if not any(map(one.document.signed_by, keys))]
 
 
 def _place(one: Stored) -> tuple[Any, ...]:
@@ -94,13 +96,3 @@ def _compare_row(one: Stored) -> list[str]:
     expected |= {"number": receipt.number or None} if "number" in one.row else {}
     wrong = [name for name, value in expected.items() if one.row[name] != value]
     return [f"{one.name}: the table says something else than the receipt: {n}" for n in wrong]
-
-
-def _check_signature(one: Stored, keys: Sequence[SSlibKey]) -> list[str]:
-    """Receipts that nobody signed yet are no problem of the chain."""
-    if not one.document.signed:
-        return []
-    signers = keys or [public_key(one.document.receipt.signer)]
-    if any(one.document.signed_by(key) for key in signers):
-        return []
-    return [f"{one.name}: the signature is wrong, or another signer's"]

@@ -14,7 +14,13 @@ from pathlib import Path
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import InputError
-from asif_lance.verifier.chain import Stored, find_problems, holds_only, read_receipts
+from asif_lance.verifier.chain import (
+    Stored,
+    find_problems,
+    find_strangers,
+    holds_only,
+    read_receipts,
+)
 from asif_lance.verifier.documents import (
     ERASED,
     NO_BASELINE,
@@ -42,6 +48,7 @@ from asif_lance.verifier.timestamps import check_timestamp
 _RECEIPTS_DATA = "receipts.lance/data/"
 _RECEIPTS_LOGS = tuple(f"receipts.lance/{n}/" for n in ("_versions", "_transactions", "_deletions"))
 _LOCK, _LOCK_BYTES = ".asif-lock", 200
+_KEY_DIGITS = 16
 _SHOWN = 3  # findings and files that are named
 # Columns that know a picture; an equal caption alone is no sign that a pair came back.
 _PICTURE_COLUMNS = ("image_sha256", "thumbnail", "image_vector")
@@ -96,7 +103,7 @@ def verify(
     seen = _look(database, document.receipt, key, stored)
     checks = [
         _check_signature(document, public_keys),
-        _check_chain(document, here, stored, broken + find_problems(stored, public_keys)),
+        _check_chain(document, here, (stored, broken), public_keys),
         _check_counts(document.receipt),
         *_check_record(document.receipt, seen),
         _check_content(document.receipt, key, seen),
@@ -180,18 +187,25 @@ def _check_signature(document: Document, keys: Sequence[SSlibKey]) -> Check:
         )
     if not document.signed:
         return Check(name, None, "not signed: it was finished where the signing key was missing")
-    for key in keys or [public_key(document.receipt.signer)]:
-        if document.signed_by(key):
-            told = f"made with the key {key.keyid[:16]}"
-            whose = "; without --public-key nobody can say whose that is"
-            return Check(name, True if keys else None, told if keys else told + whose)
-    return Check(name, False, "altered after it was signed, or signed with another key")
+    if not document.signed_by_its_signer():
+        return Check(name, False, "it was altered after it was signed")
+    told = f"made with the key {public_key(document.receipt.signer).keyid[:_KEY_DIGITS]}"
+    if not keys:
+        return Check(name, None, f"{told}; without a public key nobody can say whose that is")
+    if any(map(document.signed_by, keys)):
+        return Check(name, True, told)
+    given = ", ".join(key.keyid[:_KEY_DIGITS] for key in keys)
+    return Check(name, False, f"{told}, not with the one that was given, {given}")
 
 
 def _check_chain(
-    document: Document, here: Stored | None, stored: Sequence[Stored], problems: Sequence[str]
+    document: Document,
+    here: Stored | None,
+    read: tuple[Sequence[Stored], Sequence[str]],
+    keys: Sequence[SSlibKey],
 ) -> Check:
-    name = "chain"
+    name, (stored, broken) = "chain", read
+    problems = [*broken, *find_problems(stored)]
     if here is None:
         problems = [
             "the database does not list this receipt: it was taken out, or this is another or "
@@ -201,9 +215,12 @@ def _check_chain(
     elif here.document.link("") != document.link(""):
         problems = ["the database has another receipt under this id", *problems]
     if problems:
-        return Check(name, False, "; ".join(problems))
+        return Check(name, False, _list_first(problems))
     if all(one.document.envelope is None for one in stored):
         return Check(name, None, "receipts of the earlier format are not linked")
+    strangers = find_strangers(stored, keys) if keys else []
+    if strangers:
+        return Check(name, None, f"whole, but signed by others: {_list_first(strangers)}")
     number = document.receipt.number or "an unsigned one"
     return Check(name, True, f"{number} of {len(stored)} receipts, each linked to the one before")
 

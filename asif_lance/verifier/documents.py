@@ -200,6 +200,13 @@ class Document:
         except VerificationError:
             return False
 
+    def signed_by_its_signer(self) -> bool:
+        """Whether the holder of the key that it names has signed it: nobody altered it since."""
+        try:
+            return self.signed_by(public_key(self.receipt.signer))
+        except ReceiptError:
+            return False
+
 
 def public_key(raw: str) -> SSlibKey:
     """The key that a receipt names as its signer's.

@@ -6,6 +6,7 @@ import contextlib
 import json
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lance
@@ -14,15 +15,17 @@ import pytest
 from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.database import run_migrations
-from asif_lance.errors import InputError, KeysError
+from asif_lance.errors import DatabaseError, InputError, KeysError
 from asif_lance.forgetting import (
     execution,
     load_document,
     load_receipts,
     obtain_keys,
+    receipt_page,
     sign_receipt,
 )
 from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE
+from asif_lance.forgetting.receipts import write_document
 from asif_lance.store.forget import forget, verify_receipt
 from asif_lance.store.pair_store import PairStore
 
@@ -132,6 +135,18 @@ def test_a_forget_that_an_earlier_release_began_is_finished_and_signed(tmp_path:
     assert not (Path(store.uri) / JOURNAL_FILE).exists()
 
 
+def test_where_no_keys_can_be_made_a_database_with_such_a_forget_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ASIF_LANCE_KEYS", str(tmp_path / "file" / "keys"))
+    store = unpacked("interrupted-m0006.tar.gz", tmp_path)
+    assert str(store.notice).startswith("an interrupted forget could not be finished yet: ")
+    assert store.read("v1").num_rows > 0
+    with pytest.raises(DatabaseError, match="cannot make keys in"):
+        store.add(pairs(names(0, 1)))
+
+
 def test_receipts_of_earlier_releases_are_read_and_said_to_be_unsigned(tmp_path: Path) -> None:
     store = unpacked("receipts-m0006.tar.gz", tmp_path)
     told = [(r.reason, r.pairs, r.number, r.clean) for r in load_receipts(store.uri)]
@@ -175,3 +190,14 @@ def test_emptied_fingerprints_of_an_unsigned_receipt_are_told_by_its_counts(tmp_
         pa.Table.from_pylist(rows, schema=table.schema), table.uri, mode="overwrite"
     )
     assert verify_receipt(store, rows[0]["receipt_id"]).verdict == "refuted"
+
+
+def test_the_page_of_an_altered_receipt_says_so(store: PairStore) -> None:
+    receipt = forget(store, names(0, 1), reason="asked to")
+    document, _ = load_document(store.uri, receipt.receipt_id)
+    assert "It is signed with the Ed25519 key" in receipt_page(document)
+    forged = write_document(replace(receipt, reason="another"), None).envelope
+    assert forged is not None
+    assert document.envelope is not None
+    forged.signatures = document.envelope.signatures
+    assert "altered after it was signed" in receipt_page(replace(document, envelope=forged))

@@ -239,6 +239,17 @@ def test_swapped_receipts_are_told(store: PairStore, keys: Keys) -> None:
     assert "chain" in wrong(check(store, keys=keys))
 
 
+def test_a_chain_may_have_several_signers_whose_keys_have_to_be_given(
+    store: PairStore, keys: Keys, tmp_path: Path
+) -> None:
+    other = obtain_keys(store.uri, tmp_path / "other")
+    forget(store, names(20, 21), reason="another's", keys=other)
+    report = check(store, 0, keys=keys)
+    assert (wrong(report), open_questions(report)) == ({}, {"chain"})
+    both = [keys.signer.public_key, other.signer.public_key]
+    assert check(store, 0, keys=keys, public_keys=both).verdict == "confirmed"
+
+
 def test_another_signers_receipts_are_told(store: PairStore, keys: Keys, tmp_path: Path) -> None:
     other = obtain_keys(store.uri, tmp_path / "other")
 
@@ -252,8 +263,10 @@ def test_another_signers_receipts_are_told(store: PairStore, keys: Keys, tmp_pat
         return receipts
 
     forge(store, sign_anew)
-    assert wrong(check(store, keys=keys)).keys() == {"signature", "chain"}
-    assert check(store, keys=other, search=False).verdict == "undecided"
+    report = check(store, keys=keys)
+    assert (wrong(report).keys(), open_questions(report)) == ({"signature"}, {"chain"})
+    assert "not with the one that was given" in wrong(report)["signature"]
+    assert wrong(check(store, keys=other, search=False)) == {}
 
 
 def test_an_unsigned_copy_of_a_receipt_does_not_pass_for_it(store: PairStore, keys: Keys) -> None:
