@@ -22,6 +22,8 @@
     └── InputError                     a wrong argument
         ├── DimensionError             vectors of the wrong size
         ├── InvalidVectorError         NaN, infinite or zero vectors
+        ├── KeysError                  keys of forgetting that are missing or damaged
+        ├── ReceiptError               a document that is no receipt of forgetting
         └── EmptyModelError            a model version without pairs
 
 Errors carry their data as attributes; the message is one line that says what to do. The command
@@ -217,3 +219,11 @@ class EmptyModelError(InputError):
     def __init__(self, version: str) -> None:
         self.version = version
         super().__init__(f"model version {version} has no pairs: ingest some first")
+
+
+class KeysError(InputError):
+    """The keys of forgetting are missing or damaged, or cannot be made."""
+
+
+class ReceiptError(InputError):
+    """A document that is no receipt of forgetting, or was damaged."""

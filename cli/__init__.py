@@ -35,6 +35,7 @@ from .output import note, note_error
 from .progress import quiet_option, shown_progress
 from .prune import prune
 from .query import search
+from .receipt import receipt
 from .runs import runs
 from .tuning import scaling, tune
 from .whatif import what_if
@@ -144,7 +145,7 @@ def _complete(command: click.Command) -> None:
 
 
 _register([demo, ingest, classify, search])
-_register([delete, forget, versions, diff, tag, rollback])
+_register([delete, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
 _register([explain, what_if, prune, audit, runs])
 _register([index, info, optimize, migrate])

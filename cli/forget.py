@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import Context, format_option, need_ids_or_where, open_store, pairs_arguments
+from .options import (
+    Context,
+    format_option,
+    keys_option,
+    need_ids_or_where,
+    open_store,
+    pairs_arguments,
+)
 from .output import confirm, megabytes, note, print_json, print_table
+from .receipt import facts
 
 if TYPE_CHECKING:
-    from asif_lance.forgetting import ForgetPlan, Receipt, VerifyReport
+    from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
 
 
 @click.command()
@@ -20,7 +29,8 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt again.")
+@click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt, by id or file.")
+@keys_option
 @format_option
 @click.pass_obj
 def forget(
@@ -31,6 +41,7 @@ def forget(
     dry_run: bool,
     yes: bool,
     receipt_id: str | None,
+    keys_folder: Path | None,
     output: str,
 ) -> None:
     """Take pairs out of every model version, physically, and prove it with a receipt.
@@ -40,19 +51,24 @@ def forget(
     had never been in it. This cannot be undone. Afterwards every file that is left is decoded and
     searched; the receipt says what was found clean, and what no software here can reach.
 
+    The receipt is signed, and what it says of the pairs can be read with a key only. Both keys are
+    made at the first forget, outside the database. --verify leaves with status 0 if all holds, 1 if
+    something is wrong, 3 if nothing is wrong but not all can be told.
+
     \b
       asif-lance forget 8c4b… --reason "the photographer withdrew it"
       asif-lance forget --where "license = 'CC-BY-NC'" --dry-run
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
     from asif_lance.audit import matching_ids_anywhere
+    from asif_lance.forgetting import obtain_keys
     from asif_lance.store import forget as library
 
     store = open_store(context)
     if receipt_id is not None:
         if ids or where is not None:
             raise click.UsageError("--verify takes a receipt, and no pairs")
-        _print_verification(library.verify_receipt(store, receipt_id), output)
+        _print_verification(library.verify_receipt(store, receipt_id, folder=keys_folder), output)
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
@@ -62,8 +78,11 @@ def forget(
         return
     if not yes:
         confirm("This cannot be undone. Forget them?")
-    receipt = library.forget(store, plan.pairs, reason=reason)
+    keys = obtain_keys(store.uri, keys_folder)
+    receipt = library.forget(store, plan.pairs, reason=reason, keys=keys)
     _print_receipt(receipt, output)
+    if keys.made:
+        _explain_keys(keys)
     if not receipt.clean:
         sys.exit(1)
 
@@ -91,27 +110,32 @@ def _print_receipt(receipt: Receipt, output: str) -> None:
     if output == "json":
         print_json(asdict(receipt))
         return
-    facts: dict[str, Any] = {
-        "receipt": receipt.receipt_id,
-        "forgotten": f"{receipt.pairs:,} pairs",
-        "reason": receipt.reason or "none given",
-        "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
-        "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
-        "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
-    }
-    print_table(["", ""], [*facts.items(), *(("not covered", n) for n in receipt.not_covered)])
+    print_table(
+        ["", ""], [*facts(receipt).items(), *(("not covered", n) for n in receipt.not_covered)]
+    )
+    verdicts = [(s.name, s.verdict) for s in receipt.surfaces if s.name not in receipt.not_covered]
+    print_table(["surface", "verdict"], verdicts)
     columns = ("name", "pairs_before", "pairs_after")
     rows = [(v.name, v.pairs_before, v.pairs_after) for v in receipt.versions]
     print_table([c.replace("_", " ") for c in columns], rows)
     note(f"check again with: asif-lance forget --verify {receipt.receipt_id}")
 
 
-def _print_verification(report: VerifyReport, output: str) -> None:
+def _explain_keys(keys: Keys) -> None:
+    """Told once, after the first forget."""
+    note(f"made two keys in {keys.folder}; keep a copy of them, and not with the database:")
+    note(
+        "  fingerprint.key finds again what was forgotten. Without it nobody can, you neither; "
+        "whoever has it and a receipt can test guesses."
+    )
+    note("  signing.pem signs receipts. Hand out signing.pub.pem, which checks them.")
+
+
+def _print_verification(report: Report, output: str) -> None:
+    from asif_lance.verifier import STATUSES, describe
+
     if output == "json":
         print_json(asdict(report))
     else:
-        scanned = f"{report.files:,} files, {megabytes(report.bytes)} searched"
-        found = "nothing of it is left" if report.clean else "FOUND: " + "; ".join(report.findings)
-        note(f"{report.receipt_id}: {found} ({scanned})")
-    if not report.clean:
-        sys.exit(1)
+        print_table(["", ""], describe(report))
+    sys.exit(STATUSES[report.verdict])

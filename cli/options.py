@@ -246,6 +246,15 @@ pairs_arguments = several(
 )
 
 
+keys_option = click.option(
+    "--keys",
+    "keys_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Where the keys of receipts are. [default: ASIF_LANCE_KEYS, or your configuration]",
+)
+
+
 def open_store(context: Context) -> PairStore:
     """The database, with a note when opening it finished what a killed command had begun."""
     from asif_lance.store import PairStore

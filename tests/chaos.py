@@ -36,15 +36,15 @@ import pyarrow.compute as pc
 from asif_lance.audit import recorder, runs
 from asif_lance.database import open_table, run_migrations
 from asif_lance.errors import AsifError
-from asif_lance.forgetting.fingerprints import Content
+from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.receipts import load_receipts
-from asif_lance.forgetting.verify import scan
 from asif_lance.model.model import Model
 from asif_lance.records import EncoderPin
 from asif_lance.relative.recipes import PAPER
 from asif_lance.store import maintenance
 from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
+from asif_lance.verifier import scan
 
 # Forked from a server that has imported what survives a fork (LanceDB, with its threads, does not):
 # half of the time that starting a process takes.

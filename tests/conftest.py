@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +16,15 @@ from click.testing import CliRunner
 from PIL import Image
 
 IMAGE_DIM, TEXT_DIM = 16, 12
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keys of forgetting for the tests alone, not the user's."""
+    folder = tmp_path_factory.mktemp("configuration") / "keys"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASIF_LANCE_KEYS", str(folder))
+        yield folder
 
 
 @dataclass(frozen=True)

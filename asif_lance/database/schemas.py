@@ -35,12 +35,15 @@ REJECTS = _schema(
 )
 
 RECEIPTS = _schema(
+    optional=("number", "timestamp"),
     receipt_id=pa.string(),
     created_at=TIMESTAMP,
     reason=pa.string(),
     pairs=pa.int64(),
     clean=pa.bool_(),
     body=pa.string(),
+    number=pa.int64(),
+    timestamp=pa.binary(),
 )
 
 #: Settings that tuning chose, see `model.stored_settings`; k and p of image and text side.

@@ -26,9 +26,10 @@ from asif_lance.database import (
     open_table,
     purge_rows,
 )
-from asif_lance.forgetting.fingerprints import Content, as_matrix
+from asif_lance.forgetting.content import Content
 from asif_lance.progress import track
 from asif_lance.records import BoolArray
+from asif_lance.verifier import as_matrix
 
 Eraser = Callable[[str, Content], int]
 

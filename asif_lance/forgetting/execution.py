@@ -8,9 +8,10 @@ journal, and whoever opens the database next finishes from there.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,12 @@ from asif_lance.database import (
     storage_errors,
     table_uri,
 )
-from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError
+from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError, KeysError
 from asif_lance.forgetting import receipts
+from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.derived_data import erase_derived
-from asif_lance.forgetting.fingerprints import Content
 from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, interrupted
+from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.planning import (
     check_can_forget,
     find_shown_pairs,
@@ -39,39 +41,34 @@ from asif_lance.forgetting.planning import (
     locate_unnamed,
 )
 from asif_lance.forgetting.purge import Purge
-from asif_lance.forgetting.receipts import Receipt, RewrittenVersion
 from asif_lance.forgetting.survey import Survey, read_physical_rows
-from asif_lance.forgetting.verify import ScanReport, scan
 from asif_lance.progress import step
+from asif_lance.verifier import (
+    KEY_BYTES,
+    Receipt,
+    Report,
+    RewrittenVersion,
+    ScanReport,
+    list_findings,
+    scan,
+    verify,
+)
 
-_SALT_BYTES = 16
 _ID_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """A receipt checked again.
-
-    Attributes:
-        receipt_id: which.
-        clean: nothing that it lists as forgotten is there.
-        findings: where something was found, `file: where`.
-        files: how many files were read.
-        bytes: their size.
-    """
-
-    receipt_id: str
-    clean: bool
-    findings: tuple[str, ...]
-    files: int
-    bytes: int
-
-
-def execute(uri: str, pair_ids: Sequence[str], *, reason: str) -> Receipt:
+def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None = None) -> Receipt:
     """Removes pairs from every version, table, cache and log; the caller holds the write lock.
+
+    Args:
+        uri: the database.
+        pair_ids: which.
+        reason: why; kept in the receipt.
+        keys: of fingerprints and signature; by default the user's, made if there are none.
 
     Raises:
         InputError: none of the pairs is in the database.
+        KeysError: the keys are damaged, or cannot be made.
         DatabaseError: the database is one that cannot forget.
         StorageError: the disk refused; `recover` finishes what was begun.
     """
@@ -81,9 +78,13 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str) -> Receipt:
     ids = found.found | locate_unnamed(found, wanted).found
     if not ids:
         raise InputError("none of these pairs is in this database")
+    keys = keys or obtain_keys(uri)
+    rows = _read_content(found, sorted(ids))
     journal = _open_journal(uri)
-    journal.start(_make_intent(uri, found, ids, reason))
-    return _complete(uri, journal, found)
+    described = _describe_keys(keys, Content(keys.fingerprint, rows))
+    journal.start({**_make_intent(uri, found, ids, reason), **described})
+    journal.keep_content(rows)
+    return _complete(uri, journal, keys, found)
 
 
 def recover(uri: str) -> str | None:
@@ -97,27 +98,31 @@ def recover(uri: str) -> str | None:
                 return None
             journal = _open_journal(uri)
             journal.repair()
-            receipt = _complete(uri, journal)
+            keys = _find_keys_of(uri, next(journal.entries()))
+            receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
         return None
-    return f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
+    told = f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
+    sign = f"asif-lance receipt sign {receipt.receipt_id}"
+    return told if keys else f"{told}, not signed: run `{sign}` where the keys are"
 
 
-def verify_receipt(uri: str, receipt_id: str) -> VerifyReport:
-    """Searches the database for what a receipt says is gone; pairs that came back are found.
+def verify_receipt(uri: str, receipt_id: str, *, folder: Path | None = None) -> Report:
+    """Checks a receipt with the user's keys, as far as they are there; pairs that came back count.
+
+    Args:
+        uri: the database.
+        receipt_id: an id, or a file that was handed out.
+        folder: of the keys; by default the user's.
 
     Raises:
         InputError: there is no such receipt.
+        ReceiptError: it is damaged.
     """
-    receipt = receipts.load_receipt(uri, receipt_id)
-    report = scan(_find_directory(uri), receipt.fingerprints())
-    return VerifyReport(
-        receipt_id=receipt_id,
-        clean=not report.hits,
-        findings=receipts.list_findings(report.hits),
-        files=report.files,
-        bytes=report.bytes,
-    )
+    keys = find_keys(folder)
+    public_keys = [keys.signer.public_key] if keys else []
+    key = keys.fingerprint if keys else None
+    return verify(_find_directory(uri), receipt_id, key=key, public_keys=public_keys)
 
 
 # Steps
@@ -131,7 +136,6 @@ def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> di
         "receipt_id": f"f{now:%Y%m%d-%H%M%S}-{secrets.token_hex(_ID_BYTES)}",
         "created_at": now.isoformat(),
         "reason": reason,
-        "salt": secrets.token_hex(_SALT_BYTES),
         "pair_ids": sorted(ids),
         "head": open_table(uri, "pairs").version,
         "versions": _count_pairs(uri, found),
@@ -140,27 +144,62 @@ def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> di
     }
 
 
-def _complete(uri: str, journal: Journal, found: Survey | None = None) -> Receipt:
-    """Takes all steps from where the journal stands; without a survey it was interrupted."""
+def _describe_keys(keys: Keys, content: Content) -> dict[str, Any]:
+    """What a receipt needs of the keys, so that it can be made where they are not at hand."""
+    prints = content.fingerprints()
+    names = ("ids", "values", "vectors")
+    return {
+        "key_id": keys.key_id,
+        "signer": keys.public,
+        "fingerprints": {name: sorted(getattr(prints, name)) for name in names},
+    }
+
+
+def _find_keys_of(uri: str, intent: dict[str, Any]) -> Keys | None:
+    """The keys with which a forget was begun; None if the user has none or others."""
+    if "key_id" not in intent:  # of an earlier release
+        try:
+            return obtain_keys(uri)
+        except InputError as error:
+            raise DatabaseError(str(error)) from error
+    with contextlib.suppress(KeysError):
+        keys = find_keys()
+        if keys is not None and keys.key_id == intent["key_id"]:
+            return keys
+    return None
+
+
+def _complete(
+    uri: str, journal: Journal, keys: Keys | None, found: Survey | None = None
+) -> Receipt:
+    """Takes all steps from where the journal stands.
+
+    Without keys the receipt is not signed; without a survey it was interrupted.
+    """
     intent = next(journal.entries())
-    done = [r for r in receipts.load_receipts(uri) if r.receipt_id == intent["receipt_id"]]
-    if not done:
+    receipt = receipts.find_receipt(uri, intent["receipt_id"])
+    if receipt is None:
         survey = found or _survey_again(uri, journal, intent)
         purge = Purge.resume(uri, intent["head"], survey, journal)
-        content = _load_content(survey, journal, intent)
+        content = _load_content(survey, journal, intent, keys)
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
-        receipt = _make_receipt(intent, purge, content, report)
-        done = [replace(receipt, elsewhere=elsewhere, bytes_freed=freed, resumed=found is None)]
-        receipts.save_receipt(uri, done[0])
+        if keys is not None:
+            new = "key_id" not in intent  # in journals of earlier releases
+            intent |= _describe_keys(keys, content) if new else {"signer": keys.public}
+        receipt = _make_receipt(intent, purge, report, elsewhere)
+        receipt = replace(receipt, bytes_freed=freed, resumed=found is None)
+        if keys is not None:
+            receipt = replace(receipt, shared=tuple(sorted(report.held)))
+        receipt = receipts.save_receipt(uri, receipt, keys)
     journal.close()
     with step("build indices anew"):
         rebuilt = rebuild_indices(table_uri(uri, "pairs"), intent["recipes"])
     if rebuilt:
         Ledger(uri).adopt(open_table(uri, "pairs"))
-    return done[0]
+    return receipt
 
 
 def _survey_again(uri: str, journal: Journal, intent: dict[str, Any]) -> Survey:
@@ -168,17 +207,21 @@ def _survey_again(uri: str, journal: Journal, intent: dict[str, Any]) -> Survey:
     return locate(uri, intent["pair_ids"], moved.get(intent["head"], intent["head"]))
 
 
-def _load_content(found: Survey, journal: Journal, intent: dict[str, Any]) -> Content:
+def _load_content(
+    found: Survey, journal: Journal, intent: dict[str, Any], keys: Keys | None
+) -> Content:
     """The forgotten rows, kept in the journal before the first change and taken from it after."""
     rows = journal.content()
     if rows is None:
-        others = locate_unnamed(found, intent["pair_ids"])
-        rows = pa.concat_tables(
-            [table for part in (found, others) for table in _read_forgotten(part)],
-            promote_options="default",
-        )
+        rows = _read_content(found, intent["pair_ids"])
         journal.keep_content(rows)
-    return Content(bytes.fromhex(intent["salt"]), rows)
+    return Content(keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES), rows)
+
+
+def _read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
+    others = locate_unnamed(found, pair_ids)
+    parts = [table for part in (found, others) for table in _read_forgotten(part)]
+    return pa.concat_tables(parts, promote_options="default")
 
 
 def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
@@ -190,31 +233,34 @@ def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
 
 
 def _make_receipt(
-    intent: dict[str, Any], purge: Purge, content: Content, report: ScanReport
+    intent: dict[str, Any], purge: Purge, report: ScanReport, elsewhere: dict[str, int]
 ) -> Receipt:
-    prints = content.fingerprints()
     copies = [copy for copy in purge.copies.values() if copy is not None]
     return Receipt(
         receipt_id=intent["receipt_id"],
         created_at=datetime.fromisoformat(intent["created_at"]),
         reason=intent["reason"],
         pairs=len(intent["pair_ids"]),
-        salt=intent["salt"],
-        ids=tuple(sorted(prints.ids)),
-        values=tuple(sorted(prints.values)),
-        vectors=tuple(sorted(prints.vectors)),
+        key_id=intent["key_id"],
+        signer=intent["signer"],
+        ids=tuple(intent["fingerprints"]["ids"]),
+        values=tuple(intent["fingerprints"]["values"]),
+        vectors=tuple(intent["fingerprints"]["vectors"]),
+        shared=len(report.held),
         versions=tuple(_describe_rewrite(row, purge) for row in intent["versions"]),
         indices=tuple(intent["indices"]),
-        elsewhere={},
+        elsewhere=elsewhere,
         fragments=len(purge.copies),
         bytes_written=sum(f.file_size_bytes or 0 for copy in copies for f in copy.files),
         bytes_freed=0,
+        record=report.record,
         files_scanned=report.files,
         bytes_scanned=report.bytes,
-        shared=report.shared,
-        findings=receipts.list_findings(report.hits + report.doubtful),
+        findings=list_findings(report.hits + report.doubtful),
         clean=not report.hits and not report.doubtful,
+        surfaces=receipts.judge_surfaces(report, elsewhere, intent["indices"]),
         resumed=False,
+        not_covered=receipts.OUT_OF_REACH,
     )
 
 

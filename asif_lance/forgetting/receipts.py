@@ -1,140 +1,238 @@
-"""Receipts of forgetting: what was done and checked, without what was forgotten."""
+"""Receipts of forgetting made, stored and found; what they say is `verifier.documents`."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from datetime import datetime
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 import pyarrow as pa
+import rfc8785
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import Signer
 
-from asif_lance.database import append_rows, read_table, schemas
-from asif_lance.errors import InputError
-from asif_lance.forgetting.fingerprints import Fingerprints
-from asif_lance.forgetting.verify import Hit
+from asif_lance.database import (
+    CACHES,
+    TABLES,
+    WriteLock,
+    append_rows,
+    read_table,
+    schemas,
+    upsert_rows,
+)
+from asif_lance.errors import InputError, KeysError, ReceiptError
+from asif_lance.forgetting.keys import Keys
+from asif_lance.verifier import (
+    ERASED,
+    NO_BASELINE,
+    NOT_COVERED,
+    RESIDUAL,
+    Document,
+    Receipt,
+    ScanReport,
+    Surface,
+    check_timestamp,
+    name_surface,
+)
+from asif_lance.verifier.documents import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
 
 # No program that sees only the database's directory can vouch for these.
-NOT_COVERED = (
+OUT_OF_REACH = (
     "backups, snapshots of the file system and versions that an object store keeps of its own",
     "copies, clones and exports of the database",
     "disk blocks that were freed but not yet overwritten",
     "memory of processes that read the database before",
     "the original pictures and captions outside the database",
 )
+_INDICES = "search indices"
 
 
-@dataclass(frozen=True, slots=True)
-class RewrittenVersion:
-    """What forgetting did to one model version.
+def judge_surfaces(
+    report: ScanReport, elsewhere: Mapping[str, int], indices: Iterable[str]
+) -> tuple[Surface, ...]:
+    """A verdict for each place that was searched, and for those that nobody can search.
 
-    Attributes:
-        name: `v3`.
-        lance_before: the Lance version that the name meant.
-        lance_after: the one that it means now; the same when nothing had to change.
-        pairs_before: how many pairs it had.
-        pairs_after: how many it has now.
+    Args:
+        report: what the search found.
+        elsewhere: what each eraser took away: the proof that there was something.
+        indices: search indices that were dropped.
     """
+    stored = (*TABLES, *CACHES)
+    held = {"pairs"} | ({_INDICES} if list(indices) else set())
+    held |= {one.name for one in stored if one.eraser and elsewhere.get(one.eraser)}
+    searched = {name_surface(file.path) for file in report.record} | held
+    residual = {name_surface(hit.file) for hit in report.hits}
+    doubtful = {name_surface(hit.file) for hit in report.doubtful}
+    order = dict.fromkeys(["pairs", _INDICES, *(one.name for one in stored), *sorted(searched)])
 
-    name: str
-    lance_before: int
-    lance_after: int
-    pairs_before: int
-    pairs_after: int
+    def judge(name: str) -> str:
+        if name in residual:
+            return RESIDUAL
+        if name in doubtful:
+            return NOT_COVERED
+        return ERASED if name in held else NO_BASELINE
+
+    verdicts = tuple(Surface(name, judge(name)) for name in order if name in searched)
+    return verdicts + tuple(Surface(name, NOT_COVERED) for name in OUT_OF_REACH)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Proof of one forgetting.
+def write_document(receipt: Receipt, signer: Signer | None) -> Document:
+    """A receipt in its envelope, signed unless there is nobody to sign."""
+    predicate = {**asdict(receipt), "created_at": receipt.created_at.isoformat()}
+    del predicate["record"], predicate["salt"]
+    statement: dict[str, Any] = {
+        "_type": STATEMENT_TYPE,
+        "subject": [
+            {"name": f.path, "digest": {"sha256": f.sha256}, "annotations": {"bytes": f.bytes}}
+            for f in receipt.record
+        ],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": predicate,
+    }
+    envelope = Envelope(rfc8785.dumps(statement), PAYLOAD_TYPE, {})
+    return sign(Document(receipt, "", envelope), signer)
 
-    Attributes:
-        receipt_id: names it.
-        created_at: when the forgetting began; UTC.
-        reason: why, in the user's words.
-        pairs: how many pairs were forgotten.
-        salt: hex key of the fingerprints.
-        ids: fingerprints of the pairs' ids (keyed blake2b).
-        values: fingerprints of their ids, texts and pictures.
-        vectors: fingerprints of their vectors.
-        versions: what happened to each model version.
-        indices: search indices that were dropped, for they remember rows.
-        elsewhere: rows removed or changed in other tables and caches, by eraser.
-        fragments: how many fragments were rewritten, each once.
-        bytes_written: the size of what was written for them.
-        bytes_freed: how much the clean-up removed.
-        files_scanned: files that were searched afterwards, all there were.
-        bytes_scanned: their size.
-        shared: values sought that pairs which stay have too.
-        findings: what was found nevertheless, `file: where`; empty when clean.
-        clean: nothing was found.
-        resumed: the forgetting had been killed, and was finished later.
-        not_covered: what the receipt does not cover.
+
+def sign(document: Document, signer: Signer | None) -> Document:
+    """The same receipt with a signature more."""
+    envelope = document.envelope
+    if envelope is None:
+        raise InputError("a receipt of the earlier format cannot be signed")
+    if signer is not None:
+        envelope.sign(signer)
+    return replace(document, body=document.sealed.decode())
+
+
+def save_receipt(uri: str, receipt: Receipt, keys: Keys | None) -> Receipt:
+    """Links a receipt to those before, signs it and adds it to the table `receipts`."""
+    number, previous = _find_end(uri)
+    receipt = replace(receipt, number=number, previous=previous)
+    document = write_document(receipt, keys.signer if keys else None)
+    append_rows(uri, "receipts", _make_row(document, None))
+    return receipt
+
+
+def _find_end(uri: str) -> tuple[int, str]:
+    """The number of the next receipt, and the link that it has to name."""
+    rows = read_table(uri, "receipts", ["receipt_id", "created_at", "number"])
+    numbers = rows["number"].drop_null().to_pylist()
+    where = f"number = {max(numbers)}" if numbers else None
+    last = read_table(uri, "receipts", where=where).sort_by(
+        [("created_at", "ascending"), ("receipt_id", "ascending")]
+    )
+    link = ""
+    for body in last["body"].to_pylist():
+        link = _link(body, link)
+    return max(numbers, default=len(rows)) + 1, link
+
+
+def _link(body: str, previous: str) -> str:
+    """A damaged receipt is for the verifier to tell, and keeps nobody from forgetting."""
+    try:
+        return Document.parse(body).link(previous)
+    except ReceiptError:
+        return hashlib.sha256((previous + body).encode()).hexdigest()
+
+
+def find_receipt(uri: str, receipt_id: str) -> Receipt | None:
+    """What one receipt says, or None if there is none of this name.
+
+    Raises:
+        ReceiptError: it is damaged.
     """
-
-    receipt_id: str
-    created_at: datetime
-    reason: str
-    pairs: int
-    salt: str
-    ids: tuple[str, ...]
-    values: tuple[str, ...]
-    vectors: tuple[str, ...]
-    versions: tuple[RewrittenVersion, ...]
-    indices: tuple[str, ...]
-    elsewhere: dict[str, int]
-    fragments: int
-    bytes_written: int
-    bytes_freed: int
-    files_scanned: int
-    bytes_scanned: int
-    shared: int
-    findings: tuple[str, ...]
-    clean: bool
-    resumed: bool
-    not_covered: tuple[str, ...] = NOT_COVERED
-
-    def fingerprints(self) -> Fingerprints:
-        """What to look for to check it again."""
-        return Fingerprints(
-            bytes.fromhex(self.salt),
-            ids=frozenset(self.ids),
-            values=frozenset(self.values),
-            vectors=frozenset(self.vectors),
-        )
+    found = _find_row(uri, receipt_id)
+    return Document.parse(found["body"]).receipt if found else None
 
 
-def list_findings(hits: tuple[Hit, ...]) -> tuple[str, ...]:
-    """Findings as a receipt lists them: where, not what; each place once."""
-    return tuple(dict.fromkeys(f"{hit.file}: {hit.where}" for hit in hits))
+def load_documents(uri: str) -> list[Document]:
+    """All receipts as they are stored, oldest first.
 
-
-def save_receipt(uri: str, receipt: Receipt) -> None:
-    """Adds a receipt to the table `receipts`."""
-    row = {name: getattr(receipt, name) for name in schemas.RECEIPTS.names if name != "body"}
-    row["body"] = json.dumps({**asdict(receipt), "created_at": receipt.created_at.isoformat()})
-    append_rows(uri, "receipts", pa.Table.from_pylist([row], schema=schemas.RECEIPTS))
+    Raises:
+        ReceiptError: one is damaged.
+    """
+    documents = map(Document.parse, read_table(uri, "receipts")["body"].to_pylist())
+    return sorted(documents, key=lambda d: (d.receipt.number, d.receipt.created_at))
 
 
 def load_receipts(uri: str) -> list[Receipt]:
-    """All receipts, oldest first."""
-    rows = read_table(uri, "receipts").sort_by("created_at")
-    return [_parsed(body) for body in rows["body"].to_pylist()]
+    """What all receipts say, oldest first.
+
+    Raises:
+        ReceiptError: one is damaged.
+    """
+    return [document.receipt for document in load_documents(uri)]
 
 
 def load_receipt(uri: str, receipt_id: str) -> Receipt:
-    """One receipt.
+    """What one receipt says.
 
     Raises:
         InputError: there is none of this name.
+        ReceiptError: it is damaged.
     """
-    for receipt in load_receipts(uri):
-        if receipt.receipt_id == receipt_id:
-            return receipt
-    raise InputError(f"no receipt {receipt_id!r} in {uri}")
+    return load_document(uri, receipt_id)[0].receipt
 
 
-def _parsed(body: str) -> Receipt:
-    values = json.loads(body)
-    values["created_at"] = datetime.fromisoformat(values["created_at"])
-    values["versions"] = tuple(RewrittenVersion(**version) for version in values["versions"])
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Receipt(**{**values, **lists})
+def load_document(uri: str, receipt_id: str) -> tuple[Document, bytes | None]:
+    """One receipt as it is stored, and its timestamp.
+
+    Raises:
+        InputError: there is none of this name.
+        ReceiptError: it is damaged.
+    """
+    row = _find_row(uri, receipt_id)
+    if row is None:
+        raise InputError(f"no receipt {receipt_id!r} in {uri}")
+    return Document.parse(row["body"]), row["timestamp"]
+
+
+def _find_row(uri: str, receipt_id: str) -> dict[str, Any] | None:
+    """Reads one body only: receipts name every file that was searched."""
+    if receipt_id not in read_table(uri, "receipts", ["receipt_id"])["receipt_id"].to_pylist():
+        return None
+    [row, *_] = read_table(uri, "receipts", where=f"receipt_id = '{receipt_id}'").to_pylist()
+    return dict(row)
+
+
+def sign_receipt(uri: str, receipt_id: str, keys: Keys) -> None:
+    """Signs a receipt that was stored where the signing key was not at hand.
+
+    Raises:
+        InputError: there is no such receipt, it is signed, or of the earlier format.
+        KeysError: it names another signer.
+    """
+    with WriteLock(uri).hold("receipt sign"):
+        document, _ = load_document(uri, receipt_id)
+        if document.signed:
+            raise InputError(f"receipt {receipt_id} is signed already")
+        if document.receipt.signer not in ("", keys.public):
+            raise KeysError(f"receipt {receipt_id} names another signer than {keys.folder} has")
+        _replace_row(uri, sign(document, keys.signer), None)
+
+
+def attach_timestamp(uri: str, receipt_id: str, response: bytes) -> str:
+    """Keeps an authority's response with its receipt; returns what it says.
+
+    Raises:
+        InputError: there is no such receipt, or the response is not about it.
+    """
+    with WriteLock(uri).hold("receipt attach"):
+        document, _ = load_document(uri, receipt_id)
+        check = check_timestamp(document, response)
+        if check.holds is False:
+            raise InputError(f"not a timestamp of {receipt_id}: {check.told}")
+        _replace_row(uri, document, response)
+        return check.told
+
+
+def _replace_row(uri: str, document: Document, timestamp: bytes | None) -> None:
+    upsert_rows(uri, "receipts", _make_row(document, timestamp), "receipt_id")
+
+
+def _make_row(document: Document, timestamp: bytes | None) -> pa.Table:
+    receipt = document.receipt
+    columns = ("receipt_id", "created_at", "reason", "pairs", "clean")
+    row = {name: getattr(receipt, name) for name in columns}
+    row |= {"body": document.body, "number": receipt.number or None, "timestamp": timestamp}
+    return pa.Table.from_pylist([row], schema=schemas.RECEIPTS)

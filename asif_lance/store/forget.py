@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from asif_lance.forgetting import ForgetPlan, Receipt, VerifyReport, execution, planning
+from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report, execution, planning
 from asif_lance.store.pair_store import PairStore
 
 
@@ -17,26 +18,31 @@ def plan(store: PairStore, pair_ids: Iterable[str]) -> ForgetPlan:
     return planning.plan(store.uri, pair_ids)
 
 
-def forget(store: PairStore, pair_ids: Sequence[str], *, reason: str) -> Receipt:
+def forget(
+    store: PairStore, pair_ids: Sequence[str], *, reason: str, keys: Keys | None = None
+) -> Receipt:
     """Removes pairs from every model version, cache and log, physically.
 
     Versions keep their names, aliases, messages and times, and answer as if the pairs had never
     been in them. Takes the write lock; readers go on with the versions that they have open, and
-    find their names again afterwards.
+    find their names again afterwards. The receipt is made with `keys`; by default with the user's
+    own, which are made if there are none.
 
     Raises:
         InputError: none of the pairs is in the database.
+        KeysError: the keys are damaged, or cannot be made.
         DatabaseError: the database is one that cannot forget.
         StorageError: the disk refused; what was begun is finished when the database is opened.
     """
     with store.writing("forget"):
-        return execution.execute(store.uri, pair_ids, reason=reason)
+        return execution.execute(store.uri, pair_ids, reason=reason, keys=keys)
 
 
-def verify_receipt(store: PairStore, receipt_id: str) -> VerifyReport:
-    """Searches the database for what a receipt says is gone; pairs that came back are found.
+def verify_receipt(store: PairStore, receipt_id: str, *, folder: Path | None = None) -> Report:
+    """Checks a receipt with the user's keys, as far as they are there; pairs that came back count.
 
     Raises:
         InputError: there is no such receipt.
+        ReceiptError: it is damaged.
     """
-    return execution.verify_receipt(store.uri, receipt_id)
+    return execution.verify_receipt(store.uri, receipt_id, folder=folder)

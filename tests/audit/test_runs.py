@@ -19,8 +19,7 @@ from asif_lance.audit.reports import REPORTS
 from asif_lance.audit.sql import Audit
 from asif_lance.database.tables import open_table
 from asif_lance.errors import InputError
-from asif_lance.forgetting.fingerprints import Content
-from asif_lance.forgetting.verify import scan
+from asif_lance.forgetting.content import Content
 from asif_lance.model import Contributions, Prediction
 from asif_lance.model.labels import Prompts
 from asif_lance.model.model import Model
@@ -28,6 +27,7 @@ from asif_lance.records import Float32Array
 from asif_lance.search.query_grid import unit_queries
 from asif_lance.store import maintenance
 from asif_lance.store.forget import forget, plan
+from asif_lance.verifier import scan
 
 DB = ("--db", "t.lancedb")
 LABELS = tuple("abcde")

@@ -6,7 +6,7 @@ from pairs_at_hand import new_store
 
 from asif_lance.database import CACHES, TABLES, list_erasers
 from asif_lance.forgetting.derived_data import ERASERS
-from asif_lance.forgetting.verify import VERIFIERS
+from asif_lance.verifier import VERIFIERS
 
 
 def test_the_registry_names_every_table_of_a_new_database(tmp_path: Path) -> None:

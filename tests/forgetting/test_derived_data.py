@@ -15,10 +15,10 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.database import CACHES, TABLES
 from asif_lance.database.registry import PURGE, Stored, Table
-from asif_lance.forgetting.fingerprints import Content
-from asif_lance.forgetting.verify import scan
+from asif_lance.forgetting.content import Content
 from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
+from asif_lance.verifier import scan
 
 IMAGE, TEXT = 64, 32
 GONE = names(3, 4)[0]

@@ -19,14 +19,14 @@ from asif_lance.anchors.hypothetical import HypotheticalAnchors
 from asif_lance.audit import recorder, replay, runs
 from asif_lance.audit.replay import ReplayRecords
 from asif_lance.errors import InputError
-from asif_lance.forgetting.fingerprints import Content
-from asif_lance.forgetting.verify import scan
+from asif_lance.forgetting.content import Content
 from asif_lance.model.labels import ENSEMBLES, Prompts, prompts_from_vectors
 from asif_lance.model.model import Model
 from asif_lance.model.predictions import Prediction
 from asif_lance.relative.recipes import RECIPES
 from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
+from asif_lance.verifier import scan
 from asif_lance.whatif import changes
 from asif_lance.whatif.hypothetical import with_pairs, without_pairs
 from asif_lance.whatif.recorded_flips import RecordedFlips, find_recorded_flips

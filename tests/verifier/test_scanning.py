@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.forgetting.fingerprints import Content, ContentMatcher
-from asif_lance.forgetting.verify import scan
+from asif_lance.forgetting.content import Content
 from asif_lance.store.pair_store import PairStore
+from asif_lance.verifier import ContentMatcher, scan
 
 IMAGE, TEXT = 64, 32
 [GONE] = names(7, 8)
@@ -160,7 +160,7 @@ def test_what_a_pair_that_stays_has_too_is_shared(store: PairStore) -> None:
     (Path(store.uri) / "cache.bin").write_bytes(VECTOR.tobytes())
     report = scan(store.uri, SOUGHT)
     assert report.hits == ()
-    assert report.shared == 3  # picture, its vector, and the caption's vector
+    assert len(report.held) == 3  # picture, its vector, and the caption's vector
 
 
 def test_a_file_that_cannot_be_read_is_doubtful(store: PairStore) -> None:

@@ -1,16 +1,18 @@
 """Looks through every file of a database for forgotten content.
 
-Independent of the code that forgets: it knows files and their formats, not the store. Data and
-index files of Lance are decoded column by column (on disk texts are compressed, so searching the
-bytes proves nothing); Parquet and Arrow files too; logs, manifests and everything else are
-searched as bytes. Values that a pair that stays has as well (five captions of one photo share
-its vector) are no finding; they are counted as shared.
+Data and index files of Lance are decoded column by column (on disk texts are compressed, so
+searching the bytes proves nothing); Parquet and Arrow files too; logs, manifests and everything
+else are searched as bytes. Values that a pair that stays has as well (five captions of one photo
+share its vector) are no finding; they are listed as held.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lance.file import LanceFileReader
 
-from asif_lance.forgetting.fingerprints import ContentMatcher, as_matrix, is_text, is_vector
 from asif_lance.progress import track
 from asif_lance.records import Float32Array
+from asif_lance.verifier.fingerprints import ContentMatcher, as_matrix, is_text, is_vector
 
 _DECODED = {".lance", ".idx", ".parquet", ".arrow", ".feather"}
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -52,22 +54,45 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file that was searched.
+
+    Attributes:
+        path: within the database, with `/`.
+        bytes: its size.
+        sha256: of its bytes.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScanReport:
     """What a scan saw.
 
     Attributes:
         hits: forgotten content.
         doubtful: what cannot be decided: unreadable files, codes of rows that no state has.
-        shared: how many of the values sought belong to pairs that stay, too.
-        files: how many files were read.
-        bytes: their size.
+        held: values sought that pairs which stay have too, with the first place of each.
+        record: the files that were read.
     """
 
     hits: tuple[Hit, ...]
     doubtful: tuple[Hit, ...]
-    shared: int
-    files: int
-    bytes: int
+    held: dict[str, Hit]
+    record: tuple[FileRecord, ...]
+
+    @property
+    def files(self) -> int:
+        """How many files were read."""
+        return len(self.record)
+
+    @property
+    def bytes(self) -> int:
+        """Their size."""
+        return sum(file.bytes for file in self.record)
 
 
 @dataclass
@@ -77,7 +102,7 @@ class _Findings:
     loose: list[Hit] = field(default_factory=list)
     certain: list[Hit] = field(default_factory=list)
     doubtful: list[Hit] = field(default_factory=list)
-    held: set[str] = field(default_factory=set)
+    held: dict[str, Hit] = field(default_factory=dict)
 
 
 def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = ()) -> ScanReport:
@@ -89,27 +114,61 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
         ignore: names of files at its top that are left out.
     """
     root = Path(database)
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    files = [path for path in files if not (path.parent == root and path.name in set(ignore))]
-    findings = _Findings()
-    for path in track("search files", files):
-        _scan_file(findings, root, path, matcher)
+    findings, record = _Findings(), []
+    for path in track("search files", list_files(root, ignore)):
+        with contextlib.suppress(FileNotFoundError):  # upkeep took it away meanwhile
+            record.append(record_file(root, path))
+            _scan_file(findings, root, path, matcher)
     for table in track("search indices", sorted(root.glob("*.lance"))):
         _scan_codes(findings, root, table, matcher)
     return ScanReport(
         hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
         doubtful=tuple(findings.doubtful),
-        shared=len(findings.held),
-        files=len(files),
-        bytes=sum(path.stat().st_size for path in files),
+        held=findings.held,
+        record=tuple(record),
     )
 
 
+def list_findings(hits: Iterable[Hit]) -> tuple[str, ...]:
+    """Findings as people are told of them: where, not what; each place once."""
+    return tuple(dict.fromkeys(f"{hit.file}: {hit.where}" for hit in hits))
+
+
+def name_surface(path: str) -> str:
+    """Which part of a database a file belongs to: a table, its indices, a folder of caches."""
+    parts = path.split("/")
+    if "_indices" in parts:
+        return "search indices"
+    return parts[0].removesuffix(".lance") if len(parts) > 1 else "other files"
+
+
+def list_files(root: Path, ignore: Iterable[str] = ()) -> list[Path]:
+    """All files below a directory, those behind links too, each directory once."""
+    skipped = {root / name for name in ignore}
+    files: list[Path] = []
+    seen: set[str] = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        real = {os.path.realpath(Path(folder, name)): name for name in below}
+        below[:] = [name for path, name in real.items() if path not in seen]
+        seen.update(real)
+        files += [path for name in names if (path := Path(folder, name)).is_file()]
+    return sorted(set(files) - skipped)
+
+
+def record_file(root: Path, path: Path) -> FileRecord:
+    """What a receipt says of a file that was read."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileRecord(path.relative_to(root).as_posix(), file.tell(), digest)
+
+
 def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> None:
-    name = str(path.relative_to(root))
+    name = path.relative_to(root).as_posix()
     way = "columns" if path.suffix in _DECODED else "bytes"
     try:
         VERIFIERS[way](findings, name, path, matcher)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         findings.doubtful.append(Hit(name, f"unreadable: {type(error).__name__}", ""))
         _scan_bytes(findings, name, path.read_bytes(), matcher)
@@ -179,7 +238,7 @@ def _scan_batch(
             elif gone[row]:
                 findings.certain.append(Hit(name, where, key))
             elif names >= _PAIR_COLUMNS:
-                findings.held.add(key)
+                findings.held.setdefault(key, Hit(name, where, key))
         if gone is None and is_text(column.type):
             _scan_text(findings, f"{name}:{where}", column, matcher)
 

@@ -1,0 +1,72 @@
+"""The command `asif-lance-verify`: a receipt checked against a copy of a database.
+
+    asif-lance-verify copy.lancedb receipt.json --public-key signing.pub.pem
+    asif-lance-verify copy.lancedb receipt.json --public-key signing.pub.pem --key fingerprint.key
+
+It needs neither a model nor the rest of asif-lance. Exit status: 0 all holds, 1 something is wrong,
+2 wrong usage, 3 nothing is wrong, but not all can be told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from asif_lance.errors import AsifError, printable
+from asif_lance.verifier.checking import verify
+from asif_lance.verifier.documents import read_public_key
+from asif_lance.verifier.fingerprints import read_key
+from asif_lance.verifier.report import STATUSES, Report, describe
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    asked = _make_parser().parse_args(arguments)
+    try:
+        report = verify(
+            asked.database,
+            asked.receipt,
+            key=read_key(asked.key) if asked.key else None,
+            public_keys=[read_public_key(path) for path in asked.public_key],
+            timestamp=asked.timestamp.read_bytes() if asked.timestamp else None,
+            authorities=asked.authority,
+        )
+    except (AsifError, OSError) as error:
+        sys.stderr.write(f"asif-lance-verify: {printable(str(error))}\n")
+        return 1
+    _write(report, asked.format)
+    return STATUSES[report.verdict]
+
+
+def _write(report: Report, form: str) -> None:
+    if form == "json":
+        sys.stdout.write(json.dumps(asdict(report)) + "\n")
+        return
+    for name, told in describe(report):
+        sys.stdout.write(f"{name:<12} {printable(told)}\n")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="asif-lance-verify", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("database", type=Path, help="the directory of a database, or a copy of it")
+    parser.add_argument("receipt", help="a file that was handed out, or an id in the database")
+    parser.add_argument("--key", type=Path, help="key of the fingerprints: search every file")
+    parser.add_argument(
+        "--public-key", type=Path, action="append", default=[], help="whose signature counts"
+    )
+    parser.add_argument("--timestamp", type=Path, help="an RFC 3161 response (.tsr)")
+    parser.add_argument(
+        "--authority", type=Path, action="append", default=[], help="its certificates, in PEM"
+    )
+    parser.add_argument("--format", choices=["text", "json"], default="text")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The verifier as a stranger has it: with a copy of a database, a receipt and a public key."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import lance
+import pytest
+from pairs_at_hand import names, new_store, pairs
+
+import asif_lance
+from asif_lance.forgetting import find_keys, load_document
+from asif_lance.store.forget import forget
+from asif_lance.store.pair_store import PairStore
+
+IMAGE, TEXT = 64, 32
+GONE = names(3, 4)
+LIBRARIES = (
+    "lance", "pyarrow", "numpy", "securesystemslib", "cryptography", "_cffi_backend", "rfc8785",
+    "rfc3161_client",
+)  # fmt: skip
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import asif_lance.verifier.command as c; "
+LOADED = "print(*(m for m in sys.modules if m.startswith('asif_lance.')), file=sys.stderr); "
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a stranger was given."""
+
+    database: Path
+    receipt: Path
+    public_key: Path
+    key: Path
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages with the verifier and its libraries, and nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    for library in LIBRARIES:
+        spec = find_spec(library)
+        assert spec is not None
+        assert spec.origin is not None
+        place = Path(spec.origin)
+        place = place.parent if spec.submodule_search_locations else place
+        (folder / place.name).symlink_to(place)
+        if (place.parent / f"{library}.libs").exists():
+            (folder / f"{library}.libs").symlink_to(place.parent / f"{library}.libs")
+    home = Path(asif_lance.__file__).parent
+    (folder / "asif_lance").mkdir()
+    for name in ("__init__.py", "errors.py", "records.py", "verifier"):
+        (folder / "asif_lance" / name).symlink_to(home / name)
+    return folder
+
+
+@pytest.fixture
+def handed(tmp_path: Path) -> Handed:
+    store = new_store(tmp_path, IMAGE, TEXT)
+    store.add(pairs(names(0, 20), image=IMAGE, text=TEXT))
+    store.publish(command="ingest")
+    document, _ = load_document(store.uri, forget(store, GONE, reason="asked to").receipt_id)
+    (tmp_path / "receipt.json").write_text(document.body)
+    keys = find_keys()
+    assert keys is not None
+    copy = Path(shutil.copytree(store.uri, tmp_path / "copy"))
+    return Handed(
+        copy,
+        tmp_path / "receipt.json",
+        keys.folder / "signing.pub.pem",
+        keys.folder / "fingerprint.key",
+    )
+
+
+def altered(handed: Handed) -> None:
+    content = json.loads(handed.receipt.read_text())
+    content["payload"] = content["payload"].replace("A", "B", 1)
+    handed.receipt.write_text(json.dumps(content))
+
+
+def cut(handed: Handed) -> None:
+    lance.dataset(str(handed.database / "receipts.lance")).delete("true")
+
+
+def inserted(handed: Handed) -> None:
+    PairStore.open(str(handed.database)).add(pairs(GONE, image=IMAGE, text=TEXT))
+
+
+@pytest.mark.parametrize(
+    ("change", "without_key", "with_key"),
+    [
+        (lambda handed: None, "confirmed", "confirmed"),
+        (altered, "refuted", "refuted"),
+        (cut, "refuted", "refuted"),
+        (inserted, "undecided", "refuted"),
+    ],
+    ids=["honest", "altered", "cut", "inserted"],
+)
+def test_a_stranger_gets_the_right_verdict(
+    bare: Path, handed: Handed, change: Callable[[Handed], None], without_key: str, with_key: str
+) -> None:
+    change(handed)
+    status = {"confirmed": 0, "refuted": 1, "undecided": 3}
+    for options, verdict in (([], without_key), (["--key", str(handed.key)], with_key)):
+        done = run(bare, handed, *options)
+        assert done.returncode == status[verdict], done.stdout + done.stderr
+        told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("verdict")]
+        assert told in ([f"{verdict}:"], []), done.stdout
+        assert told or "not a receipt" in done.stderr
+        assert not {"asif_lance.forgetting", "asif_lance.store", "asif_lance.database"} & set(
+            done.stderr.split()
+        )
+
+
+def run(bare: Path, handed: Handed, *options: str) -> subprocess.CompletedProcess[str]:
+    code = f"{START}status = c.main(); {LOADED}sys.exit(status)"
+    asked = [str(handed.database), str(handed.receipt), "--public-key", str(handed.public_key)]
+    command = [sys.executable, "-I", "-S", "-c", code, str(bare), *asked, *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=bare)
+
+
+def test_a_program_reads_the_same(bare: Path, handed: Handed) -> None:
+    done = run(bare, handed, "--format", "json")
+    report = json.loads(done.stdout)
+    assert report["verdict"] == "confirmed"
+    assert {"name": "pairs", "verdict": "erased"} in report["surfaces"]
+
+
+def test_the_database_is_left_as_it_was(bare: Path, handed: Handed) -> None:
+    def state() -> dict[str, bytes]:
+        return {str(p): p.read_bytes() for p in handed.database.rglob("*") if p.is_file()}
+
+    before = state()
+    run(bare, handed, "--key", str(handed.key))
+    assert state() == before
+
+
+def test_what_is_missing_is_one_line(bare: Path, handed: Handed) -> None:
+    handed.receipt.write_text("{}")
+    done = run(bare, handed)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("asif-lance-verify: not a receipt")
