@@ -89,7 +89,7 @@ class _Story:
     def gather(self, pictures: Path | None, salt: str) -> Split:
         from asif_lance.ingest import tuxpaint
 
-        with _timed("pictures"):
+        with _timed("pictures"), step("fetch pictures"):
             root = pictures or tuxpaint.fetch(self.folder / "stamps")
             found = (
                 tuxpaint.find_folder_pictures(root)
