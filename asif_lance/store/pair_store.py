@@ -359,16 +359,12 @@ class PairStore:
         added, removed, changed = count_changes(self._latest(), head)
         if not added + removed + changed:
             return None
-        counts = {
-            "pairs": head.count_rows(),
-            "added": added + changed,
-            "removed": removed + changed,
-        }
+        counts = {"added": added + changed, "removed": removed + changed}
         # Not without a lock: a fragment that goes is in the way of those who delete from it.
         if local_path(self.uri) is not None and join_tiny_fragments(head):
             head = self._head()
-        row = ledger.publish(head, {"command": command, "message": message, **counts})
-        return version_record(row, head.version)
+        row = {"command": command, "message": message, "pairs": head.count_rows(), **counts}
+        return version_record(ledger.publish(head, row), head.version)
 
     def _find_version(self, name: str) -> ModelVersion:
         ledger = Ledger(self.uri)
