@@ -28,7 +28,8 @@ from asif_lance.progress import track
 from asif_lance.records import Float32Array
 from asif_lance.verifier.fingerprints import ContentMatcher, as_matrix, is_text, is_vector
 
-_DECODED = {".lance", ".idx", ".parquet", ".arrow", ".feather"}
+_LANCE = {".lance", ".idx"}
+_DECODED = _LANCE | {".parquet", ".arrow", ".feather"}
 _ZIP_MAGIC = b"PK\x03\x04"
 # A table with these columns is the pairs table: the content of its rows is their own.
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
@@ -175,10 +176,16 @@ def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatc
 
 
 def _scan_columns(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
-    """Decodes a file of rows; what it holds beside them is searched as bytes."""
-    for batch in _decode(path):
-        _scan_batch(findings, name, batch, matcher)
-    for buffer in _read_buffers(path):
+    """Decodes a file of rows; what a Lance file holds beside them is searched as bytes."""
+    if path.suffix not in _LANCE:
+        for batch in _decode(path):
+            _scan_batch(findings, name, batch, matcher)
+        return
+    reader = LanceFileReader(str(path))
+    if reader.num_rows():
+        for batch in reader.read_all().to_batches():
+            _scan_batch(findings, name, batch, matcher)
+    for buffer in _read_buffers(path, reader):
         _scan_bytes(findings, name, buffer, matcher)
 
 
@@ -191,27 +198,22 @@ VERIFIERS = {"columns": _scan_columns, "bytes": _scan_whole}
 
 
 def _decode(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a file in one of the known formats."""
-    if path.suffix in {".lance", ".idx"}:
-        reader = LanceFileReader(str(path))
-        if reader.num_rows():
-            yield from reader.read_all().to_batches()
+    """The rows of a Parquet or Arrow file."""
     if path.suffix == ".parquet":
         yield from pq.ParquetFile(path).iter_batches()
-    if path.suffix in {".arrow", ".feather"}:
+    else:
         with pa.OSFile(str(path)) as file:
             yield from pa.ipc.open_file(file).read_all().to_batches()
 
 
-def _read_buffers(path: Path) -> Iterator[bytes]:
+def _read_buffers(path: Path, reader: LanceFileReader) -> Iterator[bytes]:
     """What a Lance file holds beside its columns: centroids, codebooks, dictionaries."""
-    if path.suffix in {".lance", ".idx"}:
-        # `read_global_buffer` keeps the interpreter lock while it waits for Lance's workers, and
-        # stands still for ever when those wait for the lock because other threads read too.
-        with path.open("rb") as file:
-            for buffer in LanceFileReader(str(path)).metadata().global_buffers:
-                file.seek(buffer.position)
-                yield file.read(buffer.size)
+    # `read_global_buffer` keeps the interpreter lock while it waits for Lance's workers, and
+    # stands still for ever when those wait for the lock because other threads read too.
+    with path.open("rb") as file:
+        for buffer in reader.metadata().global_buffers:
+            file.seek(buffer.position)
+            yield file.read(buffer.size)
 
 
 def _scan_bytes(findings: _Findings, name: str, data: bytes, matcher: ContentMatcher) -> None:
@@ -283,7 +285,7 @@ def _unfold(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
 
 def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMatcher) -> None:
     """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
-    files = [path for path in table.rglob("*") if path.suffix in {".idx", ".lance"}]
+    files = [path for path in table.rglob("*") if path.suffix in _LANCE]
     indices = [path for path in files if "_indices" in path.parts]
     fragments = _read_fragment_ids(table) if indices else set()
     for path in indices:
