@@ -135,7 +135,9 @@ def _print_verification(report: Report, output: str) -> None:
     from asif_lance.verifier import STATUSES, describe
 
     if output == "json":
-        print_json(asdict(report))
+        print_json({**asdict(report), "clean": report.clean})
     else:
         print_table(["", ""], describe(report))
+    for finding in report.findings:
+        note(f"FOUND: {finding}")
     sys.exit(STATUSES[report.verdict])
