@@ -307,7 +307,8 @@ def test_rejects_and_messages_that_name_the_pair_let_go(store: PairStore) -> Non
     sought = content(store, [gone])
     receipt = forget(store, [gone], reason="asked to")
     let_go = {"rejects": 2, "messages": 1, "predictions": 0, "attributions": 0}
-    assert receipt.elsewhere == {**let_go, "prompts": 0, "label sets": 0, "distances": 0}
+    caches = {"label sets": 0, "distances": 0, "prompt vectors": 0}
+    assert receipt.elsewhere == {**let_go, "prompts": 0, **caches}
     assert receipt.clean
     assert not scan(store.uri, sought).hits
     assert store.rejects()["item"].to_pylist() == ["row 6"]
