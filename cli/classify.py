@@ -26,7 +26,7 @@ from .options import (
 )
 from .output import note, print_json, print_table
 from .progress import hide_bars
-from .query import open_model, read_labels
+from .query import check_label_options, open_model, read_labels
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
@@ -98,9 +98,11 @@ def classify(
     if record and search_by != "exact":
         raise click.UsageError("--record needs --search exact: what-if relies on the records")
     refuse_beside(others, vectors=vectors, record=record)
+    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    if not others:
+        check_label_options(*(asked[name] for name in LABEL_OPTIONS[:-1]))
     if images and all(map(is_missing, images)):
         _refuse_missing(context, images)
-    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     arguments["search"] = search_by
     rejects: list[Reject] = []
     if others:

@@ -111,6 +111,28 @@ def read_labels(model: Model, **asked: Any) -> LabelSet:
     return model.compile(read_prompts(model, **asked))
 
 
+def check_label_options(
+    labels: str | None,
+    labels_file: Path | None,
+    label_vectors: Path | None,
+    templates: tuple[str, ...],
+    template_set: str | None,
+    *,
+    needed: bool = True,
+) -> None:
+    """Refuse `label_options` that do not go together, or that name no labels where some are needed.
+
+    Raises:
+        click.UsageError: with what to give.
+    """
+    given = sum(x is not None for x in (labels, labels_file, label_vectors))
+    if given > 1 or (needed and not given):
+        raise click.UsageError("give --labels, --labels-file or --label-vectors, one of them")
+    if label_vectors is not None and (templates or template_set):
+        raise click.UsageError("--template needs label names, not --label-vectors")
+    chosen_templates(templates, template_set)
+
+
 def read_prompts(
     model: Model,
     *,
@@ -123,17 +145,16 @@ def read_prompts(
     otherwise: Sequence[str] = (),
 ) -> Prompts:
     """What `label_options` ask; `otherwise` are the classes when none of them names any."""
-    given = [x for x in (labels, labels_file, label_vectors) if x is not None]
-    if len(given) != 1 and not (otherwise and not given):
-        raise click.UsageError("give --labels, --labels-file or --label-vectors, one of them")
+    check_label_options(
+        labels, labels_file, label_vectors, templates, template_set, needed=not otherwise
+    )
     if label_vectors is not None:
-        if templates or template_set:
-            raise click.UsageError("--template needs label names, not --label-vectors")
         from asif_lance.encoders import read_label_vectors
         from asif_lance.model import prompts_from_vectors
 
         return prompts_from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
-    names = read_names(labels, labels_file) if given else otherwise
+    named = labels is not None or labels_file is not None
+    names = read_names(labels, labels_file) if named else otherwise
     prompts = model.prompts(names, chosen_templates(templates, template_set), ensemble)
     note_cut("prompts", prompts)
     return prompts

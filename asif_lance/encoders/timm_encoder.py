@@ -97,7 +97,7 @@ def _load_packaged(name: str) -> tuple[nn.Module, str, str]:
         raise EncoderUnavailableError(f"{file.name} is damaged: reinstall {distribution}")
     model = timm.create_model(name, pretrained=False)
     tensors = torch.load(file, map_location="cpu", weights_only=True)
-    model.load_state_dict(by_position(model.state_dict(), tensors))
+    model.load_state_dict(by_position(model.state_dict(), tensors), assign=True)
     model.reset_classifier(0)
     return model, name, digest[:12]
 

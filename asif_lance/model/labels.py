@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
 
 import numpy as np
 
 from asif_lance.errors import InputError
 from asif_lance.model.templates import SINGLE, template_set
-from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
 from asif_lance.relative import CompiledTexts, Recipe
 from asif_lance.search import unit_queries
 
@@ -20,6 +20,8 @@ ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
 DEFAULT_TEMPLATES = SINGLE
 
 _SEPARATOR = " | "
+
+_VECTORS_KEPT = 2048  # of a label set's relative vectors; each takes about 10 kB
 
 #: Labels that are their own names, or label -> names that stand for it.
 ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
@@ -65,6 +67,19 @@ class LabelSet:
     owner: Int64Array
     version: str
     recipe: Recipe
+    _found: dict[int, RelativeVectors] = field(default_factory=dict, repr=False, compare=False)
+
+    def relative(self, row: int) -> RelativeVectors:
+        """The relative vector of one prompt (of one class unless `max`), a single row.
+
+        Finding it takes a pass over a block of prompts, so the last ones are kept.
+        """
+        vector = self._found.get(row)
+        if vector is None:
+            if len(self._found) >= _VECTORS_KEPT:
+                self._found.clear()
+            vector = self._found[row] = self.compiled.vector(row)
+        return vector
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,7 +87,7 @@ class LabelSet:
         return self.prompts.names
 
     def query(self, row: int) -> Float32Array:
-        """The (d,) embedding whose similarities `compiled.vector(row)` was made of.
+        """The (d,) embedding whose similarities `relative(row)` was made of.
 
         For `mean-relative` the mean of the class's prompts: its cosine is the prompts' mean cosine
         (under a centred recipe nearly so).
@@ -125,11 +140,9 @@ def parse_ensemble(name: str) -> Ensemble:
     Raises:
         InputError: there is none.
     """
-    found = [ensemble for ensemble in get_args(Ensemble) if ensemble == name]
-    if not found:
+    if name not in ENSEMBLES:
         raise InputError(f"no ensemble {name!r}; there are: {', '.join(ENSEMBLES)}")
-    chosen: Ensemble = found[0]
-    return chosen
+    return cast(Ensemble, name)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -160,6 +173,6 @@ def prompts_from_vectors(
 
 
 def best_prompt(prompt_scores: Float64Array, labels: LabelSet, label: int) -> int:
-    """The row of `labels.compiled` that gave class `label` its score for one image, (t,) scores."""
+    """The row of `labels.relative` that gave class `label` its score for one image, (t,) scores."""
     rows = np.flatnonzero(labels.owner == label)
     return int(rows[np.argmax(prompt_scores[rows])])

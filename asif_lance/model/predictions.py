@@ -88,7 +88,7 @@ class Evidence:
             InputError: a label is not in the label set.
         """
         rows = [self._best_prompt(label) for label in labels]
-        compiled = map(self.labels.compiled.vector, rows)
+        compiled = map(self.labels.relative, rows)
         found = [attributions(self.relative, text) for text in compiled]
         positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
         alike, centred = self.anchors.similarities, self.labels.recipe.centred

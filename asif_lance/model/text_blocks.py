@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import IO, Any, overload
+from typing import IO, Any
 
 import numpy as np
 
 from asif_lance.errors import StorageError
 from asif_lance.relative import TextBlock
 
-#: Bytes that one label set may occupy in memory; at k = 800 those of 200,000 prompts.
-BYTES_IN_MEMORY = 2**30
+#: Bytes that one label set may occupy in memory; at k = 800 those of 100,000 prompts.
+BYTES_IN_MEMORY = 2**29
 
 _ARRAYS = ("anchors", "starts", "values", "texts")  # the widest numbers first: all are aligned
 _ALIGNED = 8
@@ -29,7 +29,7 @@ class _StoredBlock:
     count: int
 
 
-class TextBlocks(Sequence[TextBlock]):
+class TextBlocks:
     """Blocks of texts in order; those beyond `BYTES_IN_MEMORY` lie in a file.
 
     The file has no name, so it goes with the process. A block of it is mapped while somebody holds
@@ -50,22 +50,10 @@ class TextBlocks(Sequence[TextBlock]):
         self._size += sum(getattr(block, name).nbytes for name in _ARRAYS)
         self._blocks.append(block if self._size <= BYTES_IN_MEMORY else self._store(block))
 
-    def __len__(self) -> int:
-        """The number of blocks."""
-        return len(self._blocks)
-
-    @overload
-    def __getitem__(self, place: int) -> TextBlock: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[TextBlock]: ...
-
-    def __getitem__(self, place: int | slice) -> TextBlock | Sequence[TextBlock]:
-        """One block, or some."""
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        block = self._blocks[place]
-        return self._map(block) if isinstance(block, _StoredBlock) else block
+    def __iter__(self) -> Iterator[TextBlock]:
+        """The blocks, one after the other."""
+        for block in self._blocks:
+            yield self._map(block) if isinstance(block, _StoredBlock) else block
 
     def _store(self, block: TextBlock) -> _StoredBlock:
         arrays = [getattr(block, name) for name in _ARRAYS]

@@ -11,7 +11,7 @@ so a score does not depend on the batch that it was computed in.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,11 +96,11 @@ class CompiledTexts:
     An image touches only the entries of its own anchors. Nothing is as long as there are anchors.
 
     Attributes:
-        blocks: the texts in order.
+        blocks: the texts in order; they can be gone through again and again.
         n: number of anchor positions that they refer to.
     """
 
-    blocks: Sequence[TextBlock]
+    blocks: Iterable[TextBlock]
     n: int
 
     @property

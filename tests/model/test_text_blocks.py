@@ -78,15 +78,12 @@ def test_a_label_sets_vectors_are_those_of_its_neighbors(rng):
     np.testing.assert_array_equal(dense(found), dense(expected))
 
 
-def test_blocks_can_be_asked_for_in_any_way(rng, monkeypatch):
+def test_blocks_beyond_the_limit_are_there_again_and_again(rng, monkeypatch):
     monkeypatch.setattr(label_compiler, "PROMPTS_AT_ONCE", 2)
     monkeypatch.setattr(text_blocks, "BYTES_IN_MEMORY", 1500)
     blocks = compiled([1] * 7, "max", neighbors(rng, 7)).compiled.blocks
-    assert [block.count for block in blocks] == [2, 2, 2, 1]
-    assert [block.count for block in blocks[1:]] == [2, 2, 1]
-    assert blocks[-1].count == 1
-    with pytest.raises(IndexError):
-        blocks[4]
+    for _ in range(2):
+        assert [block.count for block in blocks] == [2, 2, 2, 1]
 
 
 def test_no_room_for_the_file_is_told_with_its_place(rng, monkeypatch, tmp_path: Path):
