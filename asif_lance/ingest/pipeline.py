@@ -181,9 +181,11 @@ class _Writer:
         """Commit as many pairs as wait and as a fragment holds."""
         waiting = pa.concat_tables(self._waiting)
         rows, rest = waiting.slice(0, ROWS_PER_FRAGMENT), waiting.slice(ROWS_PER_FRAGMENT)
+        count, left = len(rows), [rest] if len(rest) else []
         new = self._destination.add(rows, replace=self.replace)
-        self._waiting = [rest] if len(rest) else []
-        self._since = time.monotonic()
+        # Nothing is called in between: an interrupt comes before all of it, or after.
+        self._waiting = left
+        self.stored += count
         self.added += new
-        self.found += len(rows) - new
-        self.stored += len(rows)
+        self.found += count - new
+        self._since = time.monotonic()
