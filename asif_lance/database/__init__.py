@@ -15,7 +15,6 @@ from asif_lance.database.cache_files import (
 )
 from asif_lance.database.cleanup import RowFilter, clean_up, finish_deletes, purge_rows
 from asif_lance.database.diff import (
-    ChangeCounts,
     Changes,
     Diff,
     count_changes,
@@ -50,7 +49,7 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES", "ChangeCounts",
+    "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "ROWS_PER_FRAGMENT", "TABLES",
     "Changes", "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result",
     "RowFilter", "WriteLock", "append_rows", "apply_migrations", "check_migrated", "check_pin",
     "clean_up", "count_changes", "data_files", "describe_indices", "diff_states", "drop_caches",

@@ -38,23 +38,16 @@ class Changes:
         return len(self.added) + len(self.removed) + len(self.changed)
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeCounts:
-    """How many pairs differ between an old and a new state; see `Changes`."""
+def count_changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> tuple[int, int, int]:
+    """How many pairs `find_changes` finds added, removed, changed.
 
-    added: int
-    removed: int
-    changed: int
-
-
-def count_changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> ChangeCounts:
-    """As `find_changes`, without holding the ids where pairs were only added."""
-    before = _find_unshared(old, new) if old is not None else []
-    if old is not None and before:
+    The ids are not held where pairs were only added.
+    """
+    if old is not None and _find_unshared(old, new):
         found = find_changes(old, new)
-        return ChangeCounts(len(found.added), len(found.removed), len(found.changed))
+        return len(found.added), len(found.removed), len(found.changed)
     after = new.get_fragments() if old is None else _find_unshared(new, old)
-    return ChangeCounts(sum(fragment.count_rows() for fragment in after), 0, 0)
+    return sum(fragment.count_rows() for fragment in after), 0, 0
 
 
 def find_changes(old: lance.LanceDataset | None, new: lance.LanceDataset) -> Changes:

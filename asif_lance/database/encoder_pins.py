@@ -6,10 +6,7 @@ import json
 
 import lance
 
-from asif_lance.errors import (
-    DimensionError,
-    EncoderMismatchError,
-)
+from asif_lance.errors import DimensionError, EncoderMismatchError
 from asif_lance.records import EncoderPin
 
 SIDES = ("image", "text")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import lance
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from lance import LanceOperation
@@ -148,8 +149,5 @@ def _check_width(column: pa.ChunkedArray, field: pa.Field) -> None:
 
 def drop_repeats(rows: pa.Table, key: str) -> pa.Table:
     """The rows without those whose key came up before."""
-    if pc.count_distinct(rows[key]).as_py() == len(rows):
-        return rows
-    keys = rows[key].to_pylist()
-    first = {value: place for place, value in reversed(list(enumerate(keys)))}
-    return rows.take(sorted(first.values()))
+    first = pl.Series(pl.from_arrow(rows[key])).arg_unique()
+    return rows if len(first) == len(rows) else rows.take(first.sort().to_arrow())

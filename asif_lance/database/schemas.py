@@ -7,113 +7,108 @@ import pyarrow as pa
 TIMESTAMP = pa.timestamp("us", "UTC")
 _KEY = {"lance-schema:unenforced-primary-key": "true"}
 
-VERSIONS = pa.schema(
-    [
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("number", pa.int64(), nullable=False),
-        pa.field("message", pa.string(), nullable=False),
-        pa.field("command", pa.string(), nullable=False),
-        pa.field("created_at", TIMESTAMP, nullable=False),
-        pa.field("pairs", pa.int64(), nullable=False),
-        pa.field("added", pa.int64(), nullable=False),
-        pa.field("removed", pa.int64(), nullable=False),
-        pa.field("aliases", pa.list_(pa.string()), nullable=False),
-    ]
+
+def _schema(*, optional: tuple[str, ...] = (), **columns: pa.DataType) -> pa.Schema:
+    """Columns of these types, in their order; those that are not optional are never null."""
+    fields = (pa.field(n, kind, nullable=n in optional) for n, kind in columns.items())
+    return pa.schema(list(fields))
+
+
+VERSIONS = _schema(
+    name=pa.string(),
+    number=pa.int64(),
+    message=pa.string(),
+    command=pa.string(),
+    created_at=TIMESTAMP,
+    pairs=pa.int64(),
+    added=pa.int64(),
+    removed=pa.int64(),
+    aliases=pa.list_(pa.string()),
 )
 
-REJECTS = pa.schema(
-    [
-        pa.field("ingest_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("item", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("created_at", TIMESTAMP, nullable=False),
-    ]
+REJECTS = _schema(
+    ingest_id=pa.string(),
+    source=pa.string(),
+    item=pa.string(),
+    reason=pa.string(),
+    created_at=TIMESTAMP,
 )
 
-RECEIPTS = pa.schema(
-    [
-        pa.field("receipt_id", pa.string(), nullable=False),
-        pa.field("created_at", TIMESTAMP, nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("pairs", pa.int64(), nullable=False),
-        pa.field("clean", pa.bool_(), nullable=False),
-        pa.field("body", pa.string(), nullable=False),
-        pa.field("number", pa.int64()),
-        pa.field("timestamp", pa.binary()),
-    ]
+RECEIPTS = _schema(
+    receipt_id=pa.string(),
+    created_at=TIMESTAMP,
+    reason=pa.string(),
+    pairs=pa.int64(),
+    clean=pa.bool_(),
+    body=pa.string(),
+    number=pa.int64(),
+    timestamp=pa.binary(),
+    optional=("number", "timestamp"),
 )
 
 #: Settings that tuning chose, see `model.stored_settings`; k and p of image and text side.
-TUNED = pa.schema(
-    [
-        pa.field("version", pa.string(), nullable=False),
-        pa.field("recipe", pa.string(), nullable=False),
-        pa.field("k", pa.list_(pa.int64(), 2), nullable=False),
-        pa.field("p", pa.list_(pa.float64(), 2), nullable=False),
-        pa.field("ensemble", pa.string(), nullable=False),
-        pa.field("top_1", pa.float64(), nullable=False),
-        pa.field("pictures", pa.int64(), nullable=False),
-        pa.field("comparisons", pa.int64(), nullable=False),
-        pa.field("held_out", pa.float64()),
-        pa.field("created_at", TIMESTAMP, nullable=False),
-        pa.field("templates", pa.string()),
-    ]
+TUNED = _schema(
+    version=pa.string(),
+    recipe=pa.string(),
+    k=pa.list_(pa.int64(), 2),
+    p=pa.list_(pa.float64(), 2),
+    ensemble=pa.string(),
+    top_1=pa.float64(),
+    pictures=pa.int64(),
+    comparisons=pa.int64(),
+    held_out=pa.float64(),
+    created_at=TIMESTAMP,
+    templates=pa.string(),
+    optional=("held_out", "templates"),
 )
 
 #: Runs of `classify --record`, see `audit.runs`.
-RUNS = pa.schema(
-    [
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("created_at", TIMESTAMP, nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("recipe", pa.string(), nullable=False),
-        pa.field("label_set", pa.string(), nullable=False),
-        pa.field("labels", pa.int64(), nullable=False),
-        pa.field("predictions", pa.int64(), nullable=False),
-        pa.field("templates", pa.string()),
-    ]
+RUNS = _schema(
+    run_id=pa.string(),
+    created_at=TIMESTAMP,
+    model=pa.string(),
+    recipe=pa.string(),
+    label_set=pa.string(),
+    labels=pa.int64(),
+    predictions=pa.int64(),
+    templates=pa.string(),
+    optional=("templates",),
 )
 
 #: Their answers. `k` and `p` are `800`, or `800,200` for image and text side; `coverage` is the
 #: share of the score that the recorded attributions add up to.
-PREDICTIONS = pa.schema(
-    [
-        pa.field("prediction_id", pa.string(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("label_set", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),
-        pa.field("coverage", pa.float64(), nullable=False),
-        pa.field("truth", pa.string()),
-        pa.field("k", pa.string(), nullable=False),
-        pa.field("p", pa.string(), nullable=False),
-        pa.field("created_at", TIMESTAMP, nullable=False),
-    ]
+PREDICTIONS = _schema(
+    prediction_id=pa.string(),
+    run_id=pa.string(),
+    image=pa.string(),
+    model=pa.string(),
+    label_set=pa.string(),
+    label=pa.string(),
+    rank=pa.int64(),
+    score=pa.float64(),
+    coverage=pa.float64(),
+    truth=pa.string(),
+    k=pa.string(),
+    p=pa.string(),
+    created_at=TIMESTAMP,
+    optional=("truth",),
 )
 
 #: The pairs that add most to each of those scores.
-ATTRIBUTIONS = pa.schema(
-    [
-        pa.field("prediction_id", pa.string(), nullable=False),
-        pa.field("label", pa.string(), nullable=False),
-        pa.field("pair_id", pa.string(), nullable=False),
-        pa.field("image_similarity", pa.float32(), nullable=False),
-        pa.field("text_similarity", pa.float32(), nullable=False),
-        pa.field("contribution", pa.float64(), nullable=False),
-        pa.field("rank", pa.int64(), nullable=False),
-    ]
+ATTRIBUTIONS = _schema(
+    prediction_id=pa.string(),
+    label=pa.string(),
+    pair_id=pa.string(),
+    image_similarity=pa.float32(),
+    text_similarity=pa.float32(),
+    contribution=pa.float64(),
+    rank=pa.int64(),
 )
 
-MIGRATIONS = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("hash", pa.string(), nullable=False),
-        pa.field("applied_at", TIMESTAMP, nullable=False),
-    ]
+MIGRATIONS = _schema(
+    id=pa.string(),
+    hash=pa.string(),
+    applied_at=TIMESTAMP,
 )
 
 
@@ -142,28 +137,24 @@ def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
 
 def queries_schema(image_dim: int, text_dim: int) -> pa.Schema:
     """What predictions were made of, see `audit.replay`."""
-    return pa.schema(
-        [
-            pa.field("prediction_id", pa.string(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), image_dim), nullable=False),
-            pa.field("neighbors", pa.int64(), nullable=False),
-            pa.field("similarities", pa.list_(pa.float64()), nullable=False),
-            pa.field("weight", pa.float64(), nullable=False),
-            pa.field("labels", pa.list_(pa.int32()), nullable=False),
-            pa.field("scores", pa.list_(pa.float64()), nullable=False),
-        ]
+    return _schema(
+        prediction_id=pa.string(),
+        vector=pa.list_(pa.float32(), image_dim),
+        neighbors=pa.int64(),
+        similarities=pa.list_(pa.float64()),
+        weight=pa.float64(),
+        labels=pa.list_(pa.int32()),
+        scores=pa.list_(pa.float64()),
     )
 
 
 def prompts_schema(image_dim: int, text_dim: int) -> pa.Schema:
     """The label sets of runs as vectors, see `audit.replay`."""
-    return pa.schema(
-        [
-            pa.field("run_id", pa.string(), nullable=False),
-            pa.field("position", pa.int64(), nullable=False),
-            pa.field("label", pa.string(), nullable=False),
-            pa.field("ensemble", pa.string(), nullable=False),
-            pa.field("pairs", pa.int64(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), text_dim), nullable=False),
-        ]
+    return _schema(
+        run_id=pa.string(),
+        position=pa.int64(),
+        label=pa.string(),
+        ensemble=pa.string(),
+        pairs=pa.int64(),
+        vector=pa.list_(pa.float32(), text_dim),
     )

@@ -118,16 +118,6 @@ def _match_any(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
-def erase_label_sets(uri: str, content: Content) -> int:
-    """Cached label sets, all of them: they hold places in fragments that are gone."""
-    return drop_caches(uri, LABEL_SETS)
-
-
-def erase_distances(uri: str, content: Content) -> int:
-    """Cached distances, all of them: forgotten vectors are part of their sums."""
-    return drop_caches(uri, DISTANCES)
-
-
 def _make_filter(column: str, values: Iterable[str]) -> RowFilter:
     """Which rows have one of these values in a column."""
     wanted = pa.array(sorted(values), pa.string())
@@ -146,6 +136,7 @@ ERASERS: dict[str, Eraser] = {
     "predictions": erase_predictions,
     "attributions": erase_attributions,
     "prompts": erase_prompts,
-    "label sets": erase_label_sets,
-    "distances": erase_distances,
+    # All of them: label sets hold places in fragments that are gone, sums of distances vectors.
+    "label sets": lambda uri, _: drop_caches(uri, LABEL_SETS),
+    "distances": lambda uri, _: drop_caches(uri, DISTANCES),
 }

@@ -36,14 +36,12 @@ from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, i
 from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.planning import (
     check_can_forget,
-    find_named_states,
     find_shown_pairs,
-    list_index_names,
     locate,
     locate_unnamed,
 )
 from asif_lance.forgetting.purge import Purge
-from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
+from asif_lance.forgetting.survey import Survey, read_physical_rows
 from asif_lance.verifier import (
     KEY_BYTES,
     Receipt,
@@ -140,7 +138,7 @@ def _make_intent(uri: str, found: Survey, ids: Iterable[str], reason: str) -> di
         "pair_ids": sorted(ids),
         "head": open_table(uri, "pairs").version,
         "versions": _count_pairs(uri, found),
-        "indices": list(list_index_names(found)),
+        "indices": list(found.index_names),
         "recipes": describe_indices(open_table(uri, "pairs")),
     }
 
@@ -203,8 +201,7 @@ def _complete(
 
 def _survey_again(uri: str, journal: Journal, intent: dict[str, Any]) -> Survey:
     moved = {e["old"]: e["new"] for e in journal.entries() if e["event"] == "moved"}
-    head = moved.get(intent["head"], intent["head"])
-    return survey_states(uri, {head, *find_named_states(uri)}, intent["pair_ids"])
+    return locate(uri, intent["pair_ids"], moved.get(intent["head"], intent["head"]))
 
 
 def _load_content(

@@ -49,13 +49,14 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         versions=tuple(name for name, ids in live.items() if ids),
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
-        indices=list_index_names(found),
+        indices=found.index_names,
     )
 
 
-def locate(uri: str, pair_ids: Sequence[str]) -> Survey:
-    """Where the pairs lie in head and all named versions."""
-    return survey_states(uri, {open_table(uri, "pairs").version, *find_named_states(uri)}, pair_ids)
+def locate(uri: str, pair_ids: Sequence[str], head: int | None = None) -> Survey:
+    """Where the pairs lie in all states that a tag names and in head, or what head was."""
+    head = open_table(uri, "pairs").version if head is None else head
+    return survey_states(uri, {head, *Ledger(uri).lance_versions().values()}, pair_ids)
 
 
 def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
@@ -67,21 +68,11 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     )
 
 
-def find_named_states(uri: str) -> set[int]:
-    """The Lance versions that a tag names."""
-    return set(Ledger(uri).lance_versions().values())
-
-
 def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
     """Which of the pairs each model version shows, by its name."""
     ledger = Ledger(uri)
     versions = ledger.lance_versions()
     return {row["name"]: found.states[versions[row["name"]]].shown for row in ledger.rows()}
-
-
-def list_index_names(found: Survey) -> tuple[str, ...]:
-    """Names of the search indices that head or a named version has."""
-    return tuple(sorted({name for state in found.states.values() for name in state.indices}))
 
 
 def check_can_forget(uri: str) -> None:

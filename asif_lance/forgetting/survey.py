@@ -119,6 +119,11 @@ class Survey:
         """The ids that were found at all."""
         return frozenset(i for fragment in self.touched.values() for i in fragment.pair_ids)
 
+    @property
+    def index_names(self) -> tuple[str, ...]:
+        """Names of the search indices that the states have."""
+        return tuple(sorted({name for state in self.states.values() for name in state.indices}))
+
     def add_state(self, version: int) -> None:
         """Looks at one more state."""
         state = open_table(self.uri, "pairs", version)

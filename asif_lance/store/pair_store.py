@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from asif_lance.database import (
     LATEST,
-    ChangeCounts,
     Changes,
     Diff,
     FoundPairs,
@@ -317,10 +316,7 @@ class PairStore:
 
     def unpublished(self) -> Changes:
         """What head has changed since the newest version."""
-        rows, head = Ledger(self.uri).rows(), self._head()
-        if not rows:
-            return find_changes(None, head)
-        return self._read_version(rows[-1]["name"], lambda latest: find_changes(latest, head))
+        return retry_read(self.uri, lambda: find_changes(self._latest(), self._head()))
 
     def adopt_head(self) -> bool:
         """Lets `latest` mean head when both hold the same pairs; says whether that changed it.
@@ -354,13 +350,13 @@ class PairStore:
 
     def _publish(self, command: str, message: str) -> ModelVersion | None:
         ledger, head = Ledger(self.uri), self._head()
-        change = count_changes(self._latest(), head)
-        if change == ChangeCounts(0, 0, 0):
+        added, removed, changed = count_changes(self._latest(), head)
+        if not added + removed + changed:
             return None
         counts = {
             "pairs": head.count_rows(),
-            "added": change.added + change.changed,
-            "removed": change.removed + change.changed,
+            "added": added + changed,
+            "removed": removed + changed,
         }
         # Not without a lock: a fragment that goes is in the way of those who delete from it.
         if local_path(self.uri) is not None and join_tiny_fragments(head):
