@@ -17,6 +17,7 @@ import argparse
 import collections
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -408,6 +409,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as where:
+        os.environ["ASIF_LANCE_KEYS"] = f"{where}/keys"  # not the user's
         chaos = Chaos(Path(where), options.seed)
         chaos.set_up()
         chaos.run(options.rounds)

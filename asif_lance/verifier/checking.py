@@ -111,11 +111,15 @@ def verify(
     timestamp = timestamp or (here.row.get("timestamp") if here else None)
     if timestamp:
         checks.append(check_timestamp(document, timestamp, authorities))
+    return _make_report(document.receipt, checks, seen)
+
+
+def _make_report(receipt: Receipt, checks: list[Check], seen: _Seen) -> Report:
     return Report(
-        receipt_id=document.receipt.receipt_id,
+        receipt_id=receipt.receipt_id,
         verdict=judge(checks),
         checks=tuple(checks),
-        surfaces=tuple(_judge_surfaces(document.receipt, seen)),
+        surfaces=tuple(_judge_surfaces(receipt, seen)),
         findings=list_findings(seen.hits + seen.doubtful),
         files=len(seen.record),
         bytes=sum(file.bytes for file in seen.record),
