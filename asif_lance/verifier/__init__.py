@@ -3,7 +3,8 @@
 Promises: reads files and changes none; takes nothing on trust from the code that forgets, of which
 it imports no line, nor of the store. Needs lance, pyarrow, numpy, securesystemslib, rfc8785 and
 rfc3161-client; no torch. `documents` is what a receipt says, `chain` how receipts are linked,
-`scanning` and `fingerprints` how files are searched, `checking` puts all to one receipt.
+`scanning` and `fingerprints` how files are searched, `inputs` the keys that are given, `checking`
+puts all to one receipt.
 """
 
 from asif_lance.verifier.chain import read_receipts
@@ -17,7 +18,6 @@ from asif_lance.verifier.documents import (
     Receipt,
     RewrittenVersion,
     Surface,
-    read_public_key,
 )
 from asif_lance.verifier.fingerprints import (
     KEY_BYTES,
@@ -32,8 +32,8 @@ from asif_lance.verifier.fingerprints import (
     is_text,
     is_vector,
     name_key,
-    read_key,
 )
+from asif_lance.verifier.inputs import read_file, read_key, read_public_key
 from asif_lance.verifier.report import (
     CONFIRMED,
     REFUTED,
@@ -61,7 +61,7 @@ __all__ = [
     "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
     "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
     "describe", "find_texts", "hash_value", "is_text", "is_vector", "list_findings",
-    "make_request", "name_key", "name_surface", "read_key", "read_public_key", "read_receipts",
-    "scan", "verify",
+    "make_request", "name_key", "name_surface", "read_file", "read_key", "read_public_key",
+    "read_receipts", "scan", "verify",
 ]
 # fmt: on

@@ -3,24 +3,28 @@
     asif-lance-verify copy.lancedb receipt.json --public-key signing.pub.pem
     asif-lance-verify copy.lancedb receipt.json --public-key signing.pub.pem --key fingerprint.key
 
-It needs neither a model nor the rest of asif-lance. Exit status: 0 all holds, 1 something is wrong,
-2 wrong usage, 3 nothing is wrong, but not all can be told.
+It needs neither a model nor the rest of asif-lance. Exit status: 0 all holds; 1 something is wrong;
+2 nothing was checked (wrong usage, files that cannot be read) or the answer could not be written;
+3 nothing is wrong, but not all can be told.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from asif_lance.errors import AsifError, printable
+from asif_lance.errors import AsifError, ReceiptError, printable
 from asif_lance.verifier.checking import verify
-from asif_lance.verifier.documents import read_public_key
-from asif_lance.verifier.fingerprints import read_key
-from asif_lance.verifier.report import STATUSES, Report, describe
+from asif_lance.verifier.inputs import read_file, read_key, read_public_key
+from asif_lance.verifier.report import REFUTED, STATUSES, Report, describe
+
+#: The exit status where there is no verdict.
+NOT_CHECKED = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,22 +36,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asked.receipt,
             key=read_key(asked.key) if asked.key else None,
             public_keys=[read_public_key(path) for path in asked.public_key],
-            timestamp=asked.timestamp.read_bytes() if asked.timestamp else None,
+            timestamp=read_file(asked.timestamp) if asked.timestamp else None,
             authorities=asked.authority,
         )
+    except ReceiptError as error:
+        return _fail(str(error), STATUSES[REFUTED])
     except (AsifError, OSError) as error:
-        sys.stderr.write(f"asif-lance-verify: {printable(str(error))}\n")
-        return 1
-    _write(report, asked.format)
+        return _fail(str(error))
+    if sys.stdout is None:
+        return _fail("cannot write the answer: standard output is closed")
+    try:
+        _write(report, asked.format)
+    except OSError as error:  # and no second try when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"cannot write the answer: {error.strerror}")
     return STATUSES[report.verdict]
+
+
+def _fail(why: str, status: int = NOT_CHECKED) -> int:
+    sys.stderr.write(f"asif-lance-verify: {printable(why)}\n")
+    return status
 
 
 def _write(report: Report, form: str) -> None:
     if form == "json":
-        sys.stdout.write(json.dumps(asdict(report)) + "\n")
-        return
-    for name, told in describe(report):
-        sys.stdout.write(f"{name:<12} {printable(told)}\n")
+        lines = [json.dumps(asdict(report))]
+    else:
+        lines = [f"{name:<12} {printable(told)}" for name, told in describe(report)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def _make_parser() -> argparse.ArgumentParser:

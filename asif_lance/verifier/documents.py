@@ -16,12 +16,12 @@ from typing import Any
 
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
-from asif_lance.errors import InputError, ReceiptError
+from asif_lance.errors import ReceiptError
+from asif_lance.verifier.inputs import read_file
 from asif_lance.verifier.scanning import FileRecord
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -161,8 +161,10 @@ class Document:
             subject = [(s["name"], s["digest"], s["annotations"]) for s in statement["subject"]]
             record = tuple(FileRecord(name, a["bytes"], d["sha256"]) for name, d, a in subject)
             receipt = replace(_read_fields(statement["predicate"]), record=record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ReceiptError(f"not a receipt: {type(error).__name__} {error}") from error
+        except json.JSONDecodeError as error:
+            raise ReceiptError(f"not a receipt, or cut off: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ReceiptError("not a receipt of forgetting") from error
         return cls(receipt, body, envelope)
 
     @classmethod
@@ -170,12 +172,13 @@ class Document:
         """Reads a receipt that was handed out.
 
         Raises:
-            ReceiptError: this is none.
+            InputError: the file cannot be read.
+            ReceiptError: it is none.
         """
         try:
-            return cls.parse(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ReceiptError(f"{path}: cannot be read: {error}") from error
+            return cls.parse(read_file(path).decode(errors="replace"))
+        except ReceiptError as error:
+            raise ReceiptError(f"{path}: {error}") from error
 
     def link(self, previous: str) -> str:
         """What the next receipt has to name; for the earlier format it covers all before."""
@@ -218,18 +221,6 @@ def public_key(raw: str) -> SSlibKey:
         return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(raw)))
     except ValueError as error:
         raise ReceiptError(f"not an Ed25519 key: {raw!r}") from error
-
-
-def read_public_key(path: Path) -> SSlibKey:
-    """A public key from its PEM file.
-
-    Raises:
-        InputError: there is none in it.
-    """
-    try:
-        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a public key in PEM: {error}") from error
 
 
 def _read_fields(values: dict[str, Any]) -> Receipt:

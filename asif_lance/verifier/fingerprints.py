@@ -11,14 +11,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from asif_lance.errors import KeysError
 from asif_lance.records import Float32Array
 
 Found = Iterator[tuple[int, str]]
@@ -45,21 +43,6 @@ def hash_value(key: bytes, value: bytes) -> str:
 def name_key(key: bytes) -> str:
     """The id of a key, which receipts and people may know."""
     return hash_value(key, _KEY_MARK)
-
-
-def read_key(path: Path) -> bytes:
-    """A key from its file, which holds it in hex.
-
-    Raises:
-        KeysError: there is none in it.
-    """
-    try:
-        key = bytes.fromhex(path.read_text().strip())
-    except (OSError, ValueError) as error:
-        raise KeysError(f"{path}: not a key of fingerprints: {error}") from error
-    if len(key) != KEY_BYTES:
-        raise KeysError(f"{path}: expected a key of {KEY_BYTES} bytes, got {len(key)}")
-    return key
 
 
 class ContentMatcher(Protocol):

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rfc3161_client
-from cryptography import x509
 from rfc3161_client import HashAlgorithm, TimestampRequestBuilder, VerifierBuilder
 
 from asif_lance.errors import InputError
 from asif_lance.verifier.documents import Document
+from asif_lance.verifier.inputs import read_certificates
 from asif_lance.verifier.report import Check
 
 _NAME = "timestamp"
@@ -44,12 +44,12 @@ def check_timestamp(document: Document, response: bytes, authorities: Sequence[P
         answer = rfc3161_client.decode_timestamp_response(response)
         info = answer.tst_info
         imprint = info.message_imprint.message
-    except ValueError as error:
-        return Check(_NAME, False, f"not a timestamp: {error}")
+    except ValueError:
+        return Check(_NAME, False, "not a timestamp (RFC 3161)")
     when = f"{info.gen_time:%Y-%m-%d %H:%M:%S} UTC"
     if imprint not in [hashlib.new(n, document.sealed).digest() for n in ("sha256", "sha512")]:
         return Check(_NAME, False, f"{when}, but of something else")
-    certificates = [one for path in authorities for one in _read_certificates(path)]
+    certificates = [one for path in authorities for one in read_certificates(path)]
     if not certificates:
         told = f"{when}, if it is true: give the authority's certificate to check it"
         return Check(_NAME, None, told)
@@ -59,10 +59,3 @@ def check_timestamp(document: Document, response: bytes, authorities: Sequence[P
     except rfc3161_client.VerificationError as error:
         return Check(_NAME, False, f"{when}, but it is not signed by this authority: {error}")
     return Check(_NAME, True, when)
-
-
-def _read_certificates(path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: no certificates in PEM: {error}") from error

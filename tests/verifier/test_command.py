@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -141,8 +142,48 @@ def test_the_database_is_left_as_it_was(bare: Path, handed: Handed) -> None:
     assert state() == before
 
 
-def test_what_is_missing_is_one_line(bare: Path, handed: Handed) -> None:
-    handed.receipt.write_text("{}")
+NO_RECEIPTS = ("{}", "[]", "5", "", '{"payload": 5, "payloadType": "x"}', "[" * 100_000)
+
+
+@pytest.mark.parametrize("content", NO_RECEIPTS, ids=range(len(NO_RECEIPTS)))
+def test_what_is_no_receipt_is_refuted_in_one_line(
+    bare: Path, handed: Handed, content: str
+) -> None:
+    handed.receipt.write_text(content)
     done = run(bare, handed)
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[0].startswith("asif-lance-verify: not a receipt")
+    (line,) = [text for text in done.stderr.splitlines() if "not a receipt" in text]
+    assert line.startswith(f"asif-lance-verify: {handed.receipt}: not a receipt")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+
+
+def test_keys_that_are_missing_or_others_are_no_verdict(bare: Path, handed: Handed) -> None:
+    private = handed.public_key.with_name("signing.pem")
+    for option, path, told in (
+        ("--key", handed.key.with_name("nowhere"), "cannot be read: No such file or directory"),
+        ("--key", handed.public_key, "not a key of fingerprints: that is 64 hex digits"),
+        ("--public-key", private, "a private key; signatures are checked with the public one"),
+        ("--public-key", handed.key, "not a public key in PEM"),
+    ):
+        done = run(bare, handed, option, str(path))
+        assert done.returncode == 2
+        assert f"asif-lance-verify: {path}: {told}" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("redirection", ["> /dev/full", "| true", ">&-"])
+def test_an_answer_that_cannot_be_written_is_no_verdict(
+    handed: Handed, tmp_path: Path, redirection: str
+) -> None:
+    told = tmp_path / "told"
+    asked = shlex.join(
+        [
+            *(sys.executable, "-m", "asif_lance.verifier.command"),
+            *(str(handed.database), str(handed.receipt), "--public-key", str(handed.public_key)),
+        ]
+    )
+    shell = f"{{ sleep 0.1; {asked} 2> {told}; echo $? >> {told}; }} {redirection}"
+    subprocess.run(["bash", "-c", shell], check=False)
+    *lines, status = told.read_text().splitlines()
+    assert status == "2"
+    assert [line for line in lines if "Warning" not in line] == [
+        line for line in lines if line.startswith("asif-lance-verify: cannot write the answer")
+    ]
