@@ -5,9 +5,13 @@ A receipt keeps fingerprints of it only, see `verifier.fingerprints`.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,9 +35,48 @@ from asif_lance.verifier import (
 SAME_COSINE = 0.9995
 # Shared by many pairs by nature: to find one is no sign of a certain pair.
 _COMMON = ("source", "license")
+# Of a quotation: single characters, an id "1" for instance, are in any text.
+_SHORTEST_QUOTE = 2
 _WINDOW_BYTES = 8
 _VECTORS_PER_BLOCK = 1 << 10
 _COORDINATES_COMPARED = 32  # of two vectors, before their cosine is computed
+
+
+def find_quote(rows: pa.Table, text: str) -> str | None:
+    """What a text quotes of pairs: an id, a caption, a file's name or path, a value; or None.
+
+    Args:
+        rows: of the pairs, with the columns of `pairs`.
+        text: what a person wrote. Case does not count, and a quotation is a whole word or more.
+    """
+    folded = text.casefold()
+
+    def is_quoted(value: str) -> bool:
+        sought = value.casefold().strip()
+        if len(sought) < _SHORTEST_QUOTE or sought not in folded:
+            return False
+        return re.search(rf"(?<!\w){re.escape(sought)}(?!\w)", folded) is not None
+
+    return next(filter(is_quoted, _list_quotable(rows)), None)
+
+
+def _list_quotable(rows: pa.Table) -> Iterator[str]:
+    for column in ("pair_id", "caption", "image_uri", "image_sha256"):
+        values = rows[column].unique().to_pylist() if column in rows.column_names else []
+        yield from (value for value in values if value)
+        if column == "image_uri":
+            yield from (value.rpartition("/")[2] for value in values if value)
+    for attributes in rows["attributes"].unique().to_pylist():
+        with contextlib.suppress(ValueError):  # no JSON: nothing in it can be named
+            yield from _list_leaves(json.loads(attributes or "null"))
+
+
+def _list_leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _list_leaves(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 @dataclass(frozen=True)

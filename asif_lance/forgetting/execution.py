@@ -30,7 +30,7 @@ from asif_lance.database import (
 )
 from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError, KeysError
 from asif_lance.forgetting import receipts
-from asif_lance.forgetting.content import Content
+from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
 from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, interrupted
 from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
@@ -67,7 +67,7 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
         keys: of fingerprints and signature; by default the user's, made if there are none.
 
     Raises:
-        InputError: none of the pairs is in the database.
+        InputError: none of the pairs is in the database, or the reason quotes one.
         KeysError: the keys are damaged, or cannot be made.
         DatabaseError: the database is one that cannot forget.
         StorageError: the disk refused; `recover` finishes what was begun.
@@ -78,8 +78,14 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     ids = found.found | locate_unnamed(found, wanted).found
     if not ids:
         raise InputError("none of these pairs is in this database")
-    keys = keys or obtain_keys(uri)
     rows = _read_content(found, sorted(ids))
+    quoted = find_quote(rows, reason)
+    if quoted is not None:
+        raise InputError(
+            f"the reason is kept for good, and quotes what is to be forgotten: {quoted!r}; "
+            "say it in other words"
+        )
+    keys = keys or obtain_keys(uri)
     journal = _open_journal(uri)
     described = _describe_keys(keys, Content(keys.fingerprint, rows))
     journal.start({**_make_intent(uri, found, ids, reason), **described})

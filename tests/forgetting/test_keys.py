@@ -73,7 +73,7 @@ def test_a_key_that_is_gone_is_not_made_anew_beside_the_other(tmp_path: Path) ->
     ("name", "content", "told"),
     [
         (keys.FINGERPRINT_FILE, b"no hex", "not a key of fingerprints"),
-        (keys.FINGERPRINT_FILE, b"abcd", "expected a key of 32 bytes, got 2"),
+        (keys.FINGERPRINT_FILE, b"abcd", "that is 64 hex digits"),
         (keys.SIGNING_FILE, b"-----BEGIN", "not a private key"),
     ],
 )
