@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from asif_lance.database import (
     Ledger,
     WriteLock,
     describe_indices,
+    find_changes,
     local_path,
     open_table,
     rebuild_indices,
@@ -36,12 +38,11 @@ from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, i
 from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.planning import (
     check_can_forget,
-    find_shown_pairs,
     locate,
     locate_unnamed,
 )
 from asif_lance.forgetting.purge import Purge
-from asif_lance.forgetting.survey import Survey, read_physical_rows
+from asif_lance.forgetting.survey import State, Survey, read_physical_rows
 from asif_lance.progress import step
 from asif_lance.verifier import (
     KEY_BYTES,
@@ -280,23 +281,33 @@ def _count_pairs(uri: str, found: Survey) -> list[dict[str, Any]]:
     """Each version's counts as they will be, for the table `versions` and the receipt."""
     ledger = Ledger(uri)
     versions = ledger.lance_versions()
-    live = find_shown_pairs(uri, found)
-    before: frozenset[str] = frozenset()
+    before: State | None = None
     counts = []
     for row in ledger.rows():
-        now = live[row["name"]]
+        state = found.states[versions[row["name"]]]
+        old = before.shown if before else frozenset[str]()
+        changed = _find_changed(uri, before, state) if before and row["removed"] else set()
         counts.append(
             {
                 "name": row["name"],
-                "lance_version": versions[row["name"]],
+                "lance_version": state.version,
                 "pairs_before": row["pairs"],
-                "pairs": row["pairs"] - len(now),
-                "added": max(row["added"] - len(now - before), 0),
-                "removed": max(row["removed"] - len(before - now), 0),
+                "pairs": row["pairs"] - len(state.shown),
+                "added": max(row["added"] - len(state.shown - old | changed), 0),
+                "removed": max(row["removed"] - len(old - state.shown | changed), 0),
             }
         )
-        before = now
+        before = state
     return counts
+
+
+def _find_changed(uri: str, before: State, after: State) -> AbstractSet[str]:
+    """The pairs to be forgotten that both states show, with other content in each."""
+    both = before.shown & after.shown
+    if not both or {part.key for part in before.parts} == {part.key for part in after.parts}:
+        return set()
+    old, new = (open_table(uri, "pairs", state.version) for state in (before, after))
+    return both & set(find_changes(old, new).changed)
 
 
 def _set_counts(uri: str, counts: list[dict[str, Any]]) -> None:

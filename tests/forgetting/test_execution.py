@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,24 @@ def test_versions_from_before_and_after_a_new_column_are_kept(store: PairStore) 
     after = lance.dataset(table.uri, version="wider").to_table()
     assert after.sort_by("pair_id").equals(without(wide, GONE).sort_by("pair_id"))
     assert "rating" in head(store).schema.names
+
+
+def test_counts_of_versions_are_as_if_an_updated_pair_had_never_been(store: PairStore) -> None:
+    store.publish(command="ingest")
+    updated = names(8, 12)
+    store.add(batch(updated, caption=["other"] * len(updated)), replace=True)
+    newest = store.publish(command="ingest")
+    assert newest is not None
+    assert (newest.added, newest.removed) == (4, 4)
+    forget(store, [updated[0], *GONE[:1]], reason="asked to")
+    versions = store.versions()
+    for old, new in pairwise(versions):
+        changes = store.diff(old.name, new.name).changes
+        added, removed = (
+            len(ids) + len(changes.changed) for ids in (changes.added, changes.removed)
+        )
+        assert (new.added, new.removed) == (added, removed), new.name
+    assert versions[0].added == versions[0].pairs
 
 
 def test_rejects_and_messages_that_name_the_pair_let_go(store: PairStore) -> None:
