@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -357,8 +358,9 @@ class Chaos:
         if len(rows):
             report = scan(self.uri, Content(b"chaos", rows))
             lost += [f"forgotten content in {hit.file} ({hit.where})" for hit in report.hits]
-        maintenance.optimize(store)
-        left = maintenance.info(store).bytes_reclaimable
+        maintenance.optimize(store, grace=timedelta(0))
+        told = maintenance.info(store)
+        left = told.bytes_reclaimable + told.bytes_waiting
         orphans = list(Path(self.uri).rglob("*#*"))
         if orphans or left > 100_000:
             lost.append(f"upkeep leaves {left} bytes and {orphans}")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import (
+    GRACE,
     LATEST,
     Changes,
     Diff,
@@ -191,8 +192,9 @@ class PairStore:
         if local_path(self.uri) is None:
             return
         with self.writing("join"):
-            if join_fragments(self._head(), self._latest()):
-                clean_up(self.uri)
+            latest = self._latest()
+            if join_fragments(self._head(), latest):
+                clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.
