@@ -94,11 +94,11 @@ def optimize(context: Context, now: bool) -> None:
 @click.command()
 @click.pass_obj
 def migrate(context: Context) -> None:
-    """Bring a database that an older release made to this release's schema."""
-    from asif_lance.database import run_migrations
+    """Bring a database that an older release made to this release's schema.
 
-    applied = run_migrations(context.db)
-    for name in applied:
-        note(f"applied {name}")
-    if not applied:
-        note("nothing to do: the database is up to date")
+    A forget that was killed is finished, whichever release began it.
+    """
+    from asif_lance.store import migrate as library
+
+    for told in library(context.db):
+        note(told)

@@ -74,6 +74,7 @@ def forget(
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
     plan = library.plan(store, chosen)
     _print_plan(plan, output, last=dry_run or not plan.pairs)
+    _print_copies(plan)
     if dry_run or not plan.pairs:
         return
     if not yes:
@@ -104,6 +105,15 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
     )
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
+
+
+def _print_copies(plan: ForgetPlan) -> None:
+    """Told whatever the output is: what stays if nobody does something about it."""
+    for copy in plan.copies:
+        note(
+            f"{copy.place} holds {copy.pairs:,} of these pairs and is not ours: it stays as it is, "
+            "and the receipt will say residual (exit status 1); take them out of it, or remove it"
+        )
 
 
 def _print_receipt(receipt: Receipt, output: str) -> None:

@@ -186,8 +186,7 @@ class PairStore:
     def join_fragments(self) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
-        For who added pairs in many commits, before they are published. Without a lock nothing is
-        joined: it would be in other writers' way, and their writes would be taken for leftovers.
+        Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
         if local_path(self.uri) is None:
             return
