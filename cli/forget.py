@@ -75,6 +75,8 @@ def forget(
     plan = library.plan(store, chosen)
     _print_plan(plan, output, last=dry_run or not plan.pairs)
     _print_copies(plan)
+    if not plan.pairs and plan.copies and not dry_run:
+        sys.exit(1)
     if dry_run or not plan.pairs:
         return
     if not yes:
@@ -111,8 +113,8 @@ def _print_copies(plan: ForgetPlan) -> None:
     """Told whatever the output is: what stays if nobody does something about it."""
     for copy in plan.copies:
         note(
-            f"{copy.place} holds {copy.pairs:,} of these pairs and is not ours: it stays as it is, "
-            "and the receipt will say residual (exit status 1); take them out of it, or remove it"
+            f"{copy.place} holds {copy.pairs:,} of these pairs and is not ours: it stays as it is "
+            "(a residual in the receipt, exit status 1); take them out of it, or remove it"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +51,31 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
-        foreign = bool(ids) and bool(find_foreign(directory))
-        copies = find_copies(directory, read_content(found, sorted(ids))) if foreign else ()
+        unknown = tuple(i for i in wanted if i not in ids)
+        copies = _find_all_copies(directory, found, sorted(ids), unknown)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
-        unknown=tuple(i for i in wanted if i not in ids),
+        unknown=unknown,
         versions=tuple(name for name, ids in live.items() if ids),
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
         indices=found.index_names,
         copies=copies,
     )
+
+
+def _find_all_copies(
+    directory: Path, found: Survey, ids: Sequence[str], unknown: Sequence[str]
+) -> tuple[Copy, ...]:
+    """Of pairs that are nowhere in our tables any more the ids are sought."""
+    if not find_foreign(directory):
+        return ()
+    rows = [read_content(found, ids)] if ids else []
+    rows += [pa.table({"pair_id": pa.array(unknown, pa.string())})] if unknown else []
+    counts: Counter[str] = Counter()
+    for some in rows:
+        counts.update({copy.place: copy.pairs for copy in find_copies(directory, some)})
+    return tuple(Copy(place, count) for place, count in sorted(counts.items()))
 
 
 def locate(uri: str, pair_ids: Sequence[str], head: int | None = None) -> Survey:

@@ -177,7 +177,8 @@ def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
         ledger.adopt(_open_pairs(store))
         _clean(store.uri, grace)
         after = len(_open_pairs(store).get_fragments())
-        waiting = _count_reclaimable(store.uri, timedelta(0)) if grace else 0
+        waits = bool(grace) and local_path(store.uri) is not None
+        waiting = _count_reclaimable(store.uri, timedelta(0)) if waits else 0
         return OptimizeReport(before, after, size, _measure_size(store.uri), waiting)
 
 

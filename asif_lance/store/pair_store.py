@@ -188,12 +188,11 @@ class PairStore:
 
         Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
-        if local_path(self.uri) is None:
-            return
-        with self.writing("join"):
-            latest = self._latest()
-            if join_fragments(self._head(), latest):
-                clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
+        if local_path(self.uri) is not None:
+            with self.writing("join"):
+                latest = self._latest()
+                if join_fragments(self._head(), latest):
+                    clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.

@@ -111,6 +111,17 @@ def test_what_holds_pairs_beside_ours_is_in_the_plan_and_residual_in_the_receipt
     assert not verify_receipt(store, receipt.receipt_id).findings
 
 
+def test_a_pair_that_only_a_copy_has_any_more_is_told(store: PairStore, cli: Cli) -> None:
+    copy_by_lancedb(store)
+    assert not forget(store, GONE[:1], reason="asked to").clean
+    planned = plan(store, [GONE[0], "nowhere-at-all"])
+    assert (planned.pairs, planned.copies) == ((), (Copy("pairs_copy.lance", 1),))
+    both = plan(store, GONE)
+    assert (both.unknown, both.copies) == (tuple(GONE[:1]), (Copy("pairs_copy.lance", 3),))
+    done = cli("--db", store.uri, "forget", GONE[0], "--yes")
+    assert (done.status, "pairs_copy.lance holds 1 of these" in done.err) == (1, True)
+
+
 def test_nothing_of_ours_is_taken_for_a_copy(store: PairStore) -> None:
     head(store).create_scalar_index("pair_id", "BTREE")
     forget(store, names(30, 31), reason="asked to")
