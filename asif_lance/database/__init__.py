@@ -16,7 +16,6 @@ from asif_lance.database.cache_files import (
     save_cache,
 )
 from asif_lance.database.cleanup import (
-    GRACE,
     RowFilter,
     clean_up,
     count_reclaimable,
@@ -41,6 +40,7 @@ from asif_lance.database.migrate import apply_migrations, check_migrated, run_mi
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
 from asif_lance.database.registry import CACHES, TABLES, list_erasers
 from asif_lance.database.tables import (
+    GRACE,
     Result,
     append_rows,
     find_table,

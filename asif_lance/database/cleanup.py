@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from asif_lance.database.pair_rows import delete_at
-from asif_lance.database.tables import find_table, open_table, table_uri
+from asif_lance.database.tables import find_replaced, find_table, open_table, table_uri
 from asif_lance.records import BoolArray
 
 #: Chooses rows of a batch: as many bools as the batch has rows.
 RowFilter = Callable[[pa.RecordBatch], BoolArray]
 
 
-#: How long optimizing leaves alone what readers of plain Lance may have open.
-GRACE = timedelta(minutes=10)
 _AT_ONCE = timedelta(0)
 
 
@@ -62,23 +59,15 @@ def count_reclaimable(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> i
 def _choose_states(
     dataset: lance.LanceDataset, grace: timedelta, passing_after: int | None
 ) -> dict[str, Any]:
-    """Lance's arguments for removing the states that are old enough, and all leftovers.
-
-    Lance goes by when a state was made. A reader minds when another one took over: a state of last
-    year may have been head a second ago.
-    """
+    """Lance's arguments for removing the states that are old enough, and all leftovers."""
     chosen: dict[str, Any] = {"delete_unverified": True, "error_if_tagged_old_versions": False}
     if not grace:
         return {**chosen, "older_than": grace}
-    limit = datetime.now(UTC) - grace
-    # Times without a zone are the local ones.
-    states = [
-        (state["version"], state["timestamp"].astimezone(UTC)) for state in dataset.versions()
-    ]
-    passing = dataset.version if passing_after is None else passing_after
-    old = [v for (v, _), (_, end) in pairwise(states) if end <= limit or v > passing]
-    # Head is never removed, and with an empty list Lance removes nothing at all.
-    return {**chosen, "versions": [*old, dataset.version]}
+    old = set(find_replaced(dataset, grace))
+    if passing_after is not None:
+        old |= {ref["version"] for ref in dataset.version_refs() if ref["version"] > passing_after}
+    # Head is never removed, and for an empty list Lance raises.
+    return {**chosen, "versions": sorted(old | {dataset.version})}
 
 
 def purge_rows(uri: str, table: str, columns: Sequence[str], is_doomed: RowFilter) -> int:

@@ -16,7 +16,14 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 
-from asif_lance.database import CACHES, TABLES, local_path, open_table, storage_errors
+from asif_lance.database import (
+    CACHES,
+    TABLES,
+    local_path,
+    open_table,
+    storage_errors,
+    table_uri,
+)
 from asif_lance.errors import DatabaseError
 from asif_lance.forgetting.content import Content
 from asif_lance.records import Float32Array
@@ -90,19 +97,18 @@ def find_copies(directory: Path, rows: pa.Table) -> tuple[Copy, ...]:
 
 
 def check_not_shared(uri: str) -> None:
-    """Passes when the table's files are its own, and nobody else's in the same directory.
+    """Passes when the tables' files are their own, and nobody else's in the same directory.
 
     Raises:
-        DatabaseError: there are branches, or shallow clones; it says how to remove them.
+        DatabaseError: there are branches, shallow clones, or tags that keep old states of tables
+            other than `pairs`; it says how to remove them.
     """
+    for table in (table.name for table in TABLES if table.holds_content):
+        dataset = open_table(uri, table)
+        _check_no_names(uri, table, "branches", sorted(dataset.branches.list()))
+        if table != "pairs":
+            _check_no_names(uri, table, "tags", sorted(dataset.tags.list()))
     pairs = open_table(uri, "pairs")
-    branches = sorted(pairs.branches.list())
-    if branches:
-        raise DatabaseError(
-            f"{uri}: the pairs table has branches, which keep old states ({', '.join(branches)}); "
-            f"remove them before forgetting: lance.dataset({pairs.uri!r}).branches.delete"
-            f"({branches[0]!r})"
-        )
     if pairs.base_paths():
         elsewhere = ", ".join(base.path for base in pairs.base_paths().values())
         raise DatabaseError(
@@ -113,6 +119,15 @@ def check_not_shared(uri: str) -> None:
         raise DatabaseError(
             f"{uri}: {clone} is a shallow clone that reads our files and would break; drop it "
             f"before forgetting: lancedb.connect({uri!r}).drop_table({clone[: -len('.lance')]!r})"
+        )
+
+
+def _check_no_names(uri: str, table: str, kind: str, names: list[str]) -> None:
+    if names:
+        raise DatabaseError(
+            f"{uri}: the {table} table has {kind}, which keep old states ({', '.join(names)}); "
+            f"remove them before forgetting: lance.dataset({table_uri(uri, table)!r}).{kind}."
+            f"delete({names[0]!r})"
         )
 
 

@@ -161,7 +161,12 @@ def branch(store: PairStore) -> None:
     head(store).create_branch("exp/one", "v1")
 
 
+def tag_the_attributions(store: PairStore) -> None:
+    lance.dataset(f"{store.uri}/attributions.lance").tags.create("june", 1)
+
+
 REFUSED = [
+    (tag_the_attributions, r"the attributions table has tags, .*\.tags\.delete\('june'\)"),
     (branch, r"branches, .* \(exp/one\); .*branches\.delete\('exp/one'\)"),
     (clone_beside, r"clone\.lance is a shallow clone .*drop_table\('clone'\)"),
     (add_blobs, r"a column 'picture' of blobs"),
