@@ -1,6 +1,6 @@
 """Pictures whose true classes are known: folders, manifests, or vectors with labels.
 
-`FOLDER/CLASS/picture.jpg`; a CSV, TSV, JSONL or Parquet file with an image and a `label` column, as
+`FOLDER/CLASS/picture.jpg`; a CSV, TSV, JSON or Parquet file with an image and a `label` column, as
 `ingest` reads them (images as paths, or as bytes in Parquet); or Parquet with `label` and `vector`,
 which needs no encoder.
 """
@@ -124,7 +124,7 @@ def read_labelled(location: str | Path, rejects: list[Reject] | None = None) -> 
     path, refused = Path(location), list[Reject]()
     format = sniff_format(path)
     if format is None:
-        known = ".csv, .tsv, .jsonl, .ndjson, .parquet, .pq"
+        known = ".csv, .tsv, .json, .jsonl, .ndjson, .parquet, .pq"
         expected = f"expected a folder of CLASS/picture.jpg, or one of {known}"
         raise SourceError(f"{printable(str(path))}: {expected}")
     found = _folder(path, refused) if format == "folder" else _file(path, format, refused)
@@ -245,7 +245,7 @@ def _folder(folder: Path, refused: list[Reject]) -> Labelled:
 
 def _file(path: Path, format: str, refused: list[Reject]) -> Labelled:
     frames = []
-    for batch in read_source(path, format=format, known=LABELLED_COLUMNS):
+    for batch in read_source(path, known=LABELLED_COLUMNS):
         refused += (replace(reject, source="evaluate") for reject in batch.rejects)
         frames.append(batch.frame)
     frame = pl.concat(frames)

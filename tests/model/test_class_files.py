@@ -138,11 +138,10 @@ def test_what_is_not_understood_is_told_with_its_line(
 
 @given(st.lists(st.text("ab:,\\\"'# -\t[]", min_size=1, max_size=9), min_size=1, max_size=4))
 def test_any_lines_are_labels_or_one_line_of_reason(lines: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.suppress(InputError):
-            found = read(Path(folder), "\n".join(lines))
-            assert len(found) <= len(lines)
-            assert all(label.strip() and all(names) for label, names in found.items())
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(InputError):
+        found = read(Path(folder), "\n".join(lines))
+        assert len(found) <= len(lines)
+        assert all(label.strip() and all(names) for label, names in found.items())
 
 
 LABEL = st.text('ab:,"# -[', min_size=1).filter(lambda text: text == text.strip())
