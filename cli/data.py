@@ -89,9 +89,10 @@ def ingest(
     folders are left out, linked folders are followed, each once; a note counts what is left out);
     a CSV, TSV, JSON (a list of objects, or one per line) or Parquet file with image and caption
     columns, where a list of captions makes a pair of each; or one with image_vector and text_vector
-    columns, which needs no encoder. docs/inputs.md has the details. Ingesting a source again adds only what is new in it, also after it was
-    stopped half way: what is done is kept. Items that cannot be pairs are refused with a reason,
-    and the rest goes in; the exit status is 1 only if nothing of the sources is in the model.
+    columns, which needs no encoder. Ingesting a source again adds only what is new in it, also
+    after it was stopped half way: what is done is kept. Items that cannot be pairs are refused with
+    a reason, and the rest goes in; the exit status is 1 only if nothing of the sources is in the
+    model.
 
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"

@@ -16,11 +16,13 @@ import polars as pl
 
 from asif_lance.encoders import (
     ImageEncoder,
+    LeftOut,
     PictureSource,
     encode_each,
     picture_name,
     read_bytes,
     sha256_of,
+    tell_left_out,
     walk_pictures,
 )
 from asif_lance.errors import DimensionError, ImageError, InputError, SourceError, printable
@@ -230,8 +232,10 @@ def _folder(folder: Path, refused: list[Reject]) -> Labelled:
     def refuse(path: Path, reason: str) -> None:
         refused.append(Reject("evaluate", picture_name(path), reason))
 
-    found = []
-    for path in sorted(walk_pictures(folder, refuse)):
+    found, left_out = [], LeftOut()
+    paths = sorted(walk_pictures(folder, refuse, left_out))
+    tell_left_out(folder, left_out)
+    for path in paths:
         *classes, _ = path.relative_to(folder).parts
         if classes:
             found.append((path, printable(classes[0])))
@@ -239,8 +243,8 @@ def _folder(folder: Path, refused: list[Reject]) -> Labelled:
             refuse(path, "not in a folder of its class")
     if not found:
         raise SourceError(f"no pictures in {printable(str(folder))}: expected CLASS/picture.jpg")
-    paths, truths = zip(*found, strict=True)
-    return Labelled(tuple(map(picture_name, paths)), truths, paths)
+    used, truths = zip(*found, strict=True)
+    return Labelled(tuple(map(picture_name, used)), truths, used)
 
 
 def _file(path: Path, format: str, refused: list[Reject]) -> Labelled:

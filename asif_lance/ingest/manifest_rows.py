@@ -35,9 +35,10 @@ class Manifest:
             item: where the row is.
             value: its fields, or why there are none.
         """
+        if isinstance(value, str):
+            yield Reject(self.source, item, value)
+            return
         try:
-            if isinstance(value, str):
-                raise UnusableFieldError(value)
             yield from self._entries(item, value)
         except UnusableFieldError as error:
             yield Reject(self.source, item, str(error))

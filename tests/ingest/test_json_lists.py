@@ -222,3 +222,11 @@ def test_a_json_list_is_ingested(cli: Cli, tmp_path: Path) -> None:
     done = cli("ingest", "t.json")
     assert done.status == 0, done.err
     assert "added 1, already there 0, rejected 1" in done.err
+
+
+def test_a_note_says_once_what_an_ingest_leaves_out(cli: Cli, tmp_path: Path) -> None:
+    for name in ("in/.a.png", "in/.b.jpg", "in/.git/c.png", "in/d.png", "in/.DS_Store"):
+        write(tmp_path / name, "x")
+    for more in ((), ("--on-conflict", "fail"), ("--quiet",)):  # which read folders more than once
+        done = cli("ingest", "in", *more)
+        assert done.err.count("in: left out 2 hidden files and 1 hidden folder\n") == 1
