@@ -80,8 +80,8 @@ def audit(
 
     JSON has the texts "NaN", "Infinity" and "-Infinity" for numbers that it lacks. CSV is as DuckDB
     and PostgreSQL write it: NULL is an empty field, an empty text is "" in quotes; lists and
-    structs are JSON. Both have BLOBs in base64, and decimals with all their digits (in JSON as texts
-    where a float would lose some).
+    structs are JSON. Both have BLOBs in base64, and decimals with all their digits (as texts in
+    JSON, where a float would lose some).
 
     \b
       asif-lance audit "SELECT license, count(*) FROM pairs GROUP BY license"

@@ -35,8 +35,8 @@ def read_jsonl(path: Path, batch_size: int | None, known: ColumnNames) -> Iterat
     """One JSON object per line; rows are counted by lines."""
     name = printable(str(path))
     with path.open("rb") as stream:
-        lines = enumerate(_lines(stream), 1)
-        rows = ((n, _line_object(line)) for n, line in lines if line is None or line.strip())
+        lines, decoder = enumerate(_lines(stream), 1), _Decoder()
+        rows = ((n, _line_object(decoder, x)) for n, x in lines if x is None or x.strip())
         yield from batch_entries(_entries(name, rows, known, " in a line"), batch_size)
 
 
@@ -89,12 +89,12 @@ def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
         yield None
 
 
-def _line_object(line: bytes | None) -> dict[str, Any] | str:
+def _line_object(decoder: _Decoder, line: bytes | None) -> dict[str, Any] | str:
     """The object on this line, or why there is none."""
     if line is None:
         return _TOO_LONG
     try:
-        value, twice = _Decoder().read(line.decode("utf-8-sig"))
+        value, twice = decoder.read(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
         return "row is not UTF-8"
     except (ValueError, RecursionError):

@@ -107,7 +107,7 @@ def read_source(
     _check_kind(path, name, folder=reader is read_folder)
     batches = _usable(reader(path, batch_size, known), path, name, known)
     by_name = format_by_name(path)
-    if format or by_name in (None, found):
+    if format or not found or not by_name or by_name == found or found == "folder":
         return batches
     return _explained(batches, f"its content is {NAMES[found]}, its name says {NAMES[by_name]}")
 
