@@ -74,12 +74,13 @@ def _is_json(text: str) -> bool:
 
 
 def _format_of_text(text: str, by_name: str | None) -> str | None:
-    first = text.partition("\n")[0]
+    first, *others = text.split("\n", 2)
     if _LIST_OF_OBJECTS.match(text):
         return "json"
     if _OBJECT.match(text):
-        # A row may be damaged: only a file that is named so or begins so has rows in lines.
-        return "json" if by_name == "json" and "\n" in text and not _is_whole(first) else "jsonl"
+        # One object over several lines has no line that is an object; but a row may be damaged.
+        in_lines = by_name != "json" or not others or any(map(_is_whole, (first, others[0])))
+        return "jsonl" if in_lines else "json"
     if by_name in ("json", "jsonl") and text[:1] in ("[", "{", '"'):
         return by_name
     return "tsv" if "\t" in first else "csv" if "," in first or ";" in first else None

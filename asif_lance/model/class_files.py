@@ -21,6 +21,8 @@ from asif_lance.errors import InputError, printable
 # The line a class is on (0 in JSON), its label, and its names.
 _Class: TypeAlias = tuple[int, str, tuple[str, ...]]
 
+_SHOWN = 80  # characters
+
 _QUOTED = r'"(?:[^"\\]|\\.)*"|\'[^\']*\''
 _PLAIN = r"(?:\\.|[^:\\]|:(?!\s|$)|\\$)*?"
 _LABEL_AND_NAMES = re.compile(rf"(?P<label>{_QUOTED}|{_PLAIN}):(?:\s(?P<names>.*))?")
@@ -40,11 +42,14 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
     the module says.
 
     Raises:
-        InputError: not UTF-8 text, a label given twice, no names, or what is not understood; the
+        InputError: unreadable, not UTF-8 text, a label given twice, no names, or what is not understood; the
             message names the line.
     """
     shown = printable(str(path))
-    text = _decode(path.read_bytes(), shown)
+    try:
+        text = _decode(path.read_bytes(), shown)
+    except OSError as error:
+        raise InputError(f"{shown} cannot be read ({error.strerror})") from error
     if text.lstrip()[:1] in ("[", "{"):
         classes = _json_classes(text, shown)
     else:
@@ -55,11 +60,11 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
         if not label.strip():
             raise InputError(f"{at}: there is no label before the colon")
         if label in names:
-            raise InputError(f"{at}: label {label!r} is given twice")
+            raise InputError(f"{at}: label {_quote(label)} is given twice")
         if not own or not all(name.strip() for name in own):
-            raise InputError(f"{at}: label {label!r} has an empty name after the colon")
+            raise InputError(f"{at}: label {_quote(label)} has an empty name after the colon")
         if len(set(own)) < len(own):
-            raise InputError(f"{at}: label {label!r} has a name twice")
+            raise InputError(f"{at}: label {_quote(label)} has a name twice")
         names[label] = own
     return names
 
@@ -97,7 +102,7 @@ def _line_classes(text: str, shown: str) -> list[_Class]:
     classes = [(i, *_read_line(line, are_numbered)) for i, line in lines]
     if len(lines) == 1 and "," in lines[0][1] and classes[0][1] == lines[0][1]:
         i, line = lines[0]
-        wrong = f"{line!r} is one label: write a label per line, or quotes around this one"
+        wrong = f"{_quote(line)} is one label: write a label per line, or quotes around this one"
         raise InputError(f"{shown}, line {i}: {wrong}")
     return classes
 
@@ -109,7 +114,7 @@ def _without_marks(lines: list[tuple[int, str]], shown: str) -> list[tuple[int, 
         return lines
     for (i, line), mark in zip(lines, marks, strict=True):
         if not mark:
-            wrong = f"{line!r} has no dash before it, as other lines have"
+            wrong = f"{_quote(line)} has no dash before it, as other lines have"
             raise InputError(f"{shown}, line {i}: {wrong}")
     return [(i, line[mark.end() :]) for (i, line), mark in zip(lines, marks, strict=True) if mark]
 
@@ -119,15 +124,15 @@ def _line_fault(line: str) -> str | None:
     label, names, given = _parts(line)
     pieces = [label, *names]
     if any(unicodedata.category(c) == "Cc" for c in re.sub(r"(?<=[:,])\s+", " ", line)):
-        return f"{line!r} has a control character or a tab inside: names follow a colon"
+        return f"{_quote(line)} has a control character or a tab inside: names follow a colon"
     if line.startswith("#"):
-        return f"{line!r} is not clear: '# …' is a comment, '\\#…' a label"
+        return f"{_quote(line)} is not clear: '# …' is a comment, '\\#…' a label"
     if any(piece.startswith('"') and piece.count('"') % 2 for piece in pieces):
-        return f"{line!r} has a quote that is not closed"
+        return f"{_quote(line)} has a quote that is not closed"
     if given == "" and not _is_quoted(line):
-        return f"{line!r} has no name after its colon: write 'vehicle: car, ship'"
+        return f"{_quote(line)} has no name after its colon: write 'vehicle: car, ship'"
     if given is not None and given.startswith("[") and given.endswith("]"):
-        return f"{line!r}: write names without brackets: 'vehicle: car, ship'"
+        return f"{_quote(line)}: write names without brackets: 'vehicle: car, ship'"
     return None
 
 
@@ -152,6 +157,11 @@ def _read_line(line: str, are_numbered: bool) -> tuple[str, tuple[str, ...]]:
     if not is_list and not (are_numbered and names):
         return _bare(line), (_bare(line),)
     return _bare(label), tuple(map(_bare, names))
+
+
+def _quote(text: str) -> str:
+    """A line or a label as messages show it."""
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
 
 
 def _is_quoted(text: str) -> bool:

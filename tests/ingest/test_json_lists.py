@@ -17,6 +17,7 @@ from asif_lance.evaluation import read_labelled
 from asif_lance.ingest import read_source
 
 ROWS = [{"image": "a.png", "caption": "A cat.", "n": 1}, {"Caption": "A dog.", "Image": "b.png"}]
+GOOD = '{"image": "a.png", "caption": "A cat."}'
 EXPECTED = "expected a list of objects, or an object per line"
 
 
@@ -62,6 +63,11 @@ def test_parquet_is_known_by_its_content(tmp_path: Path) -> None:
         assert captions(write_parquet(tmp_path / name, columns)) == ["A cat."]
 
 
+def test_lines_are_known_though_the_first_is_damaged(tmp_path: Path) -> None:
+    rows, rejects = read(write(tmp_path / "t.json", f'{{"image": "a\n{GOOD}\n'))
+    assert (len(rows), rejects) == (1, [("row 1", "malformed JSON")])
+
+
 def test_an_error_says_both_where_name_and_content_differ(tmp_path: Path) -> None:
     source = write(tmp_path / "t.jsonl", "image,label\na.png,x\n")
     assert refusal(source).endswith(
@@ -91,9 +97,6 @@ def test_an_error_says_both_where_name_and_content_differ(tmp_path: Path) -> Non
 def test_what_is_no_list_of_rows_is_told(tmp_path: Path, content: str | bytes, reason: str) -> None:
     source = write(tmp_path / "t.json", content)
     assert refusal(source) == f"{source} {reason}"
-
-
-GOOD = '{"image": "a.png", "caption": "A cat."}'
 
 
 @pytest.mark.parametrize(
