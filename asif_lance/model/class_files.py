@@ -42,8 +42,8 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
     the module says.
 
     Raises:
-        InputError: unreadable, not UTF-8 text, a label given twice, no names, or what is not understood; the
-            message names the line.
+        InputError: unreadable, not UTF-8 text, a label given twice, no names, or what is not
+            understood; the message names the line.
     """
     shown = printable(str(path))
     try:
