@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli, picture
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from source_files import read, refusal, write, write_parquet
 
@@ -189,6 +189,7 @@ def test_rows_of_enormous_lines_are_refused(
     assert (len(rows), rejects) == (1, [("row 1", "row too long (over 64 MiB)")])
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(st.dictionaries(st.sampled_from("xyz"), st.text()), min_size=1), st.integers(1, 9))
 def test_a_list_is_read_alike_from_a_window_of_any_size(
     rows: list[dict[str, str]], chunk: int

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Cli
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asif_lance.errors import InputError
@@ -136,6 +136,7 @@ def test_what_is_not_understood_is_told_with_its_line(
         read(tmp_path, text)
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(st.text("ab:,\\\"'# -\t[]", min_size=1, max_size=9), min_size=1, max_size=4))
 def test_any_lines_are_labels_or_one_line_of_reason(lines: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(InputError):
@@ -147,6 +148,7 @@ def test_any_lines_are_labels_or_one_line_of_reason(lines: list[str]) -> None:
 LABEL = st.text('ab:,"# -[', min_size=1).filter(lambda text: text == text.strip())
 
 
+@settings(deadline=None)  # it writes files
 @given(st.lists(LABEL, min_size=2, unique=True))
 def test_every_label_can_be_written_with_backslashes(labels: list[str]) -> None:
     written = ["".join("\\" + c if c in ':,"#-[' else c for c in label) for label in labels]
