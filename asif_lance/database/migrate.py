@@ -20,6 +20,7 @@ import lance
 import pyarrow as pa
 
 from asif_lance.database.encoder_pins import read_pins
+from asif_lance.database.integrity import keep_digests
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
@@ -89,7 +90,9 @@ def run_migrations(uri: str) -> list[str]:
     if not _read_applied(uri):
         raise DatabaseNotFoundError(uri)
     with WriteLock(uri).hold("migrate"):
-        return apply_migrations(uri, read_pins(open_table(uri, "pairs")))
+        taken = apply_migrations(uri, read_pins(open_table(uri, "pairs")))
+        keep_digests(uri)
+        return taken
 
 
 def apply_migrations(uri: str, pins: Pins) -> list[str]:

@@ -105,6 +105,23 @@ ATTRIBUTIONS = _schema(
     rank=pa.int64(),
 )
 
+#: What every other file was when it was written, see `digests`.
+DIGESTS = _schema(
+    file=pa.string(),
+    bytes=pa.int64(),
+    key=pa.binary(),
+    digest=pa.binary(),
+)
+
+#: When files were compared with their digests, and what was found.
+CHECKS = _schema(
+    checked_at=TIMESTAMP,
+    files=pa.int64(),
+    bytes=pa.int64(),
+    damaged=pa.int64(),
+    unknown=pa.int64(),
+)
+
 MIGRATIONS = _schema(
     id=pa.string(),
     hash=pa.string(),

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database.diff import find_changes
+from asif_lance.database.integrity import keep_digests
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.schemas import VERSIONS
 from asif_lance.database.tables import (
@@ -89,6 +90,7 @@ class Ledger:
         self.point(row["name"], head.version)
         self.write([{**row, "aliases": []}])
         self.point(LATEST, head.version)
+        keep_digests(self.uri)
         return {**row, "aliases": []}
 
     def tag(self, alias: str, version: str) -> None:
@@ -103,6 +105,7 @@ class Ledger:
         moved = [row, *(other for other in self.rows() if alias in other["aliases"])]
         self.write(_with_alias(moved, alias, row["name"]))
         self.point(alias, self.lance_version(row["name"]))
+        keep_digests(self.uri)
 
     def untag(self, alias: str) -> None:
         """Takes an alias away.
@@ -115,6 +118,7 @@ class Ledger:
         row = self.find(alias)
         self.unpoint(alias)
         self.write(_with_alias([row], alias, None))
+        keep_digests(self.uri)
 
     def remove(self, names: list[str]) -> None:
         """Takes versions off the list in one commit; `mend` then drops their tags.
@@ -145,6 +149,7 @@ class Ledger:
             return False
         self.point(rows[-1]["name"], head.version)
         self.mend()
+        keep_digests(self.uri)
         return True
 
     def mend(self) -> None:

@@ -19,6 +19,8 @@ from asif_lance.database import (
     clean_up,
     find_table,
     finish_deletes,
+    keep_digests,
+    last_check,
     local_path,
     open_table,
     storage_errors,
@@ -81,6 +83,8 @@ class Info:
         indices: names of the search indices of `latest`.
         rejects: rejected items on record.
         receipts: receipts of forgetting.
+        checked_at: when its files were last checked, or None.
+        damaged: how many of them were damaged then.
     """
 
     uri: str
@@ -95,6 +99,8 @@ class Info:
     indices: tuple[str, ...]
     rejects: int
     receipts: int
+    checked_at: datetime | None
+    damaged: int
 
 
 def prunable_versions(
@@ -169,7 +175,7 @@ def optimize(store: PairStore) -> OptimizeReport:
 def info(store: PairStore) -> Info:
     """Sizes and counts of a database."""
     rows = Ledger(store.uri).rows()
-    head = _open_pairs(store)
+    head, checked = _open_pairs(store), last_check(store.uri) or {}
     with storage_errors(store.uri):
         return Info(
             uri=store.uri,
@@ -184,6 +190,8 @@ def info(store: PairStore) -> Info:
             indices=tuple(sorted(index.name for index in head.describe_indices())),
             rejects=open_table(store.uri, "rejects").count_rows(),
             receipts=open_table(store.uri, "receipts").count_rows(),
+            checked_at=checked.get("checked_at"),
+            damaged=checked.get("damaged", 0),
         )
 
 
@@ -216,6 +224,7 @@ def _clean(uri: str) -> None:
         clean_up(uri)
     for table in track("clean tables up", _BOOKKEEPING):
         finish_deletes(uri, table)
+    keep_digests(uri)
 
 
 def _count_reclaimable(uri: str, table: str) -> int:
