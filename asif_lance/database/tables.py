@@ -31,7 +31,7 @@ _FIRST_PAUSE_SECONDS = 0.02
 _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
 # Of an error whose cause lies elsewhere: upkeep took a file that is read without a lock, say.
 _OTHER_SIGNS = ("not found", "os error", "commit conflict")
-_DAMAGE_SIGNS = ("corrupt", "Protobuf", "Parser error", "Task was aborted")
+_DAMAGE_SIGNS = ("corrupt", "Protobuf", "Parser error", "Task was aborted", "invalid magic")
 _DATA_ERROR = "External error"  # while rows are decoded, damaged or not
 _FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
@@ -114,7 +114,8 @@ def _explain(uri: str, error: Exception) -> DatabaseError | None:
     """What an error means; None for one that is not about files."""
     text = str(error)
     damage = None
-    if not isinstance(error, OSError) and not any(s in text.lower() for s in _OTHER_SIGNS):
+    of_system = isinstance(error, OSError) and error.errno is not None
+    if not of_system and not any(sign in text.lower() for sign in _OTHER_SIGNS):
         damage = _find_damage(uri, error)
     if damage is None and (isinstance(error, OSError) or any(s in text for s in _STORAGE_SIGNS)):
         return StorageError(f"{uri}: {one_line(error)}")
