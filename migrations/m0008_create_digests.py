@@ -1,4 +1,4 @@
-"""Digests of a database's files, by which damage is noticed, and when they were compared."""
+"""Digests of files, when they were compared, and proofs that forgetting left nothing."""
 
 from __future__ import annotations
 
@@ -30,6 +30,19 @@ TABLES = {
             _required("bytes", pa.int64()),
             _required("damaged", pa.int64()),
             _required("unknown", pa.int64()),
+        ]
+    ),
+    "proofs": pa.schema(
+        [
+            _required("receipt_id", pa.string()),
+            _required("proved_at", _TIME),
+            _required("versions", pa.list_(pa.string())),
+            _required("different", pa.list_(pa.string())),
+            _required("pairs", pa.int64()),
+            _required("queries", pa.int64()),
+            _required("recipes", pa.list_(pa.string())),
+            _required("seed", pa.int64()),
+            _required("digest", pa.string()),
         ]
     ),
 }

@@ -6,7 +6,6 @@ decoded instead, told as not known before, and gets its digest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import lance
 import pyarrow as pa
 from lance.file import LanceFileReader
 
-from asif_lance.database.digests import Digest, explain_failure, read_digests
+from asif_lance.database.digests import Digest, explain_failure, read_digests, read_tag
 from asif_lance.database.fragments import data_files
 from asif_lance.database.integrity import (
     CHANGED,
@@ -222,7 +221,7 @@ class _Findings:
             self.damage[f"pairs.lance/_refs/tags/{name}.json"] = "missing"
         for name, tag in tags.items():
             file = tag.relative_to(self.root).as_posix()
-            version = _read_tag(tag)
+            version = read_tag(tag)
             if version is None:
                 self.damage[file] = "it is no tag of Lance"
             else:
@@ -287,14 +286,6 @@ _READERS: dict[str, Callable[[Path], None]] = {
     ".arrow": _read_arrow,
     ".manifest": _read_manifest,
 }
-
-
-def _read_tag(path: Path) -> int | None:
-    """The Lance version that a tag names; None if it is damaged."""
-    try:
-        return int(json.loads(path.read_bytes())["version"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _decode_rows(dataset: lance.LanceDataset) -> None:

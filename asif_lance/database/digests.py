@@ -11,6 +11,7 @@ all other tables are explained with it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -81,7 +82,7 @@ def read_digests(root: Path, files: Iterable[str] | None = None) -> dict[str, Di
     if not digests_path(root).is_dir():
         return {}
     found: list[pa.Table] = []
-    if explain_failure(lambda: found.append(lance.dataset(str(digests_path(root))).to_table())):
+    if explain_failure(lambda: found.append(_read_table(root))):
         return {}
     (rows,) = found
     if files is not None:
@@ -89,6 +90,10 @@ def read_digests(root: Path, files: Iterable[str] | None = None) -> dict[str, Di
     return {
         row["file"]: Digest(row["bytes"], row["key"], row["digest"]) for row in rows.to_pylist()
     }
+
+
+def _read_table(root: Path) -> pa.Table:
+    return lance.dataset(str(digests_path(root))).to_table(columns=DIGESTS.names)
 
 
 def to_rows(digests: Mapping[str, Digest]) -> pa.Table:
@@ -114,6 +119,22 @@ def find_damage(root: Path, *, thorough: bool) -> str | None:
         if looked_at and not known[file].fits(path):
             return file
     return None
+
+
+def find_damaged_tag(root: Path) -> str | None:
+    """The first tag of the pairs table that is none; Lance cannot list any then."""
+    for path in sorted((root / "pairs.lance/_refs/tags").glob("*.json")):
+        if read_tag(path) is None:
+            return path.relative_to(root).as_posix()
+    return None
+
+
+def read_tag(path: Path) -> int | None:
+    """The Lance version that a tag names; None if it is damaged."""
+    try:
+        return int(json.loads(path.read_bytes())["version"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def explain_failure(read: Callable[[], object]) -> str | None:

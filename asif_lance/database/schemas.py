@@ -122,6 +122,19 @@ CHECKS = _schema(
     unknown=pa.int64(),
 )
 
+#: What comparing versions with ones built anew brought, see `evaluation.equivalence`.
+PROOFS = _schema(
+    receipt_id=pa.string(),
+    proved_at=TIMESTAMP,
+    versions=pa.list_(pa.string()),
+    different=pa.list_(pa.string()),
+    pairs=pa.int64(),
+    queries=pa.int64(),
+    recipes=pa.list_(pa.string()),
+    seed=pa.int64(),
+    digest=pa.string(),
+)
+
 MIGRATIONS = _schema(
     id=pa.string(),
     hash=pa.string(),

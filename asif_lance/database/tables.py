@@ -17,7 +17,13 @@ from typing import TypeVar
 import lance
 import pyarrow as pa
 
-from asif_lance.database.digests import READ_ERRORS, find_damage, is_panic, one_line
+from asif_lance.database.digests import (
+    READ_ERRORS,
+    find_damage,
+    find_damaged_tag,
+    is_panic,
+    one_line,
+)
 from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
@@ -31,8 +37,10 @@ _FIRST_PAUSE_SECONDS = 0.02
 _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
 # Of an error whose cause lies elsewhere: upkeep took a file that is read without a lock, say.
 _OTHER_SIGNS = ("not found", "os error", "commit conflict")
-_DAMAGE_SIGNS = ("corrupt", "Protobuf", "Parser error", "Task was aborted", "invalid magic")
-_DATA_ERROR = "External error"  # while rows are decoded, damaged or not
+_DAMAGE_SIGNS = (
+    *("corrupt", "Protobuf", "Parser error", "Task was aborted", "invalid magic"),
+    *("External error", "LanceError(Arrow)", "LanceError(Schema)"),
+)
 _FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
 Result = TypeVar("Result")
@@ -129,10 +137,10 @@ def _find_damage(uri: str, error: BaseException) -> CorruptDatabaseError | None:
         return None
     text = str(error)
     told = is_panic(error) or any(sign in text for sign in _DAMAGE_SIGNS)
-    file = find_damage(root, thorough=told or _DATA_ERROR in text)
+    file = find_damage(root, thorough=told)
     if file is None and told:
         named = _FILE.search(text)
-        file = named[0] if named else "one of its files"
+        file = named[0] if named else find_damaged_tag(root) or "one of its files"
     return None if file is None else CorruptDatabaseError(uri, file, one_line(error))
 
 

@@ -42,6 +42,17 @@ _NUMBERED = re.compile(r"v\d+", re.IGNORECASE)
 Row = dict[str, Any]
 
 
+class _Tags(dict[str, int]):
+    """Lance versions by tag; one that is missing is an error of the database."""
+
+    def __init__(self, uri: str, versions: dict[str, int]) -> None:
+        super().__init__(versions)
+        self._uri = uri
+
+    def __missing__(self, name: str) -> int:
+        raise StorageError(f"{self._uri}: the tag of model version {name} was not found")
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The named versions of one database. Those who write hold the write lock."""
@@ -71,7 +82,7 @@ class Ledger:
         tags = open_table(self.uri, "pairs").tags
         try:
             return int(tags.get_version(name))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: it is there and damaged
             raise StorageError(
                 f"{self.uri}: the tag of model version {name} was not found"
             ) from error
@@ -80,7 +91,7 @@ class Ledger:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""
         # Lance lists the tags' files and then reads each, and pruning may be faster.
         tags = retry_read(self.uri, lambda: open_table(self.uri, "pairs").tags.list())
-        return {name: int(tag["version"]) for name, tag in tags.items()}
+        return _Tags(self.uri, {name: int(tag["version"]) for name, tag in tags.items()})
 
     def publish(self, head: lance.LanceDataset, row: Row) -> Row:
         """Names the state `head` with the next number; returns the completed row."""
