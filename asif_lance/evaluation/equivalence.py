@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asif_lance.anchors import Side
 from asif_lance.database import append_rows, live_rows_key, read_table, schemas
@@ -126,12 +128,12 @@ def prove_equivalence(store: PairStore, receipt_id: str, *, seed: int | None = N
 def load_proofs(uri: str, receipt_id: str) -> list[Proof]:
     """The proofs that were kept with a receipt, oldest first."""
     rows = read_table(uri, "proofs").sort_by("proved_at").to_pylist()
-    lists = ("versions", "different", "recipes")
-    return [
-        Proof(**{name: tuple(value) if name in lists else value for name, value in row.items()})
-        for row in rows
-        if row["receipt_id"] == receipt_id
-    ]
+    return [_from_row(row) for row in rows if row["receipt_id"] == receipt_id]
+
+
+def _from_row(row: dict[str, Any]) -> Proof:
+    lists = {name: tuple(row[name]) for name in ("versions", "different", "recipes")}
+    return Proof(**{**row, **lists})
 
 
 def _keep(store: PairStore, proof: Proof) -> None:
@@ -159,7 +161,9 @@ def _draw(model: Model, recorded: Float32Array, rng: np.random.Generator) -> _Qu
     """Recorded queries, vectors of the version's own pairs, and random directions."""
     anchors = model.anchors
     live = np.flatnonzero(anchors.live)
-    own = np.sort(rng.choice(live, min(QUERIES, len(live)), replace=False))
+    # By their ids: upkeep changes the order of rows, and a seed should go on meaning the same.
+    by_id = live[pc.sort_indices(anchors.pair_ids.take(pa.array(live))).to_numpy()]
+    own = rng.choice(by_id, min(QUERIES, len(live)), replace=False)
     images = [recorded, anchors.vectors("image", own).astype(np.float32)]
     images.append(rng.standard_normal((QUERIES, model.store.image.dimension), np.float32))
     texts = [anchors.vectors("text", own[:LABELS]).astype(np.float32)]

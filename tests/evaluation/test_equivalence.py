@@ -44,9 +44,7 @@ def test_answers_do_not_depend_on_what_upkeep_did(store: PairStore) -> None:
     before = prove_equivalence(store, "f1", seed=7)
     optimize(store)
     after = prove_equivalence(store, "f1", seed=7)
-    assert after.holds
-    # Fragments are in another order then, and other rows are drawn of it: the verdict stays.
-    assert before.versions == after.versions
+    assert (after.holds, after.digest) == (True, before.digest)
 
 
 def test_a_version_that_answers_otherwise_is_told(
