@@ -88,8 +88,8 @@ def _write_digests(uri: str, root: Path, digests: Mapping[str, Digest]) -> None:
     clean_up(uri, "digests")
 
 
-def check_opened(dataset: Any) -> None:
-    """Passes when the files that say which rows a version has are as they were: they are small.
+def check_opened(dataset: Any) -> Any:
+    """The dataset, if the files that say which rows it has are as they were: they are small.
 
     Args:
         dataset: the pairs table, checked out at a version.
@@ -100,10 +100,11 @@ def check_opened(dataset: Any) -> None:
     uri = str(dataset.uri).removeprefix("file://").rpartition("/")[0]
     root = local_path(uri)
     if root is None:
-        return
+        return dataset
     deletions = (deletion_file(fragment) for fragment in dataset.get_fragments())
     files = [manifest_file(root / "pairs.lance", dataset.version), *filter(None, deletions)]
     _compare(uri, root, (f"pairs.lance/{file}" for file in files))
+    return dataset
 
 
 def check_naming_tables(uri: str) -> None:
