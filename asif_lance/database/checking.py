@@ -22,7 +22,6 @@ from asif_lance.database.digests import Digest, explain_failure, read_digests, r
 from asif_lance.database.fragments import data_files
 from asif_lance.database.integrity import (
     CHANGED,
-    check_naming_tables,
     deletion_file,
     in_threads,
     list_files,
@@ -118,7 +117,6 @@ def check(uri: str) -> CheckReport:
 def _find_refusal(uri: str) -> DatabaseError | None:
     """Why the database cannot be opened, if that may come from damage."""
     try:
-        check_naming_tables(uri)
         check_migrated(uri)
     except (DatabaseNotFoundError, MigrationNeededError):
         raise

@@ -20,7 +20,7 @@ import lance
 import pyarrow as pa
 
 from asif_lance.database.encoder_pins import read_pins
-from asif_lance.database.integrity import keep_digests
+from asif_lance.database.integrity import check_naming_tables, keep_digests
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
@@ -73,7 +73,9 @@ def check_migrated(uri: str) -> None:
         MigrationNeededError: it lacks steps.
         NewerDatabaseError: it has steps unknown to this release.
         DatabaseError: a step that it went through has been changed since.
+        CorruptDatabaseError: a file of the tables that say what the others are is damaged.
     """
+    check_naming_tables(uri)
     pending = _find_pending(uri, find_migrations())
     if pending:
         raise MigrationNeededError(uri, tuple(step.id for step in pending))

@@ -29,7 +29,6 @@ from asif_lance.database import (
     append_rows,
     apply_migrations,
     check_migrated,
-    check_naming_tables,
     check_opened,
     check_pin,
     clean_up,
@@ -105,7 +104,6 @@ class PairStore:
             CorruptDatabaseError: a file that says what the others are is damaged.
         """
         uri = resolve_uri(uri)
-        check_naming_tables(uri)
         check_migrated(uri)
         notice = _recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(check_opened(open_table(uri, "pairs")))
@@ -377,11 +375,11 @@ class PairStore:
 
     def _read_version(self, name: str, read: Callable[[lance.LanceDataset], Result]) -> Result:
         """Applies `read` to a version's rows, again when its files were removed meanwhile."""
-        at = self._find_version
-        return retry_read(
-            self.uri,
-            lambda: read(check_opened(open_table(self.uri, "pairs", at(name).lance_version))),
-        )
+
+        def find() -> lance.LanceDataset:
+            return open_table(self.uri, "pairs", self._find_version(name).lance_version)
+
+        return retry_read(self.uri, lambda: read(check_opened(find())))
 
 
 def _recover_if_possible(uri: str) -> str | None:
