@@ -18,7 +18,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, megabytes, note, print_json, print_table
-from .receipt import facts
+from .receipt import facts, print_proof
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--prove", is_flag=True, help="Compare with models built anew, as `receipt prove`.")
 @click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt, by id or file.")
 @keys_option
 @format_option
@@ -40,6 +41,7 @@ def forget(
     reason: str,
     dry_run: bool,
     yes: bool,
+    prove: bool,
     receipt_id: str | None,
     keys_folder: Path | None,
     output: str,
@@ -86,6 +88,8 @@ def forget(
     _print_receipt(receipt, output)
     if keys.made:
         _explain_keys(keys)
+    if prove:
+        print_proof(store, receipt.receipt_id, output)
     if not receipt.clean:
         sys.exit(1)
 

@@ -25,6 +25,7 @@ from asif_lance.database import (
     local_path,
     open_table,
     rebuild_indices,
+    record_digests,
     storage_errors,
     table_uri,
 )
@@ -194,6 +195,7 @@ def _complete(
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
+        record_digests(uri)  # guesses at a file could be tested against its digest, too
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         if keys is not None:
             new = "key_id" not in intent  # in journals of earlier releases

@@ -21,6 +21,8 @@ from asif_lance.database import (
     clean_up,
     count_reclaimable,
     finish_deletes,
+    keep_digests,
+    last_check,
     local_path,
     open_table,
     storage_errors,
@@ -88,6 +90,8 @@ class Info:
         indices: names of the search indices of `latest`.
         rejects: rejected items on record.
         receipts: receipts of forgetting.
+        checked_at: when its files were last checked, or None.
+        damaged: how many of them were damaged then.
     """
 
     uri: str
@@ -103,6 +107,8 @@ class Info:
     indices: tuple[str, ...]
     rejects: int
     receipts: int
+    checked_at: datetime | None
+    damaged: int
 
 
 def prunable_versions(
@@ -185,7 +191,7 @@ def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
 def info(store: PairStore) -> Info:
     """Sizes and counts of a database."""
     rows = Ledger(store.uri).rows()
-    head = _open_pairs(store)
+    head, checked = _open_pairs(store), last_check(store.uri) or {}
     with storage_errors(store.uri):
         reclaimable = _count_reclaimable(store.uri, GRACE)
         return Info(
@@ -202,6 +208,8 @@ def info(store: PairStore) -> Info:
             indices=tuple(sorted(index.name for index in head.describe_indices())),
             rejects=open_table(store.uri, "rejects").count_rows(),
             receipts=open_table(store.uri, "receipts").count_rows(),
+            checked_at=checked.get("checked_at"),
+            damaged=checked.get("damaged", 0),
         )
 
 
@@ -234,6 +242,7 @@ def _clean(uri: str, grace: timedelta) -> None:
         clean_up(uri, grace=grace)
     for table in track("clean tables up", _BOOKKEEPING):
         finish_deletes(uri, table, grace=grace)
+    keep_digests(uri)
 
 
 def _count_reclaimable(uri: str, grace: timedelta) -> int:

@@ -29,6 +29,7 @@ from asif_lance.database import (
     append_rows,
     apply_migrations,
     check_migrated,
+    check_opened,
     check_pin,
     clean_up,
     count_changes,
@@ -100,11 +101,12 @@ class PairStore:
             DatabaseNotFoundError: there is none.
             MigrationNeededError: it was made by an older release.
             NewerDatabaseError: it was made by a newer release.
+            CorruptDatabaseError: a file that says what the others are is damaged.
         """
         uri = resolve_uri(uri)
         check_migrated(uri)
         notice = _recover_if_possible(uri) if interrupted(uri) else None
-        pins = read_pins(open_table(uri, "pairs"))
+        pins = read_pins(check_opened(open_table(uri, "pairs")))
         return cls(uri, pins["image"], pins["text"], notice=notice)
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
@@ -373,10 +375,11 @@ class PairStore:
 
     def _read_version(self, name: str, read: Callable[[lance.LanceDataset], Result]) -> Result:
         """Applies `read` to a version's rows, again when its files were removed meanwhile."""
-        return retry_read(
-            self.uri,
-            lambda: read(open_table(self.uri, "pairs", self._find_version(name).lance_version)),
-        )
+
+        def find() -> lance.LanceDataset:
+            return open_table(self.uri, "pairs", self._find_version(name).lance_version)
+
+        return retry_read(self.uri, lambda: read(check_opened(find())))
 
 
 def _recover_if_possible(uri: str) -> str | None:
