@@ -207,19 +207,25 @@ class WhileOthersForget(RuleBasedStateMachine):
         model = Model(self.store, self.store.version(name), RECIPE, device="cpu")
         return Opened(self.store, model, ids)
 
-    @rule(place=st.integers(0, 99))
-    def open_model(self, place: int) -> None:
+    @rule(place=st.integers(0, 99), used=st.booleans())
+    def open_model(self, place: int, used: bool) -> None:
         opened = self.open(list(self.versions)[place % len(self.versions)])
         if opened:
             self.models.append((opened, self.tidied))
+            opened.given = opened.ask() if used else []
 
     @precondition(lambda self: self.models)
-    @rule(place=st.integers(0, 99))
-    def ask(self, place: int) -> None:
-        opened, tidied = self.models.pop(place % len(self.models))
+    @rule()
+    def ask_all(self) -> None:
+        models, self.models = self.models, []
+        for opened, tidied in models:
+            self.ask(opened, tidied)
+
+    def ask(self, opened: Opened, tidied: int) -> None:
         name = opened.model.version.name
         try:
             answers = opened.ask()
+            assert not self.gone & set(opened.ids), "it answers from forgotten pairs"
             assert not named(answers) & self.gone
             assert not named(opened.given) & self.gone
             opened.given = answers
