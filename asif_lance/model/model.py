@@ -308,6 +308,7 @@ class Model:
         if self.approximate is None:
             neighbors = self.neighbors(queries, spare=SPARE)
             return self.classify_neighbors(ids, queries, neighbors, labels)
+        self.anchors.check_current()
         relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
         return self._score(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
 
@@ -337,7 +338,6 @@ class Model:
         similarities: Float32Array,
         labels: LabelSet,
     ) -> Iterator[Prediction]:
-        self.anchors.check_current()
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
         for i, name in enumerate(ids):
