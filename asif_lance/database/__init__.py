@@ -1,7 +1,8 @@
 """Lance tables of one database, by its address: schemas, migrations, lock, versions, upkeep.
 
 Promises: every change is one atomic commit; a reader of a version's name sees a whole state.
-Assumes: whoever writes holds `WriteLock`. Knows nothing of encoders, models or forgetting.
+Assumes: whoever writes holds `WriteLock`, and checks what was read before that against the epoch
+(`read_epoch`), which every forget raises. Knows nothing of encoders, models or forgetting.
 Functions take an address and may be called from any thread.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 from pairs_at_hand import names, new_store, pairs
 
 from asif_lance import Together
+from asif_lance.anchors import INDEX, IndexSearch, SearchSetting
 from asif_lance.audit import Audit, list_runs
 from asif_lance.audit.recorder import Recorder
 from asif_lance.database import DISTANCES, PROMPT_VECTORS, TABLES, open_table, save_cache
@@ -351,3 +353,21 @@ def test_a_handle_on_a_database_that_became_newer_is_refused_at_its_next_write(
     save_cache(store.uri, PROMPT_VECTORS, "x", arrays, (), since=store.epoch())
     assert not Path(store.uri, PROMPT_VECTORS).exists()
     assert named(opened.ask()) >= {GONE}  # reading goes on
+
+
+def test_search_through_an_index_goes_on_or_says_reopen(store: PairStore) -> None:
+    table = open_table(store.uri, "pairs")
+    table.create_index("image_vector", "IVF_FLAT", name=INDEX, metric="cosine", num_partitions=1)
+    store.adopt_head()
+    search = IndexSearch(SearchSetting(nprobes=1, candidates=2.0), "cosine")
+    opened = Opened(store, "v2", NEW[:10])
+    opened.model.approximate = search
+    earlier = [one.ranking for one in opened.ask()]
+    store.add(pairs(names(100, 101), image=IMAGE, text=TEXT))
+    forget_elsewhere(store, *names(100, 101))  # which no version has; indices are made anew
+    with contextlib.suppress(StaleModelError):
+        assert [one.ranking for one in opened.ask()] == earlier
+    assert [one.ranking for one in opened.reopened()] == earlier
+    forget_elsewhere(store, GONE)
+    with pytest.raises(StaleModelError):
+        opened.ask()
