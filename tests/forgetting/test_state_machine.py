@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -315,8 +316,9 @@ class WhileOthersForget(RuleBasedStateMachine):
 
 
 TestWhileOthersForget = WhileOthersForget.TestCase
+TestWhileOthersForget.pytestmark = [pytest.mark.slow]
 TestWhileOthersForget.settings = settings(
-    max_examples=int(os.environ.get("ASIF_STATE_EXAMPLES", "6")),
+    max_examples=int(os.environ.get("ASIF_STATE_EXAMPLES", "5")),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
