@@ -119,7 +119,7 @@ class Chaos:
         """A database with a few versions."""
         store = PairStore.create(self.uri, image=PINS[0], text=PINS[1])
         for number in range(4):
-            store.add(pairs([f"begin{number}-row{row}" for row in range(100)]))
+            store.add(pairs([f"begin{number}-row{row:03}" for row in range(100)]))
             store.publish(command="ingest")
         store.tag("prod", "v2")
         self.remember(store)

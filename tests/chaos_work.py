@@ -24,7 +24,7 @@ DIMENSION = 48
 
 
 def pairs(ids: list[str]) -> pa.Table:
-    """Pairs whose content follows from their ids."""
+    """Pairs whose content follows from their ids, none of which may be a part of another."""
     return pa.table(
         {
             "pair_id": pa.array(ids, pa.string()),
@@ -100,7 +100,9 @@ def do_ingest(uri: str, ready: Ready, seed: int) -> None:
     store = PairStore.open(uri)
     ready()
     for number in range(1000):
-        ids = [f"seed{seed}-number{number}-chunk{c}-row{r}" for c in range(3) for r in range(20)]
+        ids = [
+            f"seed{seed}-number{number:04}-chunk{c}-row{r:02}" for c in range(3) for r in range(20)
+        ]
         for start in range(0, len(ids), 20):
             store.add(pairs(ids[start : start + 20]))
         store.join_fragments()
@@ -132,7 +134,7 @@ def do_prune(uri: str, ready: Ready, seed: int) -> None:
     store = PairStore.open(uri)
     ready()
     for number in range(1000):
-        store.add(pairs([f"prune{seed}-number{number}"]))
+        store.add(pairs([f"prune{seed}-number{number:04}"]))
         store.publish(command="ingest")
         maintenance.prune_versions(store, keep_last=3)
 
@@ -142,7 +144,7 @@ def do_optimize(uri: str, ready: Ready, seed: int) -> None:
     store = PairStore.open(uri)
     ready()
     for number in range(1000):
-        store.add(pairs([f"optimize{seed}-number{number}"]))
+        store.add(pairs([f"optimize{seed}-number{number:04}"]))
         maintenance.optimize(store)
 
 
