@@ -8,6 +8,7 @@
     │   ├── NewerDatabaseError         made by a newer release: upgrade asif-lance
     │   ├── DatabaseBusyError          another writer holds the lock
     │   ├── CorruptDatabaseError       a file is damaged: `asif-lance check`
+    │   ├── StaleModelError            what is open is from before a forget: reopen it
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
     ├── SearchUnavailableError         no index, or none for this recipe: `asif-lance index build`
@@ -104,6 +105,14 @@ class NewerDatabaseError(DatabaseError):
 
 class DatabaseBusyError(DatabaseError):
     """Another process holds the write lock."""
+
+
+class StaleModelError(DatabaseError):
+    """What is open, or was read, is from before a forget, or its files are gone: reopen it."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        self.uri, self.reason = uri, reason
+        super().__init__(f"{uri}: {reason}")
 
 
 class StorageError(DatabaseError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shlex
 import shutil
@@ -15,6 +17,18 @@ from test_readme import BLOCK, check, steps
 from asif_lance.verifier.command import main as verify
 
 PAGE = (Path(__file__).parents[1] / "docs" / "forgetting.md").read_text()
+
+
+def test_the_python_example_prints_what_it_says(cli: Cli, pairs_file: Path) -> None:
+    assert cli("--db", "pairs.lancedb", "ingest", pairs_file).status == 0
+    code, printed = (
+        "".join(text for name, text in BLOCK.findall(PAGE) if name == kind)
+        for kind in ("python", "text")
+    )
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "docs/forgetting.md", "exec"), {})
+    check("python", printed.splitlines(), out.getvalue().splitlines())
 
 
 def test_the_transcript_is_what_happens(

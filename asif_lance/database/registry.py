@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from asif_lance.database import schemas
-from asif_lance.database.cache_files import DISTANCES, LABEL_SETS, PROMPT_VECTORS
+
+#: Directories of cache files.
+LABEL_SETS, DISTANCES, PROMPT_VECTORS = "label_sets", "distances", "prompt_vectors"
 
 #: The eraser of `pairs` itself: every fragment with a forgotten row is rewritten.
 PURGE = "purge"

@@ -29,6 +29,8 @@ class Destination:
 
     Attributes:
         store: the database; None before it is made.
+        epoch: that of before anything was read. Pairs that were forgotten since may be among those
+            in hand, so nothing more of them is written: `add` raises StaleModelError.
     """
 
     def __init__(self, uri: str, options: IngestOptions) -> None:
@@ -47,6 +49,7 @@ class Destination:
             self.store: PairStore | None = PairStore.open(uri)
         except DatabaseNotFoundError:
             self.store = None
+        self.epoch = 0 if self.store is None else self.store.epoch()
         for side in ("image", "text"):
             self._check_name(side)
 
@@ -97,12 +100,13 @@ class Destination:
 
         Raises:
             EncoderMismatchError, DimensionError: their vectors do not belong there.
+            StaleModelError: pairs were forgotten since the ingest began.
         """
         pins = self._pins_of(pairs)
         if self.store is None:
             self.store = PairStore.create(self._uri, **pins)
         self.store.check_encoders(**pins)
-        return self.store.add(pairs, known=self._known, replace=replace)
+        return self.store.add(pairs, known=self._known, replace=replace, since=self.epoch)
 
     def expect(self, pairs: pa.Table) -> None:
         """Take the first pairs' encoders for those of a database that is not made yet."""

@@ -82,6 +82,8 @@ def ingest_sources(
         EncoderMismatchError: the database was filled by other encoders.
         EncoderUnavailableError: an encoder cannot be had.
         PairConflictError: with `on_conflict="fail"`, before anything is written.
+        StaleModelError: pairs were forgotten meanwhile, and may be among those in hand; what was
+            committed stays, running again resumes.
         StorageError: the disk refused; what was committed stays, running again resumes.
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
@@ -137,8 +139,9 @@ def _publish(
         return None
     store.join_fragments()
     message = options.message or ", ".join(source_name(s) for s in sources)
-    version = store.publish(command="ingest", message=message)
-    store.add_rejects(uuid.uuid4().hex[:12], rejects)
+    since = destination.epoch
+    version = store.publish(command="ingest", message=message, since=since)
+    store.add_rejects(uuid.uuid4().hex[:12], rejects, since=since)
     return version
 
 

@@ -7,8 +7,8 @@ there, and whatever is at head is part of the next version that any command publ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -41,6 +41,7 @@ from asif_lance.database import (
     local_path,
     open_table,
     pair_rows,
+    read_epoch,
     read_pins,
     read_table,
     resolve_uri,
@@ -49,10 +50,12 @@ from asif_lance.database import (
     storage_errors,
     version_record,
 )
-from asif_lance.errors import DatabaseError, DatabaseExistsError, VersionNotFoundError
-from asif_lance.forgetting import interrupted, recover
+from asif_lance.errors import DatabaseExistsError, VersionNotFoundError
+from asif_lance.forgetting import interrupted
 from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
+from asif_lance.store.changes import begin_change
+from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,9 @@ class PairStore:
             StorageError: the place cannot be written to.
         """
         uri = resolve_uri(uri)
-        _make_directory(uri)
+        make_directory(uri)
         with WriteLock(uri).hold("create"):
-            if find_table(uri, "migrations") is not None or _is_foreign(uri):
+            if find_table(uri, "migrations") is not None or is_foreign(uri):
                 raise DatabaseExistsError(uri)
             apply_migrations(uri, {"image": image, "text": text})
         return cls(uri, image, text)
@@ -105,7 +108,7 @@ class PairStore:
         """
         uri = resolve_uri(uri)
         check_migrated(uri)
-        notice = _recover_if_possible(uri) if interrupted(uri) else None
+        notice = recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(check_opened(open_table(uri, "pairs")))
         return cls(uri, pins["image"], pins["text"], notice=notice)
 
@@ -121,13 +124,16 @@ class PairStore:
         check_pin("image", self.image, image)
         check_pin("text", self.text, text)
 
+    def epoch(self) -> int:
+        """A number that every forget raises: see `writing`."""
+        return read_epoch(self.uri)
+
     # Pairs at head
 
     def existing(self, pair_ids: Sequence[str]) -> set[str]:
         """Those of the ids that are at head already."""
-        wanted = pa.array(pair_ids, pa.string())
         with storage_errors(self.uri):
-            found = pair_rows.find_rows(self._head(), wanted)
+            found = pair_rows.find_rows(self._head(), pa.array(pair_ids, pa.string()))
             return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
     def find_known(self, known: KnownPairs, ids: pa.Array, columns: Sequence[str]) -> FoundPairs:
@@ -147,7 +153,12 @@ class PairStore:
         return retry_read(self.uri, find)
 
     def add(
-        self, pairs: pa.Table, *, known: KnownPairs | None = None, replace: bool = False
+        self,
+        pairs: pa.Table,
+        *,
+        known: KnownPairs | None = None,
+        replace: bool = False,
+        since: int | None = None,
     ) -> int:
         """Adds pairs that are not there yet; in one commit, or none for none.
 
@@ -156,6 +167,7 @@ class PairStore:
                 may `ingested_at`. Of several rows with one id the first counts.
             known: spares who adds again and again the reading of all ids each time.
             replace: pairs that are there get their new rows.
+            since: the `epoch` at which they began to be made.
 
         Returns:
             How many pairs were not there before.
@@ -163,6 +175,7 @@ class PairStore:
         Raises:
             DimensionError: vectors of another size.
             InputError: columns that do not fit.
+            StaleModelError: something was forgotten since, which may be among them.
         """
         schema = schemas.pairs_schema(self.image.dimension, self.text.dimension)
         rows = pair_rows.drop_repeats(
@@ -170,7 +183,7 @@ class PairStore:
         )
         known = known or KnownPairs()
         locked = local_path(self.uri) is not None
-        with self.writing("add"):
+        with self.writing("add", since=since):
             head = self._head()
             known.refresh(head)
             found = known.find(rows["pair_id"].combine_chunks())
@@ -206,9 +219,14 @@ class PairStore:
 
     # Model versions
 
-    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
-        """Names what is at head as the next version; None when `latest` holds the same pairs."""
-        with self.writing("publish"):
+    def publish(
+        self, *, command: str, message: str = "", since: int | None = None
+    ) -> ModelVersion | None:
+        """Names what is at head as the next version; None when `latest` holds the same pairs.
+
+        `since` is the epoch at which the message was made, if it may quote pairs.
+        """
+        with self.writing("publish", since=since):
             return self._publish(command, message)
 
     def versions(self) -> list[ModelVersion]:
@@ -289,18 +307,20 @@ class PairStore:
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        names = None if columns is None else list(columns)
+        names = list(columns) if columns is not None else None
         return self._read_version(version, lambda state: state.to_table(columns=names))
 
     # Rejects
 
-    def add_rejects(self, ingest_id: str, rejects: Iterable[Reject]) -> None:
-        """Keeps what an ingest refused, in one commit."""
+    def add_rejects(
+        self, ingest_id: str, rejects: Iterable[Reject], *, since: int | None = None
+    ) -> None:
+        """Keeps what an ingest refused, in one commit; `since` is the epoch at which it began."""
         now = datetime.now(UTC)
         common = {"ingest_id": ingest_id, "created_at": now}
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
         if rows:
-            with self.writing("add_rejects"):
+            with self.writing("add_rejects", since=since):
                 append_rows(self.uri, "rejects", pa.Table.from_pylist(rows, schema=schemas.REJECTS))
 
     def rejects(self, ingest_id: str | None = None) -> pa.Table:
@@ -317,10 +337,7 @@ class PairStore:
             VersionNotFoundError: one of them is not there.
         """
         with step("compare versions"):
-            return self._read_version(
-                old,
-                lambda before: self._read_version(new, lambda after: diff_states(before, after)),
-            )
+            return retry_read(self.uri, lambda: diff_states(self.dataset(old), self.dataset(new)))
 
     def unpublished(self) -> Changes:
         """What head has changed since the newest version."""
@@ -339,19 +356,19 @@ class PairStore:
     def _head(self) -> lance.LanceDataset:
         return open_table(self.uri, "pairs")
 
-    @contextmanager
-    def writing(self, command: str) -> Iterator[None]:
+    def writing(self, command: str, *, since: int | None = None) -> AbstractContextManager[None]:
         """Holds the write lock around a change, after finishing a forget that was killed.
+
+        Args:
+            command: what others are told who wait in vain.
+            since: the `epoch` of before what will be written was read.
 
         Raises:
             DatabaseBusyError: another writer kept the lock for too long.
+            StaleModelError: pairs were forgotten since.
+            NewerDatabaseError: a newer release has migrated the database meanwhile.
         """
-        while True:
-            with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
-                if not interrupted(self.uri):
-                    yield
-                    return
-            recover(self.uri)
+        return begin_change(self.uri, command, timeout=self.lock_timeout, since=since)
 
     def _latest(self) -> lance.LanceDataset | None:
         return self.dataset() if Ledger(self.uri).rows() else None
@@ -380,24 +397,3 @@ class PairStore:
             return open_table(self.uri, "pairs", self._find_version(name).lance_version)
 
         return retry_read(self.uri, lambda: read(check_opened(find())))
-
-
-def _recover_if_possible(uri: str) -> str | None:
-    """Readers can go on without: every version's name means a whole state at any time."""
-    try:
-        return recover(uri)
-    except DatabaseError as error:
-        return f"an interrupted forget could not be finished yet: {error}"
-
-
-def _make_directory(uri: str) -> None:
-    directory = local_path(uri)
-    if directory is not None:
-        with storage_errors(uri):
-            directory.mkdir(parents=True, exist_ok=True)
-
-
-def _is_foreign(uri: str) -> bool:
-    """Whether there is a `pairs` table that is in use, though no database of ours is there."""
-    pairs = find_table(uri, "pairs")
-    return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
