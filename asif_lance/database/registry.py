@@ -122,7 +122,14 @@ TABLES = (
         schema=schemas.prompts_schema,
         run_column="run_id",
     ),
-    Table(name="receipts", schema=_fixed(schemas.RECEIPTS), in_sql=True),
+    Table(
+        name="receipts",
+        holds_content=True,
+        eraser="receipts",
+        verifier="columns",
+        schema=_fixed(schemas.RECEIPTS),
+        in_sql=True,
+    ),
     Table(name="tuned", schema=_fixed(schemas.TUNED)),
     Table(name="migrations", schema=_fixed(schemas.MIGRATIONS)),
 )
