@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.receipts import make_row, redact_reason
 from asif_lance.progress import track
 from asif_lance.records import BoolArray
-from asif_lance.verifier import Document, as_matrix, find_quotes, names_row
+from asif_lance.verifier import Document, as_matrix, find_in_item, find_in_path, find_quotes
 
 Eraser = Callable[[str, Content], int]
 
@@ -47,19 +48,13 @@ def erase_derived(uri: str, content: Content) -> dict[str, int]:
 def erase_rejects(uri: str, content: Content) -> int:
     """Rejected items that are a forgotten pair's picture or source, or refer to it."""
 
-    def quotes(text: str, *, path: bool = False) -> bool:
-        return any(find_quotes(content, text, path=path))
+    def names_one(source: str, item: str, reason: str) -> bool:
+        quotes = (find_quotes(content, source), find_quotes(content, reason))
+        return any(chain(*quotes, find_in_item(content, item)))
 
     def is_doomed(rows: pa.RecordBatch) -> BoolArray:
         columns = (rows[name].to_pylist() for name in ("source", "item", "reason"))
-        return np.array(
-            [
-                quotes(source)
-                or quotes(reason)
-                or (not names_row(item) and quotes(item, path=True))
-                for source, item, reason in zip(*columns, strict=True)
-            ]
-        )
+        return np.array([names_one(*row) for row in zip(*columns, strict=True)])
 
     return purge_rows(uri, "rejects", ["source", "item", "reason"], is_doomed)
 
@@ -100,7 +95,7 @@ def erase_attributions(uri: str, content: Content) -> int:
 def erase_predictions(uri: str, content: Content) -> int:
     """Predictions for a forgotten pair's own picture, with all their attributions."""
     rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
-    own = {i for i in rows["image"].unique().to_pylist() if any(find_quotes(content, i, path=True))}
+    own = {i for i in rows["image"].unique().to_pylist() if any(find_in_path(content, i))}
     ids = rows.filter(pc.is_in(rows["image"], pa.array(sorted(own), pa.string())))["prediction_id"]
     vectors = _with_vectors(uri, "queries", "prediction_id", content)
     is_doomed = _make_filter("prediction_id", {*ids.to_pylist(), *vectors})

@@ -30,6 +30,8 @@ from asif_lance.verifier.fingerprints import (
     Found,
     as_binary,
     as_matrix,
+    find_in_item,
+    find_in_path,
     find_phrases,
     find_quotes,
     find_texts,
@@ -56,7 +58,6 @@ from asif_lance.verifier.scanning import (
     ScanReport,
     list_findings,
     list_leaves,
-    names_row,
     scan,
 )
 from asif_lance.verifier.timestamps import check_timestamp, make_request
@@ -67,9 +68,9 @@ __all__ = [
     "RESIDUAL", "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher",
     "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
     "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
-    "describe", "find_phrases", "find_quotes", "find_texts", "hash_reason", "hash_value",
-    "is_plain", "is_text", "is_vector", "list_findings", "list_leaves", "list_quotable",
-    "make_request", "name_key", "name_surface", "names_row", "read_file", "read_key",
+    "describe", "find_in_item", "find_in_path", "find_phrases", "find_quotes", "find_texts",
+    "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_findings", "list_leaves",
+    "list_quotable", "make_request", "name_key", "name_surface", "read_file", "read_key",
     "read_public_key", "read_receipts", "scan", "verify",
 ]
 # fmt: on

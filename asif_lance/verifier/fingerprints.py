@@ -38,6 +38,8 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\U00020000-\U00
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:[-.@+]+[^\W{_UNSPACED}]+)*|[^\w\s]")
 # A longer phrase is sought where it is all of a text, or stands between quotation marks.
 _PHRASE_TOKENS, _PHRASE_LENGTH = 32, 500
+# An item of a source that gives no names; its number is no id.
+_ROW_NUMBER = re.compile(r"row \d+")
 # Texts in binary files: runs of printable bytes, and what is quoted within them.
 _RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{2,}")
 _QUOTED = re.compile(rb"'((?:[^']|'')*)'|\"((?:[^\"\\]|\\.)*)\"")
@@ -149,18 +151,23 @@ def list_path_ends(path: str) -> Iterator[str]:
         yield parts[-1]
 
 
-def find_quotes(matcher: ContentMatcher, text: str, *, path: bool = False) -> Iterator[str]:
-    """Fingerprints of what a text quotes.
+def find_quotes(matcher: ContentMatcher, text: str) -> Iterator[str]:
+    """Fingerprints of what a text quotes."""
+    return matcher.match_texts(list_quotable(text))
 
-    Args:
-        matcher: knows what is sought.
-        text: of any kind.
-        path: it names a file: an id may be a word of it, anything else is all of its end.
-    """
-    yield from matcher.match_texts(list_path_ends(text) if path else list_quotable(text))
-    if path:
-        ids = [phrase for phrase in list_quotable(text) if matcher.is_forgotten(phrase)]
-        yield from matcher.match_texts(ids)
+
+def find_in_path(matcher: ContentMatcher, path: str) -> Iterator[str]:
+    """Fingerprints of what a path names: all of its end, or an id that is one of its names."""
+    names = path.replace("\\", "/").split("/")
+    ids = (name for name in names if matcher.is_forgotten(name))
+    return matcher.match_texts(dict.fromkeys((*list_path_ends(path), *ids)))
+
+
+def find_in_item(matcher: ContentMatcher, item: str) -> Iterator[str]:
+    """Fingerprints of what a rejected item names: a path that may quote ids, or a row's number."""
+    if not _ROW_NUMBER.fullmatch(item):
+        yield from find_in_path(matcher, item)
+        yield from matcher.match_texts(filter(matcher.is_forgotten, list_quotable(item)))
 
 
 def find_texts(data: bytes) -> Iterator[bytes]:

@@ -33,6 +33,8 @@ from asif_lance.verifier.fingerprints import (
     ContentMatcher,
     as_binary,
     as_matrix,
+    find_in_item,
+    find_in_path,
     find_quotes,
     is_text,
     is_vector,
@@ -44,8 +46,8 @@ _ZIP_MAGIC, _GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
 # Labels and templates that users ask with may read like a caption, and are still their own words.
 _WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
-# Paths: a caption's words in one are no quotation, and a file's name is the whole of it.
-_PATHS = {"predictions.lance": "image", "rejects.lance": "item"}
+# Paths: a caption's words in one are no quotation.
+_PATHS = {("predictions.lance", "image"): find_in_path, ("rejects.lance", "item"): find_in_item}
 # What the program chose may read like a short id; only longer texts are sought in it.
 _WORDS_OF_PROGRAM = {
     "versions.lance": {"name", "command", "aliases"},
@@ -60,7 +62,6 @@ _WORDS_OF_PROGRAM = {
     "migrations.lance": {"id", "hash"},
 }
 _LONGER_TEXT = 8
-_ROW_NUMBER = re.compile(r"row \d+")  # an item of a source without names
 # Files of tables are named by numbers, by chance, or by tags, which the table `versions` has, too.
 _NAMED_BY_LANCE = re.compile(r"[^/]+\.lance/(data|_versions|_transactions|_deletions|_refs)/.*")
 _SQ_LEVELS = 255
@@ -173,7 +174,7 @@ def _scan_name(findings: _Findings, name: str, matcher: ContentMatcher) -> None:
     """What a file is called, with its folders, may be a pair's id or the name of its picture."""
     if not _NAMED_BY_LANCE.fullmatch(name):
         texts = (name, Path(name).stem)
-        hits = (key for text in texts for key in find_quotes(matcher, text, path=True))
+        hits = (key for text in texts for key in find_in_path(matcher, text))
         findings.loose.extend(Hit(name, "its name", key) for key in hits)
 
 
@@ -252,20 +253,11 @@ def _scan_text(
 ) -> None:
     """A text that nobody owns may quote forgotten ones: a message, a reason."""
     file, name = place
-    where, path = f"{file}:{name}", _PATHS.get(file.split("/")[0]) == name
+    find = _PATHS.get((file.split("/")[0], name), find_quotes)
     binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
     for value in as_binary(column).drop_null().unique().to_pylist():
-        if binary:
-            keys = matcher.match_bytes(value)
-        else:
-            text = value.decode()
-            keys = find_quotes(matcher, "" if path and names_row(text) else text, path=path)
-        findings.loose.extend(Hit(where, "quoted", key) for key in keys)
-
-
-def names_row(item: str) -> bool:
-    """Whether a rejected item is told by its number only, which is no id."""
-    return _ROW_NUMBER.fullmatch(item) is not None
+        keys = matcher.match_bytes(value) if binary else find(matcher, value.decode())
+        findings.loose.extend(Hit(f"{file}:{name}", "quoted", key) for key in keys)
 
 
 def list_leaves(attributes: str | None) -> Iterator[str]:
