@@ -61,4 +61,6 @@ def neutral(field: pa.Field) -> Any:
         return datetime.now(UTC)
     if pa.types.is_string(field.type):
         return "neutral"
-    return b"neutral" if pa.types.is_binary(field.type) else False
+    if pa.types.is_boolean(field.type):
+        return False
+    return b"neutral" if pa.types.is_binary(field.type) else 0

@@ -94,11 +94,7 @@ def erase_attributions(uri: str, content: Content) -> int:
 
 def erase_predictions(uri: str, content: Content) -> int:
     """Predictions for a forgotten pair's own picture, with all their attributions."""
-    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
-    own = {i for i in rows["image"].unique().to_pylist() if any(find_in_path(content, i))}
-    ids = rows.filter(pc.is_in(rows["image"], pa.array(sorted(own), pa.string())))["prediction_id"]
-    vectors = _with_vectors(uri, "queries", "prediction_id", content)
-    is_doomed = _make_filter("prediction_id", {*ids.to_pylist(), *vectors})
+    is_doomed = _make_filter("prediction_id", _find_predictions(uri, content))
     purge_rows(uri, "attributions", ["prediction_id"], is_doomed)
     purge_rows(uri, "queries", ["prediction_id"], is_doomed)
     return purge_rows(uri, "predictions", ["prediction_id"], is_doomed)
@@ -108,6 +104,26 @@ def erase_prompts(uri: str, content: Content) -> int:
     """Prompts of runs that asked with a forgotten caption; whole, as half a label set is none."""
     runs = _with_vectors(uri, "prompts", "run_id", content)
     return purge_rows(uri, "prompts", ["run_id"], _make_filter("run_id", runs))
+
+
+def find_runs(uri: str, content: Content) -> set[str]:
+    """Recordings that erasing these pairs would take something from."""
+    is_shown = _make_filter("pair_id", content.ids)
+    shares = open_table(uri, "attributions").scanner(columns=["prediction_id", "pair_id"])
+    touched = _find_predictions(uri, content)
+    for batch in shares.to_batches():
+        touched.update(batch["prediction_id"].filter(pa.array(is_shown(batch))).to_pylist())
+    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "run_id"])
+    runs = rows.filter(pa.array(_make_filter("prediction_id", touched)(rows)))["run_id"]
+    return {*runs.to_pylist(), *_with_vectors(uri, "prompts", "run_id", content)}
+
+
+def _find_predictions(uri: str, content: Content) -> set[str]:
+    """Ids of the predictions for a forgotten pair's own picture, by its name or its vector."""
+    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
+    own = {i for i in rows["image"].unique().to_pylist() if any(find_in_path(content, i))}
+    ids = rows.filter(pc.is_in(rows["image"], pa.array(sorted(own), pa.string())))["prediction_id"]
+    return {*ids.to_pylist(), *_with_vectors(uri, "queries", "prediction_id", content)}
 
 
 def _with_vectors(uri: str, table: str, key: str, content: Content) -> list[str]:
@@ -123,8 +139,8 @@ def _make_filter(column: str, values: Iterable[str]) -> RowFilter:
     """Which rows have one of these values in a column."""
     wanted = pa.array(sorted(values), pa.string())
 
-    def is_doomed(rows: pa.RecordBatch) -> BoolArray:
-        found: BoolArray = pc.is_in(rows[column], wanted).to_numpy(zero_copy_only=False)
+    def is_doomed(rows: pa.RecordBatch | pa.Table) -> BoolArray:
+        found: BoolArray = np.asarray(pc.is_in(rows[column], wanted), np.bool_)
         return found
 
     return is_doomed

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from asif_lance.database import (
     Ledger,
@@ -40,10 +38,11 @@ from asif_lance.forgetting.planning import (
     check_can_forget,
     locate,
     locate_unnamed,
+    read_content,
 )
 from asif_lance.forgetting.purge import Purge
 from asif_lance.forgetting.shared_texts import find_shared
-from asif_lance.forgetting.survey import State, Survey, read_physical_rows
+from asif_lance.forgetting.survey import State, Survey
 from asif_lance.progress import step
 from asif_lance.verifier import (
     KEY_BYTES,
@@ -80,7 +79,7 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     ids = found.found | locate_unnamed(found, wanted).found
     if not ids:
         raise InputError("none of these pairs is in this database")
-    rows = _read_content(found, sorted(ids))
+    rows = read_content(found, sorted(ids))
     shared = find_shared(found, rows)
     quoted = find_quote(rows, shared, reason)
     if quoted is not None:
@@ -223,25 +222,11 @@ def _load_content(
     """The forgotten rows, kept in the journal before the first change and taken from it after."""
     rows = journal.content()
     if rows is None:
-        rows = _read_content(found, intent["pair_ids"])
+        rows = read_content(found, intent["pair_ids"])
         journal.keep_content(rows)
     key = keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES)
     shared = intent.get("shared")  # not in journals of earlier releases
     return Content(key, rows, frozenset(find_shared(found, rows) if shared is None else shared))
-
-
-def _read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
-    others = locate_unnamed(found, pair_ids)
-    parts = [table for part in (found, others) for table in _read_forgotten(part)]
-    return pa.concat_tables(parts, promote_options="default")
-
-
-def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
-    """All columns of the rows in question, once for each fragment that has them."""
-    for touched in found.touched.values():
-        state = open_table(found.uri, "pairs", touched.lance_version)
-        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
-        yield rows.read_all().take(touched.places)
 
 
 def _make_receipt(

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
-from asif_lance.forgetting.survey import Survey, survey_states
+from asif_lance.forgetting.content import Content
+from asif_lance.forgetting.derived_data import find_runs
+from asif_lance.forgetting.shared_texts import find_shared
+from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPair:
+    """A pair that would go, so that a person knows it again.
+
+    Attributes:
+        pair_id: its id.
+        caption: as it was ingested last.
+        image: the address of its picture, or None.
+    """
+
+    pair_id: str
+    caption: str
+    image: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +41,8 @@ class ForgetPlan:
         fragments: how many fragments would be rewritten.
         bytes: their size: about what would be written, and needs to be free.
         indices: search indices that would be dropped.
+        listing: the pairs with their captions, in the order of `pairs`.
+        runs: ids of recordings that would lose predictions, attributions or prompts, sorted.
     """
 
     pairs: tuple[str, ...]
@@ -29,6 +51,8 @@ class ForgetPlan:
     fragments: int
     bytes: int
     indices: tuple[str, ...]
+    listing: tuple[PlannedPair, ...] = ()
+    runs: tuple[str, ...] = ()
 
 
 def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
@@ -43,6 +67,12 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
+        rows = read_content(found, sorted(ids)) if ids else None
+        runs = (
+            find_runs(uri, Content(b"", rows, find_shared(found, rows)).own())
+            if rows is not None
+            else ()
+        )
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
         unknown=tuple(i for i in wanted if i not in ids),
@@ -50,7 +80,17 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
         indices=found.index_names,
+        listing=_list_pairs(rows) if rows is not None else (),
+        runs=tuple(sorted(runs)),
     )
+
+
+def _list_pairs(rows: pa.Table) -> tuple[PlannedPair, ...]:
+    columns = (
+        rows.sort_by("ingested_at")[n].to_pylist() for n in ("pair_id", "caption", "image_uri")
+    )
+    newest = {values[0]: PlannedPair(*values) for values in zip(*columns, strict=True)}
+    return tuple(newest[pair_id] for pair_id in sorted(newest))
 
 
 def locate(uri: str, pair_ids: Sequence[str], head: int | None = None) -> Survey:
@@ -66,6 +106,21 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     return survey_states(
         found.uri, {int(ref["version"]) for ref in refs} - found.states.keys(), missing
     )
+
+
+def read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
+    """All columns of the pairs' rows, in every state that they are in, named or not."""
+    others = locate_unnamed(found, pair_ids)
+    parts = [table for part in (found, others) for table in _read_forgotten(part)]
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
+    """All columns of the rows in question, once for each fragment that has them."""
+    for touched in found.touched.values():
+        state = open_table(found.uri, "pairs", touched.lance_version)
+        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
+        yield rows.read_all().take(touched.places)
 
 
 def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
