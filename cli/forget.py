@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import click
+
+from asif_lance.errors import printable
 
 from .options import (
     Context,
@@ -129,8 +130,10 @@ def _print_pairs(plan: ForgetPlan, *, list_all: bool) -> None:
         print_table(["pair id", "caption", "image"], rows)
         return
     for pair in plan.listing[:_SHOWN]:
-        caption = shorten(pair.caption, _CAPTION_LENGTH, placeholder="…")
-        note(f"  {pair.image or pair.pair_id}: {caption}")
+        caption = printable(pair.caption)
+        if len(caption) > _CAPTION_LENGTH:
+            caption = caption[:_CAPTION_LENGTH] + "…"
+        note(f"  {pair.pair_id}: {caption} ({pair.image or 'no address'})")
     if len(plan.listing) > _SHOWN:
         note(f"  … and {len(plan.listing) - _SHOWN:,} more: --list shows all")
 
@@ -140,9 +143,7 @@ def _note_other_spellings(store: PairStore, where: str) -> None:
 
     missed = len(find_other_spellings(store, where))
     if missed:
-        note(
-            f"{missed:,} more pairs differ in capital letters only: ILIKE instead of LIKE finds them"
-        )
+        note(f"{missed:,} more pairs differ in capital letters: ILIKE instead of LIKE finds them")
 
 
 def _print_receipt(receipt: Receipt, output: str) -> None:

@@ -24,7 +24,7 @@ from asif_lance.verifier import Document, Receipt, Report, ScanReport, scan
 __all__ = [
     "Document", "ForgetPlan", "Keys", "PlannedPair", "Receipt", "Report", "ScanReport",
     "attach_timestamp", "execute", "find_keys", "find_keys_folder", "interrupted",
-    "load_document", "load_receipt", "load_receipts", "obtain_keys", "receipt_page", "recover", "scan",
-    "sign_receipt", "verify_receipt",
+    "load_document", "load_receipt", "load_receipts", "obtain_keys", "receipt_page", "recover",
+    "scan", "sign_receipt", "verify_receipt",
 ]
 # fmt: on

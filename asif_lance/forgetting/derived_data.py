@@ -50,7 +50,8 @@ def erase_rejects(uri: str, content: Content) -> int:
 
     def names_one(source: str, item: str, reason: str) -> bool:
         quotes = (find_quotes(content, source), find_quotes(content, reason))
-        return any(chain(*quotes, find_in_item(content, item)))
+        whole = find_in_path(content, f"{source}/{item}")
+        return any(chain(*quotes, whole, find_in_item(content, item)))
 
     def is_doomed(rows: pa.RecordBatch) -> BoolArray:
         columns = (rows[name].to_pylist() for name in ("source", "item", "reason"))
