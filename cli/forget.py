@@ -133,7 +133,7 @@ def _print_pairs(plan: ForgetPlan, *, list_all: bool) -> None:
         caption = printable(pair.caption)
         if len(caption) > _CAPTION_LENGTH:
             caption = caption[:_CAPTION_LENGTH] + "…"
-        note(f"  {pair.pair_id}: {caption} ({pair.image or 'no address'})")
+        note(f"  {pair.pair_id}: {caption}" + (f" ({pair.image})" if pair.image else ""))
     if len(plan.listing) > _SHOWN:
         note(f"  … and {len(plan.listing) - _SHOWN:,} more: --list shows all")
 
