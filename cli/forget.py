@@ -88,6 +88,9 @@ def forget(
     _print_plan(plan, output, list_all=list_all, last=dry_run or not plan.pairs)
     if where is not None:
         _note_other_spellings(store, where)
+    _print_copies(plan)
+    if not plan.pairs and plan.copies and not dry_run:
+        sys.exit(1)
     if dry_run or not plan.pairs:
         return
     if not yes:
@@ -144,6 +147,15 @@ def _note_other_spellings(store: PairStore, where: str) -> None:
     missed = len(find_other_spellings(store, where))
     if missed:
         note(f"{missed:,} more pairs differ in capital letters: ILIKE instead of LIKE finds them")
+
+
+def _print_copies(plan: ForgetPlan) -> None:
+    """Told whatever the output is: what stays if nobody does something about it."""
+    for copy in plan.copies:
+        note(
+            f"{copy.place} holds {copy.pairs:,} of these pairs and is not ours: it stays as it is "
+            "(a residual in the receipt, exit status 1); take them out of it, or remove it"
+        )
 
 
 def _print_receipt(receipt: Receipt, output: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
 from asif_lance.forgetting.content import Content
+from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, find_foreign
 from asif_lance.forgetting.derived_data import find_runs
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
@@ -41,6 +44,8 @@ class ForgetPlan:
         fragments: how many fragments would be rewritten.
         bytes: their size: about what would be written, and needs to be free.
         indices: search indices that would be dropped.
+        copies: what is in the database's directory, is not ours, and holds content of the pairs:
+            forgetting leaves it, and its receipt is not clean.
         listing: the pairs with their captions, in the order of `pairs`.
         runs: ids of recordings that would lose predictions, attributions or prompts, sorted.
     """
@@ -53,6 +58,7 @@ class ForgetPlan:
     indices: tuple[str, ...]
     listing: tuple[PlannedPair, ...] = ()
     runs: tuple[str, ...] = ()
+    copies: tuple[Copy, ...] = ()
 
 
 def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
@@ -62,35 +68,48 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         DatabaseError: the database is one that cannot forget.
     """
     wanted = sorted(set(pair_ids))
-    check_can_forget(uri)
+    directory = check_can_forget(uri)
     with storage_errors(uri):
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
         rows = read_content(found, sorted(ids)) if ids else None
-        runs = (
-            find_runs(uri, Content(b"", rows, find_shared(found, rows)).own())
-            if rows is not None
-            else ()
-        )
+        shared = frozenset[str]() if rows is None else find_shared(found, rows)
+        runs = set() if rows is None else find_runs(uri, Content(b"", rows, shared).own())
+        unknown = tuple(i for i in wanted if i not in ids)
+        copies = _find_all_copies(directory, rows, shared, unknown)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
-        unknown=tuple(i for i in wanted if i not in ids),
+        unknown=unknown,
         versions=tuple(name for name, ids in live.items() if ids),
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
         indices=found.index_names,
+        copies=copies,
         listing=_list_pairs(rows) if rows is not None else (),
         runs=tuple(sorted(runs)),
     )
 
 
 def _list_pairs(rows: pa.Table) -> tuple[PlannedPair, ...]:
-    columns = (
-        rows.sort_by("ingested_at")[n].to_pylist() for n in ("pair_id", "caption", "image_uri")
-    )
+    sorted_rows = rows.sort_by("ingested_at")
+    columns = (sorted_rows[n].to_pylist() for n in ("pair_id", "caption", "image_uri"))
     newest = {values[0]: PlannedPair(*values) for values in zip(*columns, strict=True)}
     return tuple(newest[pair_id] for pair_id in sorted(newest))
+
+
+def _find_all_copies(
+    directory: Path, rows: pa.Table | None, shared: frozenset[str], unknown: Sequence[str]
+) -> tuple[Copy, ...]:
+    """Of pairs that are nowhere in our tables any more the ids are sought."""
+    if not find_foreign(directory):
+        return ()
+    nowhere = pa.table({"pair_id": pa.array(unknown, pa.string())}) if unknown else None
+    counts: Counter[str] = Counter()
+    for some in (rows, nowhere):
+        copies = () if some is None else find_copies(directory, some, shared)
+        counts.update({copy.place: copy.pairs for copy in copies})
+    return tuple(Copy(place, count) for place, count in sorted(counts.items()))
 
 
 def locate(uri: str, pair_ids: Sequence[str], head: int | None = None) -> Survey:
@@ -127,19 +146,21 @@ def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
     """Which of the pairs each model version shows, by its name."""
     ledger = Ledger(uri)
     versions = ledger.lance_versions()
-    return {row["name"]: found.states[versions[row["name"]]].shown for row in ledger.rows()}
+    named = [row["name"] for row in ledger.rows() if row["name"] in versions]
+    return {name: found.states[versions[name]].shown for name in named}
 
 
-def check_can_forget(uri: str) -> None:
-    """Passes a database that can forget.
+def check_can_forget(uri: str) -> Path:
+    """Passes a database that can forget; returns its directory.
 
     Raises:
-        DatabaseError: an object store, or a table with branches.
+        DatabaseError: an object store, or a table with branches, clones or columns of blobs.
     """
-    if local_path(uri) is None:
+    directory = local_path(uri)
+    if directory is None:
         raise DatabaseError(
             f"{uri}: forgetting works in local directories: an object store has no lock that "
             "keeps writers out meanwhile, and may keep versions of its own"
         )
-    if open_table(uri, "pairs").branches.list():
-        raise DatabaseError(f"{uri}: the pairs table has branches; delete them before forgetting")
+    check_not_shared(uri)
+    return directory

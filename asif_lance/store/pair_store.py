@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import (
+    GRACE,
     LATEST,
     Changes,
     Diff,
@@ -185,14 +186,13 @@ class PairStore:
     def join_fragments(self) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
-        For who added pairs in many commits, before they are published. Without a lock nothing is
-        joined: it would be in other writers' way, and their writes would be taken for leftovers.
+        Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
-        if local_path(self.uri) is None:
-            return
-        with self.writing("join"):
-            if join_fragments(self._head(), self._latest()):
-                clean_up(self.uri)
+        if local_path(self.uri) is not None:
+            with self.writing("join"):
+                latest = self._latest()
+                if join_fragments(self._head(), latest):
+                    clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.

@@ -21,7 +21,7 @@ from asif_lance.verifier.documents import (
     Surface,
     hash_reason,
 )
-from asif_lance.verifier.files import FileRecord, name_surface
+from asif_lance.verifier.files import FileRecord, list_files, name_surface
 from asif_lance.verifier.fingerprints import (
     KEY_BYTES,
     SHORTEST_TEXT,
@@ -59,6 +59,7 @@ from asif_lance.verifier.scanning import (
     list_findings,
     list_leaves,
     scan,
+    scan_files,
 )
 from asif_lance.verifier.timestamps import check_timestamp, make_request
 
@@ -69,8 +70,8 @@ __all__ = [
     "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
     "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
     "describe", "find_in_item", "find_in_path", "find_phrases", "find_quotes", "find_texts",
-    "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_findings", "list_leaves",
-    "list_quotable", "make_request", "name_key", "name_surface", "read_file", "read_key",
-    "read_public_key", "read_receipts", "scan", "verify",
+    "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_files",
+    "list_findings", "list_leaves", "list_quotable", "make_request", "name_key", "name_surface",
+    "read_file", "read_key", "read_public_key", "read_receipts", "scan", "scan_files", "verify",
 ]
 # fmt: on

@@ -143,17 +143,32 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
         findings.doubtful.append(Hit(path.relative_to(root).as_posix(), "unreadable", ""))
     for table in track("search indices", sorted(root.glob("*.lance"))):
         _scan_codes(findings, root, table, matcher)
+    return _report(findings, record)
+
+
+def scan_files(database: str | Path, files: Iterable[Path], matcher: ContentMatcher) -> ScanReport:
+    """Reads some files in a database's directory as `scan` reads all; codes are not compared."""
+    root = Path(database)
+    findings, record = _Findings(), []
+    for path in track("search files that are not ours", list(files)):
+        with contextlib.suppress(FileNotFoundError):  # somebody took it away meanwhile
+            record.append(record_file(root, path))
+            _scan_file(findings, root, path, matcher)
+    return _report(findings, record)
+
+
+def list_findings(hits: Iterable[Hit]) -> tuple[str, ...]:
+    """Findings as people are told of them: where, not what; each place once."""
+    return tuple(dict.fromkeys(f"{hit.file}: {hit.where}" for hit in hits))
+
+
+def _report(findings: _Findings, record: Iterable[FileRecord]) -> ScanReport:
     return ScanReport(
         hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
         doubtful=tuple(findings.doubtful),
         held=findings.held,
         record=tuple(record),
     )
-
-
-def list_findings(hits: Iterable[Hit]) -> tuple[str, ...]:
-    """Findings as people are told of them: where, not what; each place once."""
-    return tuple(dict.fromkeys(f"{hit.file}: {hit.where}" for hit in hits))
 
 
 def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> None:
