@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import printable
+
 from .options import (
     Context,
     format_option,
@@ -22,12 +24,17 @@ from .receipt import facts, print_proof
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
+    from asif_lance.store import PairStore
+
+_SHOWN = 10  # pairs and recordings that are named
+_CAPTION_LENGTH = 100
 
 
 @click.command()
 @pairs_arguments
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
+@click.option("--list", "list_all", is_flag=True, help="List all pairs that would go, not ten.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--prove", is_flag=True, help="Compare with models built anew, as `receipt prove`.")
 @click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt, by id or file.")
@@ -40,6 +47,7 @@ def forget(
     where: str | None,
     reason: str,
     dry_run: bool,
+    list_all: bool,
     yes: bool,
     prove: bool,
     receipt_id: str | None,
@@ -52,6 +60,10 @@ def forget(
     logs and records; every version keeps its name, message and time and answers as if the pairs
     had never been in it. This cannot be undone. Afterwards every file that is left is decoded and
     searched; the receipt says what was found clean, and what no software here can reach.
+
+    --dry-run, and the question before anything is done, show the captions and files of the pairs,
+    the versions and recordings that would change, and how many more pairs a LIKE misses for their
+    capital letters.
 
     The receipt is signed, and what it says of the pairs can be read with a key only. Both keys are
     made at the first forget, outside the database. --verify leaves with status 0 if all holds, 1 if
@@ -75,7 +87,9 @@ def forget(
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
     plan = library.plan(store, chosen)
-    _print_plan(plan, output, last=dry_run or not plan.pairs)
+    _print_plan(plan, output, list_all=list_all, last=dry_run or not plan.pairs)
+    if where is not None:
+        _note_other_spellings(store, where)
     _print_copies(plan)
     if not plan.pairs and plan.copies and not dry_run:
         sys.exit(1)
@@ -94,7 +108,7 @@ def forget(
         sys.exit(1)
 
 
-def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
+def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) -> None:
     if output == "json":
         if last:
             print_json(asdict(plan))
@@ -109,8 +123,34 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
         f"{len(plan.pairs):,} pairs in {len(plan.versions)} versions ({versions}); "
         f"{plan.fragments} fragments to rewrite, {megabytes(plan.bytes)}"
     )
+    if plan.runs:
+        note(f"{len(plan.runs):,} recordings will change: {', '.join(plan.runs[:_SHOWN])}")
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
+    _print_pairs(plan, list_all=list_all)
+
+
+def _print_pairs(plan: ForgetPlan, *, list_all: bool) -> None:
+    """What a person recognises them by; all of it as a result, a few as notes."""
+    if list_all:
+        rows = [(pair.pair_id, pair.caption, pair.image or "") for pair in plan.listing]
+        print_table(["pair id", "caption", "image"], rows)
+        return
+    for pair in plan.listing[:_SHOWN]:
+        caption = printable(pair.caption)
+        if len(caption) > _CAPTION_LENGTH:
+            caption = caption[:_CAPTION_LENGTH] + "…"
+        note(f"  {pair.pair_id}: {caption}" + (f" ({pair.image})" if pair.image else ""))
+    if len(plan.listing) > _SHOWN:
+        note(f"  … and {len(plan.listing) - _SHOWN:,} more: --list shows all")
+
+
+def _note_other_spellings(store: PairStore, where: str) -> None:
+    from asif_lance.audit import find_other_spellings
+
+    missed = len(find_other_spellings(store, where))
+    if missed:
+        note(f"{missed:,} more pairs differ in capital letters: ILIKE instead of LIKE finds them")
 
 
 def _print_copies(plan: ForgetPlan) -> None:

@@ -11,7 +11,7 @@ from asif_lance.forgetting.execution import execute, recover, verify_receipt
 from asif_lance.forgetting.journal import interrupted
 from asif_lance.forgetting.keys import Keys, find_keys, find_keys_folder, obtain_keys
 from asif_lance.forgetting.page import receipt_page
-from asif_lance.forgetting.planning import ForgetPlan
+from asif_lance.forgetting.planning import ForgetPlan, PlannedPair
 from asif_lance.forgetting.receipts import (
     attach_timestamp,
     load_document,
@@ -23,9 +23,9 @@ from asif_lance.verifier import Document, Receipt, Report, ScanReport, scan
 
 # fmt: off
 __all__ = [
-    "Copy", "Document", "ForgetPlan", "Keys", "Receipt", "Report", "ScanReport", "attach_timestamp",
-    "execute", "find_keys", "find_keys_folder", "interrupted", "load_document", "load_receipt",
-    "load_receipts", "obtain_keys", "receipt_page", "recover", "scan", "sign_receipt",
-    "verify_receipt",
+    "Copy", "Document", "ForgetPlan", "Keys", "PlannedPair", "Receipt", "Report", "ScanReport",
+    "attach_timestamp", "execute", "find_keys", "find_keys_folder", "interrupted",
+    "load_document", "load_receipt", "load_receipts", "obtain_keys", "receipt_page", "recover",
+    "scan", "sign_receipt", "verify_receipt",
 ]
 # fmt: on

@@ -42,6 +42,7 @@ from asif_lance.forgetting.planning import (
     read_content,
 )
 from asif_lance.forgetting.purge import Purge
+from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import State, Survey
 from asif_lance.progress import step
 from asif_lance.verifier import (
@@ -80,7 +81,8 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     if not ids:
         raise InputError("none of these pairs is in this database")
     rows = read_content(found, sorted(ids))
-    quoted = find_quote(rows, reason)
+    shared = find_shared(found, rows)
+    quoted = find_quote(rows, shared, reason)
     if quoted is not None:
         raise InputError(
             f"the reason is kept for good, and quotes what is to be forgotten: {quoted!r}; "
@@ -88,8 +90,9 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
         )
     keys = keys or obtain_keys(uri)
     journal = _open_journal(uri)
-    described = _describe_keys(keys, Content(keys.fingerprint, rows))
-    journal.start({**_make_intent(uri, found, ids, reason), **described}, rows)
+    described = _describe_keys(keys, Content(keys.fingerprint, rows, shared))
+    intent = _make_intent(uri, found, ids, reason)
+    journal.start({**intent, **described, "shared": sorted(shared)}, rows)
     return _complete(uri, journal, keys, found)
 
 
@@ -226,7 +229,9 @@ def _load_content(
     if rows is None:
         rows = read_content(found, intent["pair_ids"])
         journal.keep_content(rows)
-    return Content(keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES), rows)
+    key = keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES)
+    shared = intent.get("shared")  # not in journals of earlier releases
+    return Content(key, rows, frozenset(find_shared(found, rows) if shared is None else shared))
 
 
 def _make_receipt(
@@ -257,7 +262,7 @@ def _make_receipt(
         clean=not report.hits and not report.doubtful,
         surfaces=receipts.judge_surfaces(report, elsewhere, intent["indices"]),
         resumed=False,
-        not_covered=receipts.OUT_OF_REACH,
+        not_covered=(*receipts.OUT_OF_REACH, *receipts.NOT_SOUGHT),
     )
 
 

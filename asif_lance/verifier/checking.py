@@ -31,17 +31,10 @@ from asif_lance.verifier.documents import (
     Surface,
     public_key,
 )
+from asif_lance.verifier.files import FileRecord, list_files, name_surface, record_file
 from asif_lance.verifier.fingerprints import Fingerprints, name_key
 from asif_lance.verifier.report import Check, Report, judge
-from asif_lance.verifier.scanning import (
-    FileRecord,
-    Hit,
-    list_files,
-    list_findings,
-    name_surface,
-    record_file,
-    scan,
-)
+from asif_lance.verifier.scanning import Hit, list_findings, scan
 from asif_lance.verifier.timestamps import check_timestamp
 
 # What every receipt changes itself: its table, and the lock, which has the last command's name.
