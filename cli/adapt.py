@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labelled import (
-    Numbers,
     ask,
     describe,
     experiment_options,
@@ -17,8 +16,9 @@ from .labelled import (
     report_rejects,
     save_plot,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, label_options, recipe_option
+from .options import LABEL_OPTIONS, Context, label_options, recipe_option
 from .output import note, print_json, print_table
+from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
 from .query import open_model
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     help="Labelled pictures of an old task, to see whether it suffers.",
 )
 @click.option("--old-label-vectors", type=click.Path(exists=True, path_type=Path))
-@click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--trials", type=Count(most=MOST_TRIALS), default=5, show_default=True)
 @click.option("--keep", is_flag=True, help="Add the first trial's pictures; makes a new version.")
 @click.option("--license", help="With --keep: recorded with the pairs.")
 @recipe_option

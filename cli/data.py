@@ -17,7 +17,6 @@ from asif_lance.progress import step
 
 from .options import (
     Context,
-    OutputFile,
     device_option,
     format_option,
     message_option,
@@ -26,6 +25,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
+from .parameter_types import OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.ingest import IngestReport

@@ -11,6 +11,7 @@ import click
 from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
 from .output import print_json, print_table
+from .parameter_types import Count
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @label_options
-@click.option("--probes", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N")
+@click.option("--probes", type=Count(), default=1000, show_default=True, metavar="N")
 @experiment_options
 @click.pass_obj
 def diagnose(

@@ -22,7 +22,6 @@ from .labelled import (
 from .options import (
     LABEL_OPTIONS,
     Context,
-    PairOf,
     chosen_templates,
     device_option,
     format_option,
@@ -30,6 +29,7 @@ from .options import (
     recipe_option,
 )
 from .output import print_json, print_table
+from .parameter_types import PairOf
 from .query import open_model, read_names
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 

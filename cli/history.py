@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Age, Context, device_option, format_option, message_option, open_store
+from .options import Context, device_option, format_option, message_option, open_store
 from .output import confirm, megabytes, moment, note, print_json, print_table
+from .parameter_types import Age, Count
 from .query import open_model
 from .whatif import asked_about, report
 
@@ -59,7 +60,7 @@ def versions(ctx: click.Context, output: str) -> None:
 
 
 @versions.command()
-@click.option("--keep-last", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--keep-last", type=Count(), default=10, show_default=True, metavar="N")
 @click.option(
     "--keep-tagged/--drop-tagged",
     default=True,
@@ -103,7 +104,7 @@ def prune(
 @click.command()
 @click.argument("old")
 @click.argument("new", required=False, default="latest")
-@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Show N pairs of each kind.")
+@click.option("--rows", type=Count(), metavar="N", help="Show N pairs of each kind.")
 @asked_about
 @device_option
 @format_option

@@ -7,16 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import (
-    LABEL_OPTIONS,
-    Context,
-    FileArgument,
-    format_option,
-    label_options,
-    model_options,
-    open_store,
-)
+from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
 from .output import megabytes, note, print_json, print_table
+from .parameter_types import Count, FileArgument, Real
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
@@ -48,7 +41,7 @@ def index() -> None:
 )
 @click.option(
     "--agreement",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Real(0, 1, min_open=True),
     default=0.99,
     show_default=True,
     help="Share of the queries that must get the label of exact search.",
@@ -61,7 +54,7 @@ def index() -> None:
 @click.option("--run", metavar="RUN", help="Measure on a recorded run's pictures and labels.")
 @click.option(
     "--sample",
-    type=click.IntRange(min=1),
+    type=Count(),
     default=300,
     show_default=True,
     metavar="N",

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LABEL_OPTIONS, OutputFile, device_option, format_option, several
+from .options import LABEL_OPTIONS, device_option, format_option, several
 from .output import note
+from .parameter_types import Count, OutputFile
 from .query import read_prompts
 
 if TYPE_CHECKING:
@@ -19,32 +20,20 @@ if TYPE_CHECKING:
     from asif_lance.records import Reject
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """`50,100,200`."""
-
-    name = "N,N,…"
-
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self.number = number
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to a tuple of numbers."""
-        try:
-            return tuple(self.number(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers like 1,2,4", param, ctx)
-
-
 pictures_argument = click.argument("pictures", type=click.Path(exists=True, path_type=Path))
 
 plot_option = click.option(
     "--plot",
-    type=OutputFile(),
+    type=OutputFile(".png", ".svg", ".pdf"),
     help="Also draw the result into this PNG, SVG or PDF file.",
 )
 
 seed_option = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random."
+    "--seed",
+    type=Count(0),
+    default=0,
+    show_default=True,
+    help="Of everything that is drawn at random.",
 )
 
 one_model_options = several(

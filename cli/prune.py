@@ -6,6 +6,7 @@ import click
 
 from .options import Context, format_option, open_store
 from .output import note, print_json
+from .parameter_types import Count, Real
 
 
 @click.command()
@@ -18,13 +19,13 @@ from .output import note, print_json
 )
 @click.option(
     "--agreement",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.99,
     show_default=True,
     metavar="SHARE",
     help="The share of recorded predictions that must keep its label.",
 )
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Pairs that stay, at most.")
+@click.option("--keep", type=Count(), metavar="N", help="Pairs that stay, at most.")
 @click.option("--dry-run", is_flag=True, help="Measure, and leave the model as it is.")
 @format_option
 @click.pass_obj

@@ -17,6 +17,7 @@ from .options import (
     open_store,
 )
 from .output import note, print_json, print_table
+from .parameter_types import Count
 
 if TYPE_CHECKING:
     from asif_lance.model import ClassNames, EncodedTexts, LabelSet, Model, Prompts
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("text", required=False)
 @click.option("--image", type=click.Path(dir_okay=False), help="Find captions for this picture.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--top", type=Count(), default=10, show_default=True, metavar="N")
 @click.option(
     "--candidates",
-    type=click.IntRange(min=1),
+    type=Count(),
     default=1000,
     show_default=True,
     help="Pairs that are scored exactly; at the number of pairs the ranking is exact.",

@@ -9,8 +9,9 @@ import click
 
 from asif_lance.errors import InputError
 
-from .options import Context, FileArgument, format_option, keys_option, open_store
+from .options import Context, format_option, keys_option, open_store
 from .output import megabytes, moment, note, print_json, print_table
+from .parameter_types import FileArgument
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Keys, Receipt

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Age, Context, format_option, open_store
+from .options import Context, format_option, open_store
 from .output import note, print_json, print_table
+from .parameter_types import Age, Count
 
 if TYPE_CHECKING:
     from asif_lance.audit import RetentionRule
@@ -42,7 +43,7 @@ def runs(ctx: click.Context, output: str) -> None:
 
 
 @runs.command()
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs stay.")
+@click.option("--last", type=Count(), metavar="N", help="The newest N runs stay.")
 @click.option("--younger-than", type=Age(), help="Younger runs stay, too: 90d, 12h.")
 @click.option("--everything", is_flag=True, help="All runs stay, as in a new database.")
 @click.pass_obj
@@ -83,7 +84,7 @@ def _age(age: timedelta) -> str:
 
 
 @runs.command()
-@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Runs that stay.")
+@click.option("--keep-last", type=Count(0), metavar="N", help="Runs that stay.")
 @click.option("--older-than", type=Age(), help="Drop only runs older than this: 90d, 12h.")
 @click.pass_obj
 def prune(context: Context, keep_last: int | None, older_than: timedelta | None) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labelled import (
-    Numbers,
     ask,
     describe,
     experiment_options,
@@ -18,8 +17,9 @@ from .labelled import (
     report_rejects,
     save_plot,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, label_options, recipe_option
+from .options import LABEL_OPTIONS, Context, label_options, recipe_option
 from .output import note, print_json, print_table
+from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf, Real
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 @click.option("--store", is_flag=True, help="Keep the choice with the version, as its default.")
 @click.option(
     "--holdout",
-    type=click.FloatRange(0, 1, min_open=False, max_open=True),
+    type=Real(0, 1, min_open=False, max_open=True),
     default=0.0,
     metavar="FRACTION",
     help="Hold this share of each class out of the choice, and confirm the choice on it.",
@@ -155,7 +155,7 @@ def _prompts_of_sets(
 @click.option(
     "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
 )
-@click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--repetitions", type=Count(most=MOST_TRIALS), default=3, show_default=True)
 @recipe_option
 @experiment_options
 @click.pass_obj

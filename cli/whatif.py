@@ -11,7 +11,6 @@ import click
 from .options import (
     LABEL_OPTIONS,
     Context,
-    FileArgument,
     format_option,
     label_options,
     model_options,
@@ -21,6 +20,7 @@ from .options import (
     several,
 )
 from .output import note, print_json, print_table
+from .parameter_types import Count, FileArgument
 from .query import open_model, read_prompts
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ asked_about = several(
     label_options,
     click.option(
         "--because",
-        type=click.IntRange(min=1),
+        type=Count(),
         default=3,
         show_default=True,
         metavar="N",

@@ -5,11 +5,22 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binomtest
 
+from asif_lance.errors import InputError
 from asif_lance.records import BoolArray, Float64Array, Int64Array
 
 RESAMPLES, SEED = 10_000, 0
 
 Interval = tuple[float, float]
+
+
+def check_seed(seed: int) -> None:
+    """Pass a seed that random drawing can begin with.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if seed < 0:
+        raise InputError(f"a seed is a whole number from 0 on, not {seed}")
 
 
 def share_interval(correct: BoolArray) -> Interval:
