@@ -10,12 +10,13 @@ import click
 
 from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
-from .output import print_json, print_table
+from .output import note, print_json, print_table
 from .parameter_types import Count
-from .query import open_model, read_prompts
+from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Diagnosis
+    from asif_lance.evaluation.diagnosis import Gap
 
 
 @click.command()
@@ -49,13 +50,16 @@ def diagnose(
 
     opened = open_model(context, model=model, device=device)
     asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
-    prompts = read_prompts(opened, **arguments) if asked else None
+    prompts = read_asked_labels(**arguments).embed(opened) if asked else None
     found = library.diagnose(opened, prompts, probes=probes, seed=seed)
     print_json(asdict(found)) if output == "json" else _print(found)
     save_plot(plot, lambda figures: figures.diagnosis_figure(found))
 
 
 def _print(found: Diagnosis) -> None:
+    def spread(gap: Gap) -> str:
+        return "" if gap.deviation is None else f"{gap.deviation:.4f}"
+
     click.echo(
         f"{found.model}: {found.gap.probes} probes against {found.reference:,} pairs, "
         f"the {found.near} most similar images of each"
@@ -63,10 +67,12 @@ def _print(found: Diagnosis) -> None:
     print_table(
         ["captions' similarity", "probes", "near", "all", "gap", "±", "positive"],
         [
-            (g.source or "all", g.probes, g.near, g.all, g.gap, g.deviation, f"{g.positive:.0%}")
+            (g.source or "all", g.probes, g.near, g.all, g.gap, spread(g), f"{g.positive:.0%}")
             for g in (found.gap, *found.sources[:10])
         ],
     )
+    if found.gap.deviation is None:
+        note("one probe shows no spread: --probes 1000 does")
     for hubs in found.hubs:
         click.echo(
             f"\n{hubs.side} hubs: skewness {hubs.skewness:.2f}, {hubs.never:.0%} of the anchors "

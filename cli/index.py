@@ -10,7 +10,7 @@ import click
 from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
 from .output import megabytes, note, print_json, print_table
 from .parameter_types import Count, FileArgument, Real
-from .query import open_model, read_prompts
+from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.anchors import MeasuredSetting, SearchChoice
@@ -91,6 +91,7 @@ def build(
     model = open_model(context, **options)
     from asif_lance.indexing import index_tuning
 
+    index_tuning.check_newest(model)
     asked = _trial_queries(model, arguments)
     note(f"measured on {asked.asked}")
     found: list[MeasuredSetting] = []
@@ -143,7 +144,7 @@ def _trial_queries(model: Model, arguments: dict[str, Any]) -> TrialQueries:
             raise click.UsageError("a --run has queries and labels of its own")
         return replayed_queries(model, arguments["run"])
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
-    prompts = read_prompts(model, **asked) if labelled else None
+    prompts = read_asked_labels(**asked).embed(model) if labelled else None
     return make_trial_queries(
         model, _vectors(arguments["queries"]), prompts, count=arguments["sample"]
     )

@@ -21,7 +21,7 @@ from .options import (
 )
 from .output import note, print_json, print_table
 from .parameter_types import Count, FileArgument
-from .query import open_model, read_prompts
+from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.audit import Run
@@ -202,7 +202,7 @@ def _queries(
 
 
 def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:
-    return read_prompts(model, **{name: asked[name] for name in LABEL_OPTIONS})
+    return read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS}).embed(model)
 
 
 def _print(change: PredictionChange, because: int, output: str) -> None:

@@ -15,8 +15,14 @@ from asif_lance.evaluation.accuracy import (
 )
 from asif_lance.evaluation.adaptation import Adaptation, TrialAccuracy, adapt, captions_of
 from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
-from asif_lance.evaluation.labelled_pictures import Labelled, encode_labelled, read_labelled
-from asif_lance.evaluation.scaling_curve import scaling
+from asif_lance.evaluation.labelled_pictures import (
+    Labelled,
+    check_classes,
+    encode_labelled,
+    hold_out,
+    read_labelled,
+)
+from asif_lance.evaluation.scaling_curve import choose_sizes, scaling
 from asif_lance.evaluation.statistics import bootstrap_mean, mcnemar_test, share_interval
 from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
 
@@ -24,7 +30,8 @@ from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tunin
 __all__ = [
     "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Evaluation", "Grid", "Labelled",
     "PairedComparison", "TrialAccuracy", "TriedSetting", "Tuning", "adapt", "bootstrap_mean",
-    "captions_of", "compare", "diagnose", "encode_labelled", "evaluate", "mcnemar_test", "predict",
-    "read_labelled", "scaling", "share_interval", "tune",
+    "captions_of", "check_classes", "choose_sizes", "compare", "diagnose", "encode_labelled",
+    "evaluate", "hold_out", "mcnemar_test", "predict", "read_labelled", "scaling",
+    "share_interval", "tune",
 ]
 # fmt: on

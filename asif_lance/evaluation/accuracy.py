@@ -24,7 +24,7 @@ from asif_lance.evaluation.calibration import (
     calibration_error,
     measure_confidence,
 )
-from asif_lance.evaluation.labelled_pictures import Labelled
+from asif_lance.evaluation.labelled_pictures import Labelled, check_classes
 from asif_lance.evaluation.statistics import (
     Interval,
     bootstrap_mean,
@@ -110,7 +110,7 @@ class PairedComparison:
         first: a model version.
         second: the other one.
         difference: accuracy of the second minus that of the first.
-        interval: 95 % paired bootstrap interval of the difference.
+        interval: 95 % paired bootstrap interval of the difference; None for a single picture.
         only_first: pictures that only the first got right.
         only_second: pictures that only the second got right.
         p_value: two-sided exact McNemar test (binomial over the pictures that differ).
@@ -119,7 +119,7 @@ class PairedComparison:
     first: str
     second: str
     difference: float
-    interval: Interval
+    interval: Interval | None
     only_first: int
     only_second: int
     p_value: float
@@ -188,9 +188,7 @@ def measure_accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accura
     if not answers or len(answers) != len(truths):
         raise InputError(f"{len(answers)} predictions for {len(truths)} labelled pictures")
     labels = [name for name, _ in answers[0].ranking]
-    unknown = sorted(set(truths) - set(labels))
-    if unknown:
-        raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
+    check_classes(truths, labels)
     correct = check_answers(answers, truths)
     classes = _per_class(correct, truths)
     scores = np.array([[score for _, score in answer.ranking] for answer in answers])

@@ -27,6 +27,7 @@ from asif_lance.evaluation.pair_similarity import (
     measure_similarity,
     skewness,
 )
+from asif_lance.evaluation.statistics import check_seed, deviation
 from asif_lance.model import Model, Prompts
 from asif_lance.progress import track
 from asif_lance.records import BoolArray, Int64Array
@@ -56,7 +57,7 @@ class Gap:
         near: mean text similarity to the captions of the most similar images.
         all: mean text similarity to all captions.
         gap: mean of `near - all` over probes.
-        deviation: its standard deviation over probes.
+        deviation: its standard deviation over probes (n - 1); None for a single one.
         positive: share of the probes whose gap is above 0.
     """
 
@@ -65,7 +66,7 @@ class Gap:
     near: float
     all: float
     gap: float
-    deviation: float
+    deviation: float | None
     positive: float
 
 
@@ -170,8 +171,11 @@ def diagnose(
         seed: of the drawing.
 
     Raises:
-        InputError: fewer than 20 pairs.
+        InputError: fewer than 20 pairs, no probe, or a seed that means nothing.
     """
+    check_seed(seed)
+    if probes < 1:
+        raise InputError("at least one probe is needed")
     anchors = model.anchors
     if anchors.count < 2 * NEAR_LEAST:
         raise InputError(f"{anchors.count} pairs are too few to compare: at least {2 * NEAR_LEAST}")
@@ -225,7 +229,7 @@ def _gap(source: str, found: PairSimilarity, probes: BoolArray) -> Gap:
         near=float(near.mean()),
         all=float(every.mean()),
         gap=float(gaps.mean()),
-        deviation=float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0,
+        deviation=deviation(gaps),
         positive=float((gaps > 0).mean()),
     )
 

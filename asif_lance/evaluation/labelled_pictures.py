@@ -192,6 +192,17 @@ class _PictureFile:
         return content
 
 
+def check_classes(truths: Collection[str], labels: Collection[str]) -> None:
+    """Pass true classes that are all among the labels.
+
+    Raises:
+        InputError: one is not.
+    """
+    unknown = sorted(set(truths) - set(labels))
+    if unknown:
+        raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
+
+
 def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:
     """Two parts at random, class by class; the second has about `share` of each class.
 

@@ -105,7 +105,7 @@ def build_index(
     if kind not in KINDS:
         raise InputError(f"no index of kind {kind!r}; there are: {', '.join(KINDS)}")
     with model.store.writing("index build"):
-        _check_newest(model)
+        check_newest(model)
         search = SAMPLED if kind == SAMPLED else "index"
         search_settings.drop_choice(_head(model.store), search)
         seconds = _create(model.store, kind) if search == "index" else 0.0
@@ -282,7 +282,13 @@ def _find_fault(kind: str, target: float, best: MeasuredSetting, keep: bool) -> 
     return None
 
 
-def _check_newest(model: Model) -> None:
+def check_newest(model: Model) -> None:
+    """Pass a model that an index can be built for.
+
+    Raises:
+        InputError: it is not the newest version.
+        DatabaseError: head has changes without a name.
+    """
     newest = model.store.version().name
     if model.version.name != newest:
         raise InputError(
