@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import (
     Task,
     describe,
@@ -110,7 +112,7 @@ def adapt(
             opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
         )
         made = report.version or opened.store.version()
-        note(f"added {report.added:,} pairs; the newest model is {made.name}")
+        note(f"added {format_count(report.added, 'pair')}; the newest model is {made.name}")
     report_rejects(rejects)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from asif_lance.errors import printable
+from asif_lance.errors import format_count, printable
 
 from .options import Context
 from .output import note, note_error, print_json, print_table, to_json
@@ -241,7 +241,7 @@ class _Writer:
                     stream.writelines(self._lines(table))
         except OSError as error:
             raise StorageError(f"cannot write {file}: {error.strerror or error}") from error
-        note(f"wrote {len(table):,} rows to {file}")
+        note(f"wrote {format_count(len(table), 'row')} to {file}")
 
 
 def _for_terminal(line: str) -> str:
@@ -255,7 +255,10 @@ def _print_rows(table: pa.Table) -> None:
     columns = [values_of(column) for column in table.slice(0, SHOWN).columns]
     print_table(table.column_names, list(zip(*columns, strict=True)))
     if len(table) > SHOWN:
-        note(f"… and {len(table) - SHOWN:,} more rows; --format csv or json prints them all")
+        note(
+            f"… and {format_count(len(table) - SHOWN, 'more row')}; --format csv or "
+            "json prints them all"
+        )
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:

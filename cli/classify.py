@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import printable
+from asif_lance.errors import format_count, printable
 from asif_lance.progress import track
 
 from .labelled import report_rejects
@@ -171,7 +171,7 @@ def _recorded(
             yield prediction
     note(f"recorded as run {run.run_id}")
     if run.dropped:
-        note(f"dropped {len(run.dropped)} older runs, see `runs keep`")
+        note(f"dropped {format_count(len(run.dropped), 'older run')}, see `runs keep`")
 
 
 def _tell(prediction: Prediction, top: int, explain: int | None, output: str) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
 from .output import note, print_json, print_table
@@ -61,7 +63,8 @@ def _print(found: Diagnosis) -> None:
         return "" if gap.deviation is None else f"{gap.deviation:.4f}"
 
     click.echo(
-        f"{found.model}: {found.gap.probes} probes against {found.reference:,} pairs, "
+        f"{found.model}: {format_count(found.gap.probes, 'probe')} against "
+        f"{format_count(found.reference, 'pair')}, "
         f"the {found.near} most similar images of each"
     )
     print_table(
@@ -88,8 +91,9 @@ def _print(found: Diagnosis) -> None:
 def _print_captions(found: Diagnosis) -> None:
     captions = found.captions
     click.echo(
-        f"\n{captions.duplicates:,} of {captions.pairs:,} pairs share their caption with another; "
-        f"{captions.uninformative:,} captions say nothing"
+        f"\n{captions.duplicates:,} of {format_count(captions.pairs, 'pair')} share their caption "
+        "with another; "
+        + format_count(captions.uninformative, "caption says nothing", "captions say nothing")
     )
     print_table(["repeated caption", "pairs"], captions.repeated)
     if captions.examples:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import (
     Task,
     describe,
@@ -171,7 +173,10 @@ def _print_evaluation(found: Accuracy) -> None:
     from asif_lance.evaluation import Evaluation
 
     low, high = found.interval
-    click.echo(f"{found.model}: {found.pictures} pictures, {found.labels} labels")
+    click.echo(
+        f"{found.model}: {format_count(found.pictures, 'picture')}, "
+        f"{format_count(found.labels, 'label')}"
+    )
     rows = [("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})")]
     if found.top_5 is not None:
         rows.append(("top-5", f"{found.top_5:.1%}"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import (
     Context,
     format_option,
@@ -99,8 +101,9 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
         return
     versions = ", ".join(plan.versions) or "none"
     note(
-        f"{len(plan.pairs):,} pairs in {len(plan.versions)} versions ({versions}); "
-        f"{plan.fragments} fragments to rewrite, {megabytes(plan.bytes)}"
+        f"{format_count(len(plan.pairs), 'pair')} in {format_count(len(plan.versions), 'version')} "
+        f"({versions}); {format_count(plan.fragments, 'fragment')} to rewrite, "
+        f"{megabytes(plan.bytes)}"
     )
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")

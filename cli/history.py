@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import Context, device_option, format_option, message_option, open_store
 from .output import confirm, megabytes, moment, note, print_json, print_table
 from .parameter_types import Age, Count
@@ -92,13 +94,15 @@ def prune(
     if not names:
         note("nothing to drop")
         return
-    note(f"{len(names)} versions to drop: {', '.join(names)}")
+    note(f"{format_count(len(names), 'version')} to drop: {', '.join(names)}")
     if dry_run:
         return
     if not yes:
         confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
-    note(f"dropped {len(done.dropped)} versions, freed {megabytes(done.bytes_freed)}")
+    note(
+        f"dropped {format_count(len(done.dropped), 'version')}, freed {megabytes(done.bytes_freed)}"
+    )
 
 
 @click.command()
@@ -190,4 +194,4 @@ def tag(context: Context, alias: str, version: str, remove: bool) -> None:
 def rollback(context: Context, version: str, message: str) -> None:
     """Make an old version the newest one: a new version with the old one's pairs."""
     made = open_store(context).rollback(version, message=message)
-    note(f"{made.name} has the {made.pairs:,} pairs of {version}")
+    note(f"{made.name} has the {format_count(made.pairs, 'pair')} of {version}")

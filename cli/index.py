@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
 from .output import megabytes, note, print_json, print_table
 from .parameter_types import Count, FileArgument, Real
@@ -169,14 +171,15 @@ def _told(choice: SearchChoice) -> str:
 
     measured, setting = choice.measured, choice.setting
     where = (
-        f"{setting.nprobes} partitions, {setting.candidates:g} k candidates"
+        f"{format_count(setting.nprobes, 'partition')}, {setting.candidates:g} k candidates"
         if choice.search == "index"
         else f"{setting.fraction:.1%} of the other pairs"
     )
     low = agreement_at_least(measured.agreement, choice.queries)
     return (
         f"{choice.version}: --search {choice.search} ({choice.kind}) with {where}: "
-        f"{measured.agreement:.1%} of {choice.queries} queries get the label of exact search "
+        f"{measured.agreement:.1%} of "
+        f"{format_count(choice.queries, 'query', 'queries')} get the label of exact search "
         f"(95%: at least {low:.1%}), {measured.ratio:.1f} times as fast: "
         f"{measured.milliseconds:.2f} ms a picture, exact search {measured.exact_milliseconds:.2f}"
     )
@@ -185,7 +188,10 @@ def _told(choice: SearchChoice) -> str:
 def _print_status(each: IndexStatus) -> None:
     if each.search == "index":
         size = megabytes(each.bytes)
-        click.echo(f"{each.version}: index over {each.rows:,} pairs, {size}; {each.later:,} later")
+        click.echo(
+            f"{each.version}: index over {format_count(each.rows, 'pair')}, {size}; "
+            f"{each.later:,} later"
+        )
     if each.choice is None:
         click.echo(f"{each.version}: no setting was measured: `asif-lance index build`")
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import DimensionError
+from asif_lance.errors import DimensionError, format_count
 
 from .options import LABEL_OPTIONS, device_option, format_option, several
 from .output import note
@@ -98,7 +98,9 @@ def note_numbers(labelled: Labelled, options: dict[str, Any]) -> None:
 
 def describe(model: Model, labelled: Labelled, pictures: Path) -> str:
     """The model and the pictures in a few words, for a figure's title."""
-    return f"{model.version.name}, {len(labelled.names):,} pictures of {pictures.name}"
+    return (
+        f"{model.version.name}, {format_count(len(labelled.names), 'picture')} of {pictures.name}"
+    )
 
 
 def in_words(interval: tuple[float, float] | None) -> str:

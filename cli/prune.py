@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import Context, format_option, open_store
 from .output import note, print_json
 from .parameter_types import Count, Real
@@ -66,8 +68,9 @@ def prune(
         return
     can = "could go" if dry_run else "went"
     click.echo(
-        f"{len(found.removable):,} of {found.pairs:,} pairs {can}; {found.agreement:.1%} of "
-        f"{found.predictions:,} recorded predictions keep their label"
+        f"{len(found.removable):,} of {format_count(found.pairs, 'pair')} {can}; "
+        f"{found.agreement:.1%} of {format_count(found.predictions, 'recorded prediction')} "
+        "keep their label"
     )
     note(
         f"{found.unused:,} are in no recorded attribution (which cover {found.coverage:.1%} of the "

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import Context, format_option, open_store
 from .output import note, print_json, print_table
 from .parameter_types import Age, Count
@@ -69,7 +71,7 @@ def keep(
 
 
 def _in_words(rule: RetentionRule) -> str:
-    last = rule.last and ("the newest run" if rule.last == 1 else f"the newest {rule.last} runs")
+    last = rule.last and ("the newest run" if rule.last == 1 else f"the newest {rule.last:,} runs")
     young = rule.younger_than and f"runs younger than {_age(rule.younger_than)}"
     return " and ".join(part for part in (last, young) if part) or "all runs"
 
@@ -98,4 +100,4 @@ def prune(context: Context, keep_last: int | None, older_than: timedelta | None)
     if keep_last is None and older_than is None:
         raise click.UsageError("give --keep-last or --older-than")
     gone = library.prune_runs(open_store(context), keep_last=keep_last, older_than=older_than)
-    note(f"dropped {len(gone)} runs")
+    note(f"dropped {format_count(len(gone), 'run')}")

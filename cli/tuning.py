@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import (
     describe,
     experiment_options,
@@ -253,7 +255,8 @@ def _print_tuning(found: Tuning) -> None:
     columns = ["recipe", "k", "p", "templates", "ensemble", "top-1"]
     print_table(columns, [_row(choice) for choice in ordered])
     click.echo(
-        f"\nbest of {len(found.choices)} choices on {found.model}: {whose}--recipe {best.recipe} "
+        f"\nbest of {format_count(len(found.choices), 'choice')} on {found.model}: "
+        f"{whose}--recipe {best.recipe} "
         f"--k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g}"
         f"{_template_options(best.templates)} --ensemble {best.ensemble}"
     )

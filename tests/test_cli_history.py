@@ -93,7 +93,7 @@ def test_a_diff_with_an_unknown_version_names_the_known_ones(grown: Cli) -> None
 def test_pruning_drops_old_versions_and_keeps_those_with_an_alias(grown: Cli) -> None:
     grown(*DB, "tag", "prod", "v1")
     dry = grown(*DB, "versions", "prune", "--keep-last", "1", "--dry-run")
-    assert dry.err == "1 versions to drop: v2\n"
+    assert dry.err == "1 version to drop: v2\n"
     done = grown(*DB, "versions", "prune", "--keep-last", "1", "--yes")
     assert done.status == 0
     assert pairs_by_version(grown) == {"v1": 100, "v3": 198}

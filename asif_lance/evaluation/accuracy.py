@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from asif_lance.anchors import Anchors
 from asif_lance.encoders import sha256_of
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.calibration import (
     Bin,
     bin_by_confidence,
@@ -186,7 +186,10 @@ def measure_accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accura
         InputError: no answers, another number of truths, or a truth that is no label.
     """
     if not answers or len(answers) != len(truths):
-        raise InputError(f"{len(answers)} predictions for {len(truths)} labelled pictures")
+        raise InputError(
+            f"{format_count(len(answers), 'prediction')} for "
+            f"{format_count(len(truths), 'labelled picture')}"
+        )
     labels = [name for name, _ in answers[0].ranking]
     check_classes(truths, labels)
     correct = check_answers(answers, truths)

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.encoders import TextEncoder
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.labelled_pictures import Labelled, check_classes, draw_per_class
 from asif_lance.evaluation.statistics import check_seed, deviation
 from asif_lance.evaluation.sweep import check_scores, sweep
@@ -194,7 +194,10 @@ def add_pairs(
     image, text = (
         None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
     )
-    message = f"{count} labelled pictures of each of {len(set(classes))} classes"
+    message = (
+        f"{format_count(count, 'labelled picture')} of each of "
+        f"{format_count(len(set(classes)), 'class', 'classes')}"
+    )
     options = IngestOptions(
         image_encoder=image, text_encoder=text, license=license, source=source, message=message
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asif_lance.anchors import Anchors, Side
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.pair_similarity import (
     NEAR_LEAST,
     PairSimilarity,
@@ -178,7 +178,10 @@ def diagnose(
         raise InputError("at least one probe is needed")
     anchors = model.anchors
     if anchors.count < 2 * NEAR_LEAST:
-        raise InputError(f"{anchors.count} pairs are too few to compare: at least {2 * NEAR_LEAST}")
+        raise InputError(
+            f"{format_count(anchors.count, 'pair is', 'pairs are')} too few to compare: "
+            f"at least {2 * NEAR_LEAST}"
+        )
     found = measure_similarity(anchors, probes, np.random.default_rng(seed))
     captions = _column(anchors, np.flatnonzero(anchors.live), "caption")
     counts = np.bincount(found.lists["image"])

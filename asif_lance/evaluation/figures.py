@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from asif_lance.errors import InputError, printable
+from asif_lance.errors import InputError, format_count, printable
 from asif_lance.evaluation.accuracy import Evaluation
 from asif_lance.evaluation.adaptation import Adaptation
 from asif_lance.evaluation.diagnosis import Diagnosis
@@ -123,7 +123,7 @@ def tuning_figure(found: Tuning, subject: str) -> Figure:
     recipes = list(dict.fromkeys(choice.recipe for choice in choices))
     sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in choices) else (0,)
     figure = Figure(figsize=(5.6 * len(sides), 0.6 + 4.2 * len(recipes)), layout="constrained")
-    pictures = f"{found.on_tuning.pictures:,} tuning pictures"
+    pictures = format_count(found.on_tuning.pictures, "tuning picture")
     best = "the best framed"
     if found.best not in choices:
         best = f"the model's own setting has {100 * found.best.top_1:.1f}"
@@ -246,7 +246,7 @@ def _draw_curve(
 def diagnosis_figure(found: Diagnosis) -> Figure:
     """Figures 3 and 10 of the paper, the gap per source, and how often anchors are found."""
     figure = Figure(figsize=(12, 8.4), layout="constrained")
-    probes, pairs = f"{found.gap.probes:,} probes", f"{found.reference:,} pairs"
+    probes, pairs = format_count(found.gap.probes, "probe"), format_count(found.reference, "pair")
     figure.suptitle(f"{found.model}: {probes} compared with {pairs}")
     panels = figure.subplots(2, 2)
     for axes, side in zip(panels[0], ("image", "text"), strict=True):

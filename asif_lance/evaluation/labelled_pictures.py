@@ -23,7 +23,14 @@ from asif_lance.encoders import (
     sha256_of,
     walk_pictures,
 )
-from asif_lance.errors import DimensionError, ImageError, InputError, SourceError, printable
+from asif_lance.errors import (
+    DimensionError,
+    ImageError,
+    InputError,
+    SourceError,
+    format_count,
+    printable,
+)
 from asif_lance.ingest import (
     LABELLED_COLUMNS,
     as_matrix,
@@ -200,7 +207,9 @@ def check_classes(truths: Collection[str], labels: Collection[str]) -> None:
     """
     unknown = sorted(set(truths) - set(labels))
     if unknown:
-        raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
+        raise InputError(
+            f"the class {unknown[0]!r} is not among the {format_count(len(labels), 'label')}"
+        )
 
 
 def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:
@@ -217,7 +226,10 @@ def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled,
         members = rng.permutation(np.flatnonzero(truths == name))
         held_out[members[: round(share * len(members))]] = True
     if not held_out.any() or held_out.all():
-        raise InputError(f"{len(truths)} pictures are too few to hold out {share:.0%} of them")
+        raise InputError(
+            f"{format_count(len(truths), 'picture is', 'pictures are')} too few to hold out "
+            f"{share:.1%} of them"
+        )
     return labelled.take(~held_out), labelled.take(held_out)
 
 

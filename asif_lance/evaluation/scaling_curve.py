@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.labelled_pictures import Labelled, check_classes
 from asif_lance.evaluation.statistics import check_seed, deviation
 from asif_lance.evaluation.sweep import check_scores, sweep
@@ -66,7 +66,9 @@ def choose_sizes(pairs: int, sizes: Sequence[int] = ()) -> tuple[int, ...]:
     """
     chosen = tuple(sorted(set(sizes or sizes_up_to(pairs))))
     if chosen[0] < 1 or chosen[-1] > pairs:
-        raise InputError(f"sizes must be between 1 and the {pairs:,} pairs of the version")
+        raise InputError(
+            f"sizes must be between 1 and the {format_count(pairs, 'pair')} of the version"
+        )
     return chosen
 
 

@@ -30,7 +30,7 @@ from asif_lance.database import (
     storage_errors,
     table_uri,
 )
-from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError, KeysError
+from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError, KeysError, format_count
 from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
@@ -109,7 +109,10 @@ def recover(uri: str) -> str | None:
             receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
         return None
-    told = f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
+    told = (
+        f"finished an interrupted forget of {format_count(receipt.pairs, 'pair')}: "
+        f"receipt {receipt.receipt_id}"
+    )
     sign = f"asif-lance receipt sign {receipt.receipt_id}"
     return told if keys else f"{told}, not signed: run `{sign}` where the keys are"
 

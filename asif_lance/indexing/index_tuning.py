@@ -27,7 +27,7 @@ from asif_lance.anchors import (
     search_settings,
 )
 from asif_lance.database import Ledger, one_line, open_table
-from asif_lance.errors import DatabaseError, InputError
+from asif_lance.errors import DatabaseError, InputError, format_count
 from asif_lance.indexing.agreement import AgreementTest
 from asif_lance.indexing.trial_queries import TrialQueries
 from asif_lance.model import Model
@@ -192,7 +192,8 @@ def _create(store: PairStore, kind: str) -> float:
             )
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"no {kind} index over {count:,} pairs: {one_line(error)}; another --kind may do, and "
+            f"no {kind} index over {format_count(count, 'pair')}: {one_line(error)}; "
+            "another --kind may do, and "
             "exact search is fast for so few"
         ) from error
     seconds = time.perf_counter() - begun

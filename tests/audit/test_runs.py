@@ -257,7 +257,7 @@ def test_recording_from_the_command_feeds_every_canned_report(
     for report in REPORTS:
         found = cli(*DB, "audit", "--report", report.name, "--format", "json")
         assert found.status == 0, found.err
-    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 runs\n"
+    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 run\n"
     assert cli(*DB, "runs", "--format", "json").objects == []
     assert cli(*DB, "runs", "prune").status == 2
 

@@ -212,7 +212,7 @@ def test_a_folder_is_evaluated_and_bad_pictures_are_told(cli: Cli, tmp_path: Pat
     shutil.rmtree(tmp_path / "test" / "red")
     shown = cli(*DB, "evaluate", "test")
     assert shown.status == 0
-    assert shown.out.startswith("v1: 1 pictures, 1 labels\n")
+    assert shown.out.startswith("v1: 1 picture, 1 label\n")
     assert re.search(r"pictures in the model +1\n", shown.out)
     Image.new("RGB", (64, 64), (0, 0, 200)).save(tmp_path / "test" / "blue" / "blue.png")
     (found,) = cli(*DB, "evaluate", "test", "--format", "json").objects

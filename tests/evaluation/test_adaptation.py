@@ -88,7 +88,7 @@ def test_what_cannot_be_adapted_is_refused(task: tuple[Model, Labelled, Prompts]
     with pytest.raises(InputError, match="a seed is a whole number from 0 on"):
         adapt(model, labelled, prompts, texts, [1], seed=-1)
     others = prompts_from_vectors({"z": np.ones(TEXT_DIM, dtype=np.float32)})
-    with pytest.raises(InputError, match="the class 'c0' is not among the 1 labels"):
+    with pytest.raises(InputError, match="the class 'c0' is not among the 1 label"):
         adapt(model, labelled, others, texts, [1])
 
 
