@@ -116,12 +116,12 @@ class StorageError(DatabaseError):
 
 
 class VersionNotFoundError(AsifError):
-    """No model version (or alias) has this name."""
+    """No model version (or alias) has this name; `message` tells what was sought otherwise."""
 
-    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+    def __init__(self, name: str, known: tuple[str, ...], message: str | None = None) -> None:
         self.name, self.known = name, known
         newest = ", ".join(known[-5:]) or "none yet"
-        super().__init__(f"no model version {name!r}; there are: {newest}")
+        super().__init__(message or f"no model version {name!r}; there are: {newest}")
 
 
 class SearchUnavailableError(AsifError):

@@ -63,7 +63,7 @@ def forget(
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
     from asif_lance.audit import matching_ids_anywhere
-    from asif_lance.forgetting import obtain_keys
+    from asif_lance.forgetting import find_keys
     from asif_lance.store import forget as library
 
     store = open_store(context)
@@ -80,10 +80,11 @@ def forget(
         return
     if not yes:
         confirm("This cannot be undone. Forget them?")
-    keys = obtain_keys(store.uri, keys_folder)
-    receipt = library.forget(store, plan.pairs, reason=reason, keys=keys)
+    had_keys = find_keys(keys_folder) is not None
+    receipt = library.forget(store, plan.pairs, reason=reason, folder=keys_folder)
     _print_receipt(receipt, output)
-    if keys.made:
+    keys = find_keys(keys_folder)
+    if keys is not None and not had_keys:
         _explain_keys(keys)
     if not receipt.clean:
         sys.exit(1)

@@ -100,9 +100,8 @@ def prune(
     if not yes:
         confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
-    note(
-        f"dropped {format_count(len(done.dropped), 'version')}, freed {megabytes(done.bytes_freed)}"
-    )
+    freed = megabytes(max(done.bytes_freed, 0))
+    note(f"dropped {format_count(len(done.dropped), 'version')}, freed {freed}")
 
 
 @click.command()

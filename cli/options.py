@@ -157,3 +157,5 @@ def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:
     """Exactly one of the two ways to name pairs."""
     if bool(ids) == (where is not None):
         raise click.UsageError("name the pairs by ID or by --where, one of the two")
+    if where is not None and not where.strip():
+        raise click.UsageError("--where is empty: give a predicate, such as \"license = 'nc'\"")

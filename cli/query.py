@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 @click.option(
     "--candidates",
     type=Count(),
-    default=1000,
-    show_default=True,
-    help="Pairs that are scored exactly; at the number of pairs the ranking is exact.",
+    metavar="N",
+    help="Pairs that are scored exactly; at the number of pairs the ranking is exact. "
+    "[default: 1000, or --top if that is more]",
 )
 @model_options
 @format_option
@@ -52,7 +52,7 @@ def search(
     text: str | None,
     image: str | None,
     top: int,
-    candidates: int,
+    candidates: int | None,
     output: str,
     **model_arguments: Any,
 ) -> None:
@@ -64,6 +64,8 @@ def search(
     """
     if (text is None) == (image is None):
         raise click.UsageError("give a TEXT or --image, one of the two")
+    if candidates is not None and candidates < top:
+        raise click.UsageError(f"--top {top} needs at least as many --candidates")
     model = open_model(context, **model_arguments)
     if text is not None:
         note_cut("texts", model.encode_texts([text]))
@@ -83,6 +85,11 @@ def search(
     else:
         rows = [(m.score, m.caption, m.image_uri, m.pair_id) for m in matches]
         print_table(["score", "caption", "image", "pair_id"], rows)
+    if len(matches) < min(top, model.anchors.count):
+        note(
+            f"found {len(matches):,} of the {top:,} asked for: other pairs have the same picture "
+            "or caption, or nothing in common with what is asked; more --candidates may help"
+        )
 
 
 def open_model(

@@ -84,6 +84,8 @@ class Audit:
                 or memory, or answers with more than `RESULT_BYTES`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
+        if not sql.strip():
+            raise AuditError("there is no SQL: ask for instance FROM pairs LIMIT 3")
         return self._ask({"sql": sql})
 
     def matching_ids(self, where: str, versions: Sequence[str] = ("latest",)) -> list[str]:
