@@ -25,7 +25,7 @@ from asif_lance.database.diff import (
     rows_by_id,
 )
 from asif_lance.database.encoder_pins import check_pin, read_pins
-from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key
+from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key, name_files
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
@@ -57,8 +57,8 @@ __all__ = [
     "check_migrated", "check_pin", "clean_up", "count_changes", "data_files", "describe_indices",
     "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",
     "hash_ids", "join_fragments", "join_tiny_fragments", "list_erasers", "live_rows_key",
-    "load_cache", "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
-    "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
-    "storage_errors", "table_uri", "upsert_rows", "version_record",
+    "load_cache", "local_path", "name_files", "one_line", "open_table", "purge_rows", "read_pins",
+    "read_table", "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations",
+    "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
 # fmt: on
