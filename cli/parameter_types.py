@@ -66,8 +66,10 @@ class Numbers(click.ParamType[tuple[float, ...]]):
         try:
             numbers = tuple(self.number(part) for part in str(value).split(","))
         except ValueError:
-            what = "whole numbers" if self.number is int else "numbers"
-            self.fail(f"{value!r} is not a list of {what} like 1,2,4", param, ctx)
+            what = "whole number" if self.number is int else "number"
+            if "," in str(value):
+                self.fail(f"{value!r} is not a list of {what}s like 1,2,4", param, ctx)
+            self.fail(f"{value!r} is not a {what}", param, ctx)
         for number in numbers:
             if not 0 < number <= LARGEST:  # NaN is refused too
                 reason = f"each must be above 0 and at most {LARGEST:,}"

@@ -361,7 +361,7 @@ def test_the_command_says_what_is_kept_and_each_recording_says_what_it_dropped(
     assert cli(*DB, "runs", "keep").err == kept
     assert cli(*classify).status == 0
     assert cli(*DB, "runs", "keep", "--last", "1").err == "kept: the newest run\n"
-    assert cli(*classify).err.endswith("dropped 1 older runs, see `runs keep`\n")
+    assert cli(*classify).err.endswith("dropped 1 older run, see `runs keep`\n")
     assert cli(*DB, "runs", "keep", "--everything").err == "kept: all runs\n"
     assert "dropped" not in cli(*classify).err
     assert cli(*DB, "runs", "keep", "--everything", "--last", "1").status == 2
