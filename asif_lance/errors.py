@@ -7,6 +7,7 @@
     │   ├── MigrationNeededError       made by an older release: `asif-lance migrate`
     │   ├── NewerDatabaseError         made by a newer release: upgrade asif-lance
     │   ├── DatabaseBusyError          another writer holds the lock
+    │   ├── CorruptDatabaseError       a file is damaged: `asif-lance check`
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
     ├── SearchUnavailableError         no index, or none for this recipe: `asif-lance index build`
@@ -113,6 +114,17 @@ class DatabaseBusyError(DatabaseError):
 
 class StorageError(DatabaseError):
     """The file system or object store refused an operation; nothing was half-written."""
+
+
+class CorruptDatabaseError(DatabaseError):
+    """A file of the database is not as it was written; `file` is its path in the database."""
+
+    def __init__(self, uri: str, file: str, reason: str) -> None:
+        self.uri, self.file, self.reason = uri, file, reason
+        super().__init__(
+            f"{uri}: {file} is damaged ({reason}): take it from a backup; "
+            f"`asif-lance --db {uri} check` looks for more"
+        )
 
 
 class VersionNotFoundError(AsifError):

@@ -24,17 +24,27 @@ Progress = Callable[[str, int, int | None], None]
 #: Called with how much more of a step is done.
 Advance = Callable[[int], None]
 
+#: Called with a line about the work that a person should know.
+Notes = Callable[[str], object]
+
 _listener: ContextVar[Progress] = ContextVar("listener", default=lambda what, done, total: None)
+_notes: ContextVar[Notes] = ContextVar("notes", default=lambda text: None)
 
 
 @contextmanager
-def listen(listener: Progress) -> Iterator[None]:
-    """Have a listener told of all steps that begin within a `with` block."""
-    before = _listener.set(listener)
+def listen(listener: Progress, notes: Notes = lambda text: None) -> Iterator[None]:
+    """Have a listener told of all steps that begin within a `with` block, another of notes."""
+    before, notes_before = _listener.set(listener), _notes.set(notes)
     try:
         yield
     finally:
         _listener.reset(before)
+        _notes.reset(notes_before)
+
+
+def note(text: str) -> None:
+    """Tell what is neither a result nor a failure, such as files that are passed over."""
+    _notes.get()(text)
 
 
 @contextmanager

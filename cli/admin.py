@@ -1,8 +1,10 @@
-"""info, optimize, migrate: the database itself."""
+"""info, check, optimize, migrate: the database itself."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +29,7 @@ def info(context: Context, output: str) -> None:
     if output == "json":
         print_json(_facts(found))
         return
+    at_once = megabytes(found.bytes_reclaimable + found.bytes_waiting)
     facts = {
         "database": found.uri,
         "image encoder": f"{found.image.name} ({found.image.dimension}-d)",
@@ -37,10 +40,11 @@ def info(context: Context, output: str) -> None:
         "unpublished changes": found.unpublished,
         "fragments": found.fragments,
         "size": megabytes(found.bytes),
-        "reclaimable by optimize": megabytes(found.bytes_reclaimable),
+        "reclaimable by optimize": f"{megabytes(found.bytes_reclaimable)} ({at_once} with --now)",
         "indices": ", ".join(found.indices) or "none",
         "rejected items": found.rejects,
         "receipts": found.receipts,
+        "last checked": _tell_check(found),
     }
     print_table(["", ""], [(k, str(v)) for k, v in facts.items()])
 
@@ -58,38 +62,94 @@ def _facts(found: Info) -> dict[str, object]:
         "fragments": found.fragments,
         "bytes": found.bytes,
         "reclaimable_bytes": found.bytes_reclaimable,
+        "waiting_bytes": found.bytes_waiting,
         "indices": found.indices,
         "rejected_items": found.rejects,
         "receipts": found.receipts,
+        "checked_at": found.checked_at,
+        "damaged_files": found.damaged,
     }
 
 
+def _tell_check(found: Info) -> str:
+    if found.checked_at is None:
+        return "never"
+    damaged = f", {found.damaged:,} files damaged" if found.damaged else ""
+    return f"{found.checked_at:%Y-%m-%d %H:%M:%S}{damaged}"
+
+
 @click.command()
+@format_option
 @click.pass_obj
-def optimize(context: Context) -> None:
-    """Compact small fragments, bring indices up to date, free what no version needs."""
+def check(context: Context, output: str) -> None:
+    """Look for damaged files: compare each with what it was when it was written.
+
+    Every file of the tables has a digest, made when a version was published and kept with it. Files
+    that have none yet (an earlier release or another program wrote them) are decoded instead, told
+    as not known, and get theirs. Every table and version is opened, too. Nothing is repaired: what
+    is damaged has to come from a backup. Leaves with status 1 if anything is damaged.
+
+    \b
+      asif-lance check
+      asif-lance check --format json
+    """
+    from asif_lance.database import check, resolve_uri
+
+    report = check(resolve_uri(context.db))
+    if output == "json":
+        print_json({**asdict(report), "ok": report.ok})
+    else:
+        print_table(
+            ["surface", "files", "bytes", "ok", "damaged", "not known"],
+            [(s.name, s.files, s.bytes, s.ok, s.damaged, s.unknown) for s in report.surfaces],
+        )
+    for damage in report.damage:
+        note(f"DAMAGED: {damage.file}: {damage.reason}")
+    if not report.recorded:
+        note("the database cannot be written: that it was checked is not kept")
+    if not report.ok:
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--now", is_flag=True, help="Free at once what readers may still have open.")
+@click.pass_obj
+def optimize(context: Context, now: bool) -> None:
+    """Compact small fragments, bring indices up to date, free what no version needs.
+
+    Who has the table open with plain Lance or LanceDB reads on undisturbed for ten minutes after
+    its state was replaced; then the next `optimize` frees it. `--now` does not wait, nor do
+    `versions prune` and `forget`. Readers of a model version's name are never disturbed.
+    """
+    from asif_lance.database import GRACE
     from asif_lance.store import maintenance
 
-    done = maintenance.optimize(open_store(context))
+    done = maintenance.optimize(open_store(context), grace=timedelta(0) if now else GRACE)
     sizes = megabytes(done.bytes_before), megabytes(done.bytes_after)
     fragments = done.fragments_before, done.fragments_after
-    if sizes[0] == sizes[1] and fragments[0] == fragments[1]:
+    if sizes[0] == sizes[1] and fragments[0] == fragments[1] and not done.bytes_waiting:
         note(f"nothing to do: {format_count(fragments[1], 'fragment')}, {sizes[1]}")
         return
     note(
         f"fragments: {fragments[0]:,} before, {fragments[1]:,} now; "
         f"size: {sizes[0]} before, {sizes[1]} now"
     )
+    if done.bytes_waiting:
+        minutes = int(GRACE.total_seconds() // 60)
+        note(
+            f"{megabytes(done.bytes_waiting)} of it stay {minutes} minutes for readers that have "
+            "them open; `optimize --now` frees them at once"
+        )
 
 
 @click.command()
 @click.pass_obj
 def migrate(context: Context) -> None:
-    """Bring a database that an older release made to this release's schema."""
-    from asif_lance.database import run_migrations
+    """Bring a database that an older release made to this release's schema.
 
-    applied = run_migrations(context.db)
-    for name in applied:
-        note(f"applied {name}")
-    if not applied:
-        note("nothing to do: the database is up to date")
+    A forget that was killed is finished, whichever release began it.
+    """
+    from asif_lance.store import migrate as library
+
+    for told in library(context.db):
+        note(told)

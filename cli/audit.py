@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,6 +14,7 @@ import click
 
 from asif_lance.errors import format_count, printable
 
+from .csv_lines import csv_line, name_infinities
 from .options import Context
 from .output import note, note_error, print_json, print_table, to_json
 from .parameter_types import TEXT, OutputFile, Real
@@ -29,9 +29,6 @@ SHOWN = 100
 
 #: What the answer's file may be called, and the format that its name says.
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-
-#: A cell that begins like this is a formula to a spreadsheet.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 @click.command()
@@ -83,6 +80,11 @@ def audit(
     what is in them. No file, network or setting can be reached from the SQL, so it may come from
     anyone. Without SQL there is a prompt; a statement ends with a semicolon, and without a terminal
     statements are read from standard input.
+
+    JSON has the texts "NaN", "Infinity" and "-Infinity" for numbers that it lacks. CSV is as DuckDB
+    and PostgreSQL write it: NULL is an empty field, an empty text is "" in quotes; lists and
+    structs are JSON. Both have BLOBs in base64, and decimals with all their digits (as texts in
+    JSON, where a float would lose some).
 
     \b
       asif-lance audit "SELECT license, count(*) FROM pairs GROUP BY license"
@@ -226,7 +228,7 @@ class _Writer:
     def _lines(self, table: pa.Table) -> Iterator[str]:
         if self.format == "json":
             return _json_lines(table)
-        return _csv_lines(table, _harmless if self.spreadsheet else lambda cell: cell)
+        return _csv_lines(table, self.spreadsheet)
 
     def _save(self, table: pa.Table, file: Path) -> None:
         from asif_lance.errors import StorageError
@@ -270,18 +272,10 @@ def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
 
 def _json_lines(table: pa.Table) -> Iterator[str]:
     for row in _rows(table):
-        yield to_json(dict(zip(table.column_names, row, strict=True))) + "\n"
+        named = zip(table.column_names, row, strict=True)
+        yield to_json({name: name_infinities(value) for name, value in named}) + "\n"
 
 
-def _csv_lines(table: pa.Table, cell: Callable[[object], object]) -> Iterator[str]:
+def _csv_lines(table: pa.Table, spreadsheet: bool) -> Iterator[str]:
     for row in chain([table.column_names], _rows(table)):
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(cell(value) for value in row)
-        yield line.getvalue()
-
-
-def _harmless(cell: object) -> object:
-    """A caption must not become a formula in somebody's spreadsheet; numbers stay numbers."""
-    if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA):
-        return "'" + cell
-    return cell
+        yield csv_line(row, spreadsheet)

@@ -83,7 +83,8 @@ def classify(
 ) -> None:
     """Say which label fits each picture best, and on request which pairs decided.
 
-    A folder stands for the pictures in it and further down.
+    A folder stands for the pictures in it and further down. Hidden files and folders are left out;
+    linked folders are followed, each once; a note counts what is left out.
 
     \b
       asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3

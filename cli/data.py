@@ -42,8 +42,8 @@ SHOWN_REJECTS = 10
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
 @click.option(
     "--source-format",
-    type=click.Choice(["folder", "csv", "tsv", "jsonl", "parquet"]),
-    help="What the sources are; by default told from their names.",
+    type=click.Choice(["folder", "csv", "tsv", "jsonl", "json", "parquet"]),
+    help="What the sources are; by default told from their content and names.",
 )
 @click.option("--image-encoder", metavar="N", help="timm/NAME; by default the database's own.")
 @click.option(
@@ -85,11 +85,14 @@ def ingest(
 ) -> None:
     """Add image-text pairs; the result is a new model version.
 
-    A SOURCE is a folder of pictures with captions in .txt files beside them, a CSV, TSV, JSONL or
-    Parquet file with image and caption columns, or one with image_vector and text_vector columns,
-    which needs no encoder. Ingesting a source again adds only what is new in it, also after it was
-    stopped half way: what is done is kept. Items that cannot be pairs are refused with a reason,
-    and the rest goes in; the exit status is 1 only if nothing of the sources is in the model.
+    A SOURCE is a folder of pictures with captions in .txt files beside them (hidden files and
+    folders are left out, linked folders are followed, each once; a note counts what is left out);
+    a CSV, TSV, JSON (a list of objects, or one per line) or Parquet file with image and caption
+    columns, where a list of captions makes a pair of each; or one with image_vector and text_vector
+    columns, which needs no encoder. Ingesting a source again adds only what is new in it, also
+    after it was stopped half way: what is done is kept. Items that cannot be pairs are refused with
+    a reason, and the rest goes in; the exit status is 1 only if nothing of the sources is in the
+    model.
 
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"

@@ -77,9 +77,11 @@ def evaluate(
 ) -> None:
     """Measure accuracy on labelled PICTURES, beside baselines, with 95% intervals.
 
-    PICTURES is a folder with a sub-folder per class; or CSV, TSV, JSONL or Parquet with the columns
-    image and label; or Parquet with vector and label. The classes are its labels unless they are
-    given. Confidence, for calibration, is the best score's share of all labels' scores.
+    PICTURES is a folder with a sub-folder per class (hidden files and folders are left out, linked
+    folders are followed, each once; a note counts what is left out); or CSV, TSV, JSON or Parquet
+    with the columns image and label; or Parquet with vector and label. The classes are its labels
+    unless they are given. Confidence, for calibration, is the best score's share of all labels'
+    scores.
 
     \b
       asif-lance evaluate test/ --model v3

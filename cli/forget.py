@@ -20,7 +20,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, megabytes, note, print_json, print_table
-from .receipt import facts
+from .receipt import facts, print_proof
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--prove", is_flag=True, help="Compare with models built anew, as `receipt prove`.")
 @click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt, by id or file.")
 @keys_option
 @format_option
@@ -42,6 +43,7 @@ def forget(
     reason: str,
     dry_run: bool,
     yes: bool,
+    prove: bool,
     receipt_id: str | None,
     keys_folder: Path | None,
     output: str,
@@ -76,6 +78,9 @@ def forget(
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
     plan = library.plan(store, chosen)
     _print_plan(plan, output, last=dry_run or not plan.pairs)
+    _print_copies(plan)
+    if not plan.pairs and plan.copies and not dry_run:
+        sys.exit(1)
     if dry_run or not plan.pairs:
         return
     if not yes:
@@ -86,6 +91,8 @@ def forget(
     keys = find_keys(keys_folder)
     if keys is not None and not had_keys:
         _explain_keys(keys)
+    if prove:
+        print_proof(store, receipt.receipt_id, output)
     if not receipt.clean:
         sys.exit(1)
 
@@ -108,6 +115,15 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
     )
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
+
+
+def _print_copies(plan: ForgetPlan) -> None:
+    """Told whatever the output is: what stays if nobody does something about it."""
+    for copy in plan.copies:
+        note(
+            f"{copy.place} holds {copy.pairs:,} of these pairs and is not ours: it stays as it is "
+            "(a residual in the receipt, exit status 1); take them out of it, or remove it"
+        )
 
 
 def _print_receipt(receipt: Receipt, output: str) -> None:

@@ -102,6 +102,8 @@ def prune(
     done = maintenance.prune_versions(store, **rules)
     freed = megabytes(max(done.bytes_freed, 0))
     note(f"dropped {format_count(len(done.dropped), 'version')}, freed {freed}")
+    if done.foreign_tags:
+        note(f"tags that are no model versions keep their states: {', '.join(done.foreign_tags)}")
 
 
 @click.command()

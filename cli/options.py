@@ -95,7 +95,12 @@ LABEL_OPTIONS = (
 label_options = several(
     click.option("--labels", help="Class names, separated by commas."),
     click.option(
-        "--labels-file", type=FileArgument, help="A line per class: label, or label: name, name."
+        "--labels-file",
+        type=FileArgument,
+        help="A line per class: its label, or several names as in 'vehicle: car, ship' (one name: "
+        "'vehicle: car,'). Another colon is part of the label, and so is one written '\\:'. "
+        "Lines '0: bird' throughout name numbered classes; '# …' is a comment. Or JSON: "
+        "a list of labels, or an object of label: names.",
     ),
     click.option("--label-vectors", type=FileArgument, help="Parquet with label and vector."),
     click.option(

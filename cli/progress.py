@@ -52,7 +52,7 @@ def shown_progress(ctx: click.Context) -> Iterator[None]:
     """Show how far the work of a command is, unless it is to be quiet."""
     display = ctx.meta[_DISPLAY] = _Display(lambda: bool(ctx.meta[_QUIET]))
     try:
-        with listen(display):
+        with listen(display, display.note_once):
             yield
     finally:
         display.close()
@@ -101,6 +101,7 @@ class _Display:
         self._lines: _Lines | None = None
         self._bars: Live | None = None
         self._shown_again = 0.0
+        self._noted: set[str] = set()
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         """Told of a step, see `asif_lance.progress.Progress`."""
@@ -122,6 +123,13 @@ class _Display:
         elif self._bars is None and (begins or time.monotonic() > self._shown_again):
             self._bars = _make_bars(self._steps)
             self._bars.start()
+
+    def note_once(self, text: str) -> None:
+        """A line about the work, unless it was told before: sources may be read twice."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.hide()
+            note(text)
 
     def hide(self) -> None:
         """Show no bars until a step begins, or one goes on and half a second is over."""

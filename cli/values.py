@@ -31,7 +31,7 @@ def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """One Python value per row; None for null.
 
     Timestamps and dates become ISO 8601 (`Z` where they have a zone), decimals without a fraction
-    whole numbers; lists and structs hold such values.
+    whole numbers, the others floats if these are exact; lists and structs hold such values.
     """
     if isinstance(column, pa.ChunkedArray):
         return [value for chunk in column.chunks for value in values_of(chunk)]
@@ -97,10 +97,12 @@ def _interval(value: Any) -> str:
     return " ".join(f"{count:g} {name}" for name, count in parts.items() if count) or "0 seconds"
 
 
-def _number(value: Decimal | None) -> int | float | None:
+def _number(value: Decimal | None) -> int | float | Decimal | None:
     if value is None:
         return None
-    return int(value) if value == value.to_integral_value() else float(value)
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else value
 
 
 def _lists(column: pa.Array) -> list[Any]:

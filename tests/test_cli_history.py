@@ -112,9 +112,9 @@ def test_young_versions_are_kept_by_age(grown: Cli) -> None:
 def test_optimizing_joins_fragments_and_info_tells_the_state(grown: Cli) -> None:
     (before,) = grown(*DB, "info", "--format", "json").objects
     assert (before["versions"], before["pairs"], before["fragments"]) == (3, 198, 2)
-    done = grown(*DB, "optimize")
+    done = grown(*DB, "optimize", "--now")
     assert done.err.startswith("fragments: 2 before, 1 now; size: ")
-    assert grown(*DB, "optimize").err.startswith("nothing to do: 1 fragment, ")
+    assert grown(*DB, "optimize", "--now").err.startswith("nothing to do: 1 fragment, ")
     assert pairs_by_version(grown) == {"v1": 100, "v2": 200, "v3": 198}
     (after,) = grown(*DB, "info", "--format", "json").objects
     assert (after["fragments"], after["newest"]) == (1, "v3")

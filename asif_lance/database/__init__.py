@@ -15,7 +15,14 @@ from asif_lance.database.cache_files import (
     load_cache,
     save_cache,
 )
-from asif_lance.database.cleanup import RowFilter, clean_up, finish_deletes, purge_rows
+from asif_lance.database.checking import CheckReport, Damage, Surface, check, last_check
+from asif_lance.database.cleanup import (
+    RowFilter,
+    clean_up,
+    count_reclaimable,
+    finish_deletes,
+    purge_rows,
+)
 from asif_lance.database.diff import (
     Changes,
     Diff,
@@ -24,9 +31,17 @@ from asif_lance.database.diff import (
     find_changes,
     rows_by_id,
 )
+from asif_lance.database.digests import one_line
 from asif_lance.database.encoder_pins import check_pin, read_pins
 from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key, name_files
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
+from asif_lance.database.integrity import (
+    check_file,
+    check_naming_tables,
+    check_opened,
+    keep_digests,
+    record_digests,
+)
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
@@ -34,11 +49,11 @@ from asif_lance.database.migrate import apply_migrations, check_migrated, run_mi
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
 from asif_lance.database.registry import CACHES, TABLES, list_erasers
 from asif_lance.database.tables import (
+    GRACE,
     Result,
     append_rows,
     find_table,
     local_path,
-    one_line,
     open_table,
     read_table,
     resolve_uri,
@@ -51,14 +66,16 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
-    "ROWS_PER_FRAGMENT", "TABLES", "Changes", "Diff", "FoundPairs", "FragmentKey", "HashTable",
-    "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
-    "check_migrated", "check_pin", "clean_up", "count_changes", "data_files", "describe_indices",
-    "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",
-    "hash_ids", "join_fragments", "join_tiny_fragments", "list_erasers", "live_rows_key",
+    "BYTES_KEPT", "CACHES", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
+    "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage", "Diff", "FoundPairs",
+    "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "Surface",
+    "WriteLock", "append_rows", "apply_migrations", "check", "check_file", "check_migrated",
+    "check_naming_tables", "check_opened", "check_pin", "clean_up", "count_changes",
+    "count_reclaimable", "data_files", "describe_indices", "diff_states", "drop_caches",
+    "files_exist", "find_changes", "find_table", "finish_deletes", "hash_ids", "join_fragments",
+    "join_tiny_fragments", "keep_digests", "last_check", "list_erasers", "live_rows_key",
     "load_cache", "local_path", "name_files", "one_line", "open_table", "purge_rows", "read_pins",
-    "read_table", "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations",
-    "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
+    "read_table", "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
+    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
 # fmt: on

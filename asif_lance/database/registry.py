@@ -124,6 +124,9 @@ TABLES = (
     ),
     Table(name="receipts", schema=_fixed(schemas.RECEIPTS), in_sql=True),
     Table(name="tuned", schema=_fixed(schemas.TUNED)),
+    Table(name="digests", schema=_fixed(schemas.DIGESTS)),
+    Table(name="checks", schema=_fixed(schemas.CHECKS)),
+    Table(name="proofs", schema=_fixed(schemas.PROOFS)),
     Table(name="migrations", schema=_fixed(schemas.MIGRATIONS)),
 )
 

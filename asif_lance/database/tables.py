@@ -10,25 +10,39 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import lance
 import pyarrow as pa
 
-from asif_lance.errors import StorageError, printable
+from asif_lance.database.digests import (
+    READ_ERRORS,
+    find_damage,
+    find_damaged_tag,
+    is_panic,
+    one_line,
+)
+from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
-# How long a reader of a bookkeeping table may hold a handle that upkeep leaves readable.
-_TIDY_GRACE = timedelta(minutes=10)
+#: How long upkeep leaves alone what readers of plain Lance may have open.
+GRACE = timedelta(minutes=10)
 
 _READ_ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.02
 
-_RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+")
 _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
+# Of an error whose cause lies elsewhere: upkeep took a file that is read without a lock, say.
+_OTHER_SIGNS = ("not found", "os error", "commit conflict")
+_DAMAGE_SIGNS = (
+    *("corrupt", "Protobuf", "Parser error", "Task was aborted", "invalid magic"),
+    *("External error", "LanceError(Arrow)", "LanceError(Schema)"),
+)
+_FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
 Result = TypeVar("Result")
 
@@ -82,19 +96,53 @@ def find_table(uri: str, table: str) -> lance.LanceDataset | None:
 
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
-    """Turns what Lance and the operating system raise into a one-line `StorageError`.
+    """Turns what Lance and the operating system raise into an error of one line.
 
     Lance raises OSError for failed writes, and ValueError (or its child ArrowInvalid) with a
-    telling text for failed reads; ValueErrors without such a text are somebody's mistake and pass.
+    telling text for failed reads; damaged files cause these too, RuntimeErrors, and panics. Other
+    ValueErrors are somebody's mistake and pass, if no file is found to be damaged.
+
+    Raises:
+        StorageError: the disk or object store refused.
+        CorruptDatabaseError: a file is damaged.
     """
     try:
         yield
-    except OSError as error:
-        raise StorageError(f"{uri}: {one_line(error)}") from error
-    except ValueError as error:
-        if not any(sign in str(error) for sign in _STORAGE_SIGNS):
+    except READ_ERRORS as error:
+        found = _explain(uri, error)
+        if found is None:
             raise
-        raise StorageError(f"{uri}: {one_line(error)}") from error
+        raise found from error
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise (_find_damage(uri, error) or StorageError(f"{uri}: {one_line(error)}")) from error
+
+
+def _explain(uri: str, error: Exception) -> DatabaseError | None:
+    """What an error means; None for one that is not about files."""
+    text = str(error)
+    damage = None
+    of_system = isinstance(error, OSError) and error.errno is not None
+    if not of_system and not any(sign in text.lower() for sign in _OTHER_SIGNS):
+        damage = _find_damage(uri, error)
+    if damage is None and (isinstance(error, OSError) or any(s in text for s in _STORAGE_SIGNS)):
+        return StorageError(f"{uri}: {one_line(error)}")
+    return damage
+
+
+def _find_damage(uri: str, error: BaseException) -> CorruptDatabaseError | None:
+    """The damaged file that an error comes from, by the digests or by what its text says."""
+    root = local_path(uri)
+    if root is None:
+        return None
+    text = str(error)
+    told = is_panic(error) or any(sign in text for sign in _DAMAGE_SIGNS)
+    file = find_damage(root, thorough=told)
+    if file is None and told:
+        named = _FILE.search(text)
+        file = named[0] if named else find_damaged_tag(root) or "one of its files"
+    return None if file is None else CorruptDatabaseError(uri, file, one_line(error))
 
 
 def retry_read(uri: str, read: Callable[[], Result]) -> Result:
@@ -117,12 +165,6 @@ def retry_read(uri: str, read: Callable[[], Result]) -> Result:
             time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     with storage_errors(uri):
         return read()
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks and without places in Lance's source code."""
-    text = _RUST_PLACE.sub("", str(error))
-    return " ".join(text.removeprefix("LanceError(IO): ").split())
 
 
 def read_table(
@@ -178,4 +220,18 @@ def _tidy(table: lance.LanceDataset) -> None:
     """Keeps a bookkeeping table small: few fragments, no old versions (it has no tags)."""
     if len(table.get_fragments()) > _TIDY_FRAGMENTS:
         table.optimize.compact_files()
-        table.cleanup_old_versions(older_than=_TIDY_GRACE)
+        old = find_replaced(table, GRACE)
+        if old:
+            table.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
+
+
+def find_replaced(dataset: lance.LanceDataset, grace: timedelta) -> list[int]:
+    """The Lance versions of a table that were replaced by the next one longer ago than this.
+
+    Lance's own cleaning goes by when a version was made. A reader minds when another one took its
+    place: a version of last year may have been head a second ago.
+    """
+    limit = datetime.now(UTC) - grace
+    # Times without a zone are the local ones.
+    made = [(v["version"], v["timestamp"].astimezone(UTC)) for v in dataset.versions()]
+    return [version for (version, _), (_, replaced) in pairwise(made) if replaced <= limit]

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database.diff import find_changes
+from asif_lance.database.integrity import keep_digests
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.schemas import VERSIONS
 from asif_lance.database.tables import (
@@ -39,6 +40,17 @@ _ALIAS_LENGTH = 100
 _NUMBERED = re.compile(r"v\d+", re.IGNORECASE)
 
 Row = dict[str, Any]
+
+
+class _Tags(dict[str, int]):
+    """Lance versions by tag; one that is missing is an error of the database."""
+
+    def __init__(self, uri: str, versions: dict[str, int]) -> None:
+        super().__init__(versions)
+        self._uri = uri
+
+    def __missing__(self, name: str) -> int:
+        raise StorageError(f"{self._uri}: the tag of model version {name} was not found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,7 @@ class Ledger:
         tags = open_table(self.uri, "pairs").tags
         try:
             return int(tags.get_version(name))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: it is there and damaged
             raise StorageError(
                 f"{self.uri}: the tag of model version {name} was not found"
             ) from error
@@ -79,7 +91,12 @@ class Ledger:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""
         # Lance lists the tags' files and then reads each, and pruning may be faster.
         tags = retry_read(self.uri, lambda: open_table(self.uri, "pairs").tags.list())
-        return {name: int(tag["version"]) for name, tag in tags.items()}
+        return _Tags(self.uri, {name: int(tag["version"]) for name, tag in tags.items()})
+
+    def foreign_tags(self) -> tuple[str, ...]:
+        """Lance tags that are no name of a version: somebody else's; sorted."""
+        ours = {LATEST, *(name for row in self.rows() for name in (row["name"], *row["aliases"]))}
+        return tuple(sorted(self.lance_versions().keys() - ours))
 
     def publish(self, head: lance.LanceDataset, row: Row) -> Row:
         """Names the state `head` with the next number; returns the completed row."""
@@ -89,6 +106,7 @@ class Ledger:
         self.point(row["name"], head.version)
         self.write([{**row, "aliases": []}])
         self.point(LATEST, head.version)
+        keep_digests(self.uri)
         return {**row, "aliases": []}
 
     def tag(self, alias: str, version: str) -> None:
@@ -103,6 +121,7 @@ class Ledger:
         moved = [row, *(other for other in self.rows() if alias in other["aliases"])]
         self.write(_with_alias(moved, alias, row["name"]))
         self.point(alias, self.lance_version(row["name"]))
+        keep_digests(self.uri)
 
     def untag(self, alias: str) -> None:
         """Takes an alias away.
@@ -118,6 +137,7 @@ class Ledger:
         row = self.find(alias)
         self.unpoint(alias)
         self.write(_with_alias([row], alias, None))
+        keep_digests(self.uri)
 
     def remove(self, names: list[str]) -> None:
         """Takes versions off the list in one commit; `mend` then drops their tags.
@@ -148,6 +168,7 @@ class Ledger:
             return False
         self.point(rows[-1]["name"], head.version)
         self.mend()
+        keep_digests(self.uri)
         return True
 
     def mend(self) -> None:

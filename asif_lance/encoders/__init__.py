@@ -23,11 +23,13 @@ from asif_lance.encoders.parquet_files import (
 )
 from asif_lance.encoders.picture_files import (
     ImageFile,
+    LeftOut,
     PictureSource,
     encode_pictures,
     expand_folders,
     picture_name,
     reject_picture,
+    tell_left_out,
     to_image_item,
     walk_pictures,
 )
@@ -42,11 +44,11 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE",
     "PIECE_BYTES", "EncodedBatch", "ImageEncoder", "ImageFile",
-    "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
+    "LeftOut", "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
     "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each", "encode_images",
     "encode_pictures", "expand_folders", "first_line", "image_encoder", "picture_name",
     "read_bytes", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
-    "text_encoder", "to_image_item", "walk_pictures",
+    "tell_left_out", "text_encoder", "to_image_item", "walk_pictures",
 ]
 # fmt: on
 

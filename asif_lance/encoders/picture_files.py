@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from asif_lance.encoders.decoding import SUFFIXES, UNSUPPORTED_SUFFIXES
 from asif_lance.encoders.protocols import ImageEncoder
 from asif_lance.encoders.streaming import encode_images
 from asif_lance.errors import ImageError, printable
+from asif_lance.progress import note
 from asif_lance.records import Float32Array, Reject
 
 #: A picture that is not decoded yet, and the same as users may name it.
@@ -23,26 +25,65 @@ ImageFile = str | PictureSource
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 
 
-def walk_pictures(folder: Path, refuse: Callable[[Path, str], object]) -> Iterator[Path]:
+@dataclass
+class LeftOut:
+    """What a walk through folders has passed over.
+
+    Attributes:
+        files: pictures with hidden names.
+        folders: hidden folders, and those of leftovers.
+        again: folders that were reached before in another way.
+    """
+
+    files: int = 0
+    folders: int = 0
+    again: int = 0
+
+    def __str__(self) -> str:
+        counts = (
+            (self.files, "hidden file", ""),
+            (self.folders, "hidden folder", ""),
+            (self.again, "folder", " reached a second time"),
+        )
+        told = [f"{n:,} {what}{'s' * (n > 1)}{how}" for n, what, how in counts if n]
+        return " and ".join(filter(None, (", ".join(told[:-1]), *told[-1:])))
+
+
+def walk_pictures(
+    folder: Path, refuse: Callable[[Path, str], object], left_out: LeftOut | None = None
+) -> Iterator[Path]:
     """Pictures in a folder and below it, by name.
 
-    Hidden files and folders are left out. Linked folders are followed, after the real ones; a
-    folder that is reached in several ways counts once.
+    Hidden files and folders are left out, and folders of leftovers that programs make unasked.
+    Linked folders are followed, after the real ones; a folder that is reached in several ways
+    counts once.
 
     Args:
         folder: where to begin.
         refuse: is called with each path below it that cannot be used, and why: folders that cannot
             be read, pictures of kinds that are not supported.
+        left_out: counts what is left out; `tell_left_out` says it.
     """
-    for file in _walk_files(folder, refuse):
+    left_out = LeftOut() if left_out is None else left_out
+    for file in _walk_files(folder, refuse, left_out):
         suffix = file.suffix.lower()
-        if suffix in SUFFIXES:
+        if file.name.startswith("."):
+            left_out.files += suffix in SUFFIXES | UNSUPPORTED_SUFFIXES
+        elif suffix in SUFFIXES:
             yield file
         elif suffix in UNSUPPORTED_SUFFIXES:
             refuse(file, f"{suffix} pictures are not supported")
 
 
-def _walk_files(folder: Path, refuse: Callable[[Path, str], object]) -> Iterator[Path]:
+def tell_left_out(folder: ImageFile, left_out: LeftOut) -> None:
+    """Say once what a walk has passed over, if it was anything."""
+    if told := str(left_out):
+        note(f"{picture_name(folder)}: left out {told}")
+
+
+def _walk_files(
+    folder: Path, refuse: Callable[[Path, str], object], left_out: LeftOut
+) -> Iterator[Path]:
     def refuse_folder(error: OSError) -> None:
         refuse(Path(error.filename), f"unreadable folder ({error.strerror})")
 
@@ -52,17 +93,30 @@ def _walk_files(folder: Path, refuse: Callable[[Path, str], object]) -> Iterator
         for here, folders, files in os.walk(waiting.popleft(), onerror=refuse_folder):
             identity = _identity(Path(here))
             if identity in seen:
+                left_out.again += 1
                 folders.clear()
                 continue
             seen.add(identity)
+            left_out.folders += sum(not _is_visible_folder(name) for name in folders)
             inside = [Path(here, name) for name in sorted(folders) if _is_visible_folder(name)]
             waiting += [path for path in inside if path.is_symlink()]
             folders[:] = [path.name for path in inside if not path.is_symlink()]
-            for path in (Path(here, name) for name in sorted(files) if not name.startswith(".")):
-                if not path.suffix and path.is_symlink() and not path.exists():
+            for path in (Path(here, name) for name in sorted(files)):
+                if (
+                    not path.suffix
+                    and not path.name.startswith(".")
+                    and path.is_symlink()
+                    and not path.exists()
+                ):
                     refuse(path, "link to nothing")
                 else:
                     yield path
+
+
+def _is_broken_link(path: Path) -> bool:
+    """Whether a name that may be a folder's leads nowhere; a picture's is told when it is read."""
+    may_be_folder = not path.suffix and not path.name.startswith(".")
+    return may_be_folder and path.is_symlink() and not path.exists()
 
 
 def _is_visible_folder(name: str) -> bool:
@@ -114,7 +168,9 @@ def expand_folders(
         def refuse(path: Path, reason: str) -> None:
             reject_picture(path, ImageError(reason), rejects)
 
-        found = sorted(walk_pictures(Path(image), refuse))
+        left_out = LeftOut()
+        found = sorted(walk_pictures(Path(image), refuse, left_out))
+        tell_left_out(image, left_out)
         if not found:
             reject_picture(image, ImageError("no pictures in this folder"), rejects)
         yield from found

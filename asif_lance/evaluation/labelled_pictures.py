@@ -1,6 +1,6 @@
 """Pictures whose true classes are known: folders, manifests, or vectors with labels.
 
-`FOLDER/CLASS/picture.jpg`; a CSV, TSV, JSONL or Parquet file with an image and a `label` column, as
+`FOLDER/CLASS/picture.jpg`; a CSV, TSV, JSON or Parquet file with an image and a `label` column, as
 `ingest` reads them (images as paths, or as bytes in Parquet); or Parquet with `label` and `vector`,
 which needs no encoder.
 """
@@ -16,11 +16,13 @@ import polars as pl
 
 from asif_lance.encoders import (
     ImageEncoder,
+    LeftOut,
     PictureSource,
     encode_each,
     picture_name,
     read_bytes,
     sha256_of,
+    tell_left_out,
     walk_pictures,
 )
 from asif_lance.errors import (
@@ -131,7 +133,7 @@ def read_labelled(location: str | Path, rejects: list[Reject] | None = None) -> 
     path, refused = Path(location), list[Reject]()
     format = sniff_format(path)
     if format is None:
-        known = ".csv, .tsv, .jsonl, .ndjson, .parquet, .pq"
+        known = ".csv, .tsv, .json, .jsonl, .ndjson, .parquet, .pq"
         expected = f"expected a folder of CLASS/picture.jpg, or one of {known}"
         raise SourceError(f"{printable(str(path))}: {expected}")
     found = _folder(path, refused) if format == "folder" else _file(path, format, refused)
@@ -253,8 +255,10 @@ def _folder(folder: Path, refused: list[Reject]) -> Labelled:
     def refuse(path: Path, reason: str) -> None:
         refused.append(Reject("evaluate", picture_name(path), reason))
 
-    found = []
-    for path in sorted(walk_pictures(folder, refuse)):
+    found, left_out = [], LeftOut()
+    paths = sorted(walk_pictures(folder, refuse, left_out))
+    tell_left_out(folder, left_out)
+    for path in paths:
         *classes, _ = path.relative_to(folder).parts
         if classes:
             found.append((path, printable(classes[0])))
@@ -262,13 +266,13 @@ def _folder(folder: Path, refused: list[Reject]) -> Labelled:
             refuse(path, "not in a folder of its class")
     if not found:
         raise SourceError(f"no pictures in {printable(str(folder))}: expected CLASS/picture.jpg")
-    paths, truths = zip(*found, strict=True)
-    return Labelled(tuple(map(picture_name, paths)), truths, paths)
+    used, truths = zip(*found, strict=True)
+    return Labelled(tuple(map(picture_name, used)), truths, used)
 
 
 def _file(path: Path, format: str, refused: list[Reject]) -> Labelled:
     frames = []
-    for batch in read_source(path, format=format, known=LABELLED_COLUMNS):
+    for batch in read_source(path, known=LABELLED_COLUMNS):
         refused += (replace(reject, source="evaluate") for reject in batch.rejects)
         frames.append(batch.frame)
     frame = pl.concat(frames)

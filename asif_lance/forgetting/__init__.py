@@ -6,6 +6,7 @@ in the database. What checks a receipt is `verifier`, which knows nothing of the
 Assumes: the caller holds the write lock, except for `recover` and what changes a receipt.
 """
 
+from asif_lance.forgetting.copies import Copy
 from asif_lance.forgetting.execution import execute, recover, verify_receipt
 from asif_lance.forgetting.journal import interrupted
 from asif_lance.forgetting.keys import Keys, find_keys, find_keys_folder, obtain_keys
@@ -22,7 +23,7 @@ from asif_lance.verifier import Document, Receipt, Report, ScanReport, scan
 
 # fmt: off
 __all__ = [
-    "Document", "ForgetPlan", "Keys", "Receipt", "Report", "ScanReport", "attach_timestamp",
+    "Copy", "Document", "ForgetPlan", "Keys", "Receipt", "Report", "ScanReport", "attach_timestamp",
     "execute", "find_keys", "find_keys_folder", "interrupted", "load_document", "load_receipt",
     "load_receipts", "obtain_keys", "receipt_page", "recover", "scan", "sign_receipt",
     "verify_receipt",

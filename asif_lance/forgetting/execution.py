@@ -11,14 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from asif_lance.database import (
     Ledger,
@@ -28,6 +26,7 @@ from asif_lance.database import (
     local_path,
     open_table,
     rebuild_indices,
+    record_digests,
     storage_errors,
     table_uri,
 )
@@ -48,9 +47,10 @@ from asif_lance.forgetting.planning import (
     check_can_forget,
     locate,
     locate_unnamed,
+    read_content,
 )
 from asif_lance.forgetting.purge import Purge
-from asif_lance.forgetting.survey import State, Survey, read_physical_rows
+from asif_lance.forgetting.survey import State, Survey
 from asif_lance.progress import step
 from asif_lance.verifier import (
     KEY_BYTES,
@@ -96,7 +96,7 @@ def execute(
     ids = found.found | locate_unnamed(found, wanted).found
     if not ids:
         raise InputError("none of these pairs is in this database")
-    rows = _read_content(found, sorted(ids))
+    rows = read_content(found, sorted(ids))
     quoted = find_quote(rows, reason)
     if quoted is not None:
         raise InputError(
@@ -108,21 +108,24 @@ def execute(
     keys = keys or obtain_keys(uri, folder)
     journal = _open_journal(uri)
     described = _describe_keys(keys, Content(keys.fingerprint, rows))
-    journal.start({**_make_intent(uri, found, ids, reason), **described})
-    journal.keep_content(rows)
+    journal.start({**_make_intent(uri, found, ids, reason), **described}, rows)
     return _complete(uri, journal, keys, found)
 
 
 def recover(uri: str) -> str | None:
     """Finishes a forgetting that was killed; returns a note of it for the user.
 
-    None when there is none to finish, or when it is under way in another process.
+    None when there is none to finish, or when it is under way in another process. What one left
+    that was killed before it began is removed.
     """
     try:
         with WriteLock(uri, timeout=0.0).hold("forget (resumed)"), storage_errors(uri):
             if not interrupted(uri):
                 return None
             journal = _open_journal(uri)
+            if not journal.started:
+                journal.close()
+                return None
             journal.repair()
             keys = _find_keys_of(uri, next(journal.entries()))
             receipt = _complete(uri, journal, keys)
@@ -214,6 +217,7 @@ def _complete(
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
+        record_digests(uri)  # guesses at a file could be tested against its digest, too
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         if keys is not None:
             new = "key_id" not in intent  # in journals of earlier releases
@@ -242,23 +246,9 @@ def _load_content(
     """The forgotten rows, kept in the journal before the first change and taken from it after."""
     rows = journal.content()
     if rows is None:
-        rows = _read_content(found, intent["pair_ids"])
+        rows = read_content(found, intent["pair_ids"])
         journal.keep_content(rows)
     return Content(keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES), rows)
-
-
-def _read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
-    others = locate_unnamed(found, pair_ids)
-    parts = [table for part in (found, others) for table in _read_forgotten(part)]
-    return pa.concat_tables(parts, promote_options="default")
-
-
-def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
-    """All columns of the rows in question, once for each fragment that has them."""
-    for touched in found.touched.values():
-        state = open_table(found.uri, "pairs", touched.lance_version)
-        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
-        yield rows.read_all().take(touched.places)
 
 
 def _make_receipt(
@@ -305,7 +295,7 @@ def _count_pairs(uri: str, found: Survey) -> list[dict[str, Any]]:
     versions = ledger.lance_versions()
     before: State | None = None
     counts = []
-    for row in ledger.rows():
+    for row in (row for row in ledger.rows() if row["name"] in versions):
         state = found.states[versions[row["name"]]]
         old = before.shown if before else frozenset[str]()
         changed = _find_changed(uri, before, state) if before and row["removed"] else set()

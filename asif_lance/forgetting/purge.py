@@ -205,7 +205,7 @@ def _find_differences(
     the file of their deletions would not be found.
     """
     keys = [[_name_rows(fragment) for fragment in side] for side in (old, new)]
-    steps = SequenceMatcher(None, *keys, autojunk=False).get_opcodes()
+    steps = SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes()
     changes = [step[1:] for step in steps if step[0] != "equal"]
     groups = []
     for start, stop, new_start, new_stop in changes or [(len(old), len(old), len(new), len(new))]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 
@@ -32,7 +33,7 @@ VECTORS = ("image_vector", "text_vector")
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """What columns may be called, in lower case; the first name that is present wins.
+    """What columns may be called, as `spelling` has it; the first name that is present wins.
 
     Attributes:
         caption: the text of a row: its caption or, in labelled pictures, its label.
@@ -60,7 +61,10 @@ IMAGE_NAMES = (
     *("webp", "image_url", "url", "image_uri", "uri"),
 )
 PAIR_COLUMNS = ColumnNames(
-    caption=("caption", "text", "title", "description", "sentence", "alt_text"),
+    caption=(
+        *("caption", "text", "title", "description", "sentence", "alt_text"),
+        *("captions", "texts", "sentences"),
+    ),
     image=IMAGE_NAMES,
 )
 LABELLED_COLUMNS = ColumnNames(
@@ -114,6 +118,11 @@ class Columns:
         return [name for name in names if name not in known]
 
 
+def spelling(name: str) -> str:
+    """A column's name as it is looked up: `Image Path`, `image-path` and `image_path` are one."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
 def sniff_columns(
     location: str, names: Sequence[str], known: ColumnNames, contents: Collection[str] = ()
 ) -> Columns:
@@ -158,10 +167,10 @@ def sniff_columns(
 
 
 def _spellings(location: str, names: Sequence[str]) -> dict[str, list[str]]:
-    """The columns by their names in lower case."""
+    """The columns by their names as `spelling` has them."""
     spellings: dict[str, list[str]] = {}
     for name in names:
-        spellings.setdefault(name.strip().lower(), []).append(name)
+        spellings.setdefault(spelling(name), []).append(name)
     for name in names:
         if name.strip() and names.count(name) > 1:
             raise SourceError(f"{location} has the column {name.strip()!r} twice")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asif_lance.encoders import walk_pictures
+from asif_lance.encoders import LeftOut, tell_left_out, walk_pictures
 from asif_lance.errors import printable
 from asif_lance.ingest.batches import (
     Entry,
@@ -40,8 +40,10 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
     def refuse(file: Path, reason: str) -> None:
         refused.append(Reject(source, item_of(file), reason))
 
-    for file in walk_pictures(root, refuse):
+    left_out = LeftOut()
+    for file in walk_pictures(root, refuse, left_out):
         yield read_entry(source, item_of(file), _picture_entry, root, file)
+    tell_left_out(path, left_out)
     yield from refused
 
 

@@ -10,7 +10,7 @@ class IngestOptions:
     """How to ingest.
 
     Attributes:
-        format: `folder`, `csv`, `tsv`, `jsonl` or `parquet`; recognised when None.
+        format: `folder`, `csv`, `tsv`, `jsonl`, `json` or `parquet`; recognised when None.
         image_encoder: `timm/NAME`; None is the database's own, or the packaged default.
         text_encoder: `sentence-transformers/NAME`; None likewise.
         license: for pairs that name none of their own.

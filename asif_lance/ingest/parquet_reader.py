@@ -18,6 +18,7 @@ from asif_lance.ingest.columns import (
     Columns,
     SourceBatch,
     sniff_columns,
+    spelling,
 )
 from asif_lance.records import Reject
 
@@ -85,10 +86,10 @@ def _with_class_column(
     known: ColumnNames, names: Sequence[str], classes: Collection[str]
 ) -> ColumnNames:
     """In labelled pictures without a label's column, the only column of classes is it."""
-    present = {name.strip().lower() for name in names}
+    present = set(map(spelling, names))
     if known.several or len(classes) != 1 or present & set(known.caption):
         return known
-    return replace(known, caption=tuple(name.strip().lower() for name in classes))
+    return replace(known, caption=tuple(map(spelling, classes)))
 
 
 def _picture_columns(schema: pl.Schema) -> list[str]:
@@ -123,6 +124,8 @@ def _converted(
     """Rows with the columns of `SCHEMA`."""
     item = pl.format("row {}", _ROW)
     caption = columns.caption
+    if known.several and caption is not None and isinstance(raw.schema[caption], pl.Array):
+        raw = raw.with_columns(pl.col(caption).arr.to_list())
     if known.several and caption is not None and isinstance(raw.schema[caption], pl.List):
         batch_size = min(batch_size, _rows_at_once(raw, columns.image))
         texts = pl.when(pl.col(caption).list.len() > 0).then(pl.col(caption))
@@ -160,9 +163,11 @@ def _parquet_columns(name: str, columns: Columns, schema: pl.Schema) -> list[pl.
 def _text_column(source: str, schema: pl.Schema, name: str | None) -> pl.Expr:
     if name is None:
         return pl.lit(None, pl.String)
-    if schema[name].is_nested() or schema[name] == pl.Binary:
-        raise SourceError(f"{source}: column {name!r} holds {schema[name]}, not text")
-    return pl.col(name).cast(pl.String)
+    dtype = schema[name]
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Boolean):
+        raise SourceError(f"{source}: column {name!r} holds {dtype}, not text")
+    value = pl.col(name).fill_nan(None) if dtype.is_float() else pl.col(name)
+    return value.cast(pl.String)
 
 
 def _vector_column(source: str, schema: pl.Schema, name: str | None) -> pl.Expr:

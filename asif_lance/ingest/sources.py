@@ -1,4 +1,4 @@
-"""Reads image-text pairs from folders, CSV, JSONL, Parquet and tables in memory.
+"""Reads image-text pairs from folders, CSV, JSON, Parquet and tables in memory.
 
 Items that cannot be used become rejects with a reason.
 """
@@ -17,9 +17,11 @@ import polars as pl
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.batches import is_text
 from asif_lance.ingest.columns import PAIR_COLUMNS, SCHEMA, VECTORS, ColumnNames, SourceBatch
+from asif_lance.ingest.csv_reader import read_csv
 from asif_lance.ingest.folder_reader import read_folder
+from asif_lance.ingest.formats import NAMES, format_by_name, format_of
+from asif_lance.ingest.json_reader import read_json, read_jsonl
 from asif_lance.ingest.parquet_reader import read_frame, read_parquet
-from asif_lance.ingest.text_readers import read_csv, read_jsonl
 from asif_lance.ingest.vector_columns import valid_vectors
 from asif_lance.records import Reject
 
@@ -31,15 +33,8 @@ FORMATS = {
     "csv": read_csv,
     "tsv": read_csv,
     "jsonl": read_jsonl,
+    "json": read_json,
     "parquet": read_parquet,
-}
-_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
 }
 _REMOTE = "^[A-Za-z][A-Za-z0-9+.-]*://"
 
@@ -79,7 +74,7 @@ def read_source(
 
     Args:
         location: a folder, a file or a table.
-        format: one of `FORMATS`; otherwise recognised by the file's suffix, else by its content.
+        format: one of `FORMATS`; otherwise recognised by the file's content and its suffix.
         batch_size: most rows per batch.
         known: what the columns may be called.
 
@@ -99,8 +94,9 @@ def read_source(
         raise SourceError(f"{location} is remote: download it and name the file")
     path = Path(location).expanduser()
     name = printable(str(path))
+    found = format or sniff_format(path)
     try:
-        reader = FORMATS[format or sniff_format(path) or ""]
+        reader = FORMATS[found or ""]
     except KeyError as error:
         known_formats = ", ".join(FORMATS)
         if format:
@@ -109,11 +105,23 @@ def read_source(
             reason = f"cannot tell the format of {name}: name one of {known_formats}"
         raise SourceError(reason) from error
     _check_kind(path, name, folder=reader is read_folder)
-    return _usable(reader(path, batch_size, known), path, name, known)
+    batches = _usable(reader(path, batch_size, known), path, name, known)
+    by_name = format_by_name(path)
+    if format or not found or not by_name or by_name == found or found == "folder":
+        return batches
+    return _explained(batches, f"its content is {NAMES[found]}, its name says {NAMES[by_name]}")
+
+
+def _explained(batches: Iterator[SourceBatch], why: str) -> Iterator[SourceBatch]:
+    """The same; if they cannot be read, the error says what they were taken for."""
+    try:
+        yield from batches
+    except SourceError as error:
+        raise SourceError(f"{error} ({why})") from error
 
 
 def sniff_format(path: Path) -> str | None:
-    """One of `FORMATS`, by a file's suffix, else by its content; None if it is none of them.
+    """One of `FORMATS`, by a file's content and suffix; None if it is none of them.
 
     Raises:
         SourceError: there is nothing, or it cannot be read.
@@ -121,23 +129,8 @@ def sniff_format(path: Path) -> str | None:
     # `Path.is_dir` fails where a name is too long or may not be looked at.
     if os.path.isdir(path):  # noqa: PTH112
         return "folder"
-    if os.path.isfile(path) and path.suffix.lower() in _SUFFIXES:  # noqa: PTH113
-        return _SUFFIXES[path.suffix.lower()]
-    return _format_of(_head(path, printable(str(path))))
-
-
-def _format_of(head: bytes) -> str | None:
-    """The format of a file that begins so, or None."""
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    try:
-        text = head[: head.rfind(b"\n") + 1 or None].decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return None
-    if text.lstrip().startswith("{"):
-        return "jsonl"
-    first = text.partition("\n")[0]
-    return "tsv" if "\t" in first else "csv" if "," in first or ";" in first else None
+    name = printable(str(path))
+    return format_of(_head(path, name), path, name)
 
 
 def _head(path: Path, name: str) -> bytes:
@@ -255,6 +248,8 @@ def _caption_fault(text: str) -> pl.Expr:
         .then(pl.lit(f"missing {text}"))
         .when(caption == "")
         .then(pl.lit(f"empty {text}"))
+        .when(caption.str.contains("\0", literal=True))
+        .then(pl.lit(f"{text} holds a NUL character"))
         .when(caption.str.len_chars() > MAX_CAPTION)
         .then(
             pl.format(

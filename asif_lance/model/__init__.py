@@ -5,6 +5,7 @@ Assumes: the version stays as it was opened. Reading is safe from several thread
 but caches and the settings that `tune --store` stores.
 """
 
+from asif_lance.model.class_files import describe_class_names, read_class_names
 from asif_lance.model.joint import JointPrediction, Together
 from asif_lance.model.label_compiler import (
     average_prompts,
@@ -29,12 +30,7 @@ from asif_lance.model.predictions import Contributions, Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.model.stored_settings import StoredSetting, store_setting
-from asif_lance.model.templates import (
-    TEMPLATE_SETS,
-    describe_class_names,
-    read_class_names,
-    template_set,
-)
+from asif_lance.model.templates import TEMPLATE_SETS, template_set
 
 # fmt: off
 __all__ = [

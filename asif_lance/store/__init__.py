@@ -15,11 +15,13 @@ from asif_lance.store.maintenance import (
     prunable_versions,
     prune_versions,
 )
+from asif_lance.store.migration import migrate
 from asif_lance.store.pair_store import PairStore
 
 # fmt: off
 __all__ = [
-    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "moment_before", "optimize",
+    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "moment_before",
+    "optimize",
     "prunable_versions", "prune_versions",
 ]
 # fmt: on

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import (
+    GRACE,
     LATEST,
     Changes,
     Diff,
@@ -28,6 +29,7 @@ from asif_lance.database import (
     append_rows,
     apply_migrations,
     check_migrated,
+    check_opened,
     check_pin,
     clean_up,
     count_changes,
@@ -99,11 +101,12 @@ class PairStore:
             DatabaseNotFoundError: there is none.
             MigrationNeededError: it was made by an older release.
             NewerDatabaseError: it was made by a newer release.
+            CorruptDatabaseError: a file that says what the others are is damaged.
         """
         uri = resolve_uri(uri)
         check_migrated(uri)
         notice = _recover_if_possible(uri) if interrupted(uri) else None
-        pins = read_pins(open_table(uri, "pairs"))
+        pins = read_pins(check_opened(open_table(uri, "pairs")))
         return cls(uri, pins["image"], pins["text"], notice=notice)
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
@@ -185,14 +188,13 @@ class PairStore:
     def join_fragments(self) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
-        For who added pairs in many commits, before they are published. Without a lock nothing is
-        joined: it would be in other writers' way, and their writes would be taken for leftovers.
+        Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
-        if local_path(self.uri) is None:
-            return
-        with self.writing("join"):
-            if join_fragments(self._head(), self._latest()):
-                clean_up(self.uri)
+        if local_path(self.uri) is not None:
+            with self.writing("join"):
+                latest = self._latest()
+                if join_fragments(self._head(), latest):
+                    clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.
@@ -375,10 +377,11 @@ class PairStore:
 
     def _read_version(self, name: str, read: Callable[[lance.LanceDataset], Result]) -> Result:
         """Applies `read` to a version's rows, again when its files were removed meanwhile."""
-        return retry_read(
-            self.uri,
-            lambda: read(open_table(self.uri, "pairs", self._find_version(name).lance_version)),
-        )
+
+        def find() -> lance.LanceDataset:
+            return open_table(self.uri, "pairs", self._find_version(name).lance_version)
+
+        return retry_read(self.uri, lambda: read(check_opened(find())))
 
 
 def _recover_if_possible(uri: str) -> str | None:

@@ -394,11 +394,57 @@ def test_a_table_shows_control_characters_instead_of_obeying_them(asked: Cli) ->
     assert "a\\x1b[31mred" in done.out
 
 
-def test_json_is_one_object_per_line_and_has_no_nan(asked: Cli) -> None:
+def test_json_is_one_object_per_line_and_names_what_is_no_number(asked: Cli) -> None:
     done = asked(
-        "SELECT 'nan'::DOUBLE AS x, [1, 2] AS l, DATE '2026-01-31' AS d", "--format", "json"
+        "SELECT 'nan'::DOUBLE AS x, ['inf'::FLOAT, 1, NULL] AS l, {'a': '-inf'::DOUBLE} AS s, "
+        "NULL::DOUBLE AS n, DATE '2026-01-31' AS d, '\\x00a'::BLOB AS b",
+        *("--format", "json"),
     )
-    assert done.objects == [{"x": None, "l": [1, 2], "d": "2026-01-31"}]
+    assert done.objects == [
+        {
+            "x": "NaN",
+            "l": ["Infinity", 1, None],
+            "s": {"a": "-Infinity"},
+            "n": None,
+            "d": "2026-01-31",
+            "b": "AGE=",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "line"),
+    [
+        ("NULL AS a, '' AS b, ' ' AS c, 'NULL' AS d", ',"", ,NULL'),
+        ("NULL AS a", ""),
+        ("'' AS a", '""'),
+        ("'a,b' AS a, 'say \"x\"' AS b, 'a' || chr(10) || 'b' AS c", '"a,b","say ""x""","a\nb"'),
+        ("true AS a, 'nan'::DOUBLE AS b, '-inf'::FLOAT AS c, 1.5 AS d", "true,nan,-inf,1.5"),
+        (
+            "[1, NULL, 2] AS a, {'k': 'x,y', 'm': NULL} AS b, MAP {'z': 'nan'::DOUBLE} AS c",
+            '"[1, null, 2]","{""k"": ""x,y"", ""m"": null}","{""z"": ""NaN""}"',
+        ),
+        ("'\\x00\\xFFa'::BLOB AS a", "AP9h"),
+        (
+            "0.1::DECIMAL(9, 1) AS a, 12345678901234567890.123::DECIMAL(38, 3) AS b",
+            "0.1,12345678901234567890.123",
+        ),
+    ],
+)
+def test_csv_tells_every_value_from_every_other(asked: Cli, sql: str, line: str) -> None:
+    assert asked(f"SELECT {sql}", "--format", "csv").out.partition("\n")[2] == line + "\n"
+
+
+def test_duckdb_reads_the_csv_as_it_was(asked: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    asked("SELECT * FROM (VALUES (1, NULL), (2, ''), (3, 'x')) t(n, s)", "--output", file)
+    again = duckdb.sql(f"FROM read_csv('{file}', allow_quoted_nulls = false) ORDER BY n")
+    assert again.fetchall() == [(1, None), (2, ""), (3, "x")]
+
+
+def test_decimals_keep_all_their_digits_in_json(asked: Cli) -> None:
+    sql = "SELECT 12345678901234567890.123::DECIMAL(38, 3) AS d"
+    assert asked(sql, "--format", "json").objects == [{"d": "12345678901234567890.123"}]
 
 
 def test_parquet_goes_to_a_file(asked: Cli, tmp_path: Path) -> None:

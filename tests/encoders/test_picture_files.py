@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from asif_lance.encoders.picture_files import expand_folders, picture_name
+from asif_lance.encoders.picture_files import LeftOut, expand_folders, picture_name
 from asif_lance.errors import ImageError
+from asif_lance.progress import listen
 from asif_lance.records import Reject
 
 
@@ -70,6 +71,19 @@ def test_linked_folders_are_followed_until_they_lead_back(folder: Path) -> None:
     found = list(expand_folders([folder / "all"], None))
     assert len(found) == 5
     assert folder / "all" / "e" / "d.png" in found
+
+
+def test_what_a_walk_leaves_out_is_counted_in_a_note(folder: Path) -> None:
+    (folder / "all" / "back").symlink_to(folder / "all")
+    for name in (".DS_Store", ".x.svg"):
+        (folder / "all" / name).write_bytes(b"")
+    notes: list[str] = []
+    with listen(lambda what, done, total: None, notes.append):
+        list(expand_folders([folder / "all", folder / "none" / "at"], []))
+    counts = "2 hidden files, 2 hidden folders and 1 folder reached a second time"
+    assert notes == [f"{folder / 'all'}: left out {counts}"]
+    assert str(LeftOut()) == ""
+    assert str(LeftOut(files=1)) == "1 hidden file"
 
 
 def test_names_that_are_not_utf8_are_shown_with_escapes() -> None:

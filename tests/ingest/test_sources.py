@@ -15,41 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from source_files import read, refusal, write, write_parquet
 
 from asif_lance.errors import SourceError
 from asif_lance.ingest import count_items
-from asif_lance.ingest.sources import SCHEMA, read_source
+from asif_lance.ingest.sources import read_source
 from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
 SHARED = Path(os.environ.get("ASIF_SHARED", Path(__file__).parents[3] / "shared"))
-
-
-def read(source: Path, **options: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """All rows, and all rejects as (item, reason)."""
-    batches = list(read_source(source, **options))
-    for batch in batches:
-        assert batch.frame.schema == SCHEMA
-        assert all(reject.source == str(source) for reject in batch.rejects)
-    rows = [row for batch in batches for row in batch.frame.iter_rows(named=True)]
-    return rows, [(reject.item, reject.reason) for batch in batches for reject in batch.rejects]
-
-
-def refusal(source: str | Path, **options: Any) -> str:
-    with pytest.raises(SourceError) as caught:
-        list(read_source(source, **options))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def write(path: Path, text: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
-    pq.write_table(pa.table(columns), path)
-    return path
 
 
 # Folders
@@ -367,14 +340,18 @@ def test_bad_json_lines_are_refused_and_the_rest_goes_in(tmp_path: Path) -> None
         good,
     ]
     rows, rejects = read(write(tmp_path / "pairs.jsonl", b"\n".join(lines)))
-    assert [row["item"] for row in rows] == ["row 1", "row 14"]
+    assert [row["item"] for row in rows] == [
+        "row 1",
+        "row 8, caption 1",
+        "row 8, caption 2",
+        "row 14",
+    ]
     assert dict(rejects) == {
         "row 2": "malformed JSON",
         "row 3": "row is not a JSON object",
         "row 5": "row is not UTF-8",
         "row 6": "missing caption",
         "row 7": "missing caption",
-        "row 8": "caption is not text",
         "row 9": "image is not text",
         "row 10": "missing image",
         "row 11": "caption is not valid Unicode",
@@ -386,9 +363,9 @@ def test_bad_json_lines_are_refused_and_the_rest_goes_in(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ('[{"image": "a.png", "caption": "x"}]\n', "row is not a JSON object"),
-        ('{"image": "a.png", "caption": "x"}\n'.encode("utf-16"), "row is not UTF-8"),
-        ("caption,image\n", "malformed JSON"),
+        ('["image", "caption"]\n["a.png", "x"]\n', "row is not a JSON object"),
+        (b'{"image": "\xff"}\n', "row is not UTF-8"),
+        ("{caption\n", "malformed JSON"),
     ],
 )
 def test_a_file_without_any_json_object_is_told(
@@ -667,7 +644,7 @@ def test_an_empty_source_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_told(tmp_path: Path) -> None:
-    known = "folder, csv, tsv, jsonl, parquet"
+    known = "folder, csv, tsv, jsonl, json, parquet"
     for content in (b"\x89PNG\r\n,", b"hello\n", b"\xff,\n"):
         source = write(tmp_path / "thing", content)
         assert refusal(source) == f"cannot tell the format of {source}: name one of {known}"
@@ -685,8 +662,8 @@ def test_a_format_that_does_not_fit_is_told(tmp_path: Path) -> None:
 def test_missing_columns_are_told_with_those_that_are_there(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", "image,label\nx,y\n")
     assert refusal(source) == (
-        f"{source} has no caption column (caption, text, title, description, sentence, alt_text) "
-        "among: image, label"
+        f"{source} has no caption column (caption, text, title, description, sentence, alt_text, "
+        "captions, texts, sentences) among: image, label"
     )
     source = write(tmp_path / "a.jsonl", '{"caption": "x"}')
     assert refusal(source).startswith(f"{source} has no image column (image, image_path, ")
@@ -697,6 +674,8 @@ def test_missing_columns_are_told_with_those_that_are_there(tmp_path: Path) -> N
 
 def test_text_that_is_not_utf8_at_all_is_told(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", "image,caption\nx,y\n".encode("utf-16"))
+    assert refusal(source) == f"{source} is not UTF-8 text but UTF-16: save it as UTF-8"
+    source = write(tmp_path / "a.csv", "image,caption\nx,y\n".encode("utf-16-le"))
     assert refusal(source) == f"{source} is not UTF-8 text"
 
 
