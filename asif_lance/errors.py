@@ -50,6 +50,11 @@ def printable(text: str) -> str:
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
 
 
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and what it counts: `1 pair`, `1,234 pairs`; the plural is the noun and an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def _shown(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # a byte that Python could not decode
         return f"\\x{ord(character) - 0xDC00:02x}"
@@ -87,7 +92,8 @@ class MigrationNeededError(DatabaseError):
     def __init__(self, uri: str, pending: tuple[str, ...]) -> None:
         self.uri, self.pending = uri, pending
         super().__init__(
-            f"{uri} was made by an older release ({len(pending)} migrations behind): "
+            f"{uri} was made by an older release "
+            f"({format_count(len(pending), 'migration')} behind): "
             f"run `asif-lance --db {uri} migrate`"
         )
 
@@ -131,12 +137,12 @@ class CorruptDatabaseError(DatabaseError):
 
 
 class VersionNotFoundError(AsifError):
-    """No model version (or alias) has this name."""
+    """No model version (or alias) has this name; `message` tells what was sought otherwise."""
 
-    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+    def __init__(self, name: str, known: tuple[str, ...], message: str | None = None) -> None:
         self.name, self.known = name, known
         newest = ", ".join(known[-5:]) or "none yet"
-        super().__init__(f"no model version {name!r}; there are: {newest}")
+        super().__init__(message or f"no model version {name!r}; there are: {newest}")
 
 
 class SearchUnavailableError(AsifError):
@@ -201,7 +207,8 @@ class PairConflictError(AsifError):
         self.count, self.first = count, first
         more = ", …" if count > len(first) else ""
         super().__init__(
-            f"{count:,} pairs are in the database with other content ({', '.join(first)}{more}): "
+            f"{format_count(count, 'pair is', 'pairs are')} in the database with other "
+            f"content ({', '.join(first)}{more}): "
             "nothing was written; --on-conflict update replaces them, skip leaves them"
         )
 
@@ -211,7 +218,7 @@ class IngestInterruptedError(KeyboardInterrupt):
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
-        super().__init__(f"kept {kept:,} pairs so far")
+        super().__init__(f"kept {format_count(kept, 'pair')} so far")
 
 
 class InputError(AsifError):

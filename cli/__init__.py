@@ -30,8 +30,9 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
-from .options import TEXT, Context
+from .options import Context
 from .output import note, note_error
+from .parameter_types import TEXT
 from .progress import quiet_option, shown_progress
 from .prune import prune
 from .query import search

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import Context, format_option, open_store
 from .output import megabytes, note, print_json, print_table
 
@@ -123,9 +125,14 @@ def optimize(context: Context, now: bool) -> None:
     from asif_lance.store import maintenance
 
     done = maintenance.optimize(open_store(context), grace=timedelta(0) if now else GRACE)
+    sizes = megabytes(done.bytes_before), megabytes(done.bytes_after)
+    fragments = done.fragments_before, done.fragments_after
+    if sizes[0] == sizes[1] and fragments[0] == fragments[1] and not done.bytes_waiting:
+        note(f"nothing to do: {format_count(fragments[1], 'fragment')}, {sizes[1]}")
+        return
     note(
-        f"{done.fragments_before} fragments are {done.fragments_after} now; "
-        f"{megabytes(done.bytes_before)} are {megabytes(done.bytes_after)}"
+        f"fragments: {fragments[0]:,} before, {fragments[1]:,} now; "
+        f"size: {sizes[0]} before, {sizes[1]} now"
     )
     if done.bytes_waiting:
         minutes = int(GRACE.total_seconds() // 60)

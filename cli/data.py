@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asif_lance.errors import IngestInterruptedError
+from asif_lance.errors import IngestInterruptedError, format_count
 from asif_lance.progress import step
 
 from .options import (
     Context,
-    OutputFile,
     device_option,
     format_option,
     message_option,
@@ -26,6 +25,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
+from .parameter_types import OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.ingest import IngestReport
@@ -134,8 +134,8 @@ def _stoppable(total: int | None = None) -> Iterator[None]:
     except KeyboardInterrupt as error:
         kept = "what was stored is kept"
         if isinstance(error, IngestInterruptedError):
-            of = f" of {total:,}" if total is not None else ""
-            kept = f"kept {error.kept:,}{of} pairs so far"
+            of = f"{error.kept:,} of " if total is not None else ""
+            kept = f"kept {of}{format_count(total or error.kept, 'pair')} so far"
         note(f"{kept}; run the same command again to go on")
         sys.exit(_INTERRUPTED)
     finally:
@@ -179,7 +179,7 @@ def delete(
         _print_deletion(len(store.existing(chosen)), len(chosen), newest, output, done=False)
         return
     if where is not None and not yes and 2 * len(chosen) > newest.pairs:
-        confirm(f"That takes {len(chosen):,} of {newest.pairs:,} pairs. Delete them?")
+        confirm(f"That takes {len(chosen):,} of {format_count(newest.pairs, 'pair')}. Delete them?")
     deleted = store.delete(chosen)
     version = store.publish(command="delete", message=message) or newest
     _print_deletion(deleted, len(chosen), version, output, done=True)
@@ -194,9 +194,12 @@ def _print_deletion(
     if deleted < asked:
         note(f"{asked - deleted:,} of the ids are not in the newest model")
     if done:
-        note(f"deleted {deleted:,} pairs; the newest model is {version.name}")
+        note(f"deleted {format_count(deleted, 'pair')}; the newest model is {version.name}")
     else:
-        note(f"would delete {deleted:,} of {version.pairs:,} pairs; nothing was changed")
+        note(
+            f"would delete {deleted:,} of {format_count(version.pairs, 'pair')}; "
+            "nothing was changed"
+        )
 
 
 def _note_details(report: IngestReport) -> None:

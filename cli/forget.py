@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asif_lance.errors import printable
+from asif_lance.errors import format_count, printable
 
 from .options import (
     Context,
@@ -75,7 +75,7 @@ def forget(
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
     from asif_lance.audit import matching_ids_anywhere
-    from asif_lance.forgetting import obtain_keys
+    from asif_lance.forgetting import find_keys
     from asif_lance.store import forget as library
 
     store = open_store(context)
@@ -97,10 +97,11 @@ def forget(
         return
     if not yes:
         confirm("This cannot be undone. Forget them?")
-    keys = obtain_keys(store.uri, keys_folder)
-    receipt = library.forget(store, plan.pairs, reason=reason, keys=keys)
+    had_keys = find_keys(keys_folder) is not None
+    receipt = library.forget(store, plan.pairs, reason=reason, folder=keys_folder)
     _print_receipt(receipt, output)
-    if keys.made:
+    keys = find_keys(keys_folder)
+    if keys is not None and not had_keys:
         _explain_keys(keys)
     if prove:
         print_proof(store, receipt.receipt_id, output)
@@ -120,11 +121,13 @@ def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) ->
         return
     versions = ", ".join(plan.versions) or "none"
     note(
-        f"{len(plan.pairs):,} pairs in {len(plan.versions)} versions ({versions}); "
-        f"{plan.fragments} fragments to rewrite, {megabytes(plan.bytes)}"
+        f"{format_count(len(plan.pairs), 'pair')} in {format_count(len(plan.versions), 'version')} "
+        f"({versions}); {format_count(plan.fragments, 'fragment')} to rewrite, "
+        f"{megabytes(plan.bytes)}"
     )
     if plan.runs:
-        note(f"{len(plan.runs):,} recordings will change: {', '.join(plan.runs[:_SHOWN])}")
+        recordings = format_count(len(plan.runs), "recording")
+        note(f"{recordings} will change: {', '.join(plan.runs[:_SHOWN])}")
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
     _print_pairs(plan, list_all=list_all)
@@ -150,7 +153,8 @@ def _note_other_spellings(store: PairStore, where: str) -> None:
 
     missed = len(find_other_spellings(store, where))
     if missed:
-        note(f"{missed:,} more pairs differ in capital letters: ILIKE instead of LIKE finds them")
+        more = "1 more pair differs" if missed == 1 else f"{missed:,} more pairs differ"
+        note(f"{more} in capital letters: ILIKE instead of LIKE finds them")
 
 
 def _print_copies(plan: ForgetPlan) -> None:

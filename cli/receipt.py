@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 
-from .options import Context, FileArgument, format_option, keys_option, open_store
+from .options import Context, format_option, keys_option, open_store
 from .output import megabytes, moment, note, print_json, print_table
+from .parameter_types import FileArgument
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Proof
@@ -157,10 +158,14 @@ def facts(receipt: Receipt) -> dict[str, Any]:
     """What a person reads first."""
     return {
         "receipt": receipt.receipt_id,
-        "forgotten": f"{receipt.pairs:,} pairs",
+        "forgotten": format_count(receipt.pairs, "pair"),
         "reason": receipt.reason or "none given",
-        "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
-        "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
+        "rewritten": (
+            f"{format_count(receipt.fragments, 'fragment')}, {megabytes(receipt.bytes_written)}"
+        ),
+        "searched": (
+            f"{format_count(receipt.files_scanned, 'file')}, {megabytes(receipt.bytes_scanned)}"
+        ),
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
     }
 

@@ -72,4 +72,4 @@ def test_recordings_that_change_are_counted(herd: Cli, query_file: Path, label_f
     asked = ("classify", "--vectors", query_file, "--label-vectors", label_file, "--record")
     assert herd(*asked).status == 0
     told = herd("forget", "p3", "--dry-run").err
-    assert "1 recordings will change: r" in told
+    assert "1 recording will change: r" in told

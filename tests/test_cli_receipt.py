@@ -62,7 +62,7 @@ def test_a_receipt_and_its_public_key_are_handed_out(
     public = tmp_path / "keys" / "signing.pub.pem"
     assert (tmp_path / "key.pem").read_bytes() == public.read_bytes()
     assert cli("forget", "--verify", tmp_path / "receipt.json").status == 0
-    assert "forgotten  1 pairs" in cli("receipt", "show", forgotten).out
+    assert "forgotten  1 pair" in cli("receipt", "show", forgotten).out
 
 
 def test_the_page_is_one_file_that_loads_nothing_and_trusts_no_text(

@@ -49,7 +49,7 @@ class IndexSearch:
 
         The index compares the raw vectors: of centred cosines it knows all but the anchor's scale.
         """
-        count = max(round(k * self.setting.candidates), 1)
+        count = min(max(round(k * self.setting.candidates), 1), len(anchors))
         turned, _, _ = anchors.terms("image", queries, centred=centred)
         found = []
         with anchors.stored.reading():

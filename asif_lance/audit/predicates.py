@@ -27,6 +27,8 @@ def matching_ids(
         PredicateError: it is not one yes-or-no expression over the pairs.
         VersionNotFoundError: there is no such version.
     """
+    if not where.strip():
+        raise PredicateError(where, "it is empty")
     asked = (versions,) if isinstance(versions, str) else versions
     with Audit(store, HEAD) as audit:
         try:

@@ -127,10 +127,13 @@ class Ledger:
         """Takes an alias away.
 
         Raises:
-            InvalidNameError: it is a version's own name.
-            VersionNotFoundError: no version has it.
+            InvalidNameError: it is a version's own name, or no version has it.
         """
         check_alias(alias)
+        aliases = sorted(name for row in self.rows() for name in row["aliases"])
+        if alias not in aliases:
+            known = ", ".join(aliases) or "none"
+            raise InvalidNameError(f"no alias {alias!r}; there are: {known}")
         row = self.find(alias)
         self.unpoint(alias)
         self.write(_with_alias([row], alias, None))

@@ -16,8 +16,14 @@ from asif_lance.evaluation.accuracy import (
 from asif_lance.evaluation.adaptation import Adaptation, TrialAccuracy, adapt, captions_of
 from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
 from asif_lance.evaluation.equivalence import Proof, load_proofs, prove_equivalence
-from asif_lance.evaluation.labelled_pictures import Labelled, encode_labelled, read_labelled
-from asif_lance.evaluation.scaling_curve import scaling
+from asif_lance.evaluation.labelled_pictures import (
+    Labelled,
+    check_classes,
+    encode_labelled,
+    hold_out,
+    read_labelled,
+)
+from asif_lance.evaluation.scaling_curve import choose_sizes, scaling
 from asif_lance.evaluation.statistics import bootstrap_mean, mcnemar_test, share_interval
 from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
 
@@ -25,8 +31,8 @@ from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tunin
 __all__ = [
     "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Evaluation", "Grid", "Labelled",
     "PairedComparison", "Proof", "TrialAccuracy", "TriedSetting", "Tuning", "adapt",
-    "bootstrap_mean", "captions_of", "compare", "diagnose", "encode_labelled", "evaluate",
-    "load_proofs", "mcnemar_test", "predict", "prove_equivalence", "read_labelled",
-    "scaling", "share_interval", "tune",
+    "bootstrap_mean", "captions_of", "check_classes", "choose_sizes", "compare", "diagnose",
+    "encode_labelled", "evaluate", "hold_out", "load_proofs", "mcnemar_test", "predict",
+    "prove_equivalence", "read_labelled", "scaling", "share_interval", "tune",
 ]
 # fmt: on

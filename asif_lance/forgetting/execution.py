@@ -9,6 +9,7 @@ journal, and whoever opens the database next finishes from there.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -29,7 +30,14 @@ from asif_lance.database import (
     storage_errors,
     table_uri,
 )
-from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError, KeysError
+from asif_lance.errors import (
+    DatabaseBusyError,
+    DatabaseError,
+    InputError,
+    KeysError,
+    StorageError,
+    format_count,
+)
 from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
@@ -59,14 +67,23 @@ from asif_lance.verifier import (
 _ID_BYTES = 4
 
 
-def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None = None) -> Receipt:
+def execute(
+    uri: str,
+    pair_ids: Sequence[str],
+    *,
+    reason: str,
+    keys: Keys | None = None,
+    folder: Path | None = None,
+) -> Receipt:
     """Removes pairs from every version, table, cache and log; the caller holds the write lock.
 
     Args:
         uri: the database.
         pair_ids: which.
         reason: why; kept in the receipt.
-        keys: of fingerprints and signature; by default the user's, made if there are none.
+        keys: of fingerprints and signature; by default those of the folder, made if there are
+            none once it is sure that the forgetting can begin.
+        folder: of the keys; by default the user's.
 
     Raises:
         InputError: none of the pairs is in the database, or the reason quotes one.
@@ -88,7 +105,9 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
             f"the reason is kept for good, and quotes what is to be forgotten: {quoted!r}; "
             "say it in other words"
         )
-    keys = keys or obtain_keys(uri)
+    if not os.access(_find_directory(uri), os.W_OK):
+        raise StorageError(f"cannot write to {uri}: permission denied")
+    keys = keys or obtain_keys(uri, folder)
     journal = _open_journal(uri)
     described = _describe_keys(keys, Content(keys.fingerprint, rows, shared))
     intent = _make_intent(uri, found, ids, reason)
@@ -115,7 +134,10 @@ def recover(uri: str) -> str | None:
             receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
         return None
-    told = f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
+    told = (
+        f"finished an interrupted forget of {format_count(receipt.pairs, 'pair')}: "
+        f"receipt {receipt.receipt_id}"
+    )
     sign = f"asif-lance receipt sign {receipt.receipt_id}"
     return told if keys else f"{told}, not signed: run `{sign}` where the keys are"
 

@@ -42,7 +42,7 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
-from asif_lance.model.retrieval import Match, retrieve
+from asif_lance.model.retrieval import CANDIDATES, Match, retrieve
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
     BROUGHT,
@@ -287,20 +287,29 @@ class Model:
         for batch in track_batches("classify vectors", len(ids), size):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
-    def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
-        """The pictures of this version that fit a text best; see `retrieve`."""
+    def search_text(
+        self, text: str, *, top: int = 10, candidates: int | None = None
+    ) -> list[Match]:
+        """The pictures of this version that fit a text best; see `retrieve`.
+
+        By default there are 1,000 candidates, or `top` of them if that is more.
+        """
         if not text.strip():
             raise InputError("the text to search for is empty")
         vector = self.encode_texts([text]).vectors
-        return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
+        return retrieve(
+            self.anchors, self.recipe, "text", vector, top, candidates or max(top, CANDIDATES)
+        )
 
     def search_image(
-        self, image: ImageFile, *, top: int = 10, candidates: int = 1000
+        self, image: ImageFile, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
-        """The captions of this version that fit a picture best; see `retrieve`."""
+        """The captions of this version that fit a picture best; as `search_text`."""
         ((_, vectors),) = encode_pictures(self.image_encoder, [image], None, 1)
         vector = unit_queries(vectors)
-        return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
+        return retrieve(
+            self.anchors, self.recipe, "image", vector, top, candidates or max(top, CANDIDATES)
+        )
 
     def _classify_batch(
         self, ids: Sequence[str], queries: Float32Array, labels: LabelSet

@@ -10,6 +10,7 @@ from asif_lance.store.maintenance import (
     OptimizeReport,
     PruneReport,
     info,
+    moment_before,
     optimize,
     prunable_versions,
     prune_versions,
@@ -19,7 +20,8 @@ from asif_lance.store.pair_store import PairStore
 
 # fmt: off
 __all__ = [
-    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "optimize",
+    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "moment_before",
+    "optimize",
     "prunable_versions", "prune_versions",
 ]
 # fmt: on

@@ -19,14 +19,19 @@ def plan(store: PairStore, pair_ids: Iterable[str]) -> ForgetPlan:
 
 
 def forget(
-    store: PairStore, pair_ids: Sequence[str], *, reason: str, keys: Keys | None = None
+    store: PairStore,
+    pair_ids: Sequence[str],
+    *,
+    reason: str,
+    keys: Keys | None = None,
+    folder: Path | None = None,
 ) -> Receipt:
     """Removes pairs from every model version, cache and log, physically.
 
     Versions keep their names, aliases, messages and times, and answer as if the pairs had never
     been in them. Takes the write lock; readers go on with the versions that they have open, and
-    find their names again afterwards. The receipt is made with `keys`; by default with the user's
-    own, which are made if there are none.
+    find their names again afterwards. The receipt is made with `keys`; by default with those of
+    `folder` (by default the user's), which are made if there are none.
 
     Raises:
         InputError: none of the pairs is in the database.
@@ -35,7 +40,7 @@ def forget(
         StorageError: the disk refused; what was begun is finished when the database is opened.
     """
     with store.writing("forget"):
-        return execution.execute(store.uri, pair_ids, reason=reason, keys=keys)
+        return execution.execute(store.uri, pair_ids, reason=reason, keys=keys, folder=folder)
 
 
 def verify_receipt(store: PairStore, receipt_id: str, *, folder: Path | None = None) -> Report:

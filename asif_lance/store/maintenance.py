@@ -111,6 +111,19 @@ class Info:
     damaged: int
 
 
+def moment_before(age: timedelta) -> datetime:
+    """The moment that lies so long ago; for an age beyond the calendar, its first day.
+
+    Raises:
+        InputError: a negative age.
+    """
+    if age < timedelta(0):
+        raise InputError("an age cannot be negative")
+    now = datetime.now(UTC)
+    first = datetime.min.replace(tzinfo=UTC)
+    return now - age if age <= now - first else first
+
+
 def prunable_versions(
     store: PairStore,
     *,
@@ -127,11 +140,11 @@ def prunable_versions(
         older_than: younger versions stay.
 
     Raises:
-        InputError: nothing would be kept.
+        InputError: nothing would be kept, or a negative age.
     """
     if keep_last < 1:
         raise InputError("at least the newest version has to be kept")
-    limit = datetime.now(UTC) - older_than if older_than else None
+    limit = moment_before(older_than) if older_than else None
     rows = Ledger(store.uri).rows()[:-keep_last]
     old = [row for row in rows if limit is None or row["created_at"] < limit]
     return [row["name"] for row in old if not (keep_tagged and row["aliases"])]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from securesystemslib.signer import SSlibKey
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.verifier.chain import (
     Stored,
     find_problems,
@@ -232,7 +232,9 @@ def _check_counts(receipt: Receipt) -> Check:
     if len(pairs) > 1 or len(files) > 1 or not receipt.vectors:
         told = f"{receipt.pairs:,} pairs, but fingerprints of {len(receipt.ids):,} ids and "
         return Check("counts", False, f"{told}{len(receipt.vectors):,} vectors")
-    return Check("counts", True, f"{receipt.pairs:,} pairs, with a fingerprint of each")
+    return Check(
+        "counts", True, f"{format_count(receipt.pairs, 'pair')}, with a fingerprint of each"
+    )
 
 
 def _check_record(receipt: Receipt, seen: _Seen) -> list[Check]:

@@ -257,7 +257,7 @@ def test_recording_from_the_command_feeds_every_canned_report(
     for report in REPORTS:
         found = cli(*DB, "audit", "--report", report.name, "--format", "json")
         assert found.status == 0, found.err
-    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 runs\n"
+    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 run\n"
     assert cli(*DB, "runs", "--format", "json").objects == []
     assert cli(*DB, "runs", "prune").status == 2
 
@@ -361,7 +361,7 @@ def test_the_command_says_what_is_kept_and_each_recording_says_what_it_dropped(
     assert cli(*DB, "runs", "keep").err == kept
     assert cli(*classify).status == 0
     assert cli(*DB, "runs", "keep", "--last", "1").err == "kept: the newest run\n"
-    assert cli(*classify).err.endswith("dropped 1 older runs, see `runs keep`\n")
+    assert cli(*classify).err.endswith("dropped 1 older run, see `runs keep`\n")
     assert cli(*DB, "runs", "keep", "--everything").err == "kept: all runs\n"
     assert "dropped" not in cli(*classify).err
     assert cli(*DB, "runs", "keep", "--everything", "--last", "1").status == 2
