@@ -19,6 +19,7 @@
     ├── SourceError                    a source that cannot be read at all
     ├── ImageError                     one picture that cannot be used
     ├── PairConflictError              pairs that are there already with other content
+    ├── ForgottenPairError             pairs that were forgotten, and nobody waived that
     └── InputError                     a wrong argument
         ├── DimensionError             vectors of the wrong size
         ├── InvalidVectorError         NaN, infinite or zero vectors
@@ -182,6 +183,19 @@ class PairConflictError(AsifError):
         super().__init__(
             f"{count:,} pairs are in the database with other content ({', '.join(first)}{more}): "
             "nothing was written; --on-conflict update replaces them, skip leaves them"
+        )
+
+
+class ForgottenPairError(AsifError):
+    """Pairs that receipts say were forgotten; `first` has ids and reasons of some of them."""
+
+    def __init__(self, count: int, first: tuple[tuple[str, str], ...]) -> None:
+        self.count, self.first = count, first
+        named = "; ".join(f"{pair_id}: {reason}" for pair_id, reason in first)
+        more = "; …" if count > len(first) else ""
+        super().__init__(
+            f"{count:,} pairs were forgotten ({named}{more}): nothing was changed; "
+            "--allow-forgotten --reason lets them back in"
         )
 
 

@@ -59,6 +59,9 @@ def replace(
 
     Without a lock Lance compares keys instead, as for `append`.
     """
+    if not len(old):
+        append(dataset, rows, locked=locked)
+        return
     if locked:
         updated, removed = _delete_rows(dataset, old)
         new = write_fragments(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)

@@ -123,6 +123,7 @@ TABLES = (
         run_column="run_id",
     ),
     Table(name="receipts", schema=_fixed(schemas.RECEIPTS), in_sql=True),
+    Table(name="waivers", schema=_fixed(schemas.WAIVERS), in_sql=True),
     Table(name="tuned", schema=_fixed(schemas.TUNED)),
     Table(name="migrations", schema=_fixed(schemas.MIGRATIONS)),
 )

@@ -47,10 +47,12 @@ from asif_lance.database import (
     storage_errors,
     version_record,
 )
-from asif_lance.errors import DatabaseError, DatabaseExistsError, VersionNotFoundError
-from asif_lance.forgetting import interrupted, recover
+from asif_lance.errors import DatabaseExistsError
+from asif_lance.forgetting import ForgottenPairs, Waiver, interrupted, recover
 from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
+from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
+from asif_lance.store.refusal import check_added, check_unpublished
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class PairStore:
             StorageError: the place cannot be written to.
         """
         uri = resolve_uri(uri)
-        _make_directory(uri)
+        make_directory(uri)
         with WriteLock(uri).hold("create"):
-            if find_table(uri, "migrations") is not None or _is_foreign(uri):
+            if find_table(uri, "migrations") is not None or is_foreign(uri):
                 raise DatabaseExistsError(uri)
             apply_migrations(uri, {"image": image, "text": text})
         return cls(uri, image, text)
@@ -102,7 +104,7 @@ class PairStore:
         """
         uri = resolve_uri(uri)
         check_migrated(uri)
-        notice = _recover_if_possible(uri) if interrupted(uri) else None
+        notice = recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(open_table(uri, "pairs"))
         return cls(uri, pins["image"], pins["text"], notice=notice)
 
@@ -144,20 +146,30 @@ class PairStore:
         return retry_read(self.uri, find)
 
     def add(
-        self, pairs: pa.Table, *, known: KnownPairs | None = None, replace: bool = False
+        self,
+        pairs: pa.Table,
+        *,
+        known: KnownPairs | None = None,
+        replace: bool = False,
+        looked_up: ForgottenPairs | None = None,
+        waiver: Waiver | None = None,
     ) -> int:
-        """Adds pairs that are not there yet; in one commit, or none for none.
+        """Adds pairs that are not there yet, in one commit; forgotten ones are refused.
 
         Args:
             pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
                 may `ingested_at`. Of several rows with one id the first counts.
             known: spares who adds again and again the reading of all ids each time.
             replace: pairs that are there get their new rows.
+            looked_up: what says already that none of them was forgotten.
+            waiver: lets forgotten ones in, on record.
 
         Returns:
             How many pairs were not there before.
 
         Raises:
+            ForgottenPairError: some were forgotten; nothing is added.
+            KeysError: the key is missing with which it could be told what was forgotten.
             DimensionError: vectors of another size.
             InputError: columns that do not fit.
         """
@@ -172,17 +184,21 @@ class PairStore:
             known.refresh(head)
             found = known.find(rows["pair_id"].combine_chunks())
             new = len(rows) - len(found.places)
-            if replace and len(found.places):
-                pair_rows.replace(head, rows, found.addresses, locked=locked)
-                return new
-            if new == 0:
-                return 0
-            if new < len(rows):
+            if new < len(rows) and not replace:
                 there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
                 rows = rows.filter(pc.invert(there))
-            return pair_rows.append(head, rows, locked=locked)
+            if not len(rows):
+                return 0
+            check_added(self.uri, rows, looked_up, waiver)
+            if replace:
+                pair_rows.replace(head, rows, found.addresses, locked=locked)
+            else:
+                new = pair_rows.append(head, rows, locked=locked)
+            if looked_up is not None:
+                looked_up.follow(head, self._head(), looked=True)
+            return new
 
-    def join_fragments(self) -> None:
+    def join_fragments(self, looked_up: ForgottenPairs | None = None) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
         For who added pairs in many commits, before they are published. Without a lock nothing is
@@ -191,7 +207,10 @@ class PairStore:
         if local_path(self.uri) is None:
             return
         with self.writing("join"):
-            if join_fragments(self._head(), self._latest()):
+            head = self._head()
+            if join_fragments(head, self._latest()):
+                if looked_up is not None:
+                    looked_up.follow(head, self._head(), looked=False)
                 clean_up(self.uri)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
@@ -204,9 +223,21 @@ class PairStore:
 
     # Model versions
 
-    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
-        """Names what is at head as the next version; None when `latest` holds the same pairs."""
+    def publish(
+        self,
+        *,
+        command: str,
+        message: str = "",
+        looked_up: ForgottenPairs | None = None,
+        waiver: Waiver | None = None,
+    ) -> ModelVersion | None:
+        """Names what is at head as the next version; None when `latest` holds the same pairs.
+
+        Raises:
+            ForgottenPairError, KeysError: as for `add`, of pairs that others put at head.
+        """
         with self.writing("publish"):
+            check_unpublished(self.uri, self._latest(), self._head(), looked_up, waiver)
             return self._publish(command, message)
 
     def versions(self) -> list[ModelVersion]:
@@ -230,13 +261,7 @@ class PairStore:
         Raises:
             VersionNotFoundError: the oldest version is younger.
         """
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        rows = Ledger(self.uri).rows()
-        names = [row["name"] for row in rows if row["created_at"] <= when]
-        if not names:
-            known = tuple(f"{row['name']} ({row['created_at']:%Y-%m-%d %H:%M:%S}Z)" for row in rows)
-            raise VersionNotFoundError(f"as of {when.isoformat()}", known)
-        return self.version(names[-1])
+        return self.version(Ledger(self.uri).find_as_of(when)["name"])
 
     def tag(self, alias: str, version: str) -> None:
         """Gives a version a further name, taking it from the one that had it.
@@ -294,8 +319,7 @@ class PairStore:
 
     def add_rejects(self, ingest_id: str, rejects: Iterable[Reject]) -> None:
         """Keeps what an ingest refused, in one commit."""
-        now = datetime.now(UTC)
-        common = {"ingest_id": ingest_id, "created_at": now}
+        common = {"ingest_id": ingest_id, "created_at": datetime.now(UTC)}
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
         if rows:
             with self.writing("add_rejects"):
@@ -377,24 +401,3 @@ class PairStore:
             self.uri,
             lambda: read(open_table(self.uri, "pairs", self._find_version(name).lance_version)),
         )
-
-
-def _recover_if_possible(uri: str) -> str | None:
-    """Readers can go on without: every version's name means a whole state at any time."""
-    try:
-        return recover(uri)
-    except DatabaseError as error:
-        return f"an interrupted forget could not be finished yet: {error}"
-
-
-def _make_directory(uri: str) -> None:
-    directory = local_path(uri)
-    if directory is not None:
-        with storage_errors(uri):
-            directory.mkdir(parents=True, exist_ok=True)
-
-
-def _is_foreign(uri: str) -> bool:
-    """Whether there is a `pairs` table that is in use, though no database of ours is there."""
-    pairs = find_table(uri, "pairs")
-    return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
