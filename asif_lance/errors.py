@@ -187,15 +187,22 @@ class PairConflictError(AsifError):
 
 
 class ForgottenPairError(AsifError):
-    """Pairs that receipts say were forgotten; `first` has ids and reasons of some of them."""
+    """Pairs that receipts say were forgotten; `first` has ids and reasons of some of them.
 
-    def __init__(self, count: int, first: tuple[tuple[str, str], ...]) -> None:
-        self.count, self.first = count, first
+    `at_head` says that somebody put them there without asking.
+    """
+
+    def __init__(
+        self, count: int, first: tuple[tuple[str, str], ...], *, at_head: bool = False
+    ) -> None:
+        self.count, self.first, self.at_head = count, first, at_head
         named = "; ".join(f"{pair_id}: {reason}" for pair_id, reason in first)
         more = "; …" if count > len(first) else ""
+        where, undone = (" at head", "published") if at_head else ("", "added")
+        way_out = "`delete` takes them out, " if at_head else ""
         super().__init__(
-            f"{count:,} pairs were forgotten ({named}{more}): nothing was changed; "
-            "--allow-forgotten --reason lets them back in"
+            f"{count:,} pairs{where} were forgotten ({named}{more}): nothing was {undone}; "
+            f"{way_out}`ingest --allow-forgotten --reason WHY` lets them in"
         )
 
 

@@ -19,6 +19,7 @@ from .options import (
 )
 from .output import confirm, megabytes, note, print_json, print_table
 from .receipt import facts
+from .twins import note_twins
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.command()
 @pairs_arguments
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
+@click.option("--with-twins", is_flag=True, help="Take the pairs with the same picture along.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt, by id or file.")
@@ -38,6 +40,7 @@ def forget(
     ids: tuple[str, ...],
     where: str | None,
     reason: str,
+    with_twins: bool,
     dry_run: bool,
     yes: bool,
     receipt_id: str | None,
@@ -50,6 +53,10 @@ def forget(
     logs and records; every version keeps its name, message and time and answers as if the pairs
     had never been in it. This cannot be undone. Afterwards every file that is left is decoded and
     searched; the receipt says what was found clean, and what no software here can reach.
+
+    What stays with the same picture, or nearly the same image vector, is told first: --with-twins
+    takes it along. Pairs with the same caption alone are told too, and stay. What was forgotten is
+    refused when it is ingested again.
 
     The receipt is signed, and what it says of the pairs can be read with a key only. Both keys are
     made at the first forget, outside the database. --verify leaves with status 0 if all holds, 1 if
@@ -72,7 +79,7 @@ def forget(
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
-    plan = library.plan(store, chosen)
+    plan = library.plan(store, chosen, with_twins=with_twins)
     _print_plan(plan, output, last=dry_run or not plan.pairs)
     if dry_run or not plan.pairs:
         return
@@ -102,6 +109,7 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
         f"{len(plan.pairs):,} pairs in {len(plan.versions)} versions ({versions}); "
         f"{plan.fragments} fragments to rewrite, {megabytes(plan.bytes)}"
     )
+    note_twins(plan.twins)
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,23 @@ def list_(context: Context, output: str) -> None:
             print_json(dict(zip(columns, row, strict=True)))
         return
     print_table(columns, [(*row[:2], moment(row[2]), *row[3:]) for row in rows])
+
+
+@receipt.command()
+@format_option
+@click.pass_obj
+def waivers(context: Context, output: str) -> None:
+    """List what was let in although it was forgotten, or may have been, and why; oldest first."""
+    from asif_lance.forgetting import list_waivers
+
+    records = [asdict(record) for record in list_waivers(open_store(context).uri)]
+    if output == "json":
+        for record in records:
+            print_json(record)
+        return
+    columns = ("waiver_id", "created_at", "allows", "pairs", "reason")
+    rows = [[record[name] for name in columns] for record in records]
+    print_table(columns, [(row[0], moment(row[1]), *row[2:]) for row in rows])
 
 
 @receipt.command()
@@ -131,6 +149,7 @@ def facts(receipt: Receipt) -> dict[str, Any]:
         "receipt": receipt.receipt_id,
         "forgotten": f"{receipt.pairs:,} pairs",
         "reason": receipt.reason or "none given",
+        **({} if receipt.twins is None else {"same picture": f"{receipt.twins:,} pairs that stay"}),
         "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
         "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),

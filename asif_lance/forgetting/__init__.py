@@ -19,13 +19,14 @@ from asif_lance.forgetting.receipts import (
     load_receipts,
     sign_receipt,
 )
+from asif_lance.forgetting.twins import Twins
 from asif_lance.forgetting.waivers import Waiver, WaiverRecord, list_waivers
 from asif_lance.verifier import Document, Receipt, Report, ScanReport, scan
 
 # fmt: off
 __all__ = [
     "LOOKED_UP_COLUMNS", "Document", "ForgetPlan", "ForgottenPairs", "Keys", "Receipt", "Report",
-    "ScanReport", "Waiver", "WaiverRecord", "attach_timestamp", "execute", "find_keys",
+    "ScanReport", "Twins", "Waiver", "WaiverRecord", "attach_timestamp", "execute", "find_keys",
     "find_keys_folder", "interrupted", "list_waivers", "load_document", "load_receipt",
     "load_receipts", "obtain_keys", "receipt_page", "recover", "scan", "sign_receipt",
     "verify_receipt",

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from asif_lance.database import (
     Ledger,
@@ -40,9 +38,11 @@ from asif_lance.forgetting.planning import (
     check_can_forget,
     locate,
     locate_unnamed,
+    read_content,
 )
 from asif_lance.forgetting.purge import Purge
-from asif_lance.forgetting.survey import State, Survey, read_physical_rows
+from asif_lance.forgetting.survey import State, Survey
+from asif_lance.forgetting.twins import find_twins
 from asif_lance.progress import step
 from asif_lance.verifier import (
     KEY_BYTES,
@@ -58,7 +58,14 @@ from asif_lance.verifier import (
 _ID_BYTES = 4
 
 
-def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None = None) -> Receipt:
+def execute(
+    uri: str,
+    pair_ids: Sequence[str],
+    *,
+    reason: str,
+    keys: Keys | None = None,
+    twins: bool = True,
+) -> Receipt:
     """Removes pairs from every version, table, cache and log; the caller holds the write lock.
 
     Args:
@@ -66,6 +73,7 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
         pair_ids: which.
         reason: why; kept in the receipt.
         keys: of fingerprints and signature; by default the user's, made if there are none.
+        twins: count the pairs that stay and have the same picture, for the receipt.
 
     Raises:
         InputError: none of the pairs is in the database, or the reason quotes one.
@@ -79,7 +87,7 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     ids = found.found | locate_unnamed(found, wanted).found
     if not ids:
         raise InputError("none of these pairs is in this database")
-    rows = _read_content(found, sorted(ids))
+    rows = read_content(found, sorted(ids))
     quoted = find_quote(rows, reason)
     if quoted is not None:
         raise InputError(
@@ -89,7 +97,8 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     keys = keys or obtain_keys(uri)
     journal = _open_journal(uri)
     described = _describe_keys(keys, Content(keys.fingerprint, rows))
-    journal.start({**_make_intent(uri, found, ids, reason), **described})
+    left = len(find_twins(uri, ids, rows).same_picture) if twins else None
+    journal.start({**_make_intent(uri, found, ids, reason), **described, "twins": left})
     journal.keep_content(rows)
     return _complete(uri, journal, keys, found)
 
@@ -220,23 +229,9 @@ def _load_content(
     """The forgotten rows, kept in the journal before the first change and taken from it after."""
     rows = journal.content()
     if rows is None:
-        rows = _read_content(found, intent["pair_ids"])
+        rows = read_content(found, intent["pair_ids"])
         journal.keep_content(rows)
     return Content(keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES), rows)
-
-
-def _read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
-    others = locate_unnamed(found, pair_ids)
-    parts = [table for part in (found, others) for table in _read_forgotten(part)]
-    return pa.concat_tables(parts, promote_options="default")
-
-
-def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
-    """All columns of the rows in question, once for each fragment that has them."""
-    for touched in found.touched.values():
-        state = open_table(found.uri, "pairs", touched.lance_version)
-        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
-        yield rows.read_all().take(touched.places)
 
 
 def _make_receipt(
@@ -268,6 +263,7 @@ def _make_receipt(
         surfaces=receipts.judge_surfaces(report, elsewhere, intent["indices"]),
         resumed=False,
         not_covered=receipts.OUT_OF_REACH,
+        twins=intent.get("twins"),
     )
 
 

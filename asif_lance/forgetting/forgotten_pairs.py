@@ -107,14 +107,14 @@ class ForgottenPairs:
         """Whether there is anything that could be found."""
         return bool(self._tables)
 
-    def refuse(self, found: dict[str, str]) -> None:
-        """Passes if nothing was found.
+    def refuse(self, found: dict[str, str], *, at_head: bool = False) -> None:
+        """Passes if nothing was found, in what is to be added or at head.
 
         Raises:
             ForgottenPairError: something was.
         """
         if found:
-            raise ForgottenPairError(len(found), tuple(found.items())[:_SHOWN])
+            raise ForgottenPairError(len(found), tuple(found.items())[:_SHOWN], at_head=at_head)
 
     def record(self) -> None:
         """Keeps on record what the waiver has let in so far; the caller holds the write lock."""

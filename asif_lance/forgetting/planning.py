@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
-from asif_lance.forgetting.survey import Survey, survey_states
+from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
+from asif_lance.forgetting.twins import Twins, find_twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class ForgetPlan:
         fragments: how many fragments would be rewritten.
         bytes: their size: about what would be written, and needs to be free.
         indices: search indices that would be dropped.
+        twins: pairs that would stay and share something with these; None if nobody looked.
     """
 
     pairs: tuple[str, ...]
@@ -29,10 +33,20 @@ class ForgetPlan:
     fragments: int
     bytes: int
     indices: tuple[str, ...]
+    twins: Twins | None = None
 
 
-def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
+def plan(
+    uri: str, pair_ids: Iterable[str], *, twins: bool = True, with_twins: bool = False
+) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
+
+    Args:
+        uri: the database.
+        pair_ids: which.
+        twins: look for pairs that would stay and share something with these, which reads the
+            image vectors of head and the newest version.
+        with_twins: the pairs with the same picture are to be forgotten with them.
 
     Raises:
         DatabaseError: the database is one that cannot forget.
@@ -43,6 +57,9 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
+        sharing = find_twins(uri, ids, read_content(found, sorted(ids))) if twins and ids else None
+    if with_twins and sharing and sharing.same_picture:
+        return plan(uri, [*wanted, *sharing.same_picture], twins=twins)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
         unknown=tuple(i for i in wanted if i not in ids),
@@ -50,6 +67,7 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
         indices=found.index_names,
+        twins=sharing,
     )
 
 
@@ -66,6 +84,21 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     return survey_states(
         found.uri, {int(ref["version"]) for ref in refs} - found.states.keys(), missing
     )
+
+
+def read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
+    """All that is stored of some pairs, in every state; columns as in `pairs`."""
+    others = locate_unnamed(found, pair_ids)
+    parts = [table for part in (found, others) for table in _read_forgotten(part)]
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
+    """All columns of the rows in question, once for each fragment that has them."""
+    for touched in found.touched.values():
+        state = open_table(found.uri, "pairs", touched.lance_version)
+        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
+        yield rows.read_all().take(touched.places)
 
 
 def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:

@@ -72,7 +72,7 @@ def check_unpublished(
     if found:  # moved to other files, what `latest` has already is nothing new
         changes = find_changes(latest, head)
         found = {i: found[i] for i in (*changes.added, *changes.changed) if i in found}
-    forgotten.refuse(found)
+    forgotten.refuse(found, at_head=True)
     forgotten.record()
 
 
