@@ -149,10 +149,14 @@ def facts(receipt: Receipt) -> dict[str, Any]:
         "receipt": receipt.receipt_id,
         "forgotten": f"{receipt.pairs:,} pairs",
         "reason": receipt.reason or "none given",
-        **({} if receipt.twins is None else {"same picture": f"{receipt.twins:,} pairs that stay"}),
         "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
         "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
+        **(
+            {}
+            if receipt.twins is None
+            else {"twins": f"{receipt.twins:,} with the same picture stay"}
+        ),
     }
 
 
