@@ -71,10 +71,10 @@ class FingerprintTables:
                 _fill(self.own_vectors, _leave_out(receipt.vectors, shared), number)
 
     def hash(self, column: pa.Array) -> tuple[Int64Array, UInt64Array]:
-        """Which of n texts, binaries or vectors (float16) are not null, and the hashes of these."""
-        places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        """Which of n texts, binaries or vectors (float16, all there) are not null; their hashes."""
         if is_vector(column.type):
-            return places, hash_rows(self.key, as_matrix(column)[places])
+            return np.arange(len(column)), hash_rows(self.key, as_matrix(column))
+        places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         return places, hash_values(self.key, as_binary(column.drop_null()).to_pylist())
 
     def find(self, table: HashTable, column: pa.Array) -> dict[int, set[int]]:
@@ -101,8 +101,8 @@ def hash_values(key: bytes, values: Iterable[bytes | memoryview]) -> UInt64Array
 
 def hash_rows(key: bytes, matrix: NDArray[np.floating]) -> UInt64Array:
     """(n,) the first halves of the fingerprints of (n, d) float16 vectors."""
-    data = memoryview(np.ascontiguousarray(matrix, np.float16)).cast("B")
-    width = matrix.shape[1] * data.itemsize * 2
+    rows = np.ascontiguousarray(matrix, np.float16)
+    data, width = memoryview(rows.reshape(-1).view(np.uint8)), rows.shape[1] * rows.itemsize
     return hash_values(key, (data[at : at + width] for at in range(0, len(data), width)))
 
 
@@ -116,5 +116,5 @@ def _leave_out(prints: Sequence[str], shared: frozenset[str]) -> Sequence[str]:
 
 
 def _take_halves(digests: bytes) -> UInt64Array:
-    halves: UInt64Array = np.frombuffer(digests, "<u8")[::2].copy()
-    return halves
+    # Receipts list fingerprints sorted: read in this order, numbers are sorted as well.
+    return np.frombuffer(digests, ">u8")[::2].astype(np.uint64)

@@ -170,14 +170,15 @@ class Preparation:
         if forgotten is None or not forgotten.knows_any():
             return frame
         found = forgotten.find_names(frame.select("caption", *STORED).to_arrow())
-        return frame.filter(self._refuse_forgotten(frame, found))
+        return frame.filter(self._refuse_forgotten(frame, found)) if found else frame
 
     def _not_forgotten(self, frame: pl.DataFrame, pairs: pa.Table) -> pa.Table:
         """The same of pairs with their vectors."""
         forgotten = self._destination.forgotten
         if forgotten is None or not forgotten.knows_any():
             return pairs
-        return pairs.filter(self._refuse_forgotten(frame, forgotten.find_vectors(pairs)).to_arrow())
+        found = forgotten.find_vectors(pairs)
+        return pairs.filter(self._refuse_forgotten(frame, found).to_arrow()) if found else pairs
 
     def _refuse_forgotten(self, frame: pl.DataFrame, found: dict[int, str]) -> pl.Series:
         """(n,) which of n rows are not among those found."""
