@@ -102,7 +102,7 @@ def hash_values(key: bytes, values: Iterable[bytes | memoryview]) -> UInt64Array
 def hash_rows(key: bytes, matrix: NDArray[np.floating]) -> UInt64Array:
     """(n,) the first halves of the fingerprints of (n, d) float16 vectors."""
     rows = np.ascontiguousarray(matrix, np.float16)
-    data, width = memoryview(rows.reshape(-1).view(np.uint8)), rows.shape[1] * rows.itemsize
+    data, width = rows.reshape(-1).view(np.uint8).data, rows.shape[1] * rows.itemsize
     return hash_values(key, (data[at : at + width] for at in range(0, len(data), width)))
 
 
