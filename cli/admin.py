@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,7 @@ def info(context: Context, output: str) -> None:
     if output == "json":
         print_json(_facts(found))
         return
+    at_once = megabytes(found.bytes_reclaimable + found.bytes_waiting)
     facts = {
         "database": found.uri,
         "image encoder": f"{found.image.name} ({found.image.dimension}-d)",
@@ -35,7 +37,7 @@ def info(context: Context, output: str) -> None:
         "unpublished changes": found.unpublished,
         "fragments": found.fragments,
         "size": megabytes(found.bytes),
-        "reclaimable by optimize": megabytes(found.bytes_reclaimable),
+        "reclaimable by optimize": f"{megabytes(found.bytes_reclaimable)} ({at_once} with --now)",
         "indices": ", ".join(found.indices) or "none",
         "rejected items": found.rejects,
         "receipts": found.receipts,
@@ -56,6 +58,7 @@ def _facts(found: Info) -> dict[str, object]:
         "fragments": found.fragments,
         "bytes": found.bytes,
         "reclaimable_bytes": found.bytes_reclaimable,
+        "waiting_bytes": found.bytes_waiting,
         "indices": found.indices,
         "rejected_items": found.rejects,
         "receipts": found.receipts,
@@ -63,26 +66,39 @@ def _facts(found: Info) -> dict[str, object]:
 
 
 @click.command()
+@click.option("--now", is_flag=True, help="Free at once what readers may still have open.")
 @click.pass_obj
-def optimize(context: Context) -> None:
-    """Compact small fragments, bring indices up to date, free what no version needs."""
+def optimize(context: Context, now: bool) -> None:
+    """Compact small fragments, bring indices up to date, free what no version needs.
+
+    Who has the table open with plain Lance or LanceDB reads on undisturbed for ten minutes after
+    its state was replaced; then the next `optimize` frees it. `--now` does not wait, nor do
+    `versions prune` and `forget`. Readers of a model version's name are never disturbed.
+    """
+    from asif_lance.database import GRACE
     from asif_lance.store import maintenance
 
-    done = maintenance.optimize(open_store(context))
+    done = maintenance.optimize(open_store(context), grace=timedelta(0) if now else GRACE)
     note(
         f"{done.fragments_before} fragments are {done.fragments_after} now; "
         f"{megabytes(done.bytes_before)} are {megabytes(done.bytes_after)}"
     )
+    if done.bytes_waiting:
+        minutes = int(GRACE.total_seconds() // 60)
+        note(
+            f"{megabytes(done.bytes_waiting)} of it stay {minutes} minutes for readers that have "
+            "them open; `optimize --now` frees them at once"
+        )
 
 
 @click.command()
 @click.pass_obj
 def migrate(context: Context) -> None:
-    """Bring a database that an older release made to this release's schema."""
-    from asif_lance.database import run_migrations
+    """Bring a database that an older release made to this release's schema.
 
-    applied = run_migrations(context.db)
-    for name in applied:
-        note(f"applied {name}")
-    if not applied:
-        note("nothing to do: the database is up to date")
+    A forget that was killed is finished, whichever release began it.
+    """
+    from asif_lance.store import migrate as library
+
+    for told in library(context.db):
+        note(told)

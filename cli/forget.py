@@ -81,6 +81,9 @@ def forget(
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
     plan = library.plan(store, chosen, with_twins=with_twins)
     _print_plan(plan, output, last=dry_run or not plan.pairs)
+    _print_copies(plan)
+    if not plan.pairs and plan.copies and not dry_run:
+        sys.exit(1)
     if dry_run or not plan.pairs:
         return
     if not yes:
@@ -112,6 +115,15 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
     note_twins(plan.twins)
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
+
+
+def _print_copies(plan: ForgetPlan) -> None:
+    """Told whatever the output is: what stays if nobody does something about it."""
+    for copy in plan.copies:
+        note(
+            f"{copy.place} holds {copy.pairs:,} of these pairs and is not ours: it stays as it is "
+            "(a residual in the receipt, exit status 1); take them out of it, or remove it"
+        )
 
 
 def _print_receipt(receipt: Receipt, output: str) -> None:

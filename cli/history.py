@@ -98,6 +98,8 @@ def prune(
         confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
     note(f"dropped {len(done.dropped)} versions, freed {megabytes(done.bytes_freed)}")
+    if done.foreign_tags:
+        note(f"tags that are no model versions keep their states: {', '.join(done.foreign_tags)}")
 
 
 @click.command()

@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -37,6 +38,7 @@ import pyarrow.compute as pc
 from asif_lance.audit import recorder, runs
 from asif_lance.database import open_table, run_migrations
 from asif_lance.errors import AsifError
+from asif_lance.forgetting import find_keys
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.receipts import load_receipts
 from asif_lance.model.model import Model
@@ -45,7 +47,7 @@ from asif_lance.relative.recipes import PAPER
 from asif_lance.store import maintenance
 from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
-from asif_lance.verifier import scan
+from asif_lance.verifier import hash_value, scan
 
 # Forked from a server that has imported what survives a fork (LanceDB, with its threads, does not):
 # half of the time that starting a process takes.
@@ -309,9 +311,10 @@ class Chaos:
         self.slowest = max(self.slowest, time.perf_counter() - start)
         receipts = [r for r in load_receipts(self.uri) if r.receipt_id not in self.seen]
         self.seen |= {receipt.receipt_id for receipt in receipts}
-        prints = [receipt.fingerprints() for receipt in receipts]
+        keys = find_keys()
+        told = {print_ for receipt in receipts for print_ in receipt.ids}
         ids = set(content["pair_id"].to_pylist())
-        gone = {i for p in prints for i in ids if p.is_forgotten(i)}
+        gone = {i for i in ids if keys and hash_value(keys.fingerprint, i.encode()) in told}
         lost = [f"{when}: receipt {r.receipt_id} is not clean" for r in receipts if not r.clean]
         lost += self.check_versions(store, gone)
         lost += self.check_runs(store, gone)
@@ -357,8 +360,9 @@ class Chaos:
         if len(rows):
             report = scan(self.uri, Content(b"chaos", rows))
             lost += [f"forgotten content in {hit.file} ({hit.where})" for hit in report.hits]
-        maintenance.optimize(store)
-        left = maintenance.info(store).bytes_reclaimable
+        maintenance.optimize(store, grace=timedelta(0))
+        told = maintenance.info(store)
+        left = told.bytes_reclaimable + told.bytes_waiting
         orphans = list(Path(self.uri).rglob("*#*"))
         if orphans or left > 100_000:
             lost.append(f"upkeep leaves {left} bytes and {orphans}")

@@ -136,6 +136,7 @@ def test_info_for_programs_has_numbers_with_their_units_in_the_key(shell: Run) -
     assert told["image_encoder"] == {"name": "vectors", "revision": "", "dimension": 16}
     assert isinstance(told["bytes"], int)
     assert isinstance(told["reclaimable_bytes"], int)
+    assert isinstance(told["waiting_bytes"], int)
 
 
 def test_all_moments_for_programs_are_written_alike(shell: Run) -> None:

@@ -15,7 +15,13 @@ from asif_lance.database.cache_files import (
     load_cache,
     save_cache,
 )
-from asif_lance.database.cleanup import RowFilter, clean_up, finish_deletes, purge_rows
+from asif_lance.database.cleanup import (
+    RowFilter,
+    clean_up,
+    count_reclaimable,
+    finish_deletes,
+    purge_rows,
+)
 from asif_lance.database.diff import (
     Changes,
     Diff,
@@ -25,7 +31,7 @@ from asif_lance.database.diff import (
     rows_by_id,
 )
 from asif_lance.database.encoder_pins import check_pin, read_pins
-from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key
+from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key, name_files
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
@@ -34,6 +40,7 @@ from asif_lance.database.migrate import apply_migrations, check_migrated, run_mi
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
 from asif_lance.database.registry import CACHES, TABLES, list_erasers
 from asif_lance.database.tables import (
+    GRACE,
     Result,
     append_rows,
     find_table,
@@ -51,14 +58,15 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "DISTANCES", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
+    "BYTES_KEPT", "CACHES", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
     "ROWS_PER_FRAGMENT", "TABLES", "Changes", "Diff", "FoundPairs", "FragmentKey", "HashTable",
     "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
-    "check_migrated", "check_pin", "clean_up", "count_changes", "data_files", "describe_indices",
-    "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",
-    "hash_ids", "join_fragments", "join_tiny_fragments", "list_erasers", "live_rows_key",
-    "load_cache", "local_path", "one_line", "open_table", "purge_rows", "read_pins", "read_table",
-    "rebuild_indices", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
-    "storage_errors", "table_uri", "upsert_rows", "version_record",
+    "check_migrated", "check_pin", "clean_up", "count_changes", "count_reclaimable", "data_files",
+    "describe_indices", "diff_states", "drop_caches", "files_exist", "find_changes", "find_table",
+    "finish_deletes", "hash_ids", "join_fragments", "join_tiny_fragments", "list_erasers",
+    "live_rows_key", "load_cache", "local_path", "name_files", "one_line", "open_table",
+    "purge_rows", "read_pins", "read_table", "rebuild_indices", "resolve_uri", "retry_read",
+    "rows_by_id", "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows",
+    "version_record",
 ]
 # fmt: on

@@ -5,34 +5,69 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
 import pyarrow as pa
 
 from asif_lance.database.pair_rows import delete_at
-from asif_lance.database.tables import find_table, open_table, table_uri
+from asif_lance.database.tables import find_replaced, find_table, open_table, table_uri
 from asif_lance.records import BoolArray
 
 #: Chooses rows of a batch: as many bools as the batch has rows.
 RowFilter = Callable[[pa.RecordBatch], BoolArray]
 
 
-def clean_up(uri: str, table: str = "pairs") -> int:
+_AT_ONCE = timedelta(0)
+
+
+def clean_up(
+    uri: str, table: str = "pairs", *, grace: timedelta = _AT_ONCE, passing_after: int | None = None
+) -> int:
     """Removes every file that neither head nor a tag needs; returns the bytes freed.
 
     Only under the lock: files of a write under way look like leftovers.
+
+    Args:
+        uri: the database.
+        table: which table of it.
+        grace: states that were head within this time stay with all their files, for those who
+            have them open; leftovers of killed writes go in any case.
+        passing_after: states between this Lance version and head go at once all the same.
     """
     path = table_uri(uri, table)
-    stats = lance.dataset(path).cleanup_old_versions(
-        timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
-    )
+    dataset = lance.dataset(path)
+    stats = dataset.cleanup_old_versions(**_choose_states(dataset, grace, passing_after))
     # A kill between writing and renaming leaves `NAME#1`, which no cleanup knows.
     drafts = [draft for draft in Path(path).rglob("*#*") if draft.is_file()]
     freed = sum(draft.stat().st_size for draft in drafts)
     for draft in drafts:
         draft.unlink()
     return int(stats.bytes_removed) + freed
+
+
+def count_reclaimable(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> int:
+    """How many bytes `clean_up` would free; 0 when there is no such table."""
+    dataset = find_table(uri, table)
+    if dataset is None:
+        return 0
+    explained = dataset.explain_cleanup_old_versions(**_choose_states(dataset, grace, None))
+    return int(explained.stats.bytes_removed)
+
+
+def _choose_states(
+    dataset: lance.LanceDataset, grace: timedelta, passing_after: int | None
+) -> dict[str, Any]:
+    """Lance's arguments for removing the states that are old enough, and all leftovers."""
+    chosen: dict[str, Any] = {"delete_unverified": True, "error_if_tagged_old_versions": False}
+    if not grace:
+        return {**chosen, "older_than": grace}
+    old = set(find_replaced(dataset, grace))
+    if passing_after is not None:
+        old |= {ref["version"] for ref in dataset.version_refs() if ref["version"] > passing_after}
+    # Head is never removed, and for an empty list Lance raises.
+    return {**chosen, "versions": sorted(old | {dataset.version})}
 
 
 def purge_rows(uri: str, table: str, columns: Sequence[str], is_doomed: RowFilter) -> int:
@@ -56,9 +91,9 @@ def purge_rows(uri: str, table: str, columns: Sequence[str], is_doomed: RowFilte
     return len(addresses)
 
 
-def finish_deletes(uri: str, table: str) -> None:
+def finish_deletes(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> None:
     """Makes soft deletes of a bookkeeping table final and drops its old versions."""
     dataset = open_table(uri, table)
     if any(fragment.metadata.deletion_file for fragment in dataset.get_fragments()):
         dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
-    clean_up(uri, table)
+    clean_up(uri, table, grace=grace)

@@ -9,8 +9,13 @@ FragmentKey = tuple[str, ...]
 
 def data_files(fragment: Any) -> FragmentKey:
     """The names of a Lance fragment's data files: equal names are equal rows, deleted ones too."""
+    return name_files(fragment.metadata)
+
+
+def name_files(metadata: Any) -> FragmentKey:
+    """The same, of a fragment's metadata."""
     # Lance's own `path` makes a class each time that it is asked, 10 µs.
-    return tuple(getattr(file, "_path", None) or file.path for file in fragment.data_files())
+    return tuple(getattr(file, "_path", None) or file.path for file in metadata.files)
 
 
 def live_rows_key(fragment: Any) -> tuple[FragmentKey, str | None]:

@@ -10,7 +10,8 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,8 +22,8 @@ from asif_lance.errors import StorageError, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
-# How long a reader of a bookkeeping table may hold a handle that upkeep leaves readable.
-_TIDY_GRACE = timedelta(minutes=10)
+#: How long upkeep leaves alone what readers of plain Lance may have open.
+GRACE = timedelta(minutes=10)
 
 _READ_ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.02
@@ -178,4 +179,18 @@ def _tidy(table: lance.LanceDataset) -> None:
     """Keeps a bookkeeping table small: few fragments, no old versions (it has no tags)."""
     if len(table.get_fragments()) > _TIDY_FRAGMENTS:
         table.optimize.compact_files()
-        table.cleanup_old_versions(older_than=_TIDY_GRACE)
+        old = find_replaced(table, GRACE)
+        if old:
+            table.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
+
+
+def find_replaced(dataset: lance.LanceDataset, grace: timedelta) -> list[int]:
+    """The Lance versions of a table that were replaced by the next one longer ago than this.
+
+    Lance's own cleaning goes by when a version was made. A reader minds when another one took its
+    place: a version of last year may have been head a second ago.
+    """
+    limit = datetime.now(UTC) - grace
+    # Times without a zone are the local ones.
+    made = [(v["version"], v["timestamp"].astimezone(UTC)) for v in dataset.versions()]
+    return [version for (version, _), (_, replaced) in pairwise(made) if replaced <= limit]

@@ -95,6 +95,11 @@ class Ledger:
         tags = retry_read(self.uri, lambda: open_table(self.uri, "pairs").tags.list())
         return {name: int(tag["version"]) for name, tag in tags.items()}
 
+    def foreign_tags(self) -> tuple[str, ...]:
+        """Lance tags that are no name of a version: somebody else's; sorted."""
+        ours = {LATEST, *(name for row in self.rows() for name in (row["name"], *row["aliases"]))}
+        return tuple(sorted(self.lance_versions().keys() - ours))
+
     def publish(self, head: lance.LanceDataset, row: Row) -> Row:
         """Names the state `head` with the next number; returns the completed row."""
         rows = self.rows()

@@ -6,6 +6,7 @@ in the database. What checks a receipt is `verifier`, which knows nothing of the
 Assumes: the caller holds the write lock, except for `recover` and what changes a receipt.
 """
 
+from asif_lance.forgetting.copies import Copy
 from asif_lance.forgetting.execution import execute, recover, verify_receipt
 from asif_lance.forgetting.forgotten_pairs import LOOKED_UP_COLUMNS, ForgottenPairs
 from asif_lance.forgetting.journal import interrupted
@@ -25,9 +26,9 @@ from asif_lance.verifier import Document, Receipt, Report, ScanReport, scan
 
 # fmt: off
 __all__ = [
-    "LOOKED_UP_COLUMNS", "Document", "ForgetPlan", "ForgottenPairs", "Keys", "Receipt", "Report",
-    "ScanReport", "Twins", "Waiver", "WaiverRecord", "attach_timestamp", "execute", "find_keys",
-    "find_keys_folder", "interrupted", "list_waivers", "load_document", "load_receipt",
+    "LOOKED_UP_COLUMNS", "Copy", "Document", "ForgetPlan", "ForgottenPairs", "Keys", "Receipt",
+    "Report", "ScanReport", "Twins", "Waiver", "WaiverRecord", "attach_timestamp", "execute",
+    "find_keys", "find_keys_folder", "interrupted", "list_waivers", "load_document", "load_receipt",
     "load_receipts", "obtain_keys", "receipt_page", "recover", "scan", "sign_receipt",
     "verify_receipt",
 ]

@@ -98,21 +98,25 @@ def execute(
     journal = _open_journal(uri)
     described = _describe_keys(keys, Content(keys.fingerprint, rows))
     left = len(find_twins(uri, ids, rows).same_picture) if twins else None
-    journal.start({**_make_intent(uri, found, ids, reason), **described, "twins": left})
-    journal.keep_content(rows)
+    intent = {**_make_intent(uri, found, ids, reason), **described, "twins": left}
+    journal.start(intent, rows)
     return _complete(uri, journal, keys, found)
 
 
 def recover(uri: str) -> str | None:
     """Finishes a forgetting that was killed; returns a note of it for the user.
 
-    None when there is none to finish, or when it is under way in another process.
+    None when there is none to finish, or when it is under way in another process. What one left
+    that was killed before it began is removed.
     """
     try:
         with WriteLock(uri, timeout=0.0).hold("forget (resumed)"), storage_errors(uri):
             if not interrupted(uri):
                 return None
             journal = _open_journal(uri)
+            if not journal.started:
+                journal.close()
+                return None
             journal.repair()
             keys = _find_keys_of(uri, next(journal.entries()))
             receipt = _complete(uri, journal, keys)
@@ -279,7 +283,7 @@ def _count_pairs(uri: str, found: Survey) -> list[dict[str, Any]]:
     versions = ledger.lance_versions()
     before: State | None = None
     counts = []
-    for row in ledger.rows():
+    for row in (row for row in ledger.rows() if row["name"] in versions):
         state = found.states[versions[row["name"]]]
         old = before.shown if before else frozenset[str]()
         changed = _find_changed(uri, before, state) if before and row["removed"] else set()

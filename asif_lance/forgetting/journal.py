@@ -20,14 +20,19 @@ from asif_lance.database import local_path
 
 JOURNAL_FILE = ".asif-forget.jsonl"
 CONTENT_FILE = ".asif-forget.arrow"
+_DRAFT = ".draft"
 
 Entry = dict[str, Any]
 
 
 def interrupted(uri: str) -> bool:
-    """Whether a purge has begun and not ended; with the lock free, it was killed."""
+    """Whether a purge has begun and not ended; with the lock free, it was killed.
+
+    What else there is counts: a purge that was killed before its journal was there has not begun,
+    and still left content in clear.
+    """
     directory = local_path(uri)
-    return directory is not None and (directory / JOURNAL_FILE).exists()
+    return directory is not None and bool(_find_files(directory))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +41,26 @@ class Journal:
 
     directory: Path
 
-    def start(self, intent: Entry) -> None:
-        """Makes the journal, whole or not at all."""
-        draft = self.directory / (JOURNAL_FILE + ".draft")
-        with draft.open("wb") as file:
-            _write(file, intent)
-        draft.replace(self._path)
+    def start(self, intent: Entry, rows: pa.Table) -> None:
+        """Makes the journal, with the rows to be forgotten, or leaves nothing.
+
+        The rows go first: from the moment that the journal is there, the purge has begun.
+        """
+        draft = self.directory / (JOURNAL_FILE + _DRAFT)
+        try:
+            self.keep_content(rows)
+            with draft.open("wb") as file:
+                _write(file, intent)
+            draft.replace(self._path)
+        except OSError:
+            self.close()
+            raise
         _sync(self.directory)
+
+    @property
+    def started(self) -> bool:
+        """Whether it is there, whole."""
+        return self._path.exists()
 
     def repair(self) -> None:
         """Cuts off a line that a kill left unfinished, before more lines are added."""
@@ -62,11 +80,10 @@ class Journal:
 
     def keep_content(self, rows: pa.Table) -> None:
         """Writes the rows to be forgotten; the verifier looks for them after a kill, too."""
-        draft = self.directory / (CONTENT_FILE + ".draft")
+        draft = self.directory / (CONTENT_FILE + _DRAFT)
         with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
             writer.write_table(rows)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(draft)
         draft.replace(self.directory / CONTENT_FILE)
 
     def content(self) -> pa.Table | None:
@@ -79,14 +96,19 @@ class Journal:
 
     def close(self) -> None:
         """Ends the purge: the content goes first, so that no journal ever lacks its end."""
-        for name in (CONTENT_FILE, JOURNAL_FILE):
-            for path in self.directory.glob(name + "*"):
-                path.unlink()
+        for path in _find_files(self.directory):
+            path.unlink()
         _sync(self.directory)
 
     @property
     def _path(self) -> Path:
         return self.directory / JOURNAL_FILE
+
+
+def _find_files(directory: Path) -> list[Path]:
+    """The files of a purge, drafts too, in the order in which they go: the journal last."""
+    names = (name + end for name in (CONTENT_FILE, JOURNAL_FILE) for end in (_DRAFT, ""))
+    return [path for name in names if (path := directory / name).exists()]
 
 
 def _write(file: BinaryIO, entry: Entry) -> None:
@@ -95,8 +117,9 @@ def _write(file: BinaryIO, entry: Entry) -> None:
     os.fsync(file.fileno())
 
 
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Of a file its content, of a directory its names: on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

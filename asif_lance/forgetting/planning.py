@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
+from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, find_foreign
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
 from asif_lance.forgetting.twins import Twins, find_twins
 
@@ -24,6 +27,8 @@ class ForgetPlan:
         fragments: how many fragments would be rewritten.
         bytes: their size: about what would be written, and needs to be free.
         indices: search indices that would be dropped.
+        copies: what is in the database's directory, is not ours, and holds content of the pairs:
+            forgetting leaves it, and its receipt is not clean.
         twins: pairs that would stay and share something with these; None if nobody looked.
     """
 
@@ -33,6 +38,7 @@ class ForgetPlan:
     fragments: int
     bytes: int
     indices: tuple[str, ...]
+    copies: tuple[Copy, ...] = ()
     twins: Twins | None = None
 
 
@@ -52,23 +58,42 @@ def plan(
         DatabaseError: the database is one that cannot forget.
     """
     wanted = sorted(set(pair_ids))
-    check_can_forget(uri)
+    directory = check_can_forget(uri)
     with storage_errors(uri):
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
-        sharing = find_twins(uri, ids, read_content(found, sorted(ids))) if twins and ids else None
-    if with_twins and sharing and sharing.same_picture:
-        return plan(uri, [*wanted, *sharing.same_picture], twins=twins)
+        sharing = None
+        if ids and (twins or with_twins):
+            sharing = find_twins(uri, ids, read_content(found, sorted(ids)))
+        if with_twins and sharing and sharing.same_picture:
+            return plan(uri, [*wanted, *sharing.same_picture], twins=twins)
+        unknown = tuple(i for i in wanted if i not in ids)
+        copies = _find_all_copies(directory, found, sorted(ids), unknown)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
-        unknown=tuple(i for i in wanted if i not in ids),
+        unknown=unknown,
         versions=tuple(name for name, ids in live.items() if ids),
         fragments=len(found.touched),
         bytes=sum(fragment.size for fragment in found.touched.values()),
         indices=found.index_names,
+        copies=copies,
         twins=sharing,
     )
+
+
+def _find_all_copies(
+    directory: Path, found: Survey, ids: Sequence[str], unknown: Sequence[str]
+) -> tuple[Copy, ...]:
+    """Of pairs that are nowhere in our tables any more the ids are sought."""
+    if not find_foreign(directory):
+        return ()
+    rows = [read_content(found, ids)] if ids else []
+    rows += [pa.table({"pair_id": pa.array(unknown, pa.string())})] if unknown else []
+    counts: Counter[str] = Counter()
+    for some in rows:
+        counts.update({copy.place: copy.pairs for copy in find_copies(directory, some)})
+    return tuple(Copy(place, count) for place, count in sorted(counts.items()))
 
 
 def locate(uri: str, pair_ids: Sequence[str], head: int | None = None) -> Survey:
@@ -86,8 +111,16 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     )
 
 
+def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
+    """Which of the pairs each model version shows, by its name."""
+    ledger = Ledger(uri)
+    versions = ledger.lance_versions()
+    named = [row["name"] for row in ledger.rows() if row["name"] in versions]
+    return {name: found.states[versions[name]].shown for name in named}
+
+
 def read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
-    """All that is stored of some pairs, in every state; columns as in `pairs`."""
+    """All columns of the pairs' rows, in every state that they are in, named or not."""
     others = locate_unnamed(found, pair_ids)
     parts = [table for part in (found, others) for table in _read_forgotten(part)]
     return pa.concat_tables(parts, promote_options="default")
@@ -101,23 +134,17 @@ def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
         yield rows.read_all().take(touched.places)
 
 
-def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
-    """Which of the pairs each model version shows, by its name."""
-    ledger = Ledger(uri)
-    versions = ledger.lance_versions()
-    return {row["name"]: found.states[versions[row["name"]]].shown for row in ledger.rows()}
-
-
-def check_can_forget(uri: str) -> None:
-    """Passes a database that can forget.
+def check_can_forget(uri: str) -> Path:
+    """Passes a database that can forget; returns its directory.
 
     Raises:
-        DatabaseError: an object store, or a table with branches.
+        DatabaseError: an object store, or a table with branches, clones or columns of blobs.
     """
-    if local_path(uri) is None:
+    directory = local_path(uri)
+    if directory is None:
         raise DatabaseError(
             f"{uri}: forgetting works in local directories: an object store has no lock that "
             "keeps writers out meanwhile, and may keep versions of its own"
         )
-    if open_table(uri, "pairs").branches.list():
-        raise DatabaseError(f"{uri}: the pairs table has branches; delete them before forgetting")
+    check_not_shared(uri)
+    return directory

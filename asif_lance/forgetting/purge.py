@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +25,7 @@ import pyarrow as pa
 from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 
-from asif_lance.database import FragmentKey, Ledger, clean_up, open_table
+from asif_lance.database import FragmentKey, Ledger, clean_up, name_files, open_table
 from asif_lance.errors import StorageError
 from asif_lance.forgetting.journal import Journal
 from asif_lance.forgetting.survey import State, Survey, Touched, TouchedPart, read_physical_rows
@@ -33,6 +34,8 @@ from asif_lance.records import Int64Array
 
 # What journals call the writing of a copy; those of older releases have to be finished, too.
 _COPIED = "twin"
+
+_RewriteGroup = LanceOperation.RewriteGroup
 
 # The columns of a deletion file's key: the new fragment and the rows deleted of it.
 _DeletionKey = tuple[int, bytes]
@@ -57,7 +60,7 @@ class Purge:
     journal: Journal
     copies: dict[FragmentKey, FragmentMetadata | None] = field(default_factory=dict)
     moved: dict[int, int] = field(default_factory=dict)
-    _deletions: dict[_DeletionKey, FragmentMetadata] = field(default_factory=dict)
+    _deletions: dict[_DeletionKey, FragmentMetadata | None] = field(default_factory=dict)
 
     @classmethod
     def resume(cls, uri: str, head: int, survey: Survey, journal: Journal) -> Purge:
@@ -124,11 +127,10 @@ class Purge:
 
     def _renew(self, old: State) -> None:
         """Commits the state at head without the forgotten rows."""
-        self._commit(LanceOperation.Restore(old.version))
-        for name in old.indices:  # they keep vectors and words of rows that are gone
-            self._latest.drop_index(name)
-        if old.parts:
-            self._swap(old.parts)
+        self._replace_head(open_table(self.uri, "pairs", old.version), old.parts)
+        # Whatever the old state had indexed: indices keep vectors and words of rows that are gone.
+        for index in self._latest.describe_indices():
+            self._latest.drop_index(index.name)
         rows = self._latest.count_rows()
         expected = old.rows - sum(part.forgotten for part in old.parts)
         if rows != expected:
@@ -140,30 +142,47 @@ class Purge:
         self.moved[old.version] = new
         self.journal.note({"event": "moved", "old": old.version, "new": new})
 
-    def _swap(self, parts: Sequence[TouchedPart]) -> None:
-        groups, late = [], {}
-        for part in parts:
-            copy = self.copies[part.key]
-            if copy is not None and len(part.deleted):
-                ready = self._deletions.get((copy.id, part.deleted.tobytes()))
-                late.update({} if ready else {copy.id: part.deleted})
-                copy = ready or copy
-            groups.append(LanceOperation.RewriteGroup([part.metadata], [copy] if copy else []))
-        self._commit(LanceOperation.Rewrite(groups, []))
-        if late:
-            self._delete_again(late)
+    def _replace_head(self, state: lance.LanceDataset, parts: Sequence[TouchedPart]) -> None:
+        """Commits a state with copies in place of its touched fragments.
 
-    def _delete_again(self, places: dict[int, Int64Array]) -> None:
-        """Soft-deletes rows of copies; later states with the same rows deleted share the file."""
-        updated, removed = [], []
-        for fragment_id, rows in places.items():
-            left = self._latest.get_fragment(fragment_id).delete_rows(rows.tolist())
-            if left is None:
-                removed.append(fragment_id)
-            else:
-                updated.append(left)
-                self._deletions[fragment_id, rows.tobytes()] = left
-        self._commit(LanceOperation.Delete(updated, removed, "false"))
+        From the state before it, which shares most fragments, in one commit; where Lance does not
+        take that, by restoring the state first.
+        """
+        copies = {part.metadata.id: self._find_copy(part) for part in parts}
+        fragments = [fragment.metadata for fragment in state.get_fragments()]
+        renewed = [copies.get(each.id, each) for each in fragments]
+        groups = _find_differences(
+            [fragment.metadata for fragment in self._latest.get_fragments()],
+            # In the order in which Lance keeps them.
+            sorted((each for each in renewed if each is not None), key=lambda each: each.id),
+        )
+        if groups is None or self._latest.lance_schema != state.lance_schema:
+            self._commit(LanceOperation.Restore(state.version))
+            pairs = [(part.metadata, copies[part.metadata.id]) for part in parts]
+            groups = [_RewriteGroup([old], [copy] if copy else []) for old, copy in pairs]
+        if groups:
+            self._commit(LanceOperation.Rewrite(groups, []))
+
+    def _find_copy(self, part: TouchedPart) -> FragmentMetadata | None:
+        """A touched fragment's copy with the rows deleted that the state has deleted of it."""
+        copy = self.copies[part.key]
+        if copy is None or not len(part.deleted):
+            return copy
+        key = (int(copy.id), part.deleted.tobytes())
+        if key not in self._deletions:  # states with the same rows deleted share the file
+            whole = self._stage.get_fragment(copy.id)
+            self._deletions[key] = whole.delete_rows(part.deleted.tolist())
+        return self._deletions[key]
+
+    @cached_property
+    def _stage(self) -> lance.LanceDataset:
+        """A state of all copies with nothing deleted, from which deletions can be written."""
+        some = next(iter(self.survey.touched.values()))
+        self._commit(LanceOperation.Restore(some.lance_version))
+        whole = [fragment.metadata for fragment in self._latest.get_fragments()]
+        copies = [copy for copy in self.copies.values() if copy is not None]
+        self._commit(LanceOperation.Rewrite([LanceOperation.RewriteGroup(whole, copies)], []))
+        return self._latest
 
     # Lance
 
@@ -175,6 +194,32 @@ class Purge:
     def _commit(self, operation: Any) -> None:
         head = self._latest
         self._latest = lance.LanceDataset.commit(head, operation, read_version=head.version)
+
+
+def _find_differences(
+    old: list[FragmentMetadata], new: list[FragmentMetadata]
+) -> list[LanceOperation.RewriteGroup] | None:
+    """What makes the new list of fragments from the old, at least one group; None if Lance cannot.
+
+    It wants an old fragment in every group, and gives new ones whose id is 0 another id, by which
+    the file of their deletions would not be found.
+    """
+    keys = [[_name_rows(fragment) for fragment in side] for side in (old, new)]
+    steps = SequenceMatcher(None, keys[0], keys[1], autojunk=False).get_opcodes()
+    changes = [step[1:] for step in steps if step[0] != "equal"]
+    groups = []
+    for start, stop, new_start, new_stop in changes or [(len(old), len(old), len(new), len(new))]:
+        one = int(start == stop)  # besides what is inserted: the fragment before
+        if start < one:
+            return None
+        groups.append(_RewriteGroup(old[start - one : stop], new[new_start - one : new_stop]))
+    return None if any(not f.id for group in groups for f in group.new_fragments) else groups
+
+
+def _name_rows(fragment: FragmentMetadata) -> tuple[str | None, ...]:
+    """Equal for fragments with the same live rows under the same id."""
+    deleted = fragment.deletion_file
+    return (deleted and deleted.path(fragment.id), str(fragment.id), *name_files(fragment))
 
 
 def _drop_rows(rows: pa.RecordBatchReader, places: Int64Array) -> Iterator[pa.RecordBatch]:

@@ -19,6 +19,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata
 
 from asif_lance.database import FragmentKey, data_files, live_rows_key, open_table
+from asif_lance.errors import DatabaseError
 from asif_lance.progress import track
 from asif_lance.records import Int64Array
 
@@ -136,6 +137,7 @@ class Survey:
                 self._seen.add(key)
                 self._read_fragment(key, state, fragment)
             if key in self.touched:
+                _check_blobs(self.uri, state.schema)
                 parts.append(self._find_part(key, state, fragment))
         self.states[version] = State(
             version=version,
@@ -208,6 +210,17 @@ def read_physical_rows(
     schema = pa.schema([reader.schema.field(name) for name in names], state.schema.metadata)
     batches = (batch.select(names) for batch in reader)
     return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _check_blobs(uri: str, schema: pa.Schema) -> None:
+    """Passes schemas whose columns can be rewritten: of blobs Lance reads the places only."""
+    for column in schema:
+        if isinstance(column.type, pa.BaseExtensionType) and "blob" in column.type.extension_name:
+            raise DatabaseError(
+                f"{uri}: the pairs table has a column {column.name!r} of blobs in files of their "
+                "own, which forgetting cannot rewrite; drop it with Lance's drop_columns, and "
+                "prune the versions that have it"
+            )
 
 
 def _find_live_places(state: lance.LanceDataset, fragment: lance.LanceFragment) -> Int64Array:

@@ -14,11 +14,12 @@ from asif_lance.store.maintenance import (
     prunable_versions,
     prune_versions,
 )
+from asif_lance.store.migration import migrate
 from asif_lance.store.pair_store import PairStore
 
 # fmt: off
 __all__ = [
-    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "optimize", "prunable_versions",
-    "prune_versions",
+    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "optimize",
+    "prunable_versions", "prune_versions",
 ]
 # fmt: on

@@ -1,7 +1,8 @@
 """Upkeep of a database: dropping old versions, compacting, and how much space all of it takes.
 
 Bytes leave the disk only when no name needs them any more; cleaning up respects every tag, and
-whatever a kill left behind goes with it.
+whatever a kill left behind goes with it. Names protect readers of versions; those who have head
+open with plain Lance are protected by a grace period, which pruning and forgetting do not give.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from pathlib import Path
 import lance
 
 from asif_lance.database import (
+    GRACE,
     ROWS_PER_FRAGMENT,
     TABLES,
     Ledger,
     clean_up,
-    find_table,
+    count_reclaimable,
     finish_deletes,
     local_path,
     open_table,
@@ -41,10 +43,12 @@ class PruneReport:
     Attributes:
         dropped: names of the versions that are gone.
         bytes_freed: how much space that freed.
+        foreign_tags: tags that somebody set with plain Lance; what they name stays on the disk.
     """
 
     dropped: tuple[str, ...]
     bytes_freed: int
+    foreign_tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,14 @@ class OptimizeReport:
         fragments_after: the same afterwards.
         bytes_before: size of the database.
         bytes_after: the same afterwards.
+        bytes_waiting: what nobody needs, and stays until its grace period is over.
     """
 
     fragments_before: int
     fragments_after: int
     bytes_before: int
     bytes_after: int
+    bytes_waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Info:
         fragments: at head.
         bytes: size of all files; 0 when they are not in a local directory.
         bytes_reclaimable: how much of it `optimize` would free without losing a version.
+        bytes_waiting: how much more it would free after the grace period, or without one.
         indices: names of the search indices of `latest`.
         rejects: rejected items on record.
         receipts: receipts of forgetting.
@@ -92,6 +99,7 @@ class Info:
     fragments: int
     bytes: int
     bytes_reclaimable: int
+    bytes_waiting: int
     indices: tuple[str, ...]
     rejects: int
     receipts: int
@@ -143,14 +151,20 @@ def prune_versions(
         ledger = Ledger(store.uri)
         ledger.remove(names)
         ledger.mend()
-        _clean(store.uri)
-        return PruneReport(tuple(names), before - _measure_size(store.uri))
+        _clean(store.uri, timedelta(0))
+        freed = before - _measure_size(store.uri)
+        return PruneReport(tuple(names), freed, ledger.foreign_tags())
 
 
-def optimize(store: PairStore) -> OptimizeReport:
+def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
     """Compacts head, brings its indices up to date, and frees what no version needs.
 
     `latest` gets the compacted form when it has the same pairs. Old versions stay as they are.
+
+    Args:
+        store: the database.
+        grace: what was head within this time stays readable for those who have it open with
+            plain Lance, however old it is.
     """
     with store.writing("optimize"):
         before, size = len(_open_pairs(store).get_fragments()), _measure_size(store.uri)
@@ -161,9 +175,11 @@ def optimize(store: PairStore) -> OptimizeReport:
         with step("bring indices up to date"):
             _open_pairs(store).optimize.optimize_indices()
         ledger.adopt(_open_pairs(store))
-        _clean(store.uri)
+        _clean(store.uri, grace)
         after = len(_open_pairs(store).get_fragments())
-        return OptimizeReport(before, after, size, _measure_size(store.uri))
+        waits = bool(grace) and local_path(store.uri) is not None
+        waiting = _count_reclaimable(store.uri, timedelta(0)) if waits else 0
+        return OptimizeReport(before, after, size, _measure_size(store.uri), waiting)
 
 
 def info(store: PairStore) -> Info:
@@ -171,6 +187,7 @@ def info(store: PairStore) -> Info:
     rows = Ledger(store.uri).rows()
     head = _open_pairs(store)
     with storage_errors(store.uri):
+        reclaimable = _count_reclaimable(store.uri, GRACE)
         return Info(
             uri=store.uri,
             image=store.image,
@@ -180,7 +197,8 @@ def info(store: PairStore) -> Info:
             unpublished=len(store.unpublished()),
             fragments=len(head.get_fragments()),
             bytes=_measure_size(store.uri),
-            bytes_reclaimable=sum(_count_reclaimable(store.uri, table.name) for table in TABLES),
+            bytes_reclaimable=reclaimable,
+            bytes_waiting=max(_count_reclaimable(store.uri, timedelta(0)) - reclaimable, 0),
             indices=tuple(sorted(index.name for index in head.describe_indices())),
             rejects=open_table(store.uri, "rejects").count_rows(),
             receipts=open_table(store.uri, "receipts").count_rows(),
@@ -204,7 +222,7 @@ def _is_fine(fragment: lance.LanceFragment) -> bool:
     return bool(live >= _FULL_ENOUGH_ROWS and live >= _LIVE_SHARE * fragment.physical_rows)
 
 
-def _clean(uri: str) -> None:
+def _clean(uri: str, grace: timedelta) -> None:
     """Frees what neither a name nor head needs, in all tables."""
     # Without a lock a write under way would be taken for a leftover.
     if local_path(uri) is None:
@@ -213,19 +231,13 @@ def _clean(uri: str) -> None:
         )
         return
     with step("clean up"):
-        clean_up(uri)
+        clean_up(uri, grace=grace)
     for table in track("clean tables up", _BOOKKEEPING):
-        finish_deletes(uri, table)
+        finish_deletes(uri, table, grace=grace)
 
 
-def _count_reclaimable(uri: str, table: str) -> int:
-    dataset = find_table(uri, table)
-    if dataset is None:
-        return 0
-    explained = dataset.explain_cleanup_old_versions(
-        timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False
-    )
-    return int(explained.stats.bytes_removed)
+def _count_reclaimable(uri: str, grace: timedelta) -> int:
+    return sum(count_reclaimable(uri, table.name, grace=grace) for table in TABLES)
 
 
 def _measure_size(uri: str) -> int:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import (
+    GRACE,
     LATEST,
     Changes,
     Diff,
@@ -187,8 +188,6 @@ class PairStore:
             if new < len(rows) and not replace:
                 there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
                 rows = rows.filter(pc.invert(there))
-            if not len(rows):
-                return 0
             check_added(self.uri, rows, looked_up, waiver)
             if replace:
                 pair_rows.replace(head, rows, found.addresses, locked=locked)
@@ -201,17 +200,15 @@ class PairStore:
     def join_fragments(self, looked_up: ForgottenPairs | None = None) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
-        For who added pairs in many commits, before they are published. Without a lock nothing is
-        joined: it would be in other writers' way, and their writes would be taken for leftovers.
+        Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
-        if local_path(self.uri) is None:
-            return
-        with self.writing("join"):
-            head = self._head()
-            if join_fragments(head, self._latest()):
-                if looked_up is not None:
-                    looked_up.follow(head, self._head(), looked=False)
-                clean_up(self.uri)
+        if local_path(self.uri) is not None:
+            with self.writing("join"):
+                latest, head = self._latest(), self._head()
+                if join_fragments(head, latest):
+                    if looked_up is not None:
+                        looked_up.follow(head, self._head(), looked=False)
+                    clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.

@@ -28,6 +28,8 @@ def check_added(
         ForgottenPairError: some were forgotten.
         KeysError: nobody can tell, for a key is missing.
     """
+    if not len(rows):
+        return
     if looked_up is not None:
         looked_up.record()
         if looked_up.is_current():

@@ -48,9 +48,11 @@ from asif_lance.verifier.scanning import (
     FileRecord,
     Hit,
     ScanReport,
+    list_files,
     list_findings,
     name_surface,
     scan,
+    scan_files,
 )
 from asif_lance.verifier.timestamps import check_timestamp, make_request
 
@@ -60,8 +62,8 @@ __all__ = [
     "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher",
     "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
     "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
-    "describe", "find_texts", "hash_value", "is_text", "is_vector", "list_findings",
-    "make_request", "name_key", "name_surface", "read_file", "read_key", "read_public_key",
-    "read_receipts", "scan", "verify",
+    "describe", "find_texts", "hash_value", "is_text", "is_vector", "list_files",
+    "list_findings", "make_request", "name_key", "name_surface", "read_file", "read_key",
+    "read_public_key", "read_receipts", "scan", "scan_files", "verify",
 ]
 # fmt: on

@@ -122,12 +122,18 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
             _scan_file(findings, root, path, matcher)
     for table in track("search indices", sorted(root.glob("*.lance"))):
         _scan_codes(findings, root, table, matcher)
-    return ScanReport(
-        hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
-        doubtful=tuple(findings.doubtful),
-        held=findings.held,
-        record=tuple(record),
-    )
+    return _report(findings, record)
+
+
+def scan_files(database: str | Path, files: Iterable[Path], matcher: ContentMatcher) -> ScanReport:
+    """Reads some files in a database's directory as `scan` reads all; codes are not compared."""
+    root = Path(database)
+    findings, record = _Findings(), []
+    for path in track("search files that are not ours", list(files)):
+        with contextlib.suppress(FileNotFoundError):  # somebody took it away meanwhile
+            record.append(record_file(root, path))
+            _scan_file(findings, root, path, matcher)
+    return _report(findings, record)
 
 
 def list_findings(hits: Iterable[Hit]) -> tuple[str, ...]:
@@ -161,6 +167,15 @@ def record_file(root: Path, path: Path) -> FileRecord:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileRecord(path.relative_to(root).as_posix(), file.tell(), digest)
+
+
+def _report(findings: _Findings, record: Iterable[FileRecord]) -> ScanReport:
+    return ScanReport(
+        hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
+        doubtful=tuple(findings.doubtful),
+        held=findings.held,
+        record=tuple(record),
+    )
 
 
 def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> None:
