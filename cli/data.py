@@ -19,6 +19,7 @@ from .options import (
     Context,
     device_option,
     format_option,
+    keys_option,
     message_option,
     need_ids_or_where,
     open_store,
@@ -28,6 +29,7 @@ from .output import confirm, note, print_json, print_table
 from .parameter_types import OutputFile
 
 if TYPE_CHECKING:
+    from asif_lance.forgetting import Waiver
     from asif_lance.ingest import IngestReport
     from asif_lance.records import ModelVersion
 
@@ -65,6 +67,16 @@ SHOWN_REJECTS = 10
     show_default=True,
     help="Pairs that are there with other content: leave them, replace them, or add nothing.",
 )
+@click.option("--allow-forgotten", is_flag=True, help="Let in what `forget` took out.")
+@click.option(
+    "--without-key",
+    is_flag=True,
+    help="Go on where nobody can tell what was forgotten, for the key is missing.",
+)
+@click.option(
+    "--reason", default="", help="Why, for either of these; kept on record. Do not quote a pair."
+)
+@keys_option
 @message_option
 @device_option
 @format_option
@@ -79,6 +91,10 @@ def ingest(
     source_name: str | None,
     rejects: Path | None,
     on_conflict: str,
+    allow_forgotten: bool,
+    without_key: bool,
+    reason: str,
+    keys_folder: Path | None,
     message: str,
     device: str,
     output: str,
@@ -94,13 +110,18 @@ def ingest(
     a reason, and the rest goes in; the exit status is 1 only if nothing of the sources is in the
     model.
 
+    Pairs that were forgotten are refused, under other ids too. Telling them takes the key that the
+    receipts were made with. `receipt waivers` lists what was let in all the same, and why.
+
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
       asif-lance ingest embeddings.parquet
+      asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
     with _stoppable():
         from asif_lance.ingest import IngestOptions, count_items, ingest_sources
 
+    waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
     options = IngestOptions(
         format=source_format,
         image_encoder=image_encoder,
@@ -110,6 +131,8 @@ def ingest(
         message=message,
         device=device,
         on_conflict=on_conflict,
+        keys_folder=keys_folder,
+        waiver=waiver,
     )
     total = count_items(sources)
     with _stoppable(total), step("ingest pairs", total) as advance:
@@ -119,6 +142,18 @@ def ingest(
     _print_report(report, output)
     if report.rejects and not report.added + report.already_there + report.changed:
         sys.exit(1)
+
+
+def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Waiver | None:
+    from asif_lance.forgetting import Waiver
+
+    if not (allow_forgotten or without_key):
+        if reason:
+            raise click.UsageError("--reason is for --allow-forgotten or --without-key")
+        return None
+    if not reason.strip():
+        raise click.UsageError("--allow-forgotten and --without-key need a --reason")
+    return Waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .options import (
 )
 from .output import confirm, megabytes, note, print_json, print_table
 from .receipt import facts, print_proof
+from .twins import note_twins
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
@@ -33,6 +34,7 @@ _CAPTION_LENGTH = 100
 @click.command()
 @pairs_arguments
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
+@click.option("--with-twins", is_flag=True, help="Take the pairs with the same picture along.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
 @click.option("--list", "list_all", is_flag=True, help="List all pairs that would go, not ten.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -46,6 +48,7 @@ def forget(
     ids: tuple[str, ...],
     where: str | None,
     reason: str,
+    with_twins: bool,
     dry_run: bool,
     list_all: bool,
     yes: bool,
@@ -64,6 +67,10 @@ def forget(
     --dry-run, and the question before anything is done, show the captions and files of the pairs,
     the versions and recordings that would change, and how many more pairs a LIKE misses for their
     capital letters.
+
+    What stays with the same picture, or nearly the same image vector, is told first: --with-twins
+    takes it along. Pairs with the same caption alone are told too, and stay. What was forgotten is
+    refused when it is ingested again.
 
     The receipt is signed, and what it says of the pairs can be read with a key only. Both keys are
     made at the first forget, outside the database. --verify leaves with status 0 if all holds, 1 if
@@ -86,7 +93,7 @@ def forget(
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
-    plan = library.plan(store, chosen)
+    plan = library.plan(store, chosen, with_twins=with_twins)
     _print_plan(plan, output, list_all=list_all, last=dry_run or not plan.pairs)
     if where is not None:
         _note_other_spellings(store, where)
@@ -128,6 +135,7 @@ def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) ->
     if plan.runs:
         recordings = format_count(len(plan.runs), "recording")
         note(f"{recordings} will change: {', '.join(plan.runs[:_SHOWN])}")
+    note_twins(plan.twins)
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
     _print_pairs(plan, list_all=list_all)

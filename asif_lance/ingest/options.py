@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from asif_lance.forgetting import Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class IngestOptions:
         batch_size: pictures encoded at once.
         on_conflict: what becomes of an item whose pair is there with other content: `skip` leaves
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
+        keys_folder: where the keys are that tell what was forgotten; by default the user's.
+        waiver: lets in what was forgotten, or may have been, and keeps on record why.
     """
 
     format: str | None = None
@@ -31,3 +36,5 @@ class IngestOptions:
     device: str = "auto"
     batch_size: int = 32
     on_conflict: str = "skip"
+    keys_folder: Path | None = None
+    waiver: Waiver | None = None
