@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from asif_lance.forgetting.content import find_quote, list_values
 from asif_lance.forgetting.fingerprint_tables import FingerprintTables, Forgetting
 from asif_lance.forgetting.keys import find_fingerprint_keys, find_keys_folder
 from asif_lance.forgetting.quick_hashes import HashSet
-from asif_lance.forgetting.sealed_hashes import has_hashes, load_hashes
+from asif_lance.forgetting.sealed_hashes import load_hashes
 from asif_lance.forgetting.waivers import (
     ALLOW_FORGOTTEN,
     WITHOUT_KEY,
@@ -73,7 +73,7 @@ class ForgottenPairs:
         self._receipts_state = open_table(uri, "receipts").version
         self._cannot_tell = 0
         self._ids = read_table(uri, "receipts", ["receipt_id"])["receipt_id"].to_pylist()
-        sealed = load_hashes(uri, find_fingerprint_keys(folder)) if has_hashes(uri) else {}
+        sealed = load_hashes(uri, folder)
         self._sealed = sealed.keys() & set(self._ids)
         self._hashes = HashSet(np.concatenate([np.empty(0, np.uint64), *sealed.values()]))
         self._tables = self._load_tables(set(self._ids) - self._sealed)
@@ -188,11 +188,8 @@ class ForgottenPairs:
                 found = find(tables, some)
                 yield {int(suspects[place]): one for place, one in found.items()}
 
-    def _refuse(self, rows: pa.Table, finds: Iterator[Found]) -> dict[int, str]:
-        found: Found = {}
-        for row, one in (item for some in finds for item in some.items()):
-            if row not in found or one.created_at > found[row].created_at:
-                found[row] = one
+    def _refuse(self, rows: pa.Table, finds: Iterable[Found]) -> dict[int, str]:
+        found = _keep_newest(finds)
         if not found:
             return {}
         ids = dict(zip(found, rows["pair_id"].take(list(found)).to_pylist(), strict=True))
@@ -263,11 +260,10 @@ def _ask_for_key(total: int, unknown: list[Receipt], damaged: int, folder: Path 
 
 
 def _find_names(tables: FingerprintTables, rows: pa.Table) -> Found:
-    found = _choose(tables, tables.find(tables.ids, _column(rows, "pair_id")))
-    for name in _PICTURES:
-        if _has_any(rows, name):
-            found |= _choose(tables, tables.find(tables.own_values, _column(rows, name)))
-    return found
+    pictures = [name for name in _PICTURES if _has_any(rows, name)]
+    ids = tables.find(tables.ids, _column(rows, "pair_id"))
+    found = [ids, *(tables.find(tables.own_values, _column(rows, name)) for name in pictures)]
+    return _keep_newest(_choose(tables, one) for one in found)
 
 
 def _find_vectors(tables: FingerprintTables, rows: pa.Table) -> Found:
@@ -284,9 +280,17 @@ def _find_vectors(tables: FingerprintTables, rows: pa.Table) -> Found:
         place: pictures[row] & (captions.get(place, set()) | texts.get(place, set()))
         for place, row in enumerate(at)
     }
-    return {
-        at[place]: one for one_of in (both, own) for place, one in _choose(tables, one_of).items()
-    }
+    found = _keep_newest(_choose(tables, one) for one in (both, own))
+    return {at[place]: one for place, one in found.items()}
+
+
+def _keep_newest(finds: Iterable[Found]) -> Found:
+    """One receipt for each row, whichever way it was found, in whichever of several tables."""
+    kept: Found = {}
+    for row, one in (item for found in finds for item in found.items()):
+        if row not in kept or one.created_at > kept[row].created_at:
+            kept[row] = one
+    return kept
 
 
 def _choose(tables: FingerprintTables, found: dict[int, set[int]]) -> Found:

@@ -21,8 +21,8 @@ UInt64Array = NDArray[np.uint64]
 _WORD_BYTES = 8
 _LONGEST = 256  # bytes of a text that is hashed by its words; thumbnails are longer
 _SAMPLED_WORDS = 8  # of a vector, spread over it: 32 of its float16 coordinates
-_ROWS_AT_ONCE = 1 << 14  # what is computed in between stays in the processor's cache
-_MARKS_PER_HASH = 8
+_ROWS_AT_ONCE = 1 << 13  # what is computed in between stays in the processor's cache
+_MARKS_PER_HASH = 16
 
 
 def _permute(words: UInt64Array, factor: int, shift: int) -> UInt64Array:
@@ -113,8 +113,14 @@ class HashSet:
             return np.empty(0, np.int64)
         places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         hashes = hash_column(column.drop_null())
+        starts = range(0, len(hashes), _ROWS_AT_ONCE)
+        parts = [start + self._find(hashes[start : start + _ROWS_AT_ONCE]) for start in starts]
+        found: Int64Array = places[np.concatenate([np.empty(0, np.int64), *parts])]
+        return found
+
+    def _find(self, hashes: UInt64Array) -> Int64Array:
         marked = np.flatnonzero(self._marks[hashes >> self._shift])
-        near = np.searchsorted(self._hashes, hashes[marked])
-        there = self._hashes[np.minimum(near, len(self) - 1)] == hashes[marked]
-        found: Int64Array = places[marked[there]]
+        sought = hashes[marked]
+        near = np.searchsorted(self._hashes, sought)
+        found: Int64Array = marked[self._hashes[np.minimum(near, len(self) - 1)] == sought]
         return found

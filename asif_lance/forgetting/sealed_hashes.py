@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from asif_lance.database import read_table, schemas, upsert_rows
+from asif_lance.forgetting.keys import find_fingerprint_keys
 from asif_lance.forgetting.quick_hashes import UInt64Array, hash_column
 from asif_lance.verifier import name_key
 
@@ -41,19 +42,18 @@ def save_hashes(uri: str, receipt_id: str, rows: pa.Table, key: bytes) -> None:
     upsert_rows(uri, _TABLE, pa.table(row, schema=schemas.SEALED_HASHES), "receipt_id")
 
 
-def has_hashes(uri: str) -> bool:
-    """Whether there are any, of whatever key."""
-    return len(read_table(uri, _TABLE, ["receipt_id"], limit=1)) > 0
-
-
-def load_hashes(uri: str, keys: Mapping[str, bytes]) -> dict[str, UInt64Array]:
+def load_hashes(uri: str, folder: Path | None) -> dict[str, UInt64Array]:
     """The hashes of the receipts whose key is there and that nobody altered.
 
     Args:
         uri: the database.
-        keys: of fingerprints, by their ids.
+        folder: of the keys; by default the user's.
+
+    Raises:
+        KeysError: a file is no key.
     """
     rows = read_table(uri, _TABLE)
+    keys = find_fingerprint_keys(folder) if len(rows) else {}
     names = zip(rows["receipt_id"].to_pylist(), rows["key_id"].to_pylist(), strict=True)
     found = {}
     for at, (receipt_id, key_id) in enumerate(names):
@@ -88,12 +88,12 @@ def _seal(hashes: UInt64Array, receipt_id: str, key: bytes) -> UInt64Array:
 
 def _unseal(words: UInt64Array, receipt_id: str, key: bytes) -> UInt64Array | None:
     """The hashes, if they are those that were sealed for this receipt."""
-    sealed = words.astype("<u8").tobytes()
-    nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+    sealed = words.astype("<u8", copy=False).view(np.uint8)
+    nonce, rest = sealed[:_NONCE_BYTES].tobytes(), sealed[_NONCE_BYTES:]
     if len(nonce) < _NONCE_BYTES:
         return None
     try:
-        plain = _make_cipher(key).decrypt(nonce, rest, receipt_id.encode())
+        plain = _make_cipher(key).decrypt(nonce, rest.data, receipt_id.encode())
     except InvalidTag:
         return None
-    return np.frombuffer(plain, "<u8").astype(np.uint64)
+    return np.frombuffer(plain, "<u8").astype(np.uint64, copy=False)

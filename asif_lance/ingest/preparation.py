@@ -169,7 +169,9 @@ class Preparation:
         forgotten = self._destination.forgotten
         if forgotten is None or not forgotten.knows_any():
             return frame
-        found = forgotten.find_names(frame.select("caption", *STORED).to_arrow())
+        # Besides names a waiver's reason needs the rest, which must not be quoted in it.
+        columns = ("caption", *STORED) if self._options.waiver else ("pair_id", "image_sha256")
+        found = forgotten.find_names(frame.select(columns).to_arrow())
         return frame.filter(self._refuse_forgotten(frame, found)) if found else frame
 
     def _not_forgotten(self, frame: pl.DataFrame, pairs: pa.Table) -> pa.Table:
