@@ -50,7 +50,7 @@ from asif_lance.store.forget import forget
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"
 PICTURES, ROUNDS, BATCH = 1000, 3, 32
-DIMENSIONS, KEPT, TURNS = (64, 64), 1000, 7
+DIMENSIONS, KEPT, TURNS = (64, 64), 1000, 4
 
 
 def main() -> None:
