@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow as pa
 from asif_lance.database import ROWS_PER_FRAGMENT
 from asif_lance.errors import IngestInterruptedError, PairConflictError
 from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PIECE_ROWS
 from asif_lance.ingest.preparation import Preparation
@@ -62,7 +64,7 @@ class IngestReport:
 
 def ingest_sources(
     uri: str | Path,
-    sources: Sequence[Source],
+    sources: Sequence[Any],
     options: IngestOptions | None = None,
     *,
     progress: Advance | None = None,
@@ -73,7 +75,7 @@ def ingest_sources(
 
     Args:
         uri: the database.
-        sources: folders, files or tables, see `read_source`.
+        sources: folders, files, patterns or tables, see `read_source` and `expand_sources`.
         options: how.
         progress: called with the number of items done since the last call.
 
@@ -85,7 +87,7 @@ def ingest_sources(
         StorageError: the disk refused; what was committed stays, running again resumes.
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
-    options = options or IngestOptions()
+    options, sources = options or IngestOptions(), expand_sources(sources)
     destination = Destination(str(uri), options)
     prepared = Preparation(destination, options, skip_known=True, progress=progress)
     writer = _Writer(destination, replace=options.on_conflict == "update")
