@@ -36,7 +36,7 @@ bench: .venv/.installed  ## the comparisons in benchmarks/, each a table of rati
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints losses: 0
+chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints losses: 0, content found afterwards: 0
 	$(BIN)/python tests/chaos.py
 
 clean:

@@ -7,6 +7,8 @@
     │   ├── MigrationNeededError       made by an older release: `asif-lance migrate`
     │   ├── NewerDatabaseError         made by a newer release: upgrade asif-lance
     │   ├── DatabaseBusyError          another writer holds the lock
+    │   ├── CorruptDatabaseError       a file is damaged: `asif-lance check`
+    │   ├── StaleModelError            what is open is from before a forget: reopen it
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
     ├── SearchUnavailableError         no index, or none for this recipe: `asif-lance index build`
@@ -19,6 +21,7 @@
     ├── SourceError                    a source that cannot be read at all
     ├── ImageError                     one picture that cannot be used
     ├── PairConflictError              pairs that are there already with other content
+    ├── ForgottenPairError             pairs that were forgotten, and nobody waived that
     └── InputError                     a wrong argument
         ├── DimensionError             vectors of the wrong size
         ├── InvalidVectorError         NaN, infinite or zero vectors
@@ -46,6 +49,11 @@ def printable(text: str) -> str:
     marks that turn the writing direction, and bytes of names that are not UTF-8 become escapes.
     """
     return text if text.isascii() and text.isprintable() else "".join(map(_shown, text))
+
+
+def format_count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and what it counts: `1 pair`, `1,234 pairs`; the plural is the noun and an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _shown(character: str) -> str:
@@ -85,7 +93,8 @@ class MigrationNeededError(DatabaseError):
     def __init__(self, uri: str, pending: tuple[str, ...]) -> None:
         self.uri, self.pending = uri, pending
         super().__init__(
-            f"{uri} was made by an older release ({len(pending)} migrations behind): "
+            f"{uri} was made by an older release "
+            f"({format_count(len(pending), 'migration')} behind): "
             f"run `asif-lance --db {uri} migrate`"
         )
 
@@ -105,17 +114,36 @@ class DatabaseBusyError(DatabaseError):
     """Another process holds the write lock."""
 
 
+class StaleModelError(DatabaseError):
+    """What is open, or was read, is from before a forget, or its files are gone: reopen it."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        self.uri, self.reason = uri, reason
+        super().__init__(f"{uri}: {reason}")
+
+
 class StorageError(DatabaseError):
     """The file system or object store refused an operation; nothing was half-written."""
 
 
-class VersionNotFoundError(AsifError):
-    """No model version (or alias) has this name."""
+class CorruptDatabaseError(DatabaseError):
+    """A file of the database is not as it was written; `file` is its path in the database."""
 
-    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+    def __init__(self, uri: str, file: str, reason: str) -> None:
+        self.uri, self.file, self.reason = uri, file, reason
+        super().__init__(
+            f"{uri}: {file} is damaged ({reason}): take it from a backup; "
+            f"`asif-lance --db {uri} check` looks for more"
+        )
+
+
+class VersionNotFoundError(AsifError):
+    """No model version (or alias) has this name; `message` tells what was sought otherwise."""
+
+    def __init__(self, name: str, known: tuple[str, ...], message: str | None = None) -> None:
         self.name, self.known = name, known
         newest = ", ".join(known[-5:]) or "none yet"
-        super().__init__(f"no model version {name!r}; there are: {newest}")
+        super().__init__(message or f"no model version {name!r}; there are: {newest}")
 
 
 class SearchUnavailableError(AsifError):
@@ -180,8 +208,29 @@ class PairConflictError(AsifError):
         self.count, self.first = count, first
         more = ", …" if count > len(first) else ""
         super().__init__(
-            f"{count:,} pairs are in the database with other content ({', '.join(first)}{more}): "
+            f"{format_count(count, 'pair is', 'pairs are')} in the database with other "
+            f"content ({', '.join(first)}{more}): "
             "nothing was written; --on-conflict update replaces them, skip leaves them"
+        )
+
+
+class ForgottenPairError(AsifError):
+    """Pairs that receipts say were forgotten; `first` has ids and reasons of some of them.
+
+    `at_head` says that somebody put them there without asking.
+    """
+
+    def __init__(
+        self, count: int, first: tuple[tuple[str, str], ...], *, at_head: bool = False
+    ) -> None:
+        self.count, self.first, self.at_head = count, first, at_head
+        named = "; ".join(f"{pair_id}: {reason}" for pair_id, reason in first)
+        more = "; …" if count > len(first) else ""
+        where, undone = (" at head", "published") if at_head else ("", "added")
+        way_out = "`delete` takes them out, " if at_head else ""
+        super().__init__(
+            f"{count:,} pairs{where} were forgotten ({named}{more}): nothing was {undone}; "
+            f"{way_out}`ingest --allow-forgotten --reason WHY` lets them in"
         )
 
 
@@ -190,7 +239,7 @@ class IngestInterruptedError(KeyboardInterrupt):
 
     def __init__(self, kept: int) -> None:
         self.kept = kept
-        super().__init__(f"kept {kept:,} pairs so far")
+        super().__init__(f"kept {format_count(kept, 'pair')} so far")
 
 
 class InputError(AsifError):

@@ -19,7 +19,7 @@ import click
 from asif_lance.errors import AsifError
 
 from .adapt import adapt
-from .admin import info, migrate, optimize
+from .admin import check, info, migrate, optimize
 from .audit import audit
 from .classify import classify
 from .data import delete, ingest
@@ -30,8 +30,9 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
-from .options import TEXT, Context
+from .options import Context
 from .output import note, note_error
+from .parameter_types import TEXT
 from .progress import quiet_option, shown_progress
 from .prune import prune
 from .query import search
@@ -148,4 +149,4 @@ _register([demo, ingest, classify, search])
 _register([delete, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
 _register([explain, what_if, prune, audit, runs])
-_register([index, info, optimize, migrate])
+_register([index, info, check, optimize, migrate])

@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import (
-    Numbers,
-    ask,
+    Task,
     describe,
     experiment_options,
     pictures_argument,
+    read_task,
     report_rejects,
     save_plot,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, label_options, recipe_option
+from .options import LABEL_OPTIONS, Context, label_options, recipe_option
 from .output import note, print_json, print_table
+from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
 from .query import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asif_lance.evaluation import Adaptation, TrialAccuracy
-    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     help="Labelled pictures of an old task, to see whether it suffers.",
 )
 @click.option("--old-label-vectors", type=click.Path(exists=True, path_type=Path))
-@click.option("--trials", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--trials", type=Count(most=MOST_TRIALS), default=5, show_default=True)
 @click.option("--keep", is_flag=True, help="Add the first trial's pictures; makes a new version.")
 @click.option("--license", help="With --keep: recorded with the pairs.")
 @recipe_option
@@ -83,16 +85,24 @@ def adapt(
     from asif_lance.evaluation import adaptation as library
 
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe_name", "k", "p")}
-    opened = open_model(context, **options)
     if keep and len(counts) > 1:
         raise click.UsageError("--keep needs one number of pictures per class")
+    if caption is not None and arguments["label_vectors"] is not None:
+        raise click.UsageError("--caption needs a text encoder, not --label-vectors")
+    if old is None and old_label_vectors is not None:
+        raise click.UsageError("--old-label-vectors needs --old")
+    opened = open_model(context, **options)
     rejects: list[Reject] = []
-    asked = {name: arguments[name] for name in LABEL_OPTIONS}
-    labelled, prompts = ask(opened, pictures, arguments, rejects)
-    captions, texts = _captions(opened, prompts, asked, caption)
-    task = None if old is None else _old_task(opened, old, old_label_vectors, asked, rejects)
+    before = None if old is None else _read_old_task(old, old_label_vectors, arguments, rejects)
+    task = read_task(pictures, arguments, rejects)
+    library.check_experiment(task.labelled, counts, trials=trials, seed=seed)
+    template = _caption_template(task, caption)
+    labelled, prompts = task.encode(opened, rejects)
+    encoder = None if task.asked.vectors is not None else opened.text_encoder
+    captions, texts = library.captions_of(prompts, template, encoder)
+    old_task = None if before is None else before.encode(opened, rejects)
     found = library.adapt(
-        opened, labelled, prompts, texts, counts, old=task, trials=trials, seed=seed
+        opened, labelled, prompts, texts, counts, old=old_task, trials=trials, seed=seed
     )
     _print(found, output)
     subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
@@ -102,35 +112,30 @@ def adapt(
             opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
         )
         made = report.version or opened.store.version()
-        note(f"added {report.added:,} pairs; the newest model is {made.name}")
+        note(f"added {format_count(report.added, 'pair')}; the newest model is {made.name}")
     report_rejects(rejects)
 
 
-def _captions(
-    model: Model, prompts: Prompts, asked: dict[str, Any], caption: str | None
-) -> tuple[list[str], Any]:
-    """Each class's caption and its embedding; label vectors stand for themselves."""
-    from asif_lance.evaluation import captions_of
+def _caption_template(task: Task, caption: str | None) -> str | None:
+    """The template of captions: given, or the first of the prompts'; None for the packaged one."""
+    from asif_lance.model import fill_templates, resolve_templates
 
-    if asked["label_vectors"] is not None:
-        if caption is not None:
-            raise click.UsageError("--caption needs a text encoder, not --label-vectors")
-        return captions_of(prompts)
-    template = caption or (asked["templates"] or (None,))[0]
-    return captions_of(prompts, template, model.text_encoder)
+    asked = task.asked.templates
+    template = caption or (resolve_templates(asked)[0][0] if asked else None)
+    if template is not None:
+        fill_templates(task.asked.names, (template,))  # it may be none
+    return template
 
 
-def _old_task(
-    model: Model,
-    old: Path,
-    vectors: Path | None,
-    asked: dict[str, Any],
-    rejects: list[Reject],
-) -> Any:
-    changed: dict[str, Any] = {"labels": None, "labels_file": None, "label_vectors": vectors}
+def _read_old_task(
+    old: Path, vectors: Path | None, arguments: dict[str, Any], rejects: list[Reject]
+) -> Task:
+    """The old task, asked as the new one is, about its own classes."""
+    asked = {name: arguments[name] for name in LABEL_OPTIONS}
+    asked |= {"labels": None, "labels_file": None, "label_vectors": vectors}
     if vectors is not None:
-        changed |= {"templates": (), "template_set": None}
-    return ask(model, old, {**asked, **changed}, rejects)
+        asked |= {"templates": (), "template_set": None}
+    return read_task(old, asked, rejects)
 
 
 def _print(found: Sequence[Adaptation], output: str) -> None:
@@ -143,10 +148,18 @@ def _print(found: Sequence[Adaptation], output: str) -> None:
     if first.old is not None:
         click.echo(f"        {first.old.mean_before:.1%} on the old task")
     print_table(
-        ["per class", "pairs added", "new task", "nearest class mean", "old task"],
-        [(a.per_class, a.added, _share(a.new), _share(a.prototypes), _share(a.old)) for a in found],
+        ["per class", "pairs added", "tested on", "new task", "nearest class mean", "old task"],
+        [
+            (a.per_class, a.added, a.tested, _share(a.new), _share(a.prototypes), _share(a.old))
+            for a in found
+        ],
     )
+    if first.new.deviation is None:
+        note("one trial shows no spread: --trials 5 does")
 
 
 def _share(task: TrialAccuracy | None) -> str:
-    return "" if task is None else f"{task.mean:.1%} ± {task.deviation:.1%}"
+    if task is None:
+        return ""
+    spread = "" if task.deviation is None else f" ± {task.deviation:.1%}"
+    return f"{task.mean:.1%}{spread}"

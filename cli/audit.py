@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from asif_lance.errors import printable
+from asif_lance.errors import format_count, printable
 
 from .csv_lines import csv_line, name_infinities
-from .options import Context, OutputFile
+from .options import Context
 from .output import note, note_error, print_json, print_table, to_json
+from .parameter_types import TEXT, OutputFile, Real
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +56,7 @@ SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parqu
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Real(min=0, min_open=True),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
@@ -76,7 +78,8 @@ def audit(
 
     Tables: pairs, pairs_at('v3') for any version, versions, rejects; DESCRIBE and SHOW TABLES say
     what is in them. No file, network or setting can be reached from the SQL, so it may come from
-    anyone. Without SQL there is a prompt; a statement ends with a semicolon.
+    anyone. Without SQL there is a prompt; a statement ends with a semicolon, and without a terminal
+    statements are read from standard input.
 
     JSON has the texts "NaN", "Infinity" and "-Infinity" for numbers that it lacks. CSV is as DuckDB
     and PostgreSQL write it: NULL is an empty field, an empty text is "" in quotes; lists and
@@ -97,6 +100,8 @@ def audit(
     if listing:
         _list_reports(write.format)
         return
+    if sql is None and report is None and sys.stdin is None:
+        raise click.UsageError("standard input is closed: give the SQL as an argument")
     with Audit(PairStore.open(context.db), model, seconds=timeout) as session:
         if report is not None:
             sql = _shown_sql(report)
@@ -131,10 +136,12 @@ def _prompt(session: Audit, write: _Writer) -> None:
     """Statements from stdin, one after another; a mistake ends none of the others."""
     from asif_lance.errors import AsifError
 
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # told as what it is, see `TEXT`
     if sys.stdin.isatty():
         note("SQL over this database; a statement ends with ';', Ctrl-D leaves")
     failed = False
-    for statement in _statements():
+    for statement in _statements(sys.stdin):
         try:
             write(session.query(statement))
         except AsifError as error:
@@ -144,20 +151,38 @@ def _prompt(session: Audit, write: _Writer) -> None:
         sys.exit(1)
 
 
-def _statements() -> Iterator[str]:
-    """What stands between lines that end in a semicolon; the last one may go without."""
-    lines: list[str] = []
+def _statements(lines: TextIO) -> Iterator[str]:
+    """What stands between semicolons; the last one may go without."""
+    text = ""
     while True:
-        if sys.stdin.isatty():
-            click.echo("  ...> " if lines else "asif> ", nl=False, err=True)
-        line = sys.stdin.readline()
-        if line.strip() or lines:
-            lines.append(line)
-        if lines and (not line or line.rstrip().endswith(";")):
-            yield "".join(lines)
-            lines = []
+        if lines.isatty():
+            click.echo("  ...> " if text.strip() else "asif> ", nl=False, err=True)
+        line = TEXT.convert(lines.readline(), None, None)
+        *complete, text = _split(text + line) if line else (text, "")
+        yield from filter(_asks, complete)
         if not line:
             return
+
+
+def _split(text: str) -> list[str]:
+    """SQL taken apart at its semicolons, but for those in quotes and comments."""
+    import duckdb
+
+    raw = text.encode()
+    ends = [
+        at + 1
+        for at, kind in duckdb.tokenize(text)
+        if kind == duckdb.token_type.operator and raw[at : at + 1] == b";"
+    ]
+    return [raw[a:b].decode() for a, b in zip([0, *ends], [*ends, len(raw)], strict=True)]
+
+
+def _asks(statement: str) -> bool:
+    """Whether there is more than comments before the semicolon."""
+    import duckdb
+
+    kinds = [kind for _, kind in duckdb.tokenize(statement.rstrip().removesuffix(";"))]
+    return any(kind != duckdb.token_type.comment for kind in kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +243,7 @@ class _Writer:
                     stream.writelines(self._lines(table))
         except OSError as error:
             raise StorageError(f"cannot write {file}: {error.strerror or error}") from error
-        note(f"wrote {len(table):,} rows to {file}")
+        note(f"wrote {format_count(len(table), 'row')} to {file}")
 
 
 def _for_terminal(line: str) -> str:
@@ -232,7 +257,10 @@ def _print_rows(table: pa.Table) -> None:
     columns = [values_of(column) for column in table.slice(0, SHOWN).columns]
     print_table(table.column_names, list(zip(*columns, strict=True)))
     if len(table) > SHOWN:
-        note(f"… and {len(table) - SHOWN:,} more rows; --format csv or json prints them all")
+        note(
+            f"… and {format_count(len(table) - SHOWN, 'more row')}; --format csv or "
+            "json prints them all"
+        )
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:

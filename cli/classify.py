@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import printable
+from asif_lance.errors import format_count, printable
 from asif_lance.progress import track
 
 from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
-    PICTURE,
     Context,
-    FileArgument,
     format_option,
     is_missing,
     label_options,
@@ -25,6 +23,7 @@ from .options import (
     open_store,
 )
 from .output import note, print_json, print_table
+from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
 from .query import check_label_options, open_model, read_labels
 from .together import open_together, read_joint_labels, refuse_beside, with_option
@@ -39,12 +38,12 @@ if TYPE_CHECKING:
 @click.argument("images", nargs=-1, type=PICTURE, metavar="[IMAGE]...")
 @click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
 @label_options
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
-@click.option("--explain", type=click.IntRange(min=1), metavar="N", help="Show N deciding pairs.")
+@click.option("--top", type=Count(), default=5, show_default=True, metavar="N")
+@click.option("--explain", type=Count(), metavar="N", help="Show N deciding pairs.")
 @click.option("--record", is_flag=True, help="Keep predictions and attributions for audit.")
 @click.option(
     "--attributions",
-    type=click.IntRange(min=1),
+    type=Count(),
     default=20,
     show_default=True,
     metavar="N",
@@ -173,7 +172,7 @@ def _recorded(
             yield prediction
     note(f"recorded as run {run.run_id}")
     if run.dropped:
-        note(f"dropped {len(run.dropped)} older runs, see `runs keep`")
+        note(f"dropped {format_count(len(run.dropped), 'older run')}, see `runs keep`")
 
 
 def _tell(prediction: Prediction, top: int, explain: int | None, output: str) -> None:

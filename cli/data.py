@@ -12,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import IngestInterruptedError
+from asif_lance.errors import IngestInterruptedError, format_count
 from asif_lance.progress import step
 
 from .options import (
     Context,
-    OutputFile,
     device_option,
     format_option,
+    keys_option,
     message_option,
     need_ids_or_where,
     open_store,
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
+from .parameter_types import OutputFile
 
 if TYPE_CHECKING:
+    from asif_lance.forgetting import Waiver
     from asif_lance.ingest import IngestReport
     from asif_lance.records import ModelVersion
 
@@ -102,6 +104,16 @@ class ColumnChoice(click.ParamType[tuple[str, str]]):
     show_default=True,
     help="Pairs that are there with other content: leave them, replace them, or add nothing.",
 )
+@click.option("--allow-forgotten", is_flag=True, help="Let in what `forget` took out.")
+@click.option(
+    "--without-key",
+    is_flag=True,
+    help="Go on where nobody can tell what was forgotten, for the key is missing.",
+)
+@click.option(
+    "--reason", default="", help="Why, for either of these; kept on record. Do not quote a pair."
+)
+@keys_option
 @message_option
 @device_option
 @format_option
@@ -118,6 +130,10 @@ def ingest(
     source_name: str | None,
     rejects: Path | None,
     on_conflict: str,
+    allow_forgotten: bool,
+    without_key: bool,
+    reason: str,
+    keys_folder: Path | None,
     message: str,
     device: str,
     output: str,
@@ -136,15 +152,20 @@ def ingest(
     is done is kept. Items that cannot be pairs are refused with a reason, and the rest goes in; the
     exit status is 1 only if nothing of the sources is in the model.
 
+    Pairs that were forgotten are refused, under other ids too. Telling them takes the key that the
+    receipts were made with. `receipt waivers` lists what was let in all the same, and why.
+
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
       asif-lance ingest embeddings.parquet "shards/*.tar"
       asif-lance ingest list.csv --image-root photos/ --column caption=titel
+      asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
     with _stoppable():
         from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
 
         expanded = expand_sources(sources)
+    waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
     options = IngestOptions(
         format=source_format,
         image_root=image_root,
@@ -156,6 +177,8 @@ def ingest(
         message=message,
         device=device,
         on_conflict=on_conflict,
+        keys_folder=keys_folder,
+        waiver=waiver,
     )
     total = count_items(expanded)
     with _stoppable(total), step("ingest pairs", total) as advance:
@@ -165,6 +188,18 @@ def ingest(
     _print_report(report, output)
     if report.rejects and not report.added + report.already_there + report.changed:
         sys.exit(1)
+
+
+def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Waiver | None:
+    from asif_lance.forgetting import Waiver
+
+    if not (allow_forgotten or without_key):
+        if reason:
+            raise click.UsageError("--reason is for --allow-forgotten or --without-key")
+        return None
+    if not reason.strip():
+        raise click.UsageError("--allow-forgotten and --without-key need a --reason")
+    return Waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
 
 
 @contextmanager
@@ -180,8 +215,8 @@ def _stoppable(total: int | None = None) -> Iterator[None]:
     except KeyboardInterrupt as error:
         kept = "what was stored is kept"
         if isinstance(error, IngestInterruptedError):
-            of = f" of {total:,}" if total is not None else ""
-            kept = f"kept {error.kept:,}{of} pairs so far"
+            of = f"{error.kept:,} of " if total is not None else ""
+            kept = f"kept {of}{format_count(total or error.kept, 'pair')} so far"
         note(f"{kept}; run the same command again to go on")
         sys.exit(_INTERRUPTED)
     finally:
@@ -225,7 +260,7 @@ def delete(
         _print_deletion(len(store.existing(chosen)), len(chosen), newest, output, done=False)
         return
     if where is not None and not yes and 2 * len(chosen) > newest.pairs:
-        confirm(f"That takes {len(chosen):,} of {newest.pairs:,} pairs. Delete them?")
+        confirm(f"That takes {len(chosen):,} of {format_count(newest.pairs, 'pair')}. Delete them?")
     deleted = store.delete(chosen)
     version = store.publish(command="delete", message=message) or newest
     _print_deletion(deleted, len(chosen), version, output, done=True)
@@ -240,9 +275,12 @@ def _print_deletion(
     if deleted < asked:
         note(f"{asked - deleted:,} of the ids are not in the newest model")
     if done:
-        note(f"deleted {deleted:,} pairs; the newest model is {version.name}")
+        note(f"deleted {format_count(deleted, 'pair')}; the newest model is {version.name}")
     else:
-        note(f"would delete {deleted:,} of {version.pairs:,} pairs; nothing was changed")
+        note(
+            f"would delete {deleted:,} of {format_count(version.pairs, 'pair')}; "
+            "nothing was changed"
+        )
 
 
 def _note_details(report: IngestReport) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import format_count
 from asif_lance.progress import step, track
 
 from .options import Context, device_option
@@ -98,7 +99,10 @@ class _Story:
             )
             split = tuxpaint.split(found, root, salt=salt)
             tuxpaint.copy_held_out(split.held_out, self.folder / "held-out")
-        note(f"  {len(split.anchors)} pairs for the model, {len(split.held_out)} pictures held out")
+        note(
+            f"  {format_count(len(split.anchors), 'pair')} for the model, "
+            f"{format_count(len(split.held_out), 'picture')} held out"
+        )
         return split
 
     def ingest(self, split: Split) -> None:
@@ -157,7 +161,7 @@ class _Story:
             deleted = store.delete(matching_ids(store, where))
             store.publish(command="delete", message=f"without {label} pictures")
         after = self.classify(split, "v2")
-        click.echo(f"  {deleted} pairs gone from the newest model, v2")
+        click.echo(f"  {format_count(deleted, 'pair')} gone from the newest model, v2")
         print_table(
             ["right", "v1", "v2"],
             [
@@ -207,7 +211,7 @@ def _print_accuracy(split: Split, predictions: Sequence[Prediction]) -> None:
         p.label == answer.label for p, answer in zip(split.held_out, predictions, strict=True)
     )
     click.echo(
-        f"\nAccuracy on {len(predictions)} pictures the model has never seen: "
+        f"\nAccuracy on {format_count(len(predictions), 'picture')} the model has never seen: "
         f"{right / len(predictions):.0%} (chance {1 / len(split.labels):.0%}, "
         f"{len(split.labels)} classes, nothing trained)"
     )

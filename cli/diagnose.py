@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
-from .output import print_json, print_table
-from .query import open_model, read_prompts
+from .output import note, print_json, print_table
+from .parameter_types import Count
+from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Diagnosis
+    from asif_lance.evaluation.diagnosis import Gap
 
 
 @click.command()
 @label_options
-@click.option("--probes", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N")
+@click.option("--probes", type=Count(), default=1000, show_default=True, metavar="N")
 @experiment_options
 @click.pass_obj
 def diagnose(
@@ -48,24 +52,30 @@ def diagnose(
 
     opened = open_model(context, model=model, device=device)
     asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
-    prompts = read_prompts(opened, **arguments) if asked else None
+    prompts = read_asked_labels(**arguments).embed(opened) if asked else None
     found = library.diagnose(opened, prompts, probes=probes, seed=seed)
     print_json(asdict(found)) if output == "json" else _print(found)
     save_plot(plot, lambda figures: figures.diagnosis_figure(found))
 
 
 def _print(found: Diagnosis) -> None:
+    def spread(gap: Gap) -> str:
+        return "" if gap.deviation is None else f"{gap.deviation:.4f}"
+
     click.echo(
-        f"{found.model}: {found.gap.probes} probes against {found.reference:,} pairs, "
+        f"{found.model}: {format_count(found.gap.probes, 'probe')} against "
+        f"{format_count(found.reference, 'pair')}, "
         f"the {found.near} most similar images of each"
     )
     print_table(
         ["captions' similarity", "probes", "near", "all", "gap", "±", "positive"],
         [
-            (g.source or "all", g.probes, g.near, g.all, g.gap, g.deviation, f"{g.positive:.0%}")
+            (g.source or "all", g.probes, g.near, g.all, g.gap, spread(g), f"{g.positive:.0%}")
             for g in (found.gap, *found.sources[:10])
         ],
     )
+    if found.gap.deviation is None:
+        note("one probe shows no spread: --probes 1000 does")
     for hubs in found.hubs:
         click.echo(
             f"\n{hubs.side} hubs: skewness {hubs.skewness:.2f}, {hubs.never:.0%} of the anchors "
@@ -81,8 +91,9 @@ def _print(found: Diagnosis) -> None:
 def _print_captions(found: Diagnosis) -> None:
     captions = found.captions
     click.echo(
-        f"\n{captions.duplicates:,} of {captions.pairs:,} pairs share their caption with another; "
-        f"{captions.uninformative:,} captions say nothing"
+        f"\n{captions.duplicates:,} of {format_count(captions.pairs, 'pair')} share their caption "
+        "with another; "
+        + format_count(captions.uninformative, "caption says nothing", "captions say nothing")
     )
     print_table(["repeated caption", "pairs"], captions.repeated)
     if captions.examples:

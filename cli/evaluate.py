@@ -10,33 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import (
-    ask,
+    Task,
     describe,
-    note_numbers,
+    in_words,
     pictures_argument,
     plot_option,
+    read_task,
     report_rejects,
     save_plot,
 )
 from .options import (
-    LABEL_OPTIONS,
     Context,
-    PairOf,
-    chosen_templates,
     device_option,
     format_option,
     label_options,
     recipe_option,
 )
 from .output import print_json, print_table
-from .query import open_model, read_names
-from .together import open_together, read_joint_labels, refuse_beside, with_option
+from .parameter_types import PairOf
+from .query import open_model
+from .together import compile_joint_labels, open_together, refuse_beside, with_option
 
 if TYPE_CHECKING:
-    from asif_lance.evaluation import Accuracy, Labelled, PairedComparison
-    from asif_lance.model import Model, Together
-    from asif_lance.records import BoolArray, Reject
+    from asif_lance.evaluation import Accuracy, PairedComparison
+    from asif_lance.model import Together
+    from asif_lance.records import Reject
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
@@ -98,16 +99,22 @@ def evaluate(
         together = open_together(context, others, model=models[0] if models else None, **given)
         _evaluate_together(together, pictures, arguments, output)
         return
+    if clip is not None and arguments["label_vectors"] is not None:
+        raise click.UsageError("--clip needs label names, not --label-vectors")
     opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
-    asked = dict(arguments)
-    labelled, prompts = ask(opened[0], pictures, arguments, rejects)
+    task = read_task(pictures, arguments, rejects)
+    loaded: Any = None if clip is None else _load_clip(clip, task, given["device"])
+    labelled, prompts = task.encode(opened[0], rejects)
     answers = [library.predict(model, labelled, prompts) for model in opened]
     evaluations = [library.evaluate(predictions, labelled) for predictions in answers]
     comparisons = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
     if clip is not None:
+        from asif_lance.evaluation.clip_baseline import check_clip
+
         correct = library.check_answers(answers[0], labelled.truths)
-        theirs = _check_clip(clip, opened[0], labelled, asked, given["device"])
+        templates = task.asked.templates or opened[0].templates
+        theirs = check_clip(loaded, labelled, task.asked.names, templates)
         names = evaluations[0].model, clip
         comparisons.append(library.compare_correct(names, correct, theirs))
     _print(evaluations, comparisons, output)
@@ -122,14 +129,12 @@ def _evaluate_together(
 ) -> None:
     """Each database alone, then all together, compared with each on the same pictures."""
     from asif_lance.evaluation import accuracy as library
-    from asif_lance.evaluation import read_labelled
 
+    if arguments["label_vectors"] is not None:
+        raise click.UsageError("with --with, give --labels or --labels-file, one of the two")
     rejects: list[Reject] = []
-    labelled = read_labelled(pictures, rejects)
-    asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
-    note_numbers(labelled, asked)
-    labels = read_joint_labels(together, **asked, otherwise=labelled.classes)
-    labelled = labelled.by_labels(labels[0].names)
+    task = read_task(pictures, arguments, rejects)
+    labelled, labels = task.labelled, compile_joint_labels(together, task.asked)
     answers, usable = library.predict_together(together, labelled, labels, rejects)
     parts = [[answer.parts[i] for answer in answers] for i in range(len(labels))]
     alone: list[Accuracy] = [
@@ -147,18 +152,14 @@ def _evaluate_together(
     report_rejects(rejects)
 
 
-def _check_clip(
-    name: str, model: Model, labelled: Labelled, asked: dict[str, Any], device: str
-) -> BoolArray:
-    """Which pictures a CLIP gets right, asked with the same names and templates."""
-    from asif_lance.evaluation.clip_baseline import check_clip
+def _load_clip(name: str, task: Task, device: str) -> Any:
+    """The CLIP, before anything that takes long: it may not be there."""
+    from asif_lance.errors import InputError
+    from asif_lance.evaluation.clip_baseline import load_clip
 
-    if asked["label_vectors"] is not None:
-        raise click.UsageError("--clip needs label names, not --label-vectors")
-    named = asked["labels"] is not None or asked["labels_file"] is not None
-    names = read_names(asked["labels"], asked["labels_file"]) if named else labelled.classes
-    templates = chosen_templates(asked["templates"], asked["template_set"]) or model.templates
-    return check_clip(name, labelled, names, templates, device=device)
+    if not task.labelled.images:
+        raise InputError("a CLIP needs pictures to compare with, not vectors")
+    return load_clip(name, device=device)
 
 
 def _print(
@@ -174,7 +175,10 @@ def _print_evaluation(found: Accuracy) -> None:
     from asif_lance.evaluation import Evaluation
 
     low, high = found.interval
-    click.echo(f"{found.model}: {found.pictures} pictures, {found.labels} labels")
+    click.echo(
+        f"{found.model}: {format_count(found.pictures, 'picture')}, "
+        f"{format_count(found.labels, 'label')}"
+    )
     rows = [("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})")]
     if found.top_5 is not None:
         rows.append(("top-5", f"{found.top_5:.1%}"))
@@ -198,10 +202,9 @@ def _print_evaluation(found: Accuracy) -> None:
 
 
 def _print_comparison(found: PairedComparison) -> None:
-    low, high = found.interval
     click.echo(
         f"{found.second} against {found.first}: {found.difference:+.1%} "
-        f"(95% interval {low:+.1%} to {high:+.1%}); right only in {found.first} "
+        f"({in_words(found.interval)}); right only in {found.first} "
         f"{found.only_first}, only in {found.second} {found.only_second}; "
         f"McNemar p = {found.p_value:.3g}"
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LABEL_OPTIONS, Context, OutputFile, label_options, model_options
+from .options import LABEL_OPTIONS, Context, label_options, model_options
 from .output import note
+from .parameter_types import Count, OutputFile
 from .query import open_model, read_labels
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
 @label_options
-@click.option("--pairs", type=click.IntRange(min=1), default=8, show_default=True, metavar="N")
+@click.option("--pairs", type=Count(), default=8, show_default=True, metavar="N")
 @click.option(
     "--output",
     "-o",

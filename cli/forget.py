@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from asif_lance.errors import format_count, printable
+
 from .options import (
     Context,
     format_option,
@@ -18,17 +20,25 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, megabytes, note, print_json, print_table
-from .receipt import facts
+from .receipt import facts, print_proof
+from .twins import note_twins
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
+    from asif_lance.store import PairStore
+
+_SHOWN = 10  # pairs and recordings that are named
+_CAPTION_LENGTH = 100
 
 
 @click.command()
 @pairs_arguments
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
+@click.option("--with-twins", is_flag=True, help="Take the pairs with the same picture along.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
+@click.option("--list", "list_all", is_flag=True, help="List all pairs that would go, not ten.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--prove", is_flag=True, help="Compare with models built anew, as `receipt prove`.")
 @click.option("--verify", "receipt_id", metavar="RECEIPT", help="Check a receipt, by id or file.")
 @keys_option
 @format_option
@@ -38,8 +48,11 @@ def forget(
     ids: tuple[str, ...],
     where: str | None,
     reason: str,
+    with_twins: bool,
     dry_run: bool,
+    list_all: bool,
     yes: bool,
+    prove: bool,
     receipt_id: str | None,
     keys_folder: Path | None,
     output: str,
@@ -51,6 +64,14 @@ def forget(
     had never been in it. This cannot be undone. Afterwards every file that is left is decoded and
     searched; the receipt says what was found clean, and what no software here can reach.
 
+    --dry-run, and the question before anything is done, show the captions and files of the pairs,
+    the versions and recordings that would change, and how many more pairs a LIKE misses for their
+    capital letters.
+
+    What stays with the same picture, or nearly the same image vector, is told first: --with-twins
+    takes it along. Pairs with the same caption alone are told too, and stay. What was forgotten is
+    refused when it is ingested again.
+
     The receipt is signed, and what it says of the pairs can be read with a key only. Both keys are
     made at the first forget, outside the database. --verify leaves with status 0 if all holds, 1 if
     something is wrong, 3 if nothing is wrong but not all can be told.
@@ -61,7 +82,7 @@ def forget(
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
     from asif_lance.audit import matching_ids_anywhere
-    from asif_lance.forgetting import obtain_keys
+    from asif_lance.forgetting import find_keys
     from asif_lance.store import forget as library
 
     store = open_store(context)
@@ -72,8 +93,10 @@ def forget(
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
-    plan = library.plan(store, chosen)
-    _print_plan(plan, output, last=dry_run or not plan.pairs)
+    plan = library.plan(store, chosen, with_twins=with_twins)
+    _print_plan(plan, output, list_all=list_all, last=dry_run or not plan.pairs)
+    if where is not None:
+        _note_other_spellings(store, where)
     _print_copies(plan)
     if not plan.pairs and plan.copies and not dry_run:
         sys.exit(1)
@@ -81,16 +104,19 @@ def forget(
         return
     if not yes:
         confirm("This cannot be undone. Forget them?")
-    keys = obtain_keys(store.uri, keys_folder)
-    receipt = library.forget(store, plan.pairs, reason=reason, keys=keys)
+    had_keys = find_keys(keys_folder) is not None
+    receipt = library.forget(store, plan.pairs, reason=reason, folder=keys_folder)
     _print_receipt(receipt, output)
-    if keys.made:
+    keys = find_keys(keys_folder)
+    if keys is not None and not had_keys:
         _explain_keys(keys)
+    if prove:
+        print_proof(store, receipt.receipt_id, output)
     if not receipt.clean:
         sys.exit(1)
 
 
-def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
+def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) -> None:
     if output == "json":
         if last:
             print_json(asdict(plan))
@@ -102,11 +128,41 @@ def _print_plan(plan: ForgetPlan, output: str, *, last: bool) -> None:
         return
     versions = ", ".join(plan.versions) or "none"
     note(
-        f"{len(plan.pairs):,} pairs in {len(plan.versions)} versions ({versions}); "
-        f"{plan.fragments} fragments to rewrite, {megabytes(plan.bytes)}"
+        f"{format_count(len(plan.pairs), 'pair')} in {format_count(len(plan.versions), 'version')} "
+        f"({versions}); {format_count(plan.fragments, 'fragment')} to rewrite, "
+        f"{megabytes(plan.bytes)}"
     )
+    if plan.runs:
+        recordings = format_count(len(plan.runs), "recording")
+        note(f"{recordings} will change: {', '.join(plan.runs[:_SHOWN])}")
+    note_twins(plan.twins)
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
+    _print_pairs(plan, list_all=list_all)
+
+
+def _print_pairs(plan: ForgetPlan, *, list_all: bool) -> None:
+    """What a person recognises them by; all of it as a result, a few as notes."""
+    if list_all:
+        rows = [(pair.pair_id, pair.caption, pair.image or "") for pair in plan.listing]
+        print_table(["pair id", "caption", "image"], rows)
+        return
+    for pair in plan.listing[:_SHOWN]:
+        caption = printable(pair.caption)
+        if len(caption) > _CAPTION_LENGTH:
+            caption = caption[:_CAPTION_LENGTH] + "…"
+        note(f"  {pair.pair_id}: {caption}" + (f" ({pair.image})" if pair.image else ""))
+    if len(plan.listing) > _SHOWN:
+        note(f"  … and {len(plan.listing) - _SHOWN:,} more: --list shows all")
+
+
+def _note_other_spellings(store: PairStore, where: str) -> None:
+    from asif_lance.audit import find_other_spellings
+
+    missed = len(find_other_spellings(store, where))
+    if missed:
+        more = "1 more pair differs" if missed == 1 else f"{missed:,} more pairs differ"
+        note(f"{more} in capital letters: ILIKE instead of LIKE finds them")
 
 
 def _print_copies(plan: ForgetPlan) -> None:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Age, Context, device_option, format_option, message_option, open_store
+from asif_lance.errors import format_count
+
+from .options import Context, device_option, format_option, message_option, open_store
 from .output import confirm, megabytes, moment, note, print_json, print_table
+from .parameter_types import Age, Count
 from .query import open_model
 from .whatif import asked_about, report
 
@@ -59,7 +62,7 @@ def versions(ctx: click.Context, output: str) -> None:
 
 
 @versions.command()
-@click.option("--keep-last", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--keep-last", type=Count(), default=10, show_default=True, metavar="N")
 @click.option(
     "--keep-tagged/--drop-tagged",
     default=True,
@@ -91,13 +94,14 @@ def prune(
     if not names:
         note("nothing to drop")
         return
-    note(f"{len(names)} versions to drop: {', '.join(names)}")
+    note(f"{format_count(len(names), 'version')} to drop: {', '.join(names)}")
     if dry_run:
         return
     if not yes:
         confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
-    note(f"dropped {len(done.dropped)} versions, freed {megabytes(done.bytes_freed)}")
+    freed = megabytes(max(done.bytes_freed, 0))
+    note(f"dropped {format_count(len(done.dropped), 'version')}, freed {freed}")
     if done.foreign_tags:
         note(f"tags that are no model versions keep their states: {', '.join(done.foreign_tags)}")
 
@@ -105,7 +109,7 @@ def prune(
 @click.command()
 @click.argument("old")
 @click.argument("new", required=False, default="latest")
-@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Show N pairs of each kind.")
+@click.option("--rows", type=Count(), metavar="N", help="Show N pairs of each kind.")
 @asked_about
 @device_option
 @format_option
@@ -191,4 +195,4 @@ def tag(context: Context, alias: str, version: str, remove: bool) -> None:
 def rollback(context: Context, version: str, message: str) -> None:
     """Make an old version the newest one: a new version with the old one's pairs."""
     made = open_store(context).rollback(version, message=message)
-    note(f"{made.name} has the {made.pairs:,} pairs of {version}")
+    note(f"{made.name} has the {format_count(made.pairs, 'pair')} of {version}")

@@ -7,17 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import (
-    LABEL_OPTIONS,
-    Context,
-    FileArgument,
-    format_option,
-    label_options,
-    model_options,
-    open_store,
-)
+from asif_lance.errors import format_count
+
+from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
 from .output import megabytes, note, print_json, print_table
-from .query import open_model, read_prompts
+from .parameter_types import Count, FileArgument, Real
+from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.anchors import MeasuredSetting, SearchChoice
@@ -48,7 +43,7 @@ def index() -> None:
 )
 @click.option(
     "--agreement",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Real(0, 1, min_open=True),
     default=0.99,
     show_default=True,
     help="Share of the queries that must get the label of exact search.",
@@ -61,7 +56,7 @@ def index() -> None:
 @click.option("--run", metavar="RUN", help="Measure on a recorded run's pictures and labels.")
 @click.option(
     "--sample",
-    type=click.IntRange(min=1),
+    type=Count(),
     default=300,
     show_default=True,
     metavar="N",
@@ -98,6 +93,7 @@ def build(
     model = open_model(context, **options)
     from asif_lance.indexing import index_tuning
 
+    index_tuning.check_newest(model)
     asked = _trial_queries(model, arguments)
     note(f"measured on {asked.asked}")
     found: list[MeasuredSetting] = []
@@ -150,7 +146,7 @@ def _trial_queries(model: Model, arguments: dict[str, Any]) -> TrialQueries:
             raise click.UsageError("a --run has queries and labels of its own")
         return replayed_queries(model, arguments["run"])
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
-    prompts = read_prompts(model, **asked) if labelled else None
+    prompts = read_asked_labels(**asked).embed(model) if labelled else None
     return make_trial_queries(
         model, _vectors(arguments["queries"]), prompts, count=arguments["sample"]
     )
@@ -175,14 +171,15 @@ def _told(choice: SearchChoice) -> str:
 
     measured, setting = choice.measured, choice.setting
     where = (
-        f"{setting.nprobes} partitions, {setting.candidates:g} k candidates"
+        f"{format_count(setting.nprobes, 'partition')}, {setting.candidates:g} k candidates"
         if choice.search == "index"
         else f"{setting.fraction:.1%} of the other pairs"
     )
     low = agreement_at_least(measured.agreement, choice.queries)
     return (
         f"{choice.version}: --search {choice.search} ({choice.kind}) with {where}: "
-        f"{measured.agreement:.1%} of {choice.queries} queries get the label of exact search "
+        f"{measured.agreement:.1%} of "
+        f"{format_count(choice.queries, 'query', 'queries')} get the label of exact search "
         f"(95%: at least {low:.1%}), {measured.ratio:.1f} times as fast: "
         f"{measured.milliseconds:.2f} ms a picture, exact search {measured.exact_milliseconds:.2f}"
     )
@@ -191,7 +188,10 @@ def _told(choice: SearchChoice) -> str:
 def _print_status(each: IndexStatus) -> None:
     if each.search == "index":
         size = megabytes(each.bytes)
-        click.echo(f"{each.version}: index over {each.rows:,} pairs, {size}; {each.later:,} later")
+        click.echo(
+            f"{each.version}: index over {format_count(each.rows, 'pair')}, {size}; "
+            f"{each.later:,} later"
+        )
     if each.choice is None:
         click.echo(f"{each.version}: no setting was measured: `asif-lance index build`")
         return

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import LABEL_OPTIONS, OutputFile, device_option, format_option, several
+from asif_lance.errors import DimensionError, format_count
+
+from .options import LABEL_OPTIONS, device_option, format_option, several
 from .output import note
-from .query import read_prompts
+from .parameter_types import Count, OutputFile
+from .query import AskedLabels, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Labelled
@@ -19,32 +23,20 @@ if TYPE_CHECKING:
     from asif_lance.records import Reject
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """`50,100,200`."""
-
-    name = "N,N,…"
-
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self.number = number
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to a tuple of numbers."""
-        try:
-            return tuple(self.number(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers like 1,2,4", param, ctx)
-
-
 pictures_argument = click.argument("pictures", type=click.Path(exists=True, path_type=Path))
 
 plot_option = click.option(
     "--plot",
-    type=OutputFile(),
+    type=OutputFile(".png", ".svg", ".pdf"),
     help="Also draw the result into this PNG, SVG or PDF file.",
 )
 
 seed_option = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random."
+    "--seed",
+    type=Count(0),
+    default=0,
+    show_default=True,
+    help="Of everything that is drawn at random.",
 )
 
 one_model_options = several(
@@ -55,22 +47,43 @@ one_model_options = several(
 experiment_options = several(seed_option, plot_option, one_model_options, format_option)
 
 
-def ask(
-    model: Model, pictures: Path, arguments: dict[str, Any], rejects: list[Reject]
-) -> tuple[Labelled, Prompts]:
-    """The labelled pictures, encoded, and the prompts; the options are taken out of `arguments`."""
-    from asif_lance.evaluation import encode_labelled, read_labelled
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Labelled pictures and the classes to choose from, which fit; no encoder is loaded yet.
 
-    labelled = encode_labelled(
-        read_labelled(pictures, rejects),
-        lambda: model.image_encoder,
-        model.store.image.dimension,
-        rejects,
-    )
+    What else a command can check of its arguments it checks now, before `encode`.
+    """
+
+    labelled: Labelled
+    asked: AskedLabels
+
+    def encode(self, model: Model, rejects: list[Reject]) -> tuple[Labelled, Prompts]:
+        """The pictures and the prompts with their vectors; unusable pictures are left out."""
+        from asif_lance.evaluation import encode_labelled
+
+        prompts = self.asked.embed(model)
+        image, text = model.store.image.dimension, model.store.text.dimension
+        if prompts.vectors.shape[1] != text:
+            raise DimensionError("label vectors", text, prompts.vectors.shape[1])
+        return encode_labelled(self.labelled, lambda: model.image_encoder, image, rejects), prompts
+
+
+def read_task(pictures: Path, arguments: dict[str, Any], rejects: list[Reject]) -> Task:
+    """The labelled pictures and the labels; `label_options` are taken out of `arguments`.
+
+    Raises:
+        click.UsageError: options that do not go together.
+        AsifError: something that cannot be read, or a class that is not among the labels.
+    """
+    from asif_lance.evaluation import check_classes, read_labelled
+
+    labelled = read_labelled(pictures, rejects)
     options = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     note_numbers(labelled, options)
-    prompts = read_prompts(model, **options, otherwise=labelled.classes)
-    return labelled.by_labels(prompts.names), prompts
+    asked = read_asked_labels(**options, otherwise=labelled.classes)
+    labelled = labelled.by_labels(tuple(asked.names))
+    check_classes(labelled.truths, tuple(asked.names))
+    return Task(labelled, asked)
 
 
 def note_numbers(labelled: Labelled, options: dict[str, Any]) -> None:
@@ -85,7 +98,16 @@ def note_numbers(labelled: Labelled, options: dict[str, Any]) -> None:
 
 def describe(model: Model, labelled: Labelled, pictures: Path) -> str:
     """The model and the pictures in a few words, for a figure's title."""
-    return f"{model.version.name}, {len(labelled.names):,} pictures of {pictures.name}"
+    return (
+        f"{model.version.name}, {format_count(len(labelled.names), 'picture')} of {pictures.name}"
+    )
+
+
+def in_words(interval: tuple[float, float] | None) -> str:
+    """The 95% interval of a difference of shares; a single picture has none."""
+    if interval is None:
+        return "no interval: one picture"
+    return f"95% interval {interval[0]:+.1%} to {interval[1]:+.1%}"
 
 
 def save_plot(plot: Path | None, draw: Callable[[Any], Any]) -> None:

@@ -1,20 +1,16 @@
-"""Options and argument types that several commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from asif_lance.errors import StorageError, printable
-
 from .output import note
+from .parameter_types import Bytes, FileArgument, Moment, PairOf
 
 if TYPE_CHECKING:
     from asif_lance.store import PairStore
@@ -29,127 +25,12 @@ class Context:
     db: str
 
 
-class _Text(click.types.StringParamType):
-    """Text that UTF-8 can hold: SQL, ids, labels, messages."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The text itself."""
-        text = super().convert(value, param, ctx)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            self.fail(f"'{printable(text)}' holds bytes that are not UTF-8", param, ctx)
-        return text
-
-
-TEXT = _Text()
-
-#: A picture or a folder of pictures: any name that the system has.
-PICTURE = click.Path()
-
-
 def is_missing(image: str) -> bool:
     """Whether there is surely no such file or folder."""
     try:
         return not Path(image).exists()
     except OSError:  # a name too long, or no right to look: reading it says so
         return False
-
-
-class OutputFile(click.ParamType[Path]):
-    """A file to write to, checked before any work is done.
-
-    Args:
-        suffixes: what its name may end in; anything if none is given.
-    """
-
-    name = "FILE"
-
-    def __init__(self, *suffixes: str) -> None:
-        self.suffixes = suffixes
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Text to a path that can be written.
-
-        Raises:
-            StorageError: it cannot.
-        """
-        path = Path(value)
-        if self.suffixes and path.suffix.lower() not in self.suffixes:
-            self.fail(f"{value!r}: its name has to end in {' or '.join(self.suffixes)}", param, ctx)
-        target = Path(os.path.realpath(path))  # where a link leads
-        if target.is_dir():
-            raise StorageError(f"cannot write {path}: it is a folder")
-        if not target.parent.is_dir():
-            raise StorageError(f"cannot write {path}: there is no folder {target.parent}")
-        if not os.access(target if target.exists() else target.parent, os.W_OK):
-            raise StorageError(f"cannot write {path}: permission denied")
-        return path
-
-
-class PairOf(click.ParamType[tuple[float, float]]):
-    """`800` for both sides or `800,200` for image and text."""
-
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self.number = number
-        self.name = "N[,N]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to a tuple (image, text)."""
-        parts = str(value).split(",")
-        if len(parts) > 2:
-            self.fail(f"{value!r}: give one number, or two for image,text", param, ctx)
-        try:
-            numbers = [self.number(part) for part in parts]
-        except ValueError:
-            self.fail(f"{value!r} is not {'a whole number' if self.number is int else 'a number'}")
-        return (numbers[0], numbers[-1])
-
-
-class Moment(click.ParamType[datetime]):
-    """A date or time; without a zone it is local time."""
-
-    name = "TIMESTAMP"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        """Text to an aware datetime in UTC."""
-        try:
-            return datetime.fromisoformat(str(value)).astimezone(UTC)
-        except ValueError:
-            self.fail(
-                f"{value!r} is not a time like 2026-01-31 or 2026-01-31T18:00:00Z", param, ctx
-            )
-
-
-class Bytes(click.ParamType[int]):
-    """`500MB`, `2GB` or a number of bytes."""
-
-    name = "BYTES"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Text to a number of bytes."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", str(value))
-        if found is None:
-            self.fail(f"{value!r} is not a size like 500MB or 2GB", param, ctx)
-        return int(float(found[1]) * 1000 ** " kMGT".index(found[2] or " "))
-
-
-class Age(click.ParamType[timedelta]):
-    """`90d`, `12h` or `30m`."""
-
-    name = "AGE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """Text to a length of time."""
-        units = {"d": "days", "h": "hours", "m": "minutes"}
-        text = str(value)
-        if not (text[:-1].isdigit() and text[-1:] in units):
-            self.fail(f"{value!r} is not an age like 90d, 12h or 30m", param, ctx)
-        return timedelta(**{units[text[-1]]: int(text[:-1])})
 
 
 def several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -162,8 +43,6 @@ def several(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
     return apply
 
-
-FileArgument = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 format_option = click.option(
     "--format",
@@ -283,3 +162,5 @@ def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:
     """Exactly one of the two ways to name pairs."""
     if bool(ids) == (where is not None):
         raise click.UsageError("name the pairs by ID or by --where, one of the two")
+    if where is not None and not where.strip():
+        raise click.UsageError("--where is empty: give a predicate, such as \"license = 'nc'\"")

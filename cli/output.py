@@ -88,7 +88,11 @@ def confirm(question: str) -> None:
 
 def megabytes(count: int) -> str:
     """A number of bytes for people."""
-    return f"{count / 1e6:,.1f} MB"
+    return f"{count / 1e6:,.1f} MB" if not 0 < count < 50_000 else f"{count / 1e3:,.1f} kB"
+
+
+#: Longest text of a cell in a terminal; files, pipes and JSON have all of it.
+SHOWN_CHARACTERS = 300
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -97,15 +101,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    longest = SHOWN_CHARACTERS if console.is_terminal else None
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     rows = [list(row) for row in rows]
     for i, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         justify: Any = "right" if numeric else "left"
-        table.add_column(Text(printable(column)), justify=justify, overflow="fold")
+        name = _shorten(printable(column), longest)
+        table.add_column(Text(name), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(_cell(value))) for value in row))
-    console = Console()
+        table.add_row(*(Text(_shorten(printable(_cell(value)), longest)) for value in row))
     if console.is_terminal:
         console.print(table)
         return
@@ -113,6 +119,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     with wide.capture() as text:
         wide.print(table)
     click.echo("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def _shorten(text: str, longest: int | None) -> str:
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def _cell(value: object) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import Context, format_option, open_store
 from .output import note, print_json
+from .parameter_types import Count, Real
 
 
 @click.command()
@@ -18,13 +21,13 @@ from .output import note, print_json
 )
 @click.option(
     "--agreement",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.99,
     show_default=True,
     metavar="SHARE",
     help="The share of recorded predictions that must keep its label.",
 )
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Pairs that stay, at most.")
+@click.option("--keep", type=Count(), metavar="N", help="Pairs that stay, at most.")
 @click.option("--dry-run", is_flag=True, help="Measure, and leave the model as it is.")
 @format_option
 @click.pass_obj
@@ -65,8 +68,9 @@ def prune(
         return
     can = "could go" if dry_run else "went"
     click.echo(
-        f"{len(found.removable):,} of {found.pairs:,} pairs {can}; {found.agreement:.1%} of "
-        f"{found.predictions:,} recorded predictions keep their label"
+        f"{len(found.removable):,} of {format_count(found.pairs, 'pair')} {can}; "
+        f"{found.agreement:.1%} of {format_count(found.predictions, 'recorded prediction')} "
+        "keep their label"
     )
     note(
         f"{found.unused:,} are in no recorded attribution (which cover {found.coverage:.1%} of the "

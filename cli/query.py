@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,21 +18,30 @@ from .options import (
     open_store,
 )
 from .output import note, print_json, print_table
+from .parameter_types import Count
 
 if TYPE_CHECKING:
-    from asif_lance.model import ClassNames, EncodedTexts, LabelSet, Model, Prompts
+    from asif_lance.model import (
+        ClassNames,
+        EncodedTexts,
+        Ensemble,
+        LabelSet,
+        Model,
+        Prompts,
+    )
+    from asif_lance.records import Float32Array
 
 
 @click.command()
 @click.argument("text", required=False)
 @click.option("--image", type=click.Path(dir_okay=False), help="Find captions for this picture.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--top", type=Count(), default=10, show_default=True, metavar="N")
 @click.option(
     "--candidates",
-    type=click.IntRange(min=1),
-    default=1000,
-    show_default=True,
-    help="Pairs that are scored exactly; at the number of pairs the ranking is exact.",
+    type=Count(),
+    metavar="N",
+    help="Pairs that are scored exactly; at the number of pairs the ranking is exact. "
+    "[default: 1000, or --top if that is more]",
 )
 @model_options
 @format_option
@@ -42,7 +52,7 @@ def search(
     text: str | None,
     image: str | None,
     top: int,
-    candidates: int,
+    candidates: int | None,
     output: str,
     **model_arguments: Any,
 ) -> None:
@@ -54,6 +64,8 @@ def search(
     """
     if (text is None) == (image is None):
         raise click.UsageError("give a TEXT or --image, one of the two")
+    if candidates is not None and candidates < top:
+        raise click.UsageError(f"--top {top} needs at least as many --candidates")
     model = open_model(context, **model_arguments)
     if text is not None:
         note_cut("texts", model.encode_texts([text]))
@@ -73,6 +85,11 @@ def search(
     else:
         rows = [(m.score, m.caption, m.image_uri, m.pair_id) for m in matches]
         print_table(["score", "caption", "image", "pair_id"], rows)
+    if len(matches) < min(top, model.anchors.count):
+        note(
+            f"found {len(matches):,} of the {top:,} asked for: other pairs have the same picture "
+            "or caption, or nothing in common with what is asked; more --candidates may help"
+        )
 
 
 def open_model(
@@ -106,9 +123,36 @@ def open_model(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class AskedLabels:
+    """What `label_options` ask, read and checked; no encoder is loaded yet.
+
+    Attributes:
+        names: the classes; with the names that stand for them, where there are such.
+        vectors: label -> (prompts, d) vectors, where these were given.
+        templates: a named set, or templates; None for the model's own.
+        ensemble: how a class's prompts become one score; None for the model's own.
+    """
+
+    names: ClassNames
+    vectors: dict[str, Float32Array] | None
+    templates: str | tuple[str, ...] | None
+    ensemble: Ensemble | None
+
+    def embed(self, model: Model) -> Prompts:
+        """The prompts' vectors, of the model's text encoder where none were given."""
+        if self.vectors is not None:
+            from asif_lance.model import prompts_from_vectors
+
+            return prompts_from_vectors(self.vectors, self.ensemble or model.ensemble)
+        prompts = model.prompts(self.names, self.templates, self.ensemble)
+        note_cut("prompts", prompts)
+        return prompts
+
+
 def read_labels(model: Model, **asked: Any) -> LabelSet:
     """The label set that `label_options` describe, compiled."""
-    return model.compile(read_prompts(model, **asked))
+    return model.compile(read_asked_labels(**asked).embed(model))
 
 
 def check_label_options(
@@ -133,8 +177,7 @@ def check_label_options(
     chosen_templates(templates, template_set)
 
 
-def read_prompts(
-    model: Model,
+def read_asked_labels(
     *,
     labels: str | None,
     labels_file: Path | None,
@@ -143,21 +186,28 @@ def read_prompts(
     template_set: str | None,
     ensemble: Any,
     otherwise: Sequence[str] = (),
-) -> Prompts:
-    """What `label_options` ask; `otherwise` are the classes when none of them names any."""
+) -> AskedLabels:
+    """What `label_options` ask; `otherwise` are the classes when none of them names any.
+
+    Raises:
+        click.UsageError: options that do not go together.
+        InputError: a file, names or templates that cannot be used.
+    """
     check_label_options(
         labels, labels_file, label_vectors, templates, template_set, needed=not otherwise
     )
     if label_vectors is not None:
         from asif_lance.encoders import read_label_vectors
-        from asif_lance.model import prompts_from_vectors
 
-        return prompts_from_vectors(read_label_vectors(label_vectors), ensemble or model.ensemble)
+        vectors = read_label_vectors(label_vectors)
+        return AskedLabels(tuple(vectors), vectors, None, ensemble)
+    from asif_lance.model import DEFAULT_TEMPLATES, fill_templates, resolve_templates
+
     named = labels is not None or labels_file is not None
     names = read_names(labels, labels_file) if named else otherwise
-    prompts = model.prompts(names, chosen_templates(templates, template_set), ensemble)
-    note_cut("prompts", prompts)
-    return prompts
+    chosen = chosen_templates(templates, template_set)
+    fill_templates(names, resolve_templates(DEFAULT_TEMPLATES if chosen is None else chosen)[0])
+    return AskedLabels(names, None, chosen, ensemble)
 
 
 def note_cut(what: str, found: Prompts | EncodedTexts) -> None:

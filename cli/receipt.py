@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 
-from .options import Context, FileArgument, format_option, keys_option, open_store
+from .options import Context, format_option, keys_option, open_store
 from .output import megabytes, moment, note, print_json, print_table
+from .parameter_types import FileArgument
 
 if TYPE_CHECKING:
+    from asif_lance.evaluation import Proof
     from asif_lance.forgetting import Keys, Receipt
+    from asif_lance.store import PairStore
 
 output_option = click.option(
     "-o", "--output", "path", type=click.Path(dir_okay=False, path_type=Path), required=True
@@ -46,6 +51,23 @@ def list_(context: Context, output: str) -> None:
 
 
 @receipt.command()
+@format_option
+@click.pass_obj
+def waivers(context: Context, output: str) -> None:
+    """List what was let in although it was forgotten, or may have been, and why; oldest first."""
+    from asif_lance.forgetting import list_waivers
+
+    records = [asdict(record) for record in list_waivers(open_store(context).uri)]
+    if output == "json":
+        for record in records:
+            print_json(record)
+        return
+    columns = ("waiver_id", "created_at", "allows", "pairs", "reason")
+    rows = [[record[name] for name in columns] for record in records]
+    print_table(columns, [(row[0], moment(row[1]), *row[2:]) for row in rows])
+
+
+@receipt.command()
 @click.argument("receipt_id", metavar="ID")
 @click.option(
     "-o",
@@ -65,13 +87,37 @@ def show(context: Context, receipt_id: str, path: Path | None) -> None:
 
     document, timestamp = load_document(open_store(context).uri, receipt_id)
     if path is None:
-        print_table(["", ""], list(facts(document.receipt).items()))
+        from asif_lance.evaluation import load_proofs
+
+        proofs = load_proofs(open_store(context).uri, receipt_id)
+        told = [("proof", _describe(proof)) for proof in proofs]
+        print_table(["", ""], [*facts(document.receipt).items(), *told])
     elif path.suffix == ".html":
         _write(path, receipt_page(document, timestamp).encode())
     elif path.suffix == ".json":
         _write(path, document.body.encode())
     else:
         raise click.UsageError(f"{path}: a receipt is written as .html or .json")
+
+
+@receipt.command()
+@click.argument("receipt_id", metavar="ID")
+@format_option
+@click.pass_obj
+def prove(context: Context, receipt_id: str, output: str) -> None:
+    """Show that every version answers as if the forgotten pairs had never been there.
+
+    Each version is built anew from its rows in a fresh database, in a temporary place, and both are
+    asked the same: recorded queries, vectors of its own pairs, and random ones. Neighbors, scores
+    and labels have to be the same, bit for bit. The result is kept beside the receipt. Versions
+    with the same content are built once; the largest needs as much room again, and the time that
+    writing it takes. Leaves with status 1 if a version differs.
+    """
+    from asif_lance.forgetting import load_document
+
+    store = open_store(context)
+    load_document(store.uri, receipt_id)
+    print_proof(store, receipt_id, output)
 
 
 @receipt.command("public-key")
@@ -129,12 +175,43 @@ def facts(receipt: Receipt) -> dict[str, Any]:
     """What a person reads first."""
     return {
         "receipt": receipt.receipt_id,
-        "forgotten": f"{receipt.pairs:,} pairs",
+        "forgotten": format_count(receipt.pairs, "pair"),
         "reason": receipt.reason or "none given",
-        "rewritten": f"{receipt.fragments} fragments, {megabytes(receipt.bytes_written)}",
-        "searched": f"{receipt.files_scanned:,} files, {megabytes(receipt.bytes_scanned)}",
+        "rewritten": (
+            f"{format_count(receipt.fragments, 'fragment')}, {megabytes(receipt.bytes_written)}"
+        ),
+        "searched": (
+            f"{format_count(receipt.files_scanned, 'file')}, {megabytes(receipt.bytes_scanned)}"
+        ),
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
+        **(
+            {}
+            if receipt.twins is None
+            else {"twins": f"{receipt.twins:,} with the same picture stay"}
+        ),
     }
+
+
+def print_proof(store: PairStore, receipt_id: str, output: str) -> None:
+    """Prove that versions answer as ones built anew; leave with status 1 if one does not."""
+    from asif_lance.evaluation import prove_equivalence
+
+    proof = prove_equivalence(store, receipt_id)
+    if output == "json":
+        print_json({**asdict(proof), "holds": proof.holds})
+    else:
+        print_table(["", ""], [("proof", _describe(proof)), ("answers", f"sha256 {proof.digest}")])
+    if not proof.holds:
+        sys.exit(1)
+
+
+def _describe(proof: Proof) -> str:
+    if not proof.holds:
+        return f"refuted: {', '.join(proof.different)} differ from models built anew"
+    return (
+        f"{', '.join(proof.versions) or 'no versions'} answer {proof.queries:,} queries as models "
+        f"built anew do, bit for bit ({', '.join(proof.recipes)}; {moment(proof.proved_at)})"
+    )
 
 
 def _need_keys(folder: Path | None) -> Keys:

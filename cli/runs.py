@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Age, Context, format_option, open_store
+from asif_lance.errors import format_count
+
+from .options import Context, format_option, open_store
 from .output import note, print_json, print_table
+from .parameter_types import Age, Count
 
 if TYPE_CHECKING:
     from asif_lance.audit import RetentionRule
@@ -42,7 +45,7 @@ def runs(ctx: click.Context, output: str) -> None:
 
 
 @runs.command()
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs stay.")
+@click.option("--last", type=Count(), metavar="N", help="The newest N runs stay.")
 @click.option("--younger-than", type=Age(), help="Younger runs stay, too: 90d, 12h.")
 @click.option("--everything", is_flag=True, help="All runs stay, as in a new database.")
 @click.pass_obj
@@ -68,7 +71,7 @@ def keep(
 
 
 def _in_words(rule: RetentionRule) -> str:
-    last = rule.last and ("the newest run" if rule.last == 1 else f"the newest {rule.last} runs")
+    last = rule.last and ("the newest run" if rule.last == 1 else f"the newest {rule.last:,} runs")
     young = rule.younger_than and f"runs younger than {_age(rule.younger_than)}"
     return " and ".join(part for part in (last, young) if part) or "all runs"
 
@@ -83,7 +86,7 @@ def _age(age: timedelta) -> str:
 
 
 @runs.command()
-@click.option("--keep-last", type=click.IntRange(min=0), metavar="N", help="Runs that stay.")
+@click.option("--keep-last", type=Count(0), metavar="N", help="Runs that stay.")
 @click.option("--older-than", type=Age(), help="Drop only runs older than this: 90d, 12h.")
 @click.pass_obj
 def prune(context: Context, keep_last: int | None, older_than: timedelta | None) -> None:
@@ -97,4 +100,4 @@ def prune(context: Context, keep_last: int | None, older_than: timedelta | None)
     if keep_last is None and older_than is None:
         raise click.UsageError("give --keep-last or --older-than")
     gone = library.prune_runs(open_store(context), keep_last=keep_last, older_than=older_than)
-    note(f"dropped {len(gone)} runs")
+    note(f"dropped {format_count(len(gone), 'run')}")

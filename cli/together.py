@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import Context, chosen_templates
-from .query import note_cut, open_model, read_names
+from .options import Context
+from .query import AskedLabels, note_cut, open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.model import LabelSet, Together
@@ -53,23 +53,17 @@ def _database_and_version(text: str) -> tuple[str, str | None]:
     return (db, version) if named else (text, None)
 
 
-def read_joint_labels(
-    together: Together,
-    *,
-    labels: str | None,
-    labels_file: Path | None,
-    label_vectors: Path | None,
-    templates: tuple[str, ...],
-    template_set: str | None,
-    ensemble: Any,
-    otherwise: Sequence[str] = (),
-) -> tuple[LabelSet, ...]:
-    """What `label_options` ask, of every database; `otherwise` are the classes if none is named."""
-    given = [x for x in (labels, labels_file) if x is not None]
-    if label_vectors is not None or len(given) > 1 or not (given or otherwise):
+def read_joint_labels(together: Together, **asked: Any) -> tuple[LabelSet, ...]:
+    """What `label_options` ask, of every database."""
+    names = asked["labels"], asked["labels_file"]
+    if asked["label_vectors"] is not None or sum(x is not None for x in names) != 1:
         raise click.UsageError("with --with, give --labels or --labels-file, one of the two")
-    names = read_names(labels, labels_file) if given else otherwise
-    label_sets = together.labels(names, chosen_templates(templates, template_set), ensemble)
+    return compile_joint_labels(together, read_asked_labels(**asked))
+
+
+def compile_joint_labels(together: Together, asked: AskedLabels) -> tuple[LabelSet, ...]:
+    """The labels, compiled against every database."""
+    label_sets = together.labels(asked.names, asked.templates, asked.ensemble)
     for label_set in label_sets:
         note_cut("prompts", label_set.prompts)
     return label_sets

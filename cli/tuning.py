@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .labelled import (
-    Numbers,
-    ask,
     describe,
     experiment_options,
+    in_words,
     pictures_argument,
+    read_task,
     report_rejects,
     save_plot,
 )
-from .options import LABEL_OPTIONS, Context, PairOf, label_options, recipe_option
+from .options import Context, label_options, recipe_option
 from .output import note, print_json, print_table
-from .query import open_model, read_prompts
+from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf, Real
+from .query import AskedLabels, open_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asif_lance.evaluation import Confirmation, TriedSetting, Tuning
-    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 #: Choices that are shown to people; JSON has all.
@@ -60,7 +62,13 @@ class Setting(click.ParamType[tuple[Any, Any]]):
     "--ps", type=Numbers(float), default="1,2,4,6,8,12,16", show_default=True, metavar="P,P,…"
 )
 @click.option("--per-side", is_flag=True, help="Every k and p of one side with those of the other.")
-@click.option("--try-ensemble", "ensembles", multiple=True, metavar="E", help="Repeat for several.")
+@click.option(
+    "--try-ensemble",
+    "ensembles",
+    type=click.Choice(["max", "mean-embedding", "mean-relative"]),
+    multiple=True,
+    help="Repeat for several.",
+)
 @click.option(
     "--try-templates",
     "template_sets",
@@ -69,10 +77,15 @@ class Setting(click.ParamType[tuple[Any, Any]]):
     help="A named set, beside what is asked. Repeat for several.",
 )
 @click.option("--try-recipe", "recipes", multiple=True, metavar="NAME", help="Repeat for several.")
-@click.option("--store", is_flag=True, help="Keep the choice with the version, as its default.")
+@click.option(
+    "--store",
+    is_flag=True,
+    help="Keep the choice with the version, as its default: if it is better than the version's own "
+    "setting and, with --holdout, the held-out pictures confirm that.",
+)
 @click.option(
     "--holdout",
-    type=click.FloatRange(0, 1, min_open=False, max_open=True),
+    type=Real(0, 1, min_open=False, max_open=True),
     default=0.0,
     metavar="FRACTION",
     help="Hold this share of each class out of the choice, and confirm the choice on it.",
@@ -86,7 +99,7 @@ def tune(
     ks: tuple[int, ...],
     ps: tuple[float, ...],
     per_side: bool,
-    ensembles: tuple[str, ...],
+    ensembles: tuple[Any, ...],
     template_sets: tuple[str, ...],
     recipes: tuple[str, ...],
     store: bool,
@@ -100,44 +113,51 @@ def tune(
 ) -> None:
     """Find the recipe, k, p, templates and ensemble that suit labelled PICTURES.
 
-    Figures on the pictures that made the choice are optimistic: tune on a validation set, never on
-    the test set, and let --holdout confirm the choice on pictures that did not make it.
+    The version's own setting is always among the choices. Figures on the pictures that made the
+    choice are optimistic: tune on a validation set, never on the test set, and let --holdout
+    confirm the choice on pictures that did not make it.
 
     \b
       asif-lance tune validation/ --holdout 0.5
       asif-lance tune validation/ --try-templates single --try-templates general
       asif-lance tune validation.parquet --per-side --plot heat.png
     """
+    from asif_lance.evaluation import hold_out
     from asif_lance.evaluation import tuning as library
 
+    if template_sets and arguments["label_vectors"] is not None:
+        raise click.UsageError("--try-templates needs label names, not --label-vectors")
+    grid = library.Grid(ks, ps, ensembles, recipes, per_side)
     opened = open_model(context, model=model, device=device)
     rejects: list[Reject] = []
-    asked = {name: arguments[name] for name in LABEL_OPTIONS}
-    labelled, prompts = ask(opened, pictures, arguments, rejects)
-    others = _prompts_of_sets(opened, template_sets, prompts, asked)
-    chosen: Any = ensembles or (prompts.ensemble,)
-    grid = library.Grid(ks, ps, chosen, recipes, per_side)
-    found = library.tune(opened, labelled, (prompts, *others), grid, holdout=holdout, seed=seed)
-    print_json(_summary(found)) if output == "json" else _print_tuning(found)
+    task = read_task(pictures, arguments, rejects)
+    others = _ask_with_sets(task.asked, template_sets)
+    if holdout:
+        hold_out(task.labelled, holdout, seed)  # it may leave nothing
+    labelled, prompts = task.encode(opened, rejects)
+    tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
+    own = replace(task.asked, templates=None, ensemble=None).embed(opened)
+    found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
+    stored = store and found.objection is None
+    summary = _summary(found) | ({"stored": stored} if store else {})
+    print_json(summary) if output == "json" else _print_tuning(found)
     subject = describe(opened, labelled, pictures)
     save_plot(plot, lambda figures: figures.tuning_figure(found, subject))
-    if store:
+    if stored:
         library.store_best(opened, found)
         note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
+    elif store:
+        note(f"not stored: {found.objection}")
     report_rejects(rejects)
 
 
-def _prompts_of_sets(
-    model: Model, names: Sequence[str], first: Prompts, asked: dict[str, Any]
-) -> list[Prompts]:
-    """The same classes asked with named sets of templates, but for that of the first prompts."""
-    return [
-        read_prompts(
-            model, **asked | {"templates": (), "template_set": name}, otherwise=first.names
-        )
-        for name in dict.fromkeys(names)
-        if name != first.templates
-    ]
+def _ask_with_sets(asked: AskedLabels, names: Sequence[str]) -> list[AskedLabels]:
+    """The same classes asked with named sets of templates."""
+    from asif_lance.model import template_set
+
+    for name in names:
+        template_set(name)  # there may be none
+    return [replace(asked, templates=name) for name in dict.fromkeys(names)]
 
 
 @click.command()
@@ -155,7 +175,7 @@ def _prompts_of_sets(
 @click.option(
     "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
 )
-@click.option("--repetitions", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--repetitions", type=Count(most=MOST_TRIALS), default=3, show_default=True)
 @recipe_option
 @experiment_options
 @click.pass_obj
@@ -187,7 +207,8 @@ def scaling(
 
     opened = open_model(context, model=model, device=device, recipe_name=recipe_name)
     rejects: list[Reject] = []
-    labelled, prompts = ask(opened, pictures, arguments, rejects)
+    library.choose_sizes(opened.anchors.count, sizes or ())
+    labelled, prompts = read_task(pictures, arguments, rejects).encode(opened, rejects)
     points = library.scaling(
         opened, labelled, prompts, settings, sizes or (), repetitions=repetitions, seed=seed
     )
@@ -210,7 +231,7 @@ def _print_points(points: Any) -> None:
             format_sides(p.k),
             format_sides(p.p),
             f"{p.mean:.1%}",
-            f"{p.deviation:.1%}",
+            "" if p.deviation is None else f"{p.deviation:.1%}",
             len(p.top_1),
         )
         for p in points
@@ -221,7 +242,7 @@ def _print_points(points: Any) -> None:
 def _summary(found: Tuning) -> dict[str, Any]:
     return {
         **asdict(found),
-        "verdict": found.held_out and found.held_out.verdict,
+        "verdict": found.verdict,
         "comparisons": len(found.choices),
         "note": "figures on the tuning pictures are optimistic: these pictures made the choice",
     }
@@ -229,20 +250,23 @@ def _summary(found: Tuning) -> dict[str, Any]:
 
 def _print_tuning(found: Tuning) -> None:
     best = found.best
-    ordered = sorted(found.choices, key=lambda choice: -choice.top_1)[:SHOWN]
+    whose = "the model's own setting, " if best == found.reference else ""
+    ordered = sorted(found.choices, key=lambda choice: (-choice.top_1, choice != best))[:SHOWN]
     columns = ["recipe", "k", "p", "templates", "ensemble", "top-1"]
     print_table(columns, [_row(choice) for choice in ordered])
     click.echo(
-        f"\nbest of {len(found.choices)} choices on {found.model}: --recipe {best.recipe} "
+        f"\nbest of {format_count(len(found.choices), 'choice')} on {found.model}: "
+        f"{whose}--recipe {best.recipe} "
         f"--k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g}"
         f"{_template_options(best.templates)} --ensemble {best.ensemble}"
     )
-    _print_confirmed("on the pictures that chose it", found.on_tuning)
+    _print_confirmed("on the pictures that chose it", found.on_tuning, compared=not whose)
     if found.held_out is None:
         note("these figures are optimistic: chosen on this set; --holdout 0.5 gives an honest one")
-    else:
-        _print_confirmed("on held-out pictures", found.held_out)
-        click.echo(f"against the model's own recipe, the choice is {found.held_out.verdict}")
+        return
+    _print_confirmed("on held-out pictures", found.held_out, compared=not whose)
+    if not whose:
+        click.echo(f"against the model's own setting, the choice is {found.verdict}")
 
 
 def _row(choice: TriedSetting) -> tuple[object, ...]:
@@ -262,11 +286,12 @@ def _template_options(templates: str) -> str:
     return "".join(f" --template {shlex.quote(own)}" for own in resolve_templates(templates)[0])
 
 
-def _print_confirmed(where: str, found: Confirmation) -> None:
+def _print_confirmed(where: str, found: Confirmation, *, compared: bool) -> None:
     low, high = found.interval
-    least, most = found.difference_interval
-    click.echo(
-        f"{where} ({found.pictures}): {found.top_1:.1%} (95% interval {low:.1%} to {high:.1%}); "
-        f"the model's own recipe {found.reference:.1%}, difference {found.difference:+.1%} "
-        f"({least:+.1%} to {most:+.1%}), McNemar p = {found.p_value:.3g}"
-    )
+    told = f"{where} ({found.pictures}): {found.top_1:.1%} (95% interval {low:.1%} to {high:.1%})"
+    if compared:
+        told += (
+            f"; the model's own setting {found.reference:.1%}, difference {found.difference:+.1%} "
+            f"({in_words(found.difference_interval)}), McNemar p = {found.p_value:.3g}"
+        )
+    click.echo(told)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import format_count
+
 from .options import (
     LABEL_OPTIONS,
     Context,
-    FileArgument,
     format_option,
     label_options,
     model_options,
@@ -21,7 +22,8 @@ from .options import (
     several,
 )
 from .output import note, print_json, print_table
-from .query import open_model, read_prompts
+from .parameter_types import Count, FileArgument
+from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.audit import Run
@@ -42,7 +44,7 @@ asked_about = several(
     label_options,
     click.option(
         "--because",
-        type=click.IntRange(min=1),
+        type=Count(),
         default=3,
         show_default=True,
         metavar="N",
@@ -87,7 +89,9 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     version = model.version.name
     chosen = list(ids) if where is None else matching_ids(model.store, where, version)
     after, count = without_pairs(model, chosen)
-    note(f"{model.version.name} without {count:,} of its {model.anchors.count:,} pairs")
+    note(
+        f"{model.version.name} without {count:,} of its {format_count(model.anchors.count, 'pair')}"
+    )
     _report(model, after, asked)
 
 
@@ -106,7 +110,10 @@ def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None
 
     pairs, rejects = read_pairs(model.store, sources, IngestOptions())
     after, count = with_pairs(model, pairs)
-    note(f"{model.version.name} with {count:,} more pairs; {len(rejects)} items would be rejected")
+    note(
+        f"{model.version.name} with {format_count(count, 'more pair')}; "
+        f"{format_count(len(rejects), 'item')} would be rejected"
+    )
     _report(model, after, asked)
 
 
@@ -158,7 +165,8 @@ def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
     for change in sorted(found.flips, key=_gap, reverse=True):
         _print(change, asked["because"], asked["output"])
     note(
-        f"{len(found.flips):,} of {found.predictions:,} predictions of {run.run_id} change; "
+        f"{len(found.flips):,} of {format_count(found.predictions, 'prediction')} of "
+        f"{run.run_id} change; "
         f"{found.searched:,} had to be searched again"
     )
 
@@ -175,7 +183,10 @@ def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
     moved = sum(c.before.ranking != c.after.ranking for c in found)
     for change in flips:
         _print(change, asked["because"], asked["output"])
-    note(f"{len(flips):,} of {len(found):,} predictions change; {moved:,} have other scores")
+    note(
+        f"{len(flips):,} of {format_count(len(found), 'prediction')} change; {moved:,} "
+        "have other scores"
+    )
     for reject in rejects:
         note(f"asif-lance: {reject.item}: {reject.reason}")
     if rejects:
@@ -202,7 +213,7 @@ def _queries(
 
 
 def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:
-    return read_prompts(model, **{name: asked[name] for name in LABEL_OPTIONS})
+    return read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS}).embed(model)
 
 
 def _print(change: PredictionChange, because: int, output: str) -> None:

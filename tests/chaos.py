@@ -3,12 +3,14 @@
     python tests/chaos.py [--rounds 200] [--seed N]
 
 Each round starts one command (ingest, delete, forget, record, prune, optimize, …) in a
-process of its own and kills it with SIGKILL at a random moment, while two writers ingest and two
-readers read. Then the database is opened, which has to make good what the kill left, and must hold:
-every pair there exactly once, every version answering as recorded less what was forgotten, every
-finished run with all its predictions less what was forgotten, no forgotten content in any file, no
-leftover file after upkeep. Prints rounds, kills by command, and losses (these at once, to stderr,
-as well as at the end); exit status 1 if there is any.
+process of its own and kills it with SIGKILL at a random moment, while two writers ingest, two
+readers read, an open model answers and an open recording goes on. Then the database is opened,
+which has to make good what the kill left, and must hold: every pair there exactly once, every
+version answering as recorded less what was forgotten, every finished run with all its predictions
+less what was forgotten, no forgotten content in any file, no leftover file after upkeep. Content
+of the last rounds is sought again in each. Prints rounds, kills by command, forgotten content that
+was found afterwards, and losses (these at once, to stderr, as well as at the end); exit status 1 if
+there is any.
 """
 
 from __future__ import annotations
@@ -25,27 +27,23 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from chaos_work import COMMANDS, DIMENSION, pairs, stay_open
 
-from asif_lance.audit import recorder, runs
+from asif_lance.audit import runs
 from asif_lance.database import open_table, run_migrations
 from asif_lance.errors import AsifError
 from asif_lance.forgetting import find_keys
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.receipts import load_receipts
-from asif_lance.model.model import Model
 from asif_lance.records import EncoderPin
-from asif_lance.relative.recipes import PAPER
 from asif_lance.store import maintenance
-from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
 from asif_lance.verifier import hash_value, scan
 
@@ -53,137 +51,12 @@ from asif_lance.verifier import hash_value, scan
 # half of the time that starting a process takes.
 SERVED = multiprocessing.get_context("forkserver")
 SERVED.set_forkserver_preload(["duckdb", "polars", "torch"])
-DIMENSION = 48
 PINS = EncoderPin("vectors", "", DIMENSION), EncoderPin("vectors", "", DIMENSION)
 LONGEST = 1.2  # seconds until a kill
 PAUSE = 0.02  # seconds between two reads, which leave the writers something of the processors
 MANY, MANY_VERSIONS = 2_000, 12
+ROUNDS_SOUGHT = 20  # what was forgotten in the last rounds is sought again
 OLD = Path(__file__).parent / "assets" / "database-m0001.tar.gz"
-
-
-def pairs(ids: list[str]) -> pa.Table:
-    """Pairs whose content follows from their ids."""
-    return pa.table(
-        {
-            "pair_id": pa.array(ids, pa.string()),
-            "caption": [f"caption of {i}" for i in ids],
-            "image_uri": [f"photos/{i}.jpg" for i in ids],
-            "image_vector": vectors(ids, 1),
-            "text_vector": vectors(ids, 2),
-        }
-    )
-
-
-def vectors(ids: list[str], side: int) -> pa.FixedSizeListArray:
-    """Unit vectors that follow from ids."""
-    rows = [np.random.default_rng([side, *i.encode()]).normal(size=DIMENSION) for i in ids]
-    unit = np.array([row / np.linalg.norm(row) for row in rows] or np.empty((0, DIMENSION)))
-    return pa.FixedSizeListArray.from_arrays(pa.array(unit.astype(np.float16).ravel()), DIMENSION)
-
-
-# What the killed processes do. Each begins with `ready`, so that kills hit the work itself.
-
-Ready = Callable[[], None]
-
-
-def do_ingest(uri: str, ready: Ready, seed: int) -> None:
-    """Adds chunks and publishes, over and over."""
-    store = PairStore.open(uri)
-    ready()
-    for number in range(1000):
-        ids = [f"seed{seed}-number{number}-chunk{c}-row{r}" for c in range(3) for r in range(20)]
-        for start in range(0, len(ids), 20):
-            store.add(pairs(ids[start : start + 20]))
-        store.join_fragments()
-        store.publish(command="ingest")
-
-
-def do_delete(uri: str, ready: Ready, seed: int) -> None:
-    """Deletes a few pairs and publishes, over and over."""
-    store, dice = PairStore.open(uri), random.Random(seed)
-    ready()
-    while True:
-        known = store.read(columns=["pair_id"])["pair_id"].to_pylist()
-        store.delete(dice.sample(known, min(5, len(known))))
-        store.publish(command="delete")
-
-
-def do_forget(uri: str, ready: Ready, seed: int) -> None:
-    """Forgets a few pairs, over and over; each lot is written down before it is begun."""
-    store, dice = PairStore.open(uri), random.Random(seed)
-    ready()
-    while True:
-        known = sorted(store.read(columns=["pair_id"])["pair_id"].to_pylist())
-        # The intent is in the journal or nothing has happened: either is right.
-        forget(store, dice.sample(known, min(4, len(known))), reason="chaos")
-
-
-def do_prune(uri: str, ready: Ready, seed: int) -> None:
-    """Drops all but a few versions, and gives it something to drop."""
-    store = PairStore.open(uri)
-    ready()
-    for number in range(1000):
-        store.add(pairs([f"prune{seed}-number{number}"]))
-        store.publish(command="ingest")
-        maintenance.prune_versions(store, keep_last=3)
-
-
-def do_optimize(uri: str, ready: Ready, seed: int) -> None:
-    """Compacts what it scatters."""
-    store = PairStore.open(uri)
-    ready()
-    for number in range(1000):
-        store.add(pairs([f"optimize{seed}-number{number}"]))
-        maintenance.optimize(store)
-
-
-def do_rollback(uri: str, ready: Ready, seed: int) -> None:
-    """Goes back to an old version, over and over."""
-    store, dice = PairStore.open(uri), random.Random(seed)
-    ready()
-    while True:
-        store.rollback(dice.choice(store.versions()).name)
-
-
-def do_record(uri: str, ready: Ready, seed: int) -> None:
-    """Records what the model says of its own pictures, with its own captions as labels.
-
-    Now and then all but a few runs are dropped.
-    """
-    store, dice = PairStore.open(uri), random.Random(seed)
-    model = Model(store, store.version(), PAPER, device="cpu")
-    known = store.read(columns=["pair_id", "image_vector", "text_vector"]).to_pylist()
-    ready()
-    while True:
-        runs.set_retention(store, runs.RetentionRule(last=dice.choice([None, 5])))
-        asked = dice.sample(known, min(30, len(known)))
-        labels = model.label_vectors(
-            {row["pair_id"]: np.array(row["text_vector"], np.float32) for row in asked[:5]}
-        )
-        names = [row["pair_id"] for row in asked]
-        images = np.array([row["image_vector"] for row in asked], np.float32)
-        with recorder.Recorder(store, labels, model.recipe) as run:
-            for prediction in model.classify_vectors(names, images, labels):
-                run.add(prediction)
-
-
-def do_migrate(uri: str, ready: Ready, seed: int) -> None:
-    """Upgrades a database of the first release."""
-    ready()
-    time.sleep(random.Random(seed).random() * 0.02)
-    run_migrations(uri)
-
-
-COMMANDS: dict[str, Callable[[str, Ready, int], None]] = {
-    "ingest": do_ingest,
-    "delete": do_delete,
-    "forget": do_forget,
-    "prune": do_prune,
-    "optimize": do_optimize,
-    "rollback": do_rollback,
-    "record": do_record,
-    "migrate": do_migrate,
-}
 
 
 def work(command: str, uri: str, pipe: object, seed: int) -> None:
@@ -220,6 +93,9 @@ class Chaos:
         sound: version name -> ids, as last seen in good order.
         recorded: run -> how many predictions it has, as last seen in good order.
         seen: receipts that were looked at already.
+        forgotten: the rows of pairs that were forgotten in the last rounds.
+        found: how often forgotten content was found in a file, or named by an open model.
+        refused: how often a model or a recording that was open was told to reopen.
         slowest: the longest that opening a database took, repair included; seconds.
     """
 
@@ -230,6 +106,9 @@ class Chaos:
     sound: dict[str, frozenset[str]] = field(default_factory=dict)
     recorded: dict[str, int] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    forgotten: list[pa.Table] = field(default_factory=list)
+    found: int = 0
+    refused: int = 0
     slowest: float = 0.0
 
     @property
@@ -241,7 +120,7 @@ class Chaos:
         """A database with a few versions."""
         store = PairStore.create(self.uri, image=PINS[0], text=PINS[1])
         for number in range(4):
-            store.add(pairs([f"begin{number}-row{row}" for row in range(100)]))
+            store.add(pairs([f"begin{number}-row{row:03}" for row in range(100)]))
             store.publish(command="ingest")
         store.tag("prod", "v2")
         self.remember(store)
@@ -270,11 +149,16 @@ class Chaos:
 
     def round(self, number: int, dice: random.Random) -> None:
         """One command killed while a writer goes on; then all has to be in order."""
-        command = dice.choice(list(COMMANDS))
+        command = dice.choice([*COMMANDS, "forget", "forget"])
         if command == "migrate":
             self.kill_migration(number, dice)
             return
         content = self.content()
+        here, there = SERVED.Pipe()
+        staying = SERVED.Process(target=stay_open, args=(self.uri, there, number))
+        staying.start()
+        there.close()  # so that nobody waits for a process that has failed
+        here.recv()
         both = [("ingest", number * 2 + 1_000_000), (command, number * 2)]
         started = self.start(both, self.uri)
         time.sleep(dice.random() ** 2 * LONGEST)
@@ -282,7 +166,11 @@ class Chaos:
             kill(process)
         self.kills[command] += 1
         self.kills["ingest"] += 1
-        self.check(f"round {number} ({command})", content)
+        here.send(True)
+        refused, named = here.recv()
+        staying.join()
+        self.refused += refused
+        self.check(f"round {number} ({command})", content, named)
 
     def start(self, commands: list[tuple[str, int]], uri: str) -> list[BaseProcess]:
         """Processes that have opened the database and begin to work."""
@@ -304,18 +192,22 @@ class Chaos:
         tables = [store.read(version.name) for version in store.versions()]
         return pa.concat_tables(tables)
 
-    def check(self, when: str, content: pa.Table) -> None:
-        """The invariants."""
+    def check(self, when: str, content: pa.Table, named: set[str]) -> None:
+        """The invariants, and that an open model has named no forgotten pair."""
         start = time.perf_counter()
         store = PairStore.open(self.uri)
         self.slowest = max(self.slowest, time.perf_counter() - start)
         receipts = [r for r in load_receipts(self.uri) if r.receipt_id not in self.seen]
         self.seen |= {receipt.receipt_id for receipt in receipts}
         keys = find_keys()
-        told = {print_ for receipt in receipts for print_ in receipt.ids}
-        ids = set(content["pair_id"].to_pylist())
-        gone = {i for i in ids if keys and hash_value(keys.fingerprint, i.encode()) in told}
+        assert keys is not None or not receipts
+        prints = {digest for receipt in receipts for digest in receipt.ids}
+        ids = set(content["pair_id"].to_pylist()) if keys else set()
+        gone = {i for i in ids if keys and hash_value(keys.fingerprint, i.encode()) in prints}
         lost = [f"{when}: receipt {r.receipt_id} is not clean" for r in receipts if not r.clean]
+        if gone & named:
+            lost.append(f"an open model named {sorted(gone & named)}")
+            self.found += 1
         lost += self.check_versions(store, gone)
         lost += self.check_runs(store, gone)
         lost += self.check_files(store, content, gone)
@@ -357,9 +249,12 @@ class Chaos:
         """No forgotten byte; and upkeep leaves nothing that it would remove the next time."""
         rows = content.filter(pc.is_in(content["pair_id"], pa.array(sorted(gone), pa.string())))
         lost = []
-        if len(rows):
-            report = scan(self.uri, Content(b"chaos", rows))
+        self.forgotten = [*self.forgotten, rows][-ROUNDS_SOUGHT:]
+        sought = pa.concat_tables(self.forgotten)
+        if len(sought):
+            report = scan(self.uri, Content(b"chaos", sought))
             lost += [f"forgotten content in {hit.file} ({hit.where})" for hit in report.hits]
+            self.found += len(report.hits)
         maintenance.optimize(store, grace=timedelta(0))
         told = maintenance.info(store)
         left = told.bytes_reclaimable + told.bytes_waiting
@@ -425,7 +320,9 @@ def main() -> None:
         "forgets finished after a kill": sum(receipt.resumed for receipt in receipts),
         "forgets": len(receipts),
         "slowest opening, s": round(chaos.slowest, 2),
+        "open models and recordings refused": chaos.refused,
         "losses": len(chaos.losses),
+        "content found afterwards": chaos.found,
     }
     print(json.dumps(tally, indent=2))
     for loss in chaos.losses:

@@ -93,7 +93,7 @@ def test_a_diff_with_an_unknown_version_names_the_known_ones(grown: Cli) -> None
 def test_pruning_drops_old_versions_and_keeps_those_with_an_alias(grown: Cli) -> None:
     grown(*DB, "tag", "prod", "v1")
     dry = grown(*DB, "versions", "prune", "--keep-last", "1", "--dry-run")
-    assert dry.err == "1 versions to drop: v2\n"
+    assert dry.err == "1 version to drop: v2\n"
     done = grown(*DB, "versions", "prune", "--keep-last", "1", "--yes")
     assert done.status == 0
     assert pairs_by_version(grown) == {"v1": 100, "v3": 198}
@@ -112,8 +112,9 @@ def test_young_versions_are_kept_by_age(grown: Cli) -> None:
 def test_optimizing_joins_fragments_and_info_tells_the_state(grown: Cli) -> None:
     (before,) = grown(*DB, "info", "--format", "json").objects
     assert (before["versions"], before["pairs"], before["fragments"]) == (3, 198, 2)
-    done = grown(*DB, "optimize")
-    assert done.err.startswith("2 fragments are 1 now; ")
+    done = grown(*DB, "optimize", "--now")
+    assert done.err.startswith("fragments: 2 before, 1 now; size: ")
+    assert grown(*DB, "optimize", "--now").err.startswith("nothing to do: 1 fragment, ")
     assert pairs_by_version(grown) == {"v1": 100, "v2": 200, "v3": 198}
     (after,) = grown(*DB, "info", "--format", "json").objects
     assert (after["fragments"], after["newest"]) == (1, "v3")

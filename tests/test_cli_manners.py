@@ -105,6 +105,21 @@ def test_with_nobody_to_ask_nothing_is_done_and_yes_is_named(shell: Run, closed:
     assert done.stderr.endswith(b"not confirmed, nothing was done: give --yes\n")
 
 
+def test_sql_that_nobody_can_type_is_asked_for(shell: Run) -> None:
+    done = shell("audit", closed="<&-")
+    assert done.returncode == 2
+    assert done.stderr.endswith(b"standard input is closed: give the SQL as an argument\n")
+
+
+def test_statements_from_a_pipe_are_told_apart_by_their_semicolons(shell: Run) -> None:
+    sql = b"SELECT 1 AS a; SELECT ';' AS b; -- both; done\n;;\nSELECT\n2 AS c"
+    done = shell("audit", "--format", "csv", stdin=None, input=sql)
+    assert (done.returncode, done.stdout) == (0, b"a\n1\nb\n;\nc\n2\n")
+    done = shell("audit", stdin=None, input=b"SELECT '\xff';")
+    assert done.returncode == 2
+    assert done.stderr.endswith(b"holds bytes that are not UTF-8\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

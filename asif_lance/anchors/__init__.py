@@ -2,8 +2,9 @@
 
 Promises: positions count the rows of all fragments in order, deleted ones too; all versions that
 have a fragment share its vectors. Assumes: data files never change (Lance's promise).
-Reading is safe from several threads. Writes nothing but caches, which may be deleted at any time,
-and the settings of approximate search, which `indexing` has it keep with a version.
+Reading is safe from several threads, and raises `StaleModelError` once a pair of the version was
+forgotten or files that it takes are gone. Writes nothing but caches, which may be deleted at any
+time, and the settings of approximate search, which `indexing` has it keep with a version.
 """
 
 from asif_lance.anchors.anchors import Anchors

@@ -41,6 +41,7 @@ class Anchors:
         device: str = "cpu",
         memory_limit: int | None = None,
         stored: VersionRows | None = None,
+        epoch: int | None = None,
     ) -> None:
         """Read which rows there are; vectors and ids wait until they are asked for.
 
@@ -51,9 +52,13 @@ class Anchors:
                 memory is given back block by block while it is searched. None for what a CUDA
                 device has room for, and for no limit in main memory, where files are mapped.
             stored: the rows of the dataset where they are open already, on their own device.
+            epoch: that of before the dataset was opened, see `database.read_epoch`; by default
+                today's.
         """
         self.dataset = dataset
-        self.stored = stored or VersionRows(dataset, device=device, memory_limit=memory_limit)
+        self.stored = stored or VersionRows(
+            dataset, device=device, memory_limit=memory_limit, epoch=epoch
+        )
         self.live, self.state = self.stored.live, self.stored.state
         self.count = int(self.live.sum())
         self._centres: dict[Side, Centre] = {}
@@ -61,6 +66,16 @@ class Anchors:
     def __len__(self) -> int:
         """Positions, those of deleted rows included."""
         return len(self.live)
+
+    def check_current(self) -> int:
+        """Passes while none of these pairs was forgotten; returns the epoch up to which.
+
+        `top_k`, `ids` and `rows` check it themselves.
+
+        Raises:
+            StaleModelError: some were.
+        """
+        return self.stored.check_current()
 
     @property
     def pair_ids(self) -> pa.ChunkedArray:
@@ -110,6 +125,7 @@ class Anchors:
 
         Similar by cosine: that of the vectors, or `centred`, of their differences from the mean.
         """
+        self.check_current()
         turned, offset, scale = self.terms(side, queries, centred=centred)
         parts = [
             exact_top_k(
@@ -213,16 +229,17 @@ class Anchors:
 
     def ids(self, positions: Int64Array) -> list[str]:
         """The pair ids at (m,) positions."""
+        self.check_current()
         return [str(i) for i in self.pair_ids.take(pa.array(positions)).to_pylist()]
 
     def rows(self, positions: Int64Array, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of the live pairs at (m,) positions, in that order."""
         if not len(positions):
             return []
-        logical = np.cumsum(self.stored.live)[positions] - 1
-        rows: list[dict[str, Any]] = self.dataset.take(
-            logical.tolist(), columns=list(columns)
-        ).to_pylist()
+        self.check_current()
+        logical = (np.cumsum(self.stored.live)[positions] - 1).tolist()
+        with self.stored.reading():
+            rows: list[dict[str, Any]] = self.dataset.take(logical, list(columns)).to_pylist()
         return rows
 
     def _blocks_of(self, side: Side) -> list[torch.Tensor]:

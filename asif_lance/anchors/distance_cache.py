@@ -35,8 +35,13 @@ def load_distances(dataset_uri: str, column: str, fragments: Sequence[Fragment])
                 unknown[files].summaries[column] = summary
 
 
-def save_distances(dataset_uri: str, column: str, fragments: Sequence[Fragment]) -> None:
-    """Keep what is known of a version's fragments, if enough of it is new."""
+def save_distances(
+    dataset_uri: str, column: str, fragments: Sequence[Fragment], epoch: int
+) -> None:
+    """Keep what is known of a version's fragments, if enough of it is new.
+
+    Nothing is kept if something was forgotten since the epoch.
+    """
     new = [fragment for fragment in fragments if not fragment.summaries[column].kept]
     least = max(WORTH_KEEPING, _NEW_SHARE * sum(fragment.rows for fragment in fragments))
     if sum(fragment.rows for fragment in new) < least:
@@ -48,7 +53,7 @@ def save_distances(dataset_uri: str, column: str, fragments: Sequence[Fragment])
     if not there:
         return
     names = [name for files in there for name in files.split("|")]
-    save_cache(uri, DISTANCES, column, _to_arrays(there), names)
+    save_cache(uri, DISTANCES, column, _to_arrays(there), names, since=epoch)
     for fragment in new:
         fragment.summaries[column] = replace(fragment.summaries[column], kept=True)
 

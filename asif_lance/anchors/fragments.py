@@ -6,6 +6,10 @@ from the operating system's page cache, are shared with other processes, can be 
 memory is short, and no copy lies on disk that forgetting would have to find. Where the bytes lie
 is what Lance's own reader says of the file; if that is not plain rows (narrow vectors, nulls, a
 newer layout) or the files are not local, the vectors are read through Lance instead.
+
+Stored vectors have unit length. Some of each fragment are looked at when it is mapped, and all of
+them when they are summed up: where one is not, the file is compared with its digest. That shows
+zeros, foreign bytes and flipped exponents; `asif-lance check` shows every flipped bit.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ import pyarrow as pa
 import torch
 from lance.file import LanceFileReader
 
+from asif_lance.database import check_file, local_path, storage_errors
+from asif_lance.errors import CorruptDatabaseError
 from asif_lance.records import BoolArray, Float64Array
 from asif_lance.relative import BlockDistances, BlockSummary, BlockSums
 from asif_lance.search import as_tensor
@@ -35,6 +41,10 @@ _PLAIN = re.compile(
     r"CompressiveEncoding \{ compression: Some\( Flat\( Flat \{ bits_per_value: 16, data: None,"
 )
 _FLOAT16_BYTES = 2
+
+# |a|² of unit vectors is that near to 1, as float16 rounds each number by a 2^-11th at most.
+_MOST_OFF_UNIT = 2.0**-9
+_SAMPLED_ROWS = 8  # spread over a fragment; each costs a page of its file
 
 _shared: WeakValueDictionary[str, Fragment] = WeakValueDictionary()
 _masks: WeakValueDictionary[str, BoolArray] = WeakValueDictionary()
@@ -60,23 +70,41 @@ class Fragment:
     def pair_ids(self, fragment: Any) -> pa.Array:
         """The id of each row, by way of a Lance fragment that has these files."""
         if self._ids is None:
-            self._ids = _scan(fragment, "pair_id")["pair_id"].combine_chunks()
+            with storage_errors(self.database):
+                self._ids = _scan(fragment, "pair_id")["pair_id"].combine_chunks()
         return self._ids
 
     def vectors(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor:
-        """A column of vectors: (rows, d) float16, read-only where it is mapped."""
+        """A column of vectors: (rows, d) float16, read-only where it is mapped.
+
+        Raises:
+            CorruptDatabaseError: the file that holds them is damaged, as far as that shows.
+        """
         if column not in self._vectors:
-            mapped = self._mapped(dataset, fragment, column)
-            self._vectors[column] = _read(fragment, column) if mapped is None else mapped
+            with storage_errors(self.database):
+                mapped = self._mapped(dataset, fragment, column)
+                vectors = _read(fragment, column) if mapped is None else mapped
+            sample = vectors[:: max(self.rows // _SAMPLED_ROWS, 1)].double()
+            self._check_units(column, (sample * sample).sum(dim=1).numpy())
+            self._vectors[column] = vectors
         return self._vectors[column]
 
     def sums(self, dataset: Any, fragment: Any, column: str) -> BlockSums:
         """Exact sums over a column of vectors, deleted rows included."""
         if column not in self.summaries:
-            self.summaries[column] = BlockSummary(
-                BlockSums.of(self.vectors(dataset, fragment, column))
-            )
+            sums = BlockSums.of(self.vectors(dataset, fragment, column))
+            self._check_units(column, sums.squares)
+            self.summaries[column] = BlockSummary(sums)
         return self.summaries[column].sums
+
+    def _check_units(self, column: str, squares: Float64Array) -> None:
+        """Passes when all |a|² are 1, or when it was vectors of another length that were stored."""
+        if np.all(np.abs(squares - 1.0) <= _MOST_OFF_UNIT) or local_path(self.database) is None:
+            return
+        for file in (f"pairs.lance/data/{name}" for name in self.files.split("|")):
+            if not check_file(self.database, file):
+                reason = f"its {column} holds what is no vector of length 1"
+                raise CorruptDatabaseError(self.database, file, reason)
 
     def distances(
         self, dataset: Any, fragment: Any, column: str, mean: Float64Array
@@ -88,6 +116,11 @@ class Fragment:
             known = BlockDistances.of(self.vectors(dataset, fragment, column), sums, mean)
             self.summaries[column] = BlockSummary(sums, known)
         return known
+
+    @property
+    def database(self) -> str:
+        """The database's address."""
+        return self.key.partition("|")[0].removeprefix("file://").rpartition("/")[0]
 
     @property
     def files(self) -> str:
@@ -149,7 +182,9 @@ def open_mask(held: Fragment, fragment: Any) -> tuple[str, BoolArray]:
     if live is None:
         live = np.ones(held.rows, dtype=np.bool_)
         if fragment.deletion_file() is not None:
-            live = _scan(fragment, "_rowid")["_rowid"].is_valid().to_numpy(zero_copy_only=False)
+            with storage_errors(held.database):
+                rows = _scan(fragment, "_rowid")["_rowid"]
+            live = rows.is_valid().to_numpy(zero_copy_only=False)
         _masks[key] = live
     return key, live
 

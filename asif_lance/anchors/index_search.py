@@ -49,13 +49,14 @@ class IndexSearch:
 
         The index compares the raw vectors: of centred cosines it knows all but the anchor's scale.
         """
-        count = max(round(k * self.setting.candidates), 1)
-        later = _nearest_unindexed(anchors, queries, count, centred)
+        count = min(max(round(k * self.setting.candidates), 1), len(anchors))
         turned, _, _ = anchors.terms("image", queries, centred=centred)
         found = []
-        for i in range(len(queries)):
-            candidates = np.union1d(later[i], self._candidates(anchors, turned[i], count))
-            found.append(_rank(anchors, queries[i : i + 1], k, candidates, centred))
+        with anchors.stored.reading():
+            later = _nearest_unindexed(anchors, queries, count, centred)
+            for i in range(len(queries)):
+                candidates = np.union1d(later[i], self._candidates(anchors, turned[i], count))
+                found.append(_rank(anchors, queries[i : i + 1], k, candidates, centred))
         return Neighbors(
             np.concatenate([one.indices for one in found]),
             np.concatenate([one.similarities for one in found]),

@@ -8,6 +8,7 @@ one version to the next costs what the next one added or deleted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -17,7 +18,9 @@ import torch
 
 from asif_lance.anchors import distance_cache
 from asif_lance.anchors.fragments import Fragment, open_fragment, open_mask
+from asif_lance.database import files_exist, read_epoch, storage_errors
 from asif_lance.devices import room_on
+from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float64Array
 from asif_lance.relative import BlockDistances, BlockSums
@@ -37,13 +40,21 @@ class VersionRows:
         files: names each fragment's files alone.
         fragment_ids: (fragments,) uint64, ascending; Lance's own.
         rows_per_fragment: (fragments,) int64, deleted rows included.
+        epoch: up to which nothing of these rows was forgotten, see `database.read_epoch`.
     """
 
     def __init__(
-        self, dataset: Any, *, device: str = "cpu", memory_limit: int | None = None
+        self,
+        dataset: Any,
+        *,
+        device: str = "cpu",
+        memory_limit: int | None = None,
+        epoch: int | None = None,
     ) -> None:
         """Read which rows there are; vectors and ids are read at first use. See `Anchors`."""
         self.dataset = dataset
+        self._database: str = dataset.uri.removeprefix("file://").rpartition("/")[0]
+        self.epoch = read_epoch(self._database) if epoch is None else epoch
         self.device = torch.device(device)
         self._limit = room_on(self.device) if memory_limit is None else memory_limit
         self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
@@ -58,7 +69,8 @@ class VersionRows:
     @cached_property
     def pair_ids(self) -> pa.ChunkedArray:
         """The n ids."""
-        ids = [fragment.pair_ids(source) for fragment, source in self._each()]
+        with self.reading():
+            ids = [fragment.pair_ids(source) for fragment, source in self._each()]
         return pa.chunked_array(ids or [[]], pa.string())
 
     @cached_property
@@ -85,13 +97,51 @@ class VersionRows:
             fragment.distances(self.dataset, source, column, mean)
             for fragment, source in self._one_by_one(side)
         ]
-        distance_cache.save_distances(self.dataset.uri, column, self._fragments)
+        distance_cache.save_distances(self.dataset.uri, column, self._fragments, self.epoch)
         return found
 
     def release_of(self, side: Side) -> Callable[[int], None] | None:
         """What gives a block's memory back after its use; None for a side that may stay."""
         vectors = self.image if side == "image" else self.text
         return self._release if self._too_large(vectors) else None
+
+    def check_current(self) -> int:
+        """Passes while none of these rows was forgotten; returns the epoch up to which.
+
+        A forget removes every data file that held one of its pairs: if all are there, none did.
+
+        Raises:
+            StaleModelError: some were, or the files went otherwise and it cannot be told.
+        """
+        now = read_epoch(self._database)
+        if now != self.epoch:
+            names = (name for files in self.files for name in files.split("|")[1:])
+            if not files_exist(self._database, names):
+                raise StaleModelError(
+                    self._database,
+                    "pairs of this model version were forgotten since it was opened: reopen it",
+                )
+            self.epoch = now
+        return now
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Around whatever Lance reads: files that no version needs any more are removed.
+
+        Raises:
+            StaleModelError: upkeep or a forget removed some of these.
+        """
+        try:
+            with storage_errors(self._database):
+                yield
+        except StorageError as error:
+            if "not found" not in str(error).lower():
+                raise
+            raise StaleModelError(
+                self._database,
+                "files of this model version were rewritten or removed since it was opened: "
+                "reopen it",
+            ) from error
 
     def _each(self) -> Iterator[tuple[Fragment, Any]]:
         return zip(self._fragments, self._sources, strict=True)
@@ -106,7 +156,9 @@ class VersionRows:
                 release(i)
 
     def _read(self, side: Side) -> list[torch.Tensor]:
-        return [f.vectors(self.dataset, source, f"{side}_vector") for f, source in self._each()]
+        column = f"{side}_vector"
+        with self.reading():
+            return [f.vectors(self.dataset, source, column) for f, source in self._each()]
 
     def _too_large(self, vectors: list[torch.Tensor]) -> bool:
         return self._limit is not None and sum(v.nbytes for v in vectors) > self._limit

@@ -5,7 +5,11 @@ there. `audit.recorder` and `audit.replay` write and read predictions and are im
 because they need torch and the rest does not.
 """
 
-from asif_lance.audit.predicates import matching_ids, matching_ids_anywhere
+from asif_lance.audit.predicates import (
+    find_other_spellings,
+    matching_ids,
+    matching_ids_anywhere,
+)
 from asif_lance.audit.reports import REPORTS, Report, report
 from asif_lance.audit.runs import (
     RetentionRule,
@@ -20,8 +24,8 @@ from asif_lance.audit.sql import HEAD, Audit
 
 # fmt: off
 __all__ = [
-    "HEAD", "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_run", "list_runs",
-    "matching_ids", "matching_ids_anywhere", "prune_runs", "report", "retention_rule",
-    "set_retention",
+    "HEAD", "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_other_spellings",
+    "find_run", "list_runs", "matching_ids", "matching_ids_anywhere", "prune_runs", "report",
+    "retention_rule", "set_retention",
 ]
 # fmt: on

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from asif_lance.audit.sql import HEAD, Audit
 from asif_lance.errors import AuditError, PredicateError
 from asif_lance.store import PairStore
+
+# What is quoted is left as it is.
+_LIKE = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|\blike\b""", re.IGNORECASE)
 
 
 def matching_ids(
@@ -23,6 +27,8 @@ def matching_ids(
         PredicateError: it is not one yes-or-no expression over the pairs.
         VersionNotFoundError: there is no such version.
     """
+    if not where.strip():
+        raise PredicateError(where, "it is empty")
     asked = (versions,) if isinstance(versions, str) else versions
     with Audit(store, HEAD) as audit:
         try:
@@ -38,3 +44,16 @@ def matching_ids_anywhere(store: PairStore, where: str) -> list[str]:
         PredicateError: it is not one yes-or-no expression over the pairs.
     """
     return matching_ids(store, where, [HEAD, *(version.name for version in store.versions())])
+
+
+def find_other_spellings(store: PairStore, where: str) -> list[str]:
+    """Ids of the pairs that `ILIKE` would name besides, where a predicate says `LIKE`, sorted.
+
+    Raises:
+        PredicateError: it is not one yes-or-no expression over the pairs.
+    """
+    folded = _LIKE.sub(lambda found: found[1] or "ILIKE", where)
+    if folded == where:
+        return []
+    found = set(matching_ids_anywhere(store, where))
+    return [i for i in matching_ids_anywhere(store, folded) if i not in found]

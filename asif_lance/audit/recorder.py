@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from asif_lance.audit.replay import make_prompt_rows, make_query_row, to_table
 from asif_lance.audit.runs import drop_runs, list_runs, retention_rule
-from asif_lance.database import append_rows, schemas
-from asif_lance.errors import DatabaseError, InputError
+from asif_lance.database import append_rows, check_epoch, schemas
+from asif_lance.errors import DatabaseError, InputError, StaleModelError
 from asif_lance.relative import Recipe, format_sides
 from asif_lance.store import PairStore
 
@@ -71,7 +71,9 @@ class Recorder:
             "labels": len(labels.names),
             "templates": labels.prompts.templates or None,
         }
+        self._since = labels.epoch
         self._labels, self._pairs_there, self._count = labels, 0, 0
+        self._written = False  # whether tables may have something of the run
         self._predictions: list[dict[str, Any]] = []
         self._queries: list[dict[str, Any]] = []
         self._attributions: list[tuple[str, str, Contributions]] = []
@@ -81,6 +83,7 @@ class Recorder:
 
         Raises:
             StorageError: the disk refused.
+            StaleModelError: pairs were forgotten since the label set was compiled.
         """
         prediction_id = f"{self.run_id}-{self._count}"
         self._queries.append(make_query_row(prediction_id, prediction))
@@ -102,19 +105,39 @@ class Recorder:
         return prediction_id
 
     def __enter__(self) -> Recorder:
-        """The run begins; nothing is written yet."""
+        """The run begins; nothing is written yet.
+
+        Raises:
+            StaleModelError: pairs were forgotten since the label set was compiled.
+        """
+        check_epoch(self._store.uri, self._since)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Writes the rest, and the run itself if all went well; else takes back what is there."""
-        if kind is None:
-            self._commit()
-            prompts = make_prompt_rows(self.run_id, self._labels, self._pairs_there)
-            self._append("prompts", to_table(prompts, schemas.prompts_schema(*self._widths)))
-            run = self._row | {"predictions": self._count}
-            self._append("runs", to_table([run], schemas.RUNS))
-            self.dropped = self._drop_older_runs()
-        elif self._count >= _PREDICTIONS_PER_COMMIT:
+        """Writes the rest, and the run itself if all went well; else takes back what is there.
+
+        Raises:
+            StaleModelError: pairs were forgotten meanwhile; nothing of the run is kept.
+        """
+        if kind is not None:
+            self._take_back()
+            return
+        try:
+            self._finish()
+        except StaleModelError:
+            self._take_back()
+            raise
+
+    def _finish(self) -> None:
+        self._commit()
+        prompts = make_prompt_rows(self.run_id, self._labels, self._pairs_there)
+        self._append("prompts", to_table(prompts, schemas.prompts_schema(*self._widths)))
+        run = self._row | {"predictions": self._count}
+        self._append("runs", to_table([run], schemas.RUNS))
+        self.dropped = self._drop_older_runs()
+
+    def _take_back(self) -> None:
+        if self._written:
             with contextlib.suppress(DatabaseError), self._store.writing("record"):
                 drop_runs(self._store, {self.run_id})  # on a full disk, pruning does it later
 
@@ -139,7 +162,8 @@ class Recorder:
         self._attributions, self._predictions, self._queries = [], [], []
 
     def _append(self, table: str, rows: pa.Table) -> None:
-        with self._store.writing("record"):
+        with self._store.writing("record", since=self._since):
+            self._written = True
             append_rows(self._store.uri, table, rows)
 
 

@@ -31,7 +31,7 @@ from asif_lance.database import (
 from asif_lance.errors import InputError
 from asif_lance.progress import track
 from asif_lance.records import BoolArray
-from asif_lance.store import PairStore
+from asif_lance.store import PairStore, moment_before
 
 _RETENTION_KEY = "asif.keep"  # in the configuration of the table `runs`
 
@@ -94,7 +94,8 @@ class RetentionRule:
         old = runs[: max(len(runs) - (self.last or 0), 0)]
         if self.younger_than is None:
             return old
-        return [run for run in old if run.created_at < datetime.now(UTC) - self.younger_than]
+        limit = moment_before(self.younger_than)
+        return [run for run in old if run.created_at < limit]
 
 
 def list_runs(store: PairStore) -> list[Run]:

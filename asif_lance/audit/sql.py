@@ -4,7 +4,8 @@
         audit.query("SELECT license, count(*) FROM pairs GROUP BY license").to_pylist()
 
 Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, and those that
-the registry of tables shows to SQL: `rejects`, `runs`, `predictions`, `attributions`, `receipts`.
+the registry of tables shows to SQL: `rejects`, `runs`, `predictions`, `attributions`, `receipts`,
+`waivers`.
 The SQL may come from anyone: one SELECT is all that runs, no file, network, extension or setting
 can be reached from it, and the system bounds its memory and time.
 """
@@ -30,6 +31,9 @@ from asif_lance.store import PairStore
 #: A result is held in memory and shown to a person: more than this is a mistake or an attack.
 RESULT_BYTES = 2**30
 
+#: The longest that a query may be allowed to run.
+LONGEST_SECONDS = 7 * 24 * 3600
+
 #: What `pairs` shows instead of a version: head, with pairs that no version may have yet.
 HEAD = "(head)"
 
@@ -42,8 +46,11 @@ class Audit:
     Args:
         store: the database.
         version: the model version that `pairs` shows, or `HEAD`.
-        seconds: a query that runs longer is stopped.
+        seconds: a query that runs longer is stopped; a week at most.
         memory: most that a query may take, such as `4GB`; nothing spills to disk.
+
+    Raises:
+        InputError: no number of seconds above 0 and up to a week, or no size.
     """
 
     def __init__(
@@ -54,6 +61,11 @@ class Audit:
         seconds: float = 300.0,
         memory: str = "4GB",
     ) -> None:
+        if not 0 < seconds <= LONGEST_SECONDS:  # NaN is refused too
+            raise InputError(
+                f"a query may run for more than 0 and at most {LONGEST_SECONDS:,} seconds, "
+                f"not {seconds:g}"
+            )
         self._seconds, self._memory = seconds, memory
         self._settings = {
             "uri": store.uri,
@@ -73,6 +85,8 @@ class Audit:
                 or memory, or answers with more than `RESULT_BYTES`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
+        if not sql.strip():
+            raise AuditError("there is no SQL: ask for instance FROM pairs LIMIT 3")
         return self._ask({"sql": sql})
 
     def matching_ids(self, where: str, versions: Sequence[str] = ("latest",)) -> list[str]:

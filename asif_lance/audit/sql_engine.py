@@ -48,14 +48,8 @@ class SqlEngine:
     def __init__(self, store: PairStore, version: str, memory: str, result_bytes: int) -> None:
         self._store, self._result_bytes = store, result_bytes
         self._sql = duckdb.connect(":memory:", config=_SANDBOX | {"memory_limit": memory})
-        self._versions: set[str] = set()
-        tables = {
-            "pairs": self._open_pairs(version),
-            "versions": _make_versions_table(store),
-            **{table.name: _open_readable(store, table.name) for table in TABLES if table.in_sql},
-        }
-        for name, table in tables.items():
-            self._sql.register(name, table)
+        self._version = version
+        tables = self._open_tables()
         self._sql.execute(
             "CREATE MACRO pairs_at(version) AS TABLE "
             "SELECT * FROM query_table('pairs of ' || version)"
@@ -72,6 +66,7 @@ class SqlEngine:
                 than `result_bytes`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
+        self._refresh()
         self._register(self._guard.check(sql))
         return self._run(sql)
 
@@ -82,6 +77,7 @@ class SqlEngine:
             AuditError: it is not one yes-or-no expression, or as for `query`.
             VersionNotFoundError: there is no such version.
         """
+        self._refresh()
         self._guard.check_predicate(where)
         asked = f"SELECT pair_id FROM pairs WHERE (\n{where}\n)"  # noqa: S608 - guarded
         self._register(self._guard.check(asked) | set(versions))
@@ -90,6 +86,24 @@ class SqlEngine:
             table = "pairs of " + version.replace("'", "''")
             found.append(self._run(f"WITH pairs AS (FROM query_table('{table}')) {asked}"))
         return pa.concat_tables(found)
+
+    def _refresh(self) -> None:
+        """Open all tables anew when something was forgotten since they were opened."""
+        if self._store.epoch() != self._epoch:
+            self._open_tables()
+
+    def _open_tables(self) -> set[str]:
+        """Let SQL see the tables as they are now; returns their names."""
+        self._epoch = self._store.epoch()
+        tables = {
+            "pairs": self._open_pairs(self._version),
+            "versions": _make_versions_table(self._store),
+            **{t.name: _open_readable(self._store, t.name) for t in TABLES if t.in_sql},
+        }
+        for name, table in tables.items():
+            self._sql.register(name, table)
+        self._versions: set[str] = set()
+        return set(tables)
 
     def _register(self, versions: set[str]) -> None:
         for version in versions - self._versions:

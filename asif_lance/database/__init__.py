@@ -1,20 +1,19 @@
 """Lance tables of one database, by its address: schemas, migrations, lock, versions, upkeep.
 
 Promises: every change is one atomic commit; a reader of a version's name sees a whole state.
-Assumes: whoever writes holds `WriteLock`. Knows nothing of encoders, models or forgetting.
+Assumes: whoever writes holds `WriteLock`, and checks what was read before that against the epoch
+(`read_epoch`), which every forget raises. Knows nothing of encoders, models or forgetting.
 Functions take an address and may be called from any thread.
 """
 
 from asif_lance.database.cache_files import (
     BYTES_KEPT,
-    DISTANCES,
-    LABEL_SETS,
-    PROMPT_VECTORS,
     drop_caches,
     files_exist,
     load_cache,
     save_cache,
 )
+from asif_lance.database.checking import CheckReport, Damage, Surface, check, last_check
 from asif_lance.database.cleanup import (
     RowFilter,
     clean_up,
@@ -30,22 +29,42 @@ from asif_lance.database.diff import (
     find_changes,
     rows_by_id,
 )
+from asif_lance.database.digests import one_line
 from asif_lance.database.encoder_pins import check_pin, read_pins
+from asif_lance.database.epoch import check_epoch, read_epoch
 from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key, name_files
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
+from asif_lance.database.integrity import (
+    check_file,
+    check_naming_tables,
+    check_opened,
+    keep_digests,
+    record_digests,
+)
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
-from asif_lance.database.migrate import apply_migrations, check_migrated, run_migrations
+from asif_lance.database.migrate import (
+    apply_migrations,
+    check_migrated,
+    check_still_migrated,
+    run_migrations,
+)
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
-from asif_lance.database.registry import CACHES, TABLES, list_erasers
+from asif_lance.database.registry import (
+    CACHES,
+    DISTANCES,
+    LABEL_SETS,
+    PROMPT_VECTORS,
+    TABLES,
+    list_erasers,
+)
 from asif_lance.database.tables import (
     GRACE,
     Result,
     append_rows,
     find_table,
     local_path,
-    one_line,
     open_table,
     read_table,
     resolve_uri,
@@ -59,14 +78,16 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 # fmt: off
 __all__ = [
     "BYTES_KEPT", "CACHES", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
-    "ROWS_PER_FRAGMENT", "TABLES", "Changes", "Diff", "FoundPairs", "FragmentKey", "HashTable",
-    "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows", "apply_migrations",
-    "check_migrated", "check_pin", "clean_up", "count_changes", "count_reclaimable", "data_files",
-    "describe_indices", "diff_states", "drop_caches", "files_exist", "find_changes", "find_table",
-    "finish_deletes", "hash_ids", "join_fragments", "join_tiny_fragments", "list_erasers",
-    "live_rows_key", "load_cache", "local_path", "name_files", "one_line", "open_table",
-    "purge_rows", "read_pins", "read_table", "rebuild_indices", "resolve_uri", "retry_read",
-    "rows_by_id", "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows",
-    "version_record",
+    "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage", "Diff", "FoundPairs",
+    "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "Surface",
+    "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",
+    "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_still_migrated",
+    "clean_up", "count_changes", "count_reclaimable", "data_files", "describe_indices",
+    "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",
+    "hash_ids", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
+    "list_erasers", "live_rows_key", "load_cache", "local_path", "name_files", "one_line",
+    "open_table", "purge_rows", "read_epoch", "read_pins", "read_table", "rebuild_indices",
+    "record_digests", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
+    "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
 # fmt: on

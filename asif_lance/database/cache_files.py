@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asif_lance.database.epoch import check_epoch
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.migrate import check_still_migrated
 from asif_lance.database.tables import local_path
 from asif_lance.errors import DatabaseError
-
-LABEL_SETS, DISTANCES, PROMPT_VECTORS = "label_sets", "distances", "prompt_vectors"
 
 #: Bytes that the files of one kind may occupy together, and how many there may be.
 BYTES_KEPT, FILES_KEPT = 2**30, 256
@@ -45,9 +45,17 @@ def load_cache(
 
 
 def save_cache(
-    uri: str, directory: str, name: str, arrays: Mapping[str, NDArray[Any]], files: Iterable[str]
+    uri: str,
+    directory: str,
+    name: str,
+    arrays: Mapping[str, NDArray[Any]],
+    files: Iterable[str],
+    *,
+    since: int,
 ) -> None:
     """Caches arrays, unless somebody else is writing or the database cannot be written.
+
+    Nor if something was forgotten since they were made, or the database became a newer one.
 
     Args:
         uri: the database.
@@ -55,13 +63,16 @@ def save_cache(
         name: under which `load_cache` finds them.
         arrays: by column.
         files: names of the data files that they refer to.
+        since: the epoch before anything that they were made of was read.
     """
     home, lock = local_path(uri), WriteLock(uri, timeout=0.0)
     if home is None or sum(array.nbytes for array in arrays.values()) > BYTES_KEPT:
         return
     with contextlib.suppress(OSError, DatabaseError), lock.hold(f"classify ({directory})"):
+        check_still_migrated(uri)
+        check_epoch(uri, since)
         if not files_exist(uri, files):
-            return  # forgotten meanwhile
+            return  # compacted meanwhile
         (home / directory).mkdir(exist_ok=True)
         _write_whole(home / directory / f"{name}.npz", arrays)
         _drop_least_used(home / directory)

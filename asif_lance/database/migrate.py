@@ -20,6 +20,7 @@ import lance
 import pyarrow as pa
 
 from asif_lance.database.encoder_pins import read_pins
+from asif_lance.database.integrity import check_naming_tables, keep_digests
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
@@ -39,6 +40,9 @@ from asif_lance.progress import track
 from asif_lance.records import EncoderPin
 
 Pins = Mapping[str, EncoderPin]
+
+# Databases whose migrations were right, and the Lance version of the table that said so.
+_right: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,20 @@ def check_migrated(uri: str) -> None:
         MigrationNeededError: it lacks steps.
         NewerDatabaseError: it has steps unknown to this release.
         DatabaseError: a step that it went through has been changed since.
+        CorruptDatabaseError: a file of the tables that say what the others are is damaged.
     """
+    check_naming_tables(uri)
     pending = _find_pending(uri, find_migrations())
     if pending:
         raise MigrationNeededError(uri, tuple(step.id for step in pending))
+
+
+def check_still_migrated(uri: str) -> None:
+    """The same before each write, in a tenth of a millisecond while nobody has migrated it."""
+    table = find_table(uri, "migrations")
+    if table is None or _right.get(uri) != table.version:
+        check_migrated(uri)
+        _right[uri] = 0 if table is None else int(table.version)
 
 
 def run_migrations(uri: str) -> list[str]:
@@ -89,7 +103,9 @@ def run_migrations(uri: str) -> list[str]:
     if not _read_applied(uri):
         raise DatabaseNotFoundError(uri)
     with WriteLock(uri).hold("migrate"):
-        return apply_migrations(uri, read_pins(open_table(uri, "pairs")))
+        taken = apply_migrations(uri, read_pins(open_table(uri, "pairs")))
+        keep_digests(uri)
+        return taken
 
 
 def apply_migrations(uri: str, pins: Pins) -> list[str]:

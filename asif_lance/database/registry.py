@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from asif_lance.database import schemas
-from asif_lance.database.cache_files import DISTANCES, LABEL_SETS, PROMPT_VECTORS
+
+#: Directories of cache files.
+LABEL_SETS, DISTANCES, PROMPT_VECTORS = "label_sets", "distances", "prompt_vectors"
 
 #: The eraser of `pairs` itself: every fragment with a forgotten row is rewritten.
 PURGE = "purge"
@@ -122,8 +124,19 @@ TABLES = (
         schema=schemas.prompts_schema,
         run_column="run_id",
     ),
-    Table(name="receipts", schema=_fixed(schemas.RECEIPTS), in_sql=True),
+    Table(
+        name="receipts",
+        holds_content=True,
+        eraser="receipts",
+        verifier="columns",
+        schema=_fixed(schemas.RECEIPTS),
+        in_sql=True,
+    ),
+    Table(name="waivers", schema=_fixed(schemas.WAIVERS), in_sql=True),
     Table(name="tuned", schema=_fixed(schemas.TUNED)),
+    Table(name="digests", schema=_fixed(schemas.DIGESTS)),
+    Table(name="checks", schema=_fixed(schemas.CHECKS)),
+    Table(name="proofs", schema=_fixed(schemas.PROOFS)),
     Table(name="migrations", schema=_fixed(schemas.MIGRATIONS)),
 )
 

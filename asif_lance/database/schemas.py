@@ -46,6 +46,17 @@ RECEIPTS = _schema(
     timestamp=pa.binary(),
 )
 
+#: Why something was let in that is forgotten, or may be, see `forgetting.waivers`; `ids` are keyed
+#: fingerprints. A command may have several rows.
+WAIVERS = _schema(
+    waiver_id=pa.string(),
+    created_at=TIMESTAMP,
+    allows=pa.string(),
+    reason=pa.string(),
+    pairs=pa.int64(),
+    ids=pa.list_(pa.string()),
+)
+
 #: Settings that tuning chose, see `model.stored_settings`; k and p of image and text side.
 TUNED = _schema(
     version=pa.string(),
@@ -103,6 +114,36 @@ ATTRIBUTIONS = _schema(
     text_similarity=pa.float32(),
     contribution=pa.float64(),
     rank=pa.int64(),
+)
+
+#: What every other file was when it was written, see `digests`.
+DIGESTS = _schema(
+    file=pa.string(),
+    bytes=pa.int64(),
+    key=pa.binary(),
+    digest=pa.binary(),
+)
+
+#: When files were compared with their digests, and what was found.
+CHECKS = _schema(
+    checked_at=TIMESTAMP,
+    files=pa.int64(),
+    bytes=pa.int64(),
+    damaged=pa.int64(),
+    unknown=pa.int64(),
+)
+
+#: What comparing versions with ones built anew brought, see `evaluation.equivalence`.
+PROOFS = _schema(
+    receipt_id=pa.string(),
+    proved_at=TIMESTAMP,
+    versions=pa.list_(pa.string()),
+    different=pa.list_(pa.string()),
+    pairs=pa.int64(),
+    queries=pa.int64(),
+    recipes=pa.list_(pa.string()),
+    seed=pa.int64(),
+    digest=pa.string(),
 )
 
 MIGRATIONS = _schema(

@@ -18,7 +18,14 @@ from typing import TypeVar
 import lance
 import pyarrow as pa
 
-from asif_lance.errors import StorageError, printable
+from asif_lance.database.digests import (
+    READ_ERRORS,
+    find_damage,
+    find_damaged_tag,
+    is_panic,
+    one_line,
+)
+from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
@@ -28,8 +35,14 @@ GRACE = timedelta(minutes=10)
 _READ_ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.02
 
-_RUST_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+")
 _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit conflict")
+# Of an error whose cause lies elsewhere: upkeep took a file that is read without a lock, say.
+_OTHER_SIGNS = ("not found", "os error", "commit conflict")
+_DAMAGE_SIGNS = (
+    *("corrupt", "Protobuf", "Parser error", "Task was aborted", "invalid magic"),
+    *("External error", "LanceError(Arrow)", "LanceError(Schema)"),
+)
+_FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
 Result = TypeVar("Result")
 
@@ -83,19 +96,53 @@ def find_table(uri: str, table: str) -> lance.LanceDataset | None:
 
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
-    """Turns what Lance and the operating system raise into a one-line `StorageError`.
+    """Turns what Lance and the operating system raise into an error of one line.
 
     Lance raises OSError for failed writes, and ValueError (or its child ArrowInvalid) with a
-    telling text for failed reads; ValueErrors without such a text are somebody's mistake and pass.
+    telling text for failed reads; damaged files cause these too, RuntimeErrors, and panics. Other
+    ValueErrors are somebody's mistake and pass, if no file is found to be damaged.
+
+    Raises:
+        StorageError: the disk or object store refused.
+        CorruptDatabaseError: a file is damaged.
     """
     try:
         yield
-    except OSError as error:
-        raise StorageError(f"{uri}: {one_line(error)}") from error
-    except ValueError as error:
-        if not any(sign in str(error) for sign in _STORAGE_SIGNS):
+    except READ_ERRORS as error:
+        found = _explain(uri, error)
+        if found is None:
             raise
-        raise StorageError(f"{uri}: {one_line(error)}") from error
+        raise found from error
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise (_find_damage(uri, error) or StorageError(f"{uri}: {one_line(error)}")) from error
+
+
+def _explain(uri: str, error: Exception) -> DatabaseError | None:
+    """What an error means; None for one that is not about files."""
+    text = str(error)
+    damage = None
+    of_system = isinstance(error, OSError) and error.errno is not None
+    if not of_system and not any(sign in text.lower() for sign in _OTHER_SIGNS):
+        damage = _find_damage(uri, error)
+    if damage is None and (isinstance(error, OSError) or any(s in text for s in _STORAGE_SIGNS)):
+        return StorageError(f"{uri}: {one_line(error)}")
+    return damage
+
+
+def _find_damage(uri: str, error: BaseException) -> CorruptDatabaseError | None:
+    """The damaged file that an error comes from, by the digests or by what its text says."""
+    root = local_path(uri)
+    if root is None:
+        return None
+    text = str(error)
+    told = is_panic(error) or any(sign in text for sign in _DAMAGE_SIGNS)
+    file = find_damage(root, thorough=told)
+    if file is None and told:
+        named = _FILE.search(text)
+        file = named[0] if named else find_damaged_tag(root) or "one of its files"
+    return None if file is None else CorruptDatabaseError(uri, file, one_line(error))
 
 
 def retry_read(uri: str, read: Callable[[], Result]) -> Result:
@@ -118,12 +165,6 @@ def retry_read(uri: str, read: Callable[[], Result]) -> Result:
             time.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
     with storage_errors(uri):
         return read()
-
-
-def one_line(error: Exception) -> str:
-    """An error's text without line breaks and without places in Lance's source code."""
-    text = _RUST_PLACE.sub("", str(error))
-    return " ".join(text.removeprefix("LanceError(IO): ").split())
 
 
 def read_table(

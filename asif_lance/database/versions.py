@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database.diff import find_changes
+from asif_lance.database.integrity import keep_digests
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.schemas import VERSIONS
 from asif_lance.database.tables import (
@@ -39,6 +40,17 @@ _ALIAS_LENGTH = 100
 _NUMBERED = re.compile(r"v\d+", re.IGNORECASE)
 
 Row = dict[str, Any]
+
+
+class _Tags(dict[str, int]):
+    """Lance versions by tag; one that is missing is an error of the database."""
+
+    def __init__(self, uri: str, versions: dict[str, int]) -> None:
+        super().__init__(versions)
+        self._uri = uri
+
+    def __missing__(self, name: str) -> int:
+        raise StorageError(f"{self._uri}: the tag of model version {name} was not found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +77,28 @@ class Ledger:
                 return row
         raise VersionNotFoundError(name, tuple(row["name"] for row in rows))
 
+    def find_as_of(self, when: datetime) -> Row:
+        """The newest version made at or before this time; a time without a zone is UTC.
+
+        Raises:
+            VersionNotFoundError: the oldest version is younger.
+        """
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        rows = self.rows()
+        older = [row for row in rows if row["created_at"] <= when]
+        if not older:
+            first = (f"{row['name']} was made at {row['created_at']:%FT%TZ}" for row in rows)
+            message = f"no model version is as old as {when:%FT%TZ}: {next(first, 'there is none')}"
+            known = tuple(row["name"] for row in rows)
+            raise VersionNotFoundError(f"as of {when.isoformat()}", known, message)
+        return older[-1]
+
     def lance_version(self, name: str) -> int:
         """Which Lance version the tag of `vN` names now; forgetting changes it."""
         tags = open_table(self.uri, "pairs").tags
         try:
             return int(tags.get_version(name))
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: it is there and damaged
             raise StorageError(
                 f"{self.uri}: the tag of model version {name} was not found"
             ) from error
@@ -79,7 +107,7 @@ class Ledger:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""
         # Lance lists the tags' files and then reads each, and pruning may be faster.
         tags = retry_read(self.uri, lambda: open_table(self.uri, "pairs").tags.list())
-        return {name: int(tag["version"]) for name, tag in tags.items()}
+        return _Tags(self.uri, {name: int(tag["version"]) for name, tag in tags.items()})
 
     def foreign_tags(self) -> tuple[str, ...]:
         """Lance tags that are no name of a version: somebody else's; sorted."""
@@ -94,6 +122,7 @@ class Ledger:
         self.point(row["name"], head.version)
         self.write([{**row, "aliases": []}])
         self.point(LATEST, head.version)
+        keep_digests(self.uri)
         return {**row, "aliases": []}
 
     def tag(self, alias: str, version: str) -> None:
@@ -108,18 +137,23 @@ class Ledger:
         moved = [row, *(other for other in self.rows() if alias in other["aliases"])]
         self.write(_with_alias(moved, alias, row["name"]))
         self.point(alias, self.lance_version(row["name"]))
+        keep_digests(self.uri)
 
     def untag(self, alias: str) -> None:
         """Takes an alias away.
 
         Raises:
-            InvalidNameError: it is a version's own name.
-            VersionNotFoundError: no version has it.
+            InvalidNameError: it is a version's own name, or no version has it.
         """
         check_alias(alias)
+        aliases = sorted(name for row in self.rows() for name in row["aliases"])
+        if alias not in aliases:
+            known = ", ".join(aliases) or "none"
+            raise InvalidNameError(f"no alias {alias!r}; there are: {known}")
         row = self.find(alias)
         self.unpoint(alias)
         self.write(_with_alias([row], alias, None))
+        keep_digests(self.uri)
 
     def remove(self, names: list[str]) -> None:
         """Takes versions off the list in one commit; `mend` then drops their tags.
@@ -150,6 +184,7 @@ class Ledger:
             return False
         self.point(rows[-1]["name"], head.version)
         self.mend()
+        keep_digests(self.uri)
         return True
 
     def mend(self) -> None:

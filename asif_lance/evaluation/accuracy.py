@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 
 from asif_lance.anchors import Anchors
 from asif_lance.encoders import sha256_of
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.calibration import (
     Bin,
     bin_by_confidence,
     calibration_error,
     measure_confidence,
 )
-from asif_lance.evaluation.labelled_pictures import Labelled
+from asif_lance.evaluation.labelled_pictures import Labelled, check_classes
 from asif_lance.evaluation.statistics import (
     Interval,
     bootstrap_mean,
@@ -110,7 +110,7 @@ class PairedComparison:
         first: a model version.
         second: the other one.
         difference: accuracy of the second minus that of the first.
-        interval: 95 % paired bootstrap interval of the difference.
+        interval: 95 % paired bootstrap interval of the difference; None for a single picture.
         only_first: pictures that only the first got right.
         only_second: pictures that only the second got right.
         p_value: two-sided exact McNemar test (binomial over the pictures that differ).
@@ -119,7 +119,7 @@ class PairedComparison:
     first: str
     second: str
     difference: float
-    interval: Interval
+    interval: Interval | None
     only_first: int
     only_second: int
     p_value: float
@@ -186,11 +186,12 @@ def measure_accuracy(answers: Sequence[Answer], truths: Sequence[str]) -> Accura
         InputError: no answers, another number of truths, or a truth that is no label.
     """
     if not answers or len(answers) != len(truths):
-        raise InputError(f"{len(answers)} predictions for {len(truths)} labelled pictures")
+        raise InputError(
+            f"{format_count(len(answers), 'prediction')} for "
+            f"{format_count(len(truths), 'labelled picture')}"
+        )
     labels = [name for name, _ in answers[0].ranking]
-    unknown = sorted(set(truths) - set(labels))
-    if unknown:
-        raise InputError(f"the class {unknown[0]!r} is not among the {len(labels)} labels")
+    check_classes(truths, labels)
     correct = check_answers(answers, truths)
     classes = _per_class(correct, truths)
     scores = np.array([[score for _, score in answer.ranking] for answer in answers])

@@ -16,8 +16,9 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.encoders import TextEncoder
-from asif_lance.errors import InputError
-from asif_lance.evaluation.labelled_pictures import Labelled, draw_per_class
+from asif_lance.errors import InputError, format_count
+from asif_lance.evaluation.labelled_pictures import Labelled, check_classes, draw_per_class
+from asif_lance.evaluation.statistics import check_seed, deviation
 from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.ingest import (
     IngestOptions,
@@ -56,9 +57,9 @@ class TrialAccuracy:
         return float(np.mean(self.after))
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation of `after` over trials (n - 1); 0 for a single one."""
-        return float(np.std(self.after, ddof=1)) if len(self.after) > 1 else 0.0
+    def deviation(self) -> float | None:
+        """Standard deviation of `after` over trials (n - 1); None for a single one."""
+        return deviation(self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Adaptation:
     Attributes:
         per_class: pictures of each class that become pairs; of small classes all but one.
         added: pairs in all.
+        tested: pictures of the new task that are left to test on.
         new: on the task that they are of, of the pictures left.
         prototypes: of the nearest class mean of the same pictures, no pairs; `before` is chance.
         old: on the old task, if one was given.
@@ -75,6 +77,7 @@ class Adaptation:
 
     per_class: int
     added: int
+    tested: int
     new: TrialAccuracy
     prototypes: TrialAccuracy
     old: TrialAccuracy | None
@@ -104,16 +107,29 @@ def adapt(
         seed: of the choices.
 
     Raises:
-        InputError: a class is not among the prompts, or none has two pictures.
+        InputError: a class is not among the prompts, none has two pictures, or numbers that mean
+            nothing.
     """
-    unknown = sorted(set(labelled.truths) - set(prompts.names))
-    if unknown:
-        raise InputError(f"the class {unknown[0]!r} is not among the {len(prompts.names)} labels")
-    if not per_class_counts or min(per_class_counts) < 1 or trials < 1:
-        raise InputError("add at least one picture per class, in at least one trial")
+    check_experiment(labelled, per_class_counts, trials=trials, seed=seed)
+    for task, asked in ((labelled, prompts), *([old] if old else [])):
+        check_classes(task.truths, asked.names)
     experiment = _Experiment(model, labelled, prompts, texts, old)
     counts = track("numbers per class", sorted(set(per_class_counts)))
     return tuple(experiment.measure(count, trials, seed) for count in counts)
+
+
+def check_experiment(
+    labelled: Labelled, per_class_counts: Sequence[int], *, trials: int, seed: int
+) -> None:
+    """Pass what `adapt` can measure; the pictures need not be encoded yet.
+
+    Raises:
+        InputError: no class has two pictures, or numbers that mean nothing.
+    """
+    if not per_class_counts or min(per_class_counts) < 1 or trials < 1:
+        raise InputError("add at least one picture per class, in at least one trial")
+    check_seed(seed)
+    draw_per_class(labelled, 1, _rng(seed, 0))
 
 
 def captions_of(
@@ -178,7 +194,10 @@ def add_pairs(
     image, text = (
         None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
     )
-    message = f"{count} labelled pictures of each of {len(set(classes))} classes"
+    message = (
+        f"{format_count(count, 'labelled picture')} of each of "
+        f"{format_count(len(set(classes)), 'class', 'classes')}"
+    )
     options = IngestOptions(
         image_encoder=image, text_encoder=text, license=license, source=source, message=message
     )
@@ -217,9 +236,11 @@ class _Experiment:
         what = f"trials of {count} per class"
         found = [self._run_trial(count, _rng(seed, trial)) for trial in track(what, range(trials))]
         before, after, prototypes, old = zip(*found, strict=True)
+        added = int(draw_per_class(self.labelled, count, _rng(seed, 0)).sum())
         return Adaptation(
             per_class=count,
-            added=int(draw_per_class(self.labelled, count, _rng(seed, 0)).sum()),
+            added=added,
+            tested=len(self.labelled.names) - added,
             new=TrialAccuracy(before, after),
             prototypes=TrialAccuracy((1 / len(self.labelled.classes),), prototypes),
             old=None if self.old is None else TrialAccuracy(self.old_before, old),

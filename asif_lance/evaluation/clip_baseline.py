@@ -8,6 +8,7 @@ class's prompt embeddings (Radford et al. 2021, section 3.1.4). Pairs are not us
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,32 +20,22 @@ from asif_lance.model import ClassNames, fill_templates, resolve_templates
 from asif_lance.progress import track_batches
 from asif_lance.records import BoolArray
 
+if TYPE_CHECKING:
+    from asif_lance.encoders.sentence_encoder import SentenceEncoder
+
 _BATCH = 32
 
 
-def check_clip(
-    name: str,
-    labelled: Labelled,
-    names: ClassNames,
-    templates: str | Sequence[str],
-    *,
-    device: str = "auto",
-) -> BoolArray:
-    """(m,) which labelled pictures a CLIP gets right.
+def load_clip(name: str, *, device: str = "auto") -> SentenceEncoder:
+    """A CLIP.
 
     Args:
         name: a model of sentence-transformers, or a folder with one.
-        labelled: pictures, not vectors alone.
-        names: the classes.
-        templates: a named set, or templates.
         device: where it runs.
 
     Raises:
         EncoderUnavailableError: it cannot be loaded here, or it embeds no pictures.
-        InputError: there are only vectors.
     """
-    if not labelled.images:
-        raise InputError("a CLIP needs pictures to compare with, not vectors")
     from asif_lance.encoders.sentence_encoder import (
         SentenceEncoder,  # slow to import, rarely needed
     )
@@ -52,6 +43,28 @@ def check_clip(
     encoder = SentenceEncoder(name, pick_device(device))
     if not encoder.embeds_pictures:
         raise EncoderUnavailableError(f"{name} embeds texts only: it is no CLIP")
+    return encoder
+
+
+def check_clip(
+    encoder: SentenceEncoder,
+    labelled: Labelled,
+    names: ClassNames,
+    templates: str | Sequence[str],
+) -> BoolArray:
+    """(m,) which labelled pictures a CLIP gets right.
+
+    Args:
+        encoder: from `load_clip`.
+        labelled: pictures, not vectors alone.
+        names: the classes.
+        templates: a named set, or templates.
+
+    Raises:
+        InputError: there are only vectors.
+    """
+    if not labelled.images:
+        raise InputError("a CLIP needs pictures to compare with, not vectors")
     texts, owner = fill_templates(names, resolve_templates(templates)[0])
     prompts = encoder.encode(texts)
     classes = np.stack([prompts[owner == i].mean(axis=0) for i in range(len(names))])
@@ -59,7 +72,7 @@ def check_clip(
     best = np.concatenate(
         [
             (encoder.encode_pictures(list(map(decode_image, batch))) @ classes.T).argmax(axis=1)
-            for at in track_batches(f"ask {name}", len(labelled.images), _BATCH)
+            for at in track_batches("ask the CLIP", len(labelled.images), _BATCH)
             for batch in [labelled.images[at]]
         ]
     )

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from asif_lance.anchors import Anchors, Side
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.pair_similarity import (
     NEAR_LEAST,
     PairSimilarity,
     measure_similarity,
     skewness,
 )
+from asif_lance.evaluation.statistics import check_seed, deviation
 from asif_lance.model import Model, Prompts
 from asif_lance.progress import track
 from asif_lance.records import BoolArray, Int64Array
@@ -56,7 +57,7 @@ class Gap:
         near: mean text similarity to the captions of the most similar images.
         all: mean text similarity to all captions.
         gap: mean of `near - all` over probes.
-        deviation: its standard deviation over probes.
+        deviation: its standard deviation over probes (n - 1); None for a single one.
         positive: share of the probes whose gap is above 0.
     """
 
@@ -65,7 +66,7 @@ class Gap:
     near: float
     all: float
     gap: float
-    deviation: float
+    deviation: float | None
     positive: float
 
 
@@ -170,11 +171,17 @@ def diagnose(
         seed: of the drawing.
 
     Raises:
-        InputError: fewer than 20 pairs.
+        InputError: fewer than 20 pairs, no probe, or a seed that means nothing.
     """
+    check_seed(seed)
+    if probes < 1:
+        raise InputError("at least one probe is needed")
     anchors = model.anchors
     if anchors.count < 2 * NEAR_LEAST:
-        raise InputError(f"{anchors.count} pairs are too few to compare: at least {2 * NEAR_LEAST}")
+        raise InputError(
+            f"{format_count(anchors.count, 'pair is', 'pairs are')} too few to compare: "
+            f"at least {2 * NEAR_LEAST}"
+        )
     found = measure_similarity(anchors, probes, np.random.default_rng(seed))
     captions = _column(anchors, np.flatnonzero(anchors.live), "caption")
     counts = np.bincount(found.lists["image"])
@@ -225,7 +232,7 @@ def _gap(source: str, found: PairSimilarity, probes: BoolArray) -> Gap:
         near=float(near.mean()),
         all=float(every.mean()),
         gap=float(gaps.mean()),
-        deviation=float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0,
+        deviation=deviation(gaps),
         positive=float((gaps > 0).mean()),
     )
 

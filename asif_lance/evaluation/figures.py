@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from asif_lance.errors import InputError, printable
+from asif_lance.errors import InputError, format_count, printable
 from asif_lance.evaluation.accuracy import Evaluation
 from asif_lance.evaluation.adaptation import Adaptation
 from asif_lance.evaluation.diagnosis import Diagnosis
@@ -117,23 +117,35 @@ def tuning_figure(found: Tuning, subject: str) -> Figure:
     """Figure 9 of the paper: top-1 for every k and p, per recipe and side; the best is framed.
 
     A cell is the best over all else that was tried, such as the other side's k and p; one that was
-    not tried is blank.
+    not tried is blank. A setting of the model's own beside the grid has no cell.
     """
-    recipes = list(dict.fromkeys(choice.recipe for choice in found.choices))
-    sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in found.choices) else (0,)
+    choices = _on_the_grid(found)
+    recipes = list(dict.fromkeys(choice.recipe for choice in choices))
+    sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in choices) else (0,)
     figure = Figure(figsize=(5.6 * len(sides), 0.6 + 4.2 * len(recipes)), layout="constrained")
-    pictures = f"{found.on_tuning.pictures:,} tuning pictures"
-    figure.suptitle(f"Top-1 accuracy in % on {pictures}, the best framed\n{plain(subject, 60)}")
+    pictures = format_count(found.on_tuning.pictures, "tuning picture")
+    best = "the best framed"
+    if found.best not in choices:
+        best = f"the model's own setting has {100 * found.best.top_1:.1f}"
+    figure.suptitle(f"Top-1 accuracy in % on {pictures}, {best}\n{plain(subject, 60)}")
     panels = figure.subplots(len(recipes), len(sides), squeeze=False)
-    shares = [choice.top_1 for choice in found.choices]
+    shares = [choice.top_1 for choice in choices]
     for row, name in zip(panels, recipes, strict=True):
-        settings = [choice for choice in found.choices if choice.recipe == name]
+        settings = [choice for choice in choices if choice.recipe == name]
         for axes, side in zip(row, sides, strict=True):
-            framed = found.best if found.best.recipe == name else None
+            framed = found.best if found.best in settings else None
             _heat(axes, settings, side, framed, (min(shares), max(shares)))
             which = ("image side", "text side")[side] if len(sides) > 1 else "both sides"
             axes.set_title(f"recipe {plain(name)}, {which}")
     return figure
+
+
+def _on_the_grid(found: Tuning) -> list[TriedSetting]:
+    """The choices, but for the model's own where its k or p is none of the others'."""
+    others = [choice for choice in found.choices if choice != found.reference]
+    own = found.reference
+    ks, ps = {choice.k for choice in others}, {choice.p for choice in others}
+    return others if others and (own.k not in ks or own.p not in ps) else list(found.choices)
 
 
 def _heat(
@@ -168,7 +180,7 @@ def scaling_figure(points: Sequence[Point], chance: float, subject: str) -> Figu
     for k, p in dict.fromkeys((point.k, point.p) for point in points):
         curve = [point for point in points if (point.k, point.p) == (k, p)]
         means = [100 * point.mean for point in curve]
-        deviations = [100 * point.deviation for point in curve]
+        deviations = [100 * _drawable(point.deviation) for point in curve]
         label = f"k = {format_sides(k)}, p = {format_sides(p)}"
         _draw_curve(axes, [point.pairs for point in curve], means, deviations, label)
     axes.axhline(100 * chance, color="0.6", linestyle="--", label="chance")
@@ -192,7 +204,7 @@ def adaptation_figure(found: Sequence[Adaptation], chance: float, subject: str) 
         curve = [getattr(adaptation, task) for adaptation in found]
         if all(accuracy is not None for accuracy in curve):
             means = [100 * accuracy.mean for accuracy in curve]
-            deviations = [100 * accuracy.deviation for accuracy in curve]
+            deviations = [100 * _drawable(accuracy.deviation) for accuracy in curve]
             if task == "prototypes":  # without pictures there is no mean to be near
                 _draw_curve(axes, counts, means, deviations, name)
             else:
@@ -203,6 +215,11 @@ def adaptation_figure(found: Sequence[Adaptation], chance: float, subject: str) 
     axes.set_xlabel("pairs added per class")
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
+
+
+def _drawable(deviation: float | None) -> float:
+    """For matplotlib, which draws no bar for NaN."""
+    return np.nan if deviation is None else deviation
 
 
 def _accuracy_axes(title: str) -> tuple[Figure, Any]:
@@ -229,7 +246,7 @@ def _draw_curve(
 def diagnosis_figure(found: Diagnosis) -> Figure:
     """Figures 3 and 10 of the paper, the gap per source, and how often anchors are found."""
     figure = Figure(figsize=(12, 8.4), layout="constrained")
-    probes, pairs = f"{found.gap.probes:,} probes", f"{found.reference:,} pairs"
+    probes, pairs = format_count(found.gap.probes, "probe"), format_count(found.reference, "pair")
     figure.suptitle(f"{found.model}: {probes} compared with {pairs}")
     panels = figure.subplots(2, 2)
     for axes, side in zip(panels[0], ("image", "text"), strict=True):
@@ -261,14 +278,15 @@ def _gaps(axes: Any, found: Diagnosis) -> None:
     shown = [found.gap, *found.sources[:NAMED_SOURCES]]
     names = ["all", *(plain(gap.source) for gap in shown[1:])]
     values = [gap.gap for gap in shown]
-    deviations = [gap.deviation for gap in shown]
+    deviations = [_drawable(gap.deviation) for gap in shown]
     rows = range(len(shown))
     axes.barh(rows, values, xerr=deviations, capsize=2, color="tab:orange", alpha=0.7)
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
     axes.axvline(0, color="0.4", linewidth=0.8)
     axes.set(xlabel="caption similarity, similar images minus all (mean and deviation of probes)")
-    axes.set_title(f"gap {found.gap.gap:.3f} ± {found.gap.deviation:.3f}, and by source")
+    spread = "" if found.gap.deviation is None else f" ± {found.gap.deviation:.3f}"
+    axes.set_title(f"gap {found.gap.gap:.3f}{spread}, and by source")
 
 
 def _occurrences(axes: Any, found: Diagnosis) -> None:

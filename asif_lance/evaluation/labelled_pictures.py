@@ -25,7 +25,14 @@ from asif_lance.encoders import (
     tell_left_out,
     walk_pictures,
 )
-from asif_lance.errors import DimensionError, ImageError, InputError, SourceError, printable
+from asif_lance.errors import (
+    DimensionError,
+    ImageError,
+    InputError,
+    SourceError,
+    format_count,
+    printable,
+)
 from asif_lance.ingest import (
     LABELLED_COLUMNS,
     as_matrix,
@@ -197,6 +204,19 @@ class _PictureFile:
         return content
 
 
+def check_classes(truths: Collection[str], labels: Collection[str]) -> None:
+    """Pass true classes that are all among the labels.
+
+    Raises:
+        InputError: one is not.
+    """
+    unknown = sorted(set(truths) - set(labels))
+    if unknown:
+        raise InputError(
+            f"the class {unknown[0]!r} is not among the {format_count(len(labels), 'label')}"
+        )
+
+
 def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled, Labelled]:
     """Two parts at random, class by class; the second has about `share` of each class.
 
@@ -211,7 +231,10 @@ def hold_out(labelled: Labelled, share: float, seed: int = 0) -> tuple[Labelled,
         members = rng.permutation(np.flatnonzero(truths == name))
         held_out[members[: round(share * len(members))]] = True
     if not held_out.any() or held_out.all():
-        raise InputError(f"{len(truths)} pictures are too few to hold out {share:.0%} of them")
+        raise InputError(
+            f"{format_count(len(truths), 'picture is', 'pictures are')} too few to hold out "
+            f"{share:.1%} of them"
+        )
     return labelled.take(~held_out), labelled.take(held_out)
 
 

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from asif_lance.errors import InputError
-from asif_lance.evaluation.labelled_pictures import Labelled
+from asif_lance.errors import InputError, format_count
+from asif_lance.evaluation.labelled_pictures import Labelled, check_classes
+from asif_lance.evaluation.statistics import check_seed, deviation
 from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.model import Model, Prompts
 from asif_lance.progress import track
+from asif_lance.relative import check_k_and_p
 from asif_lance.whatif import without_pairs
 
 SideSettings = tuple[tuple[int, int], tuple[float, float]]
@@ -45,15 +47,29 @@ class Point:
         return float(np.mean(self.top_1))
 
     @property
-    def deviation(self) -> float:
-        """Standard deviation over repetitions (n - 1); 0 for a single one."""
-        return float(np.std(self.top_1, ddof=1)) if len(self.top_1) > 1 else 0.0
+    def deviation(self) -> float | None:
+        """Standard deviation over repetitions (n - 1); None for a single one."""
+        return deviation(self.top_1)
 
 
 def sizes_up_to(pairs: int) -> tuple[int, ...]:
     """30, 100, 300, 1,000, 3,000, … below the number of pairs, and all pairs."""
     steps = [size for e in range(1, 10) for size in (10**e, 3 * 10**e)]
     return (*(size for size in steps if 30 <= size < pairs), pairs)
+
+
+def choose_sizes(pairs: int, sizes: Sequence[int] = ()) -> tuple[int, ...]:
+    """The numbers of pairs to measure, ascending: those that are asked for, or `sizes_up_to` all.
+
+    Raises:
+        InputError: a size that is not between 1 and the number of pairs.
+    """
+    chosen = tuple(sorted(set(sizes or sizes_up_to(pairs))))
+    if chosen[0] < 1 or chosen[-1] > pairs:
+        raise InputError(
+            f"sizes must be between 1 and the {format_count(pairs, 'pair')} of the version"
+        )
+    return chosen
 
 
 def scaling(
@@ -78,14 +94,17 @@ def scaling(
         seed: of the orders.
 
     Raises:
-        InputError: a size beyond the pairs, or nothing to measure.
+        InputError: a size beyond the pairs, nothing to measure, a k, p or seed that means nothing,
+            or a class that is not among the prompts.
     """
     count = model.anchors.count
-    sizes = sorted(set(sizes or sizes_up_to(count)))
+    sizes = choose_sizes(count, sizes)
     if not settings or repetitions < 1:
         raise InputError("give at least one setting of k and p, and one repetition")
-    if sizes[0] < 1 or sizes[-1] > count:
-        raise InputError(f"sizes must be between 1 and the {count:,} pairs of the version")
+    for k, p in settings:
+        check_k_and_p(k, p)
+    check_seed(seed)
+    check_classes(labelled.truths, prompts.names)
     measured: dict[tuple[int, SideSettings], list[float]] = {}
     ids = model.anchors.pair_ids.filter(pa.array(model.anchors.live)).to_pylist()
     subsets = [(r, size) for r in range(repetitions) for size in sizes if size < count or not r]

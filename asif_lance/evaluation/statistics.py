@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.stats import binomtest
 
+from asif_lance.errors import InputError
 from asif_lance.records import BoolArray, Float64Array, Int64Array
 
 RESAMPLES, SEED = 10_000, 0
 
 Interval = tuple[float, float]
+
+
+def check_seed(seed: int) -> None:
+    """Pass a seed that random drawing can begin with.
+
+    Raises:
+        InputError: it is negative.
+    """
+    if seed < 0:
+        raise InputError(f"a seed is a whole number from 0 on, not {seed}")
 
 
 def share_interval(correct: BoolArray) -> Interval:
@@ -21,12 +34,21 @@ def share_interval(correct: BoolArray) -> Interval:
     return float(found.low), float(found.high)
 
 
-def bootstrap_mean(values: Int64Array | Float64Array) -> Interval:
+def deviation(values: Sequence[float] | Float64Array) -> float | None:
+    """Standard deviation of (n,) values (n - 1); None for a single one: it shows no spread."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def bootstrap_mean(values: Int64Array | Float64Array) -> Interval | None:
     """95 % percentile bootstrap interval of the mean of (n,) values; the same at every call.
+
+    None for a single value: drawn again, it is always the same.
 
     How often each distinct value is drawn is multinomial, so the values themselves need not be:
     differences of right answers have three, -1, 0 and 1.
     """
+    if len(values) < 2:
+        return None
     distinct, counts = np.unique(values, return_counts=True)
     rng = np.random.default_rng(SEED)
     draws = rng.multinomial(len(values), counts / len(values), RESAMPLES)

@@ -2,7 +2,7 @@
 
 The best of many settings looks better than it is on the pictures that chose it. So the result says
 how many were compared, and pictures that were held out of the choice compare it with the model's
-own setting.
+own setting, which is one of them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from typing import get_args
 
 from asif_lance.errors import InputError
 from asif_lance.evaluation.accuracy import compare_correct
-from asif_lance.evaluation.labelled_pictures import Labelled, hold_out
-from asif_lance.evaluation.statistics import Interval, share_interval
+from asif_lance.evaluation.labelled_pictures import Labelled, check_classes, hold_out
+from asif_lance.evaluation.statistics import Interval, check_seed, share_interval
 from asif_lance.evaluation.sweep import Sweep, check_scores, score_labels, sweep
 from asif_lance.model import Ensemble, Model, Prompts, StoredSetting, store_setting
 from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float64Array
-from asif_lance.relative import Recipe, make_recipe
+from asif_lance.relative import Recipe, check_k_and_p, make_recipe
+
+#: The verdict on a choice that is better on held-out pictures, too.
+CONFIRMED = "confirmed"
 
 Sides = tuple[int, int]
 Powers = tuple[float, float]
@@ -54,24 +57,25 @@ class Grid:
     Attributes:
         k: ascending; those beyond the number of pairs are one, all pairs.
         p: ascending.
-        ensembles: ways to make one score of a class's prompts; of single prompts all make the same,
-            and the first is tried.
+        ensembles: ways to make one score of a class's prompts; empty for that of the first prompts.
+            Of single prompts all make the same, and the first is tried.
         recipes: names; empty for the model's own.
         per_side: every k and p of the image side with every one of the text side.
     """
 
     k: tuple[int, ...] = (25, 50, 100, 200, 400, 800, 1600)
     p: tuple[float, ...] = (1, 2, 4, 6, 8, 12, 16)
-    ensembles: tuple[Ensemble, ...] = ("max",)
+    ensembles: tuple[Ensemble, ...] = ()
     recipes: tuple[str, ...] = ()
     per_side: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        if not self.k or not self.p or not self.ensembles:
-            raise InputError("give at least one k, one p and one ensemble to choose from")
-        if min(self.k) < 1 or min(self.p) <= 0:
-            raise InputError("k must be at least 1 and p above 0")
+        if not self.k or not self.p:
+            raise InputError("give at least one k and one p to choose from")
+        check_k_and_p(self.k, self.p)
+        for recipe in self.recipes:
+            make_recipe(recipe)  # there may be none of this name
         unknown = sorted(set(self.ensembles) - set(get_args(Ensemble)))
         if unknown:
             raise InputError(f"no ensemble {unknown[0]!r}")
@@ -93,7 +97,8 @@ class Confirmation:
         interval: its 95 % Wilson interval.
         reference: share that the model's own recipe gets right.
         difference: `top_1` minus `reference`.
-        difference_interval: 95 % paired bootstrap interval of the difference.
+        difference_interval: 95 % paired bootstrap interval of the difference; None for a single
+            picture.
         p_value: two-sided exact McNemar test.
     """
 
@@ -102,15 +107,15 @@ class Confirmation:
     interval: Interval
     reference: float
     difference: float
-    difference_interval: Interval
+    difference_interval: Interval | None
     p_value: float
 
     @property
     def verdict(self) -> str:
         """Whether the choice is better, in words: by the interval of the difference."""
-        low, high = self.difference_interval
+        low, high = self.difference_interval or (0.0, 0.0)
         if low > 0:
-            return "confirmed"
+            return CONFIRMED
         return "worse" if high < 0 else "not confirmed: the difference may be chance"
 
 
@@ -120,9 +125,9 @@ class Tuning:
 
     Attributes:
         model: the version's name.
-        choices: all settings.
-        best: the first of those with the most right.
-        reference: the model's own recipe and the first prompts with their own ensemble.
+        choices: all settings, the model's own one among them.
+        best: of those with the most right the model's own one, or else the first.
+        reference: the model's own setting: its recipe, k, p, templates and ensemble.
         on_tuning: the best on the pictures that chose it: optimistic.
         held_out: the best on pictures that did not; None if none were held out.
     """
@@ -134,6 +139,22 @@ class Tuning:
     on_tuning: Confirmation
     held_out: Confirmation | None
 
+    @property
+    def verdict(self) -> str | None:
+        """What the held-out pictures say of the choice; None if none were held out."""
+        if self.best == self.reference:
+            return "the model's own setting"
+        return None if self.held_out is None else self.held_out.verdict
+
+    @property
+    def objection(self) -> str | None:
+        """Why the choice is not to take the place of the model's own setting; None if it may."""
+        if self.best == self.reference:
+            return "no choice is better than the model's own setting"
+        if self.held_out is None or self.held_out.verdict == CONFIRMED:
+            return None
+        return f"on held-out pictures the choice is {self.held_out.verdict}"
+
 
 def tune(
     model: Model,
@@ -141,45 +162,75 @@ def tune(
     prompts: Prompts | Sequence[Prompts],
     grid: Grid | None = None,
     *,
+    own: Prompts | None = None,
     holdout: float = 0.0,
     seed: int = 0,
 ) -> Tuning:
     """Compare every setting of a grid on labelled pictures, encoded before.
 
     Args:
-        model: the version; its recipe is the reference.
+        model: the version; its own setting is among the choices, and what they are compared with.
         labelled: the pictures.
-        prompts: the classes, or the same ones asked with several sets of templates; the first, with
-            its ensemble, is the reference's.
-        grid: what is tried.
+        prompts: the classes, or the same ones asked with several sets of templates.
+        grid: what is tried beside the model's own setting.
+        own: the classes as the model asks by itself; the first of `prompts` unless given.
         holdout: share of each class that is held out of the choice, to confirm it.
         seed: of that split.
 
     Raises:
-        InputError: an unknown recipe, an empty grid, or a share that leaves nothing.
+        InputError: an unknown recipe, an empty grid, a share that leaves nothing, a seed that
+            means nothing, or a class that is not among the prompts.
     """
-    grid = grid or Grid()
     asked = (prompts,) if isinstance(prompts, Prompts) else tuple(prompts)
+    own = own or asked[0]
+    check_seed(seed)
+    check_classes(labelled.truths, own.names)
+    grid = grid or Grid()
+    grid = replace(
+        grid,
+        ensembles=grid.ensembles or (asked[0].ensemble,),
+        recipes=grid.recipes or (model.recipe.name,),
+    )
     tuned, held_out = hold_out(labelled, holdout, seed) if holdout else (labelled, None)
     tried = [
-        found
-        for name in grid.recipes or (model.recipe.name,)
-        for found in _try_recipe(model, tuned, asked, grid, name)
+        found for name in grid.recipes for found in _try_recipe(model, tuned, asked, grid, name)
     ]
-    best, correct = max(tried, key=lambda entry: entry[0].top_1)
-    own, first = model.recipe, asked[0]
-    reference = TriedSetting(own.name, own.k, own.p, first.templates, first.ensemble, 0.0)
-    reference_correct = _check_setting(model, tuned, asked, reference)
+    reference = _try_own(model, tuned, own, tried)
+    best = max(tried, key=lambda entry: (entry[0].top_1, entry is reference))
+
+    def check(setting: TriedSetting, pictures: Labelled) -> BoolArray:
+        return _check_setting(model, pictures, (own, *asked), setting)
+
     return Tuning(
         model=model.version.name,
         choices=tuple(setting for setting, _ in tried),
-        best=best,
-        reference=replace(reference, top_1=float(reference_correct.mean())),
-        on_tuning=confirm(correct, reference_correct),
+        best=best[0],
+        reference=reference[0],
+        on_tuning=confirm(best[1], reference[1]),
         held_out=None
         if held_out is None
-        else confirm(*(_check_setting(model, held_out, asked, s) for s in (best, reference))),
+        else confirm(*(check(setting, held_out) for setting, _ in (best, reference))),
     )
+
+
+def _try_own(
+    model: Model, labelled: Labelled, own: Prompts, tried: list[tuple[TriedSetting, BoolArray]]
+) -> tuple[TriedSetting, BoolArray]:
+    """The model's own setting: the one among those tried that answers alike, or a further one."""
+    recipe, count = model.recipe, model.anchors.count
+    single = len(own.owner) == len(own.names)
+    setting = TriedSetting(recipe.name, recipe.k, recipe.p, own.templates, own.ensemble, 0.0)
+
+    def facts(of: TriedSetting) -> tuple[object, ...]:
+        k = tuple(min(side, count) for side in of.k)
+        return of.recipe, k, of.p, of.templates, single or of.ensemble
+
+    for entry in tried:
+        if facts(entry[0]) == facts(setting):
+            return entry
+    correct = _check_setting(model, labelled, (own,), setting)
+    tried.append((replace(setting, top_1=float(correct.mean())), correct))
+    return tried[-1]
 
 
 def _try_recipe(
@@ -256,8 +307,11 @@ def store_best(model: Model, found: Tuning) -> None:
     """Store the best choice with the version, as what it answers with by default.
 
     Raises:
+        InputError: there is an objection to it.
         StorageError, DatabaseBusyError: it cannot be written.
     """
+    if found.objection is not None:
+        raise InputError(f"not stored: {found.objection}")
     best, held_out = found.best, found.held_out
     chosen = StoredSetting(
         version=found.model,

@@ -5,13 +5,10 @@ A receipt keeps fingerprints of it only, see `verifier.fingerprints`.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,63 +17,63 @@ from numpy.typing import NDArray
 
 from asif_lance.records import Float16Array, Float32Array
 from asif_lance.verifier import (
+    REDACTED,
     SHORTEST_TEXT,
     Fingerprints,
     Found,
     as_binary,
     as_matrix,
+    find_phrases,
     find_texts,
     hash_value,
+    is_plain,
     is_text,
     is_vector,
+    list_leaves,
+    list_quotable,
 )
 
 # Two float16 roundings of one vector differ far less, two pictures far more.
 SAME_COSINE = 0.9995
-# Shared by many pairs by nature: to find one is no sign of a certain pair.
+# Columns whose texts many pairs may share: they are sought if no pair that stays has them.
 _COMMON = ("source", "license")
-# Of a quotation: single characters, an id "1" for instance, are in any text.
-_SHORTEST_QUOTE = 2
+# Columns that are about one pair, or one picture.
+_OWN = ("pair_id", "caption", "image_uri", "image_sha256")
+_LOSSLESS = ("utf-8", "surrogateescape")
 _WINDOW_BYTES = 8
 _VECTORS_PER_BLOCK = 1 << 10
 _COORDINATES_COMPARED = 32  # of two vectors, before their cosine is computed
 
 
-def find_quote(rows: pa.Table, text: str) -> str | None:
+def find_quote(rows: pa.Table, shared: AbstractSet[str], text: str) -> str | None:
     """What a text quotes of pairs: an id, a caption, a file's name or path, a value; or None.
 
     Args:
         rows: of the pairs, with the columns of `pairs`.
+        shared: values that other pairs have, too.
         text: what a person wrote. Case does not count, and a quotation is a whole word or more.
     """
-    folded = text.casefold()
-
-    def is_quoted(value: str) -> bool:
-        sought = value.casefold().strip()
-        if len(sought) < _SHORTEST_QUOTE or sought not in folded:
-            return False
-        return re.search(rf"(?<!\w){re.escape(sought)}(?!\w)", folded) is not None
-
-    return next(filter(is_quoted, _list_quotable(rows)), None)
+    phrases = {phrase.casefold() for phrase in list_quotable(text)}
+    names = {uri.rpartition("/")[2] for uri in list_texts(rows, "image_uri")}
+    quotable = (*list_texts(rows, *_OWN), *names, *(list_values(rows) - shared))
+    return next((v for v in quotable if _is_sought(v) and v.casefold().strip() in phrases), None)
 
 
-def _list_quotable(rows: pa.Table) -> Iterator[str]:
-    for column in ("pair_id", "caption", "image_uri", "image_sha256"):
-        values = rows[column].unique().to_pylist() if column in rows.column_names else []
-        yield from (value for value in values if value)
-        if column == "image_uri":
-            yield from (value.rpartition("/")[2] for value in values if value)
-    for attributes in rows["attributes"].unique().to_pylist():
-        with contextlib.suppress(ValueError):  # no JSON: nothing in it can be named
-            yield from _list_leaves(json.loads(attributes or "null"))
+def list_texts(rows: pa.Table, *columns: str) -> list[str]:
+    """The distinct texts of some columns, as far as they are there."""
+    there = (rows[name].unique().to_pylist() for name in columns if name in rows.column_names)
+    return [text for texts in there for text in texts if text]
 
 
-def _list_leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _list_leaves(inner)
-    elif isinstance(value, str):
-        yield value
+def list_values(rows: pa.Table) -> set[str]:
+    """Sources, licenses and the texts in attributes."""
+    attributes = list_texts(rows, "attributes")
+    leaves = (leaf for text in attributes for leaf in list_leaves(text))
+    return {*list_texts(rows, *_COMMON), *leaves}
+
+
+def _is_sought(text: str) -> bool:
+    return len(text.strip()) >= SHORTEST_TEXT
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,16 @@ class Content:
     Attributes:
         key: of the fingerprints that are told of it.
         rows: the forgotten rows, columns as in `pairs`; a pair may be in several states of it.
+        shared: those of their texts that pairs which stay have, too, see `find_shared`.
     """
 
     key: bytes
     rows: pa.Table
+    shared: frozenset[str] = frozenset()
 
     def is_forgotten(self, pair_id: str) -> bool:
         """See `ContentMatcher`."""
-        return pair_id in self._ids
+        return pair_id in self.ids
 
     def match_values(self, values: pa.Array) -> Found:
         """See `ContentMatcher`."""
@@ -102,6 +101,11 @@ class Content:
             value = binary[row].as_py()
             if value is not None:
                 yield row, hash_value(self.key, value)
+
+    def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        values = (text.encode(*_LOSSLESS) for text in texts)
+        return (hash_value(self.key, value) for value in values if value in self._values)
 
     def match_vectors(self, vectors: Float32Array) -> Found:
         """See `ContentMatcher`."""
@@ -122,36 +126,68 @@ class Content:
         yield from {self._long[value] for value in self._anywhere(data)}
 
     def _anywhere(self, data: bytes) -> Iterator[bytes]:
-        """Long values wherever they begin: all places whose next 8 bytes begin one are compared."""
+        """Long values wherever they begin: all places whose next 8 bytes begin one are compared.
+
+        In a text they do not begin or end within a word.
+        """
+        plain = is_plain(data)
         for place in _find_windows(data, self._windows):
             for value in self._by_window[data[place : place + _WINDOW_BYTES]]:
                 if data.startswith(value, place):
-                    yield value
+                    around = data[max(place - 1, 0) : place], data[place + len(value) :][:1]
+                    if not (plain and any(byte.isalnum() for byte in around)):
+                        yield value
 
-    def column(self, name: str) -> frozenset[str]:
-        """The distinct texts of one column; what other tables may refer to a pair by."""
-        return frozenset(value for value in self.rows[name].to_pylist() if value is not None)
+    def own(self) -> Content:
+        """What only the forgotten pairs have: a picture with another pair's address is not."""
+        rows, shared = self.rows, pa.array(sorted(self.shared), pa.string())
+        hidden = {
+            name: pc.is_in(rows[name], shared).to_numpy()
+            for name in (*_OWN[1:], "attributes")
+            if name in rows.column_names
+        }
+        picture = np.any([hidden[n] for n in ("image_uri", "image_sha256") if n in hidden], axis=0)
+        hidden |= {"image_vector": picture, "thumbnail": picture, "text_vector": hidden["caption"]}
+        for name in hidden.keys() & set(rows.column_names):
+            kept = rows[name].take(pa.array(np.arange(len(rows)), mask=hidden[name]))
+            rows = rows.set_column(rows.column_names.index(name), name, kept)
+        return replace(self, rows=rows)
+
+    def redact(self, text: str) -> str:
+        """The text with `REDACTED` for all that it quotes."""
+        merged: list[list[int]] = []
+        for start, end in sorted(find_phrases(text)):
+            if text[start:end].encode(*_LOSSLESS) in self._values:
+                if merged and start < merged[-1][1]:
+                    merged[-1][1] = max(end, merged[-1][1])
+                else:
+                    merged.append([start, end])
+        for start, end in reversed(merged):
+            text = text[:start] + REDACTED + text[end:]
+        return text
 
     def fingerprints(self) -> Fingerprints:
         """What a receipt may keep of this."""
         exact = (vector for vectors, _ in self._vectors.values() for vector in vectors)
         return Fingerprints(
             self.key,
-            ids=frozenset(hash_value(self.key, i.encode()) for i in self._ids),
+            ids=frozenset(hash_value(self.key, i.encode()) for i in self.ids),
             values=frozenset(hash_value(self.key, value) for value in self._values),
             vectors=frozenset(hash_value(self.key, vector.tobytes()) for vector in exact),
         )
 
     @cached_property
-    def _ids(self) -> frozenset[str]:
+    def ids(self) -> frozenset[str]:
+        """The ids of the pairs."""
         return frozenset(self.rows["pair_id"].to_pylist())
 
     @cached_property
     def _values(self) -> frozenset[bytes]:
         names = [f.name for f in self.rows.schema if is_text(f.type) and f.name not in _COMMON]
         columns = [as_binary(self.rows[name].combine_chunks()).to_pylist() for name in names]
-        values = (value for column in columns for value in column if value is not None)
-        return frozenset(value for value in values if len(value) >= SHORTEST_TEXT)
+        values = {value for column in columns for value in column if value is not None}
+        values |= {value.encode(*_LOSSLESS) for value in list_values(self.rows) - self.shared}
+        return frozenset(v for v in values if _is_sought(v.decode(errors="replace")))
 
     @cached_property
     def _value_set(self) -> pa.Array:
@@ -163,7 +199,7 @@ class Content:
         columns = [f.name for f in self.rows.schema if is_vector(f.type)]
         by_width: dict[int, list[Float16Array]] = {}
         for name in columns:
-            vectors = as_matrix(self.rows[name].combine_chunks()).astype(np.float16)
+            vectors = as_matrix(self.rows[name].drop_null().combine_chunks()).astype(np.float16)
             by_width.setdefault(vectors.shape[1], []).append(vectors)
         distinct = {width: np.unique(np.concatenate(v), axis=0) for width, v in by_width.items()}
         return {width: (v, _normalise(v.astype(np.float32))) for width, v in distinct.items()}

@@ -9,8 +9,8 @@ reach, or forgetting would break what somebody works with, it is refused.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import lance
@@ -65,6 +65,10 @@ class _Witness:
         """See `ContentMatcher`."""
         return self.content.match_values(values)
 
+    def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        return self.content.match_texts(texts)
+
     def match_vectors(self, vectors: Float32Array) -> Found:
         """See `ContentMatcher`."""
         return self.content.match_vectors(vectors)
@@ -84,14 +88,17 @@ def find_foreign(directory: Path) -> dict[str, list[Path]]:
     return places
 
 
-def find_copies(directory: Path, rows: pa.Table) -> tuple[Copy, ...]:
-    """Where else content of some pairs is; values that other pairs have as well count, too.
+def find_copies(
+    directory: Path, rows: pa.Table, shared: frozenset[str] = frozenset()
+) -> tuple[Copy, ...]:
+    """Where else content of some pairs is; captions and pictures that others have count, too.
 
     Args:
         directory: of the database.
         rows: of the pairs, with the columns of `pairs`.
+        shared: what they have in common with others, see `find_shared`.
     """
-    content = Content(secrets.token_bytes(KEY_BYTES), rows)
+    content = Content(secrets.token_bytes(KEY_BYTES), rows, shared)
     found = (_search(directory, *foreign, content) for foreign in find_foreign(directory).items())
     return tuple(copy for copy in found if copy is not None)
 
@@ -173,7 +180,7 @@ def _count_owners(content: Content, keys: set[str]) -> int:
     rows = content.rows
     owners = set()
     for row, pair_id in enumerate(rows["pair_id"].to_pylist()):
-        prints = Content(content.key, rows.slice(row, 1)).fingerprints()
+        prints = replace(content, rows=rows.slice(row, 1)).fingerprints()
         if not keys.isdisjoint(prints.ids | prints.values | prints.vectors):
             owners.add(pair_id)
     return len(owners)

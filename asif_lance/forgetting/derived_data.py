@@ -7,8 +7,9 @@ it may have been killed half-way before.
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -25,45 +26,45 @@ from asif_lance.database import (
     list_erasers,
     open_table,
     purge_rows,
+    read_table,
+    upsert_rows,
 )
+from asif_lance.errors import ReceiptError
 from asif_lance.forgetting.content import Content
+from asif_lance.forgetting.receipts import make_row, redact_reason
 from asif_lance.progress import track
 from asif_lance.records import BoolArray
-from asif_lance.verifier import as_matrix
+from asif_lance.verifier import Document, as_matrix, find_in_item, find_in_path, find_quotes
 
 Eraser = Callable[[str, Content], int]
 
-_REDACTED = "[forgotten]"
-
-# Shorter texts turn up in others by chance.
-_SHORTEST_QUOTE = 8
-
 
 def erase_derived(uri: str, content: Content) -> dict[str, int]:
-    """Erases forgotten pairs from all but `pairs`; says how much, by eraser."""
-    erasers = track("erase derived data", list_erasers())
-    return {name: ERASERS[name](uri, content) for name in erasers}
+    """Erases what only forgotten pairs had from all but `pairs`; says how much, by eraser."""
+    own = content.own()
+    return {name: ERASERS[name](uri, own) for name in track("erase derived data", list_erasers())}
 
 
 def erase_rejects(uri: str, content: Content) -> int:
-    """Rejected items that are a forgotten pair's picture, or were rejected as its duplicate."""
-    names = content.column("image_uri") | content.column("pair_id")
+    """Rejected items that are a forgotten pair's picture or source, or refer to it."""
+
+    def names_one(source: str, item: str, reason: str) -> bool:
+        quotes = (find_quotes(content, source), find_quotes(content, reason))
+        whole = find_in_path(content, f"{source}/{item}")
+        return any(chain(*quotes, whole, find_in_item(content, item)))
 
     def is_doomed(rows: pa.RecordBatch) -> BoolArray:
-        both = zip(rows["item"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-        return np.array([item in names or not names.isdisjoint(why.split()) for item, why in both])
+        columns = (rows[name].to_pylist() for name in ("source", "item", "reason"))
+        return np.array([names_one(*row) for row in zip(*columns, strict=True)])
 
-    return purge_rows(uri, "rejects", ["item", "reason"], is_doomed)
+    return purge_rows(uri, "rejects", ["source", "item", "reason"], is_doomed)
 
 
 def redact_messages(uri: str, content: Content) -> int:
     """Messages of model versions that quote a forgotten pair; the versions keep all else."""
-    texts = _quotable_texts(content)
     ledger = Ledger(uri)
     old = ledger.rows()
-    everything = "\n".join(row["message"] for row in old)
-    quoted = _match_any(text for text in texts if text in everything)
-    new = [{**row, "message": quoted.sub(_REDACTED, row["message"])} for row in old]
+    new = [{**row, "message": content.redact(row["message"])} for row in old]
     changed = [after for after, before in zip(new, old, strict=True) if after != before]
     if changed:
         ledger.write(changed)
@@ -71,22 +72,30 @@ def redact_messages(uri: str, content: Content) -> int:
     return len(changed)
 
 
+def redact_receipts(uri: str, content: Content) -> int:
+    """Reasons of earlier receipts that quote a forgotten pair; all that is signed stays."""
+    count = 0
+    for row in read_table(uri, "receipts").to_pylist():
+        if not any(find_quotes(content, row["reason"])):
+            continue
+        with contextlib.suppress(ReceiptError):  # a damaged one is for the verifier to tell
+            document = redact_reason(Document.parse(row["body"]))
+            if document is not None:
+                new = make_row(document, row["timestamp"])
+                upsert_rows(uri, "receipts", new, "receipt_id")
+                count += 1
+    finish_deletes(uri, "receipts")
+    return count
+
+
 def erase_attributions(uri: str, content: Content) -> int:
     """Shares of forgotten pairs; the scores that they were part of stay as they are recorded."""
-    return purge_rows(
-        uri, "attributions", ["pair_id"], _make_filter("pair_id", content.column("pair_id"))
-    )
+    return purge_rows(uri, "attributions", ["pair_id"], _make_filter("pair_id", content.ids))
 
 
 def erase_predictions(uri: str, content: Content) -> int:
     """Predictions for a forgotten pair's own picture, with all their attributions."""
-    texts = {*_quotable_texts(content), *content.column("image_uri")}
-    quoted = _match_any(texts)
-    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
-    both = zip(rows["prediction_id"].to_pylist(), rows["image"].to_pylist(), strict=True)
-    ids = {prediction_id for prediction_id, image in both if quoted.search(image)}
-    ids |= set(_with_vectors(uri, "queries", "prediction_id", content))
-    is_doomed = _make_filter("prediction_id", ids)
+    is_doomed = _make_filter("prediction_id", _find_predictions(uri, content))
     purge_rows(uri, "attributions", ["prediction_id"], is_doomed)
     purge_rows(uri, "queries", ["prediction_id"], is_doomed)
     return purge_rows(uri, "predictions", ["prediction_id"], is_doomed)
@@ -98,6 +107,26 @@ def erase_prompts(uri: str, content: Content) -> int:
     return purge_rows(uri, "prompts", ["run_id"], _make_filter("run_id", runs))
 
 
+def find_runs(uri: str, content: Content) -> set[str]:
+    """Recordings that erasing these pairs would take something from."""
+    is_shown = _make_filter("pair_id", content.ids)
+    shares = open_table(uri, "attributions").scanner(columns=["prediction_id", "pair_id"])
+    touched = _find_predictions(uri, content)
+    for batch in shares.to_batches():
+        touched.update(batch["prediction_id"].filter(pa.array(is_shown(batch))).to_pylist())
+    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "run_id"])
+    runs = rows.filter(pa.array(_make_filter("prediction_id", touched)(rows)))["run_id"]
+    return {*runs.to_pylist(), *_with_vectors(uri, "prompts", "run_id", content)}
+
+
+def _find_predictions(uri: str, content: Content) -> set[str]:
+    """Ids of the predictions for a forgotten pair's own picture, by its name or its vector."""
+    rows = open_table(uri, "predictions").to_table(columns=["prediction_id", "image"])
+    own = {i for i in rows["image"].unique().to_pylist() if any(find_in_path(content, i))}
+    ids = rows.filter(pc.is_in(rows["image"], pa.array(sorted(own), pa.string())))["prediction_id"]
+    return {*ids.to_pylist(), *_with_vectors(uri, "queries", "prediction_id", content)}
+
+
 def _with_vectors(uri: str, table: str, key: str, content: Content) -> list[str]:
     """Keys of the rows whose vector is that of a forgotten pair's picture or caption."""
     found: list[str] = []
@@ -107,26 +136,12 @@ def _with_vectors(uri: str, table: str, key: str, content: Content) -> list[str]
     return found
 
 
-def _quotable_texts(content: Content) -> set[str]:
-    """Texts of forgotten pairs that others may quote."""
-    columns = ("pair_id", "caption", "image_uri", "image_sha256", "attributes")
-    return {
-        text for name in columns for text in content.column(name) if len(text) >= _SHORTEST_QUOTE
-    }
-
-
-def _match_any(texts: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of some texts, the longest that there is; nothing where there are none."""
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-
-
 def _make_filter(column: str, values: Iterable[str]) -> RowFilter:
     """Which rows have one of these values in a column."""
     wanted = pa.array(sorted(values), pa.string())
 
-    def is_doomed(rows: pa.RecordBatch) -> BoolArray:
-        found: BoolArray = pc.is_in(rows[column], wanted).to_numpy(zero_copy_only=False)
+    def is_doomed(rows: pa.RecordBatch | pa.Table) -> BoolArray:
+        found: BoolArray = np.asarray(pc.is_in(rows[column], wanted), np.bool_)
         return found
 
     return is_doomed
@@ -136,6 +151,7 @@ def _make_filter(column: str, values: Iterable[str]) -> RowFilter:
 ERASERS: dict[str, Eraser] = {
     "rejects": erase_rejects,
     "messages": redact_messages,
+    "receipts": redact_receipts,
     "predictions": erase_predictions,
     "attributions": erase_attributions,
     "prompts": erase_prompts,

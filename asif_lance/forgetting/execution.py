@@ -9,6 +9,7 @@ journal, and whoever opens the database next finishes from there.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -25,10 +26,18 @@ from asif_lance.database import (
     local_path,
     open_table,
     rebuild_indices,
+    record_digests,
     storage_errors,
     table_uri,
 )
-from asif_lance.errors import DatabaseBusyError, DatabaseError, InputError, KeysError
+from asif_lance.errors import (
+    DatabaseBusyError,
+    DatabaseError,
+    InputError,
+    KeysError,
+    StorageError,
+    format_count,
+)
 from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
@@ -41,7 +50,9 @@ from asif_lance.forgetting.planning import (
     read_content,
 )
 from asif_lance.forgetting.purge import Purge
+from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import State, Survey
+from asif_lance.forgetting.twins import find_twins
 from asif_lance.progress import step
 from asif_lance.verifier import (
     KEY_BYTES,
@@ -57,14 +68,25 @@ from asif_lance.verifier import (
 _ID_BYTES = 4
 
 
-def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None = None) -> Receipt:
+def execute(
+    uri: str,
+    pair_ids: Sequence[str],
+    *,
+    reason: str,
+    keys: Keys | None = None,
+    folder: Path | None = None,
+    twins: bool = True,
+) -> Receipt:
     """Removes pairs from every version, table, cache and log; the caller holds the write lock.
 
     Args:
         uri: the database.
         pair_ids: which.
         reason: why; kept in the receipt.
-        keys: of fingerprints and signature; by default the user's, made if there are none.
+        keys: of fingerprints and signature; by default those of the folder, made if there are
+            none once it is sure that the forgetting can begin.
+        folder: of the keys; by default the user's.
+        twins: count the pairs that stay and have the same picture, for the receipt.
 
     Raises:
         InputError: none of the pairs is in the database, or the reason quotes one.
@@ -79,16 +101,21 @@ def execute(uri: str, pair_ids: Sequence[str], *, reason: str, keys: Keys | None
     if not ids:
         raise InputError("none of these pairs is in this database")
     rows = read_content(found, sorted(ids))
-    quoted = find_quote(rows, reason)
+    shared = find_shared(found, rows)
+    quoted = find_quote(rows, shared, reason)
     if quoted is not None:
         raise InputError(
             f"the reason is kept for good, and quotes what is to be forgotten: {quoted!r}; "
             "say it in other words"
         )
-    keys = keys or obtain_keys(uri)
+    if not os.access(_find_directory(uri), os.W_OK):
+        raise StorageError(f"cannot write to {uri}: permission denied")
+    keys = keys or obtain_keys(uri, folder)
     journal = _open_journal(uri)
-    described = _describe_keys(keys, Content(keys.fingerprint, rows))
-    journal.start({**_make_intent(uri, found, ids, reason), **described}, rows)
+    described = _describe_keys(keys, Content(keys.fingerprint, rows, shared))
+    left = len(find_twins(uri, ids, rows).same_picture) if twins else None
+    intent = {**_make_intent(uri, found, ids, reason), **described, "twins": left}
+    journal.start({**intent, "shared": sorted(shared)}, rows)
     return _complete(uri, journal, keys, found)
 
 
@@ -111,7 +138,10 @@ def recover(uri: str) -> str | None:
             receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
         return None
-    told = f"finished an interrupted forget of {receipt.pairs} pairs: receipt {receipt.receipt_id}"
+    told = (
+        f"finished an interrupted forget of {format_count(receipt.pairs, 'pair')}: "
+        f"receipt {receipt.receipt_id}"
+    )
     sign = f"asif-lance receipt sign {receipt.receipt_id}"
     return told if keys else f"{told}, not signed: run `{sign}` where the keys are"
 
@@ -194,6 +224,7 @@ def _complete(
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
+        record_digests(uri)  # guesses at a file could be tested against its digest, too
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         if keys is not None:
             new = "key_id" not in intent  # in journals of earlier releases
@@ -224,7 +255,9 @@ def _load_content(
     if rows is None:
         rows = read_content(found, intent["pair_ids"])
         journal.keep_content(rows)
-    return Content(keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES), rows)
+    key = keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES)
+    shared = intent.get("shared")  # not in journals of earlier releases
+    return Content(key, rows, frozenset(find_shared(found, rows) if shared is None else shared))
 
 
 def _make_receipt(
@@ -255,7 +288,8 @@ def _make_receipt(
         clean=not report.hits and not report.doubtful,
         surfaces=receipts.judge_surfaces(report, elsewhere, intent["indices"]),
         resumed=False,
-        not_covered=receipts.OUT_OF_REACH,
+        not_covered=(*receipts.OUT_OF_REACH, *receipts.NOT_SOUGHT),
+        twins=intent.get("twins"),
     )
 
 

@@ -11,8 +11,27 @@ import pyarrow as pa
 
 from asif_lance.database import Ledger, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
+from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, find_foreign
+from asif_lance.forgetting.derived_data import find_runs
+from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
+from asif_lance.forgetting.twins import Twins, find_twins
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPair:
+    """A pair that would go, so that a person knows it again.
+
+    Attributes:
+        pair_id: its id.
+        caption: as it was ingested last.
+        image: the address of its picture, or None.
+    """
+
+    pair_id: str
+    caption: str
+    image: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +47,9 @@ class ForgetPlan:
         indices: search indices that would be dropped.
         copies: what is in the database's directory, is not ours, and holds content of the pairs:
             forgetting leaves it, and its receipt is not clean.
+        listing: the pairs with their captions, in the order of `pairs`.
+        runs: ids of recordings that would lose predictions, attributions or prompts, sorted.
+        twins: pairs that would stay and share something with these; None if nobody looked.
     """
 
     pairs: tuple[str, ...]
@@ -36,11 +58,23 @@ class ForgetPlan:
     fragments: int
     bytes: int
     indices: tuple[str, ...]
+    listing: tuple[PlannedPair, ...] = ()
+    runs: tuple[str, ...] = ()
     copies: tuple[Copy, ...] = ()
+    twins: Twins | None = None
 
 
-def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
+def plan(
+    uri: str, pair_ids: Iterable[str], *, twins: bool = True, with_twins: bool = False
+) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
+
+    Args:
+        uri: the database.
+        pair_ids: which.
+        twins: look for pairs that would stay and share something with these, which reads the
+            image vectors of head and the newest version.
+        with_twins: the pairs with the same picture are to be forgotten with them.
 
     Raises:
         DatabaseError: the database is one that cannot forget.
@@ -51,8 +85,16 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         found = locate(uri, wanted)
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
+        rows = read_content(found, sorted(ids)) if ids else None
+        sharing = None
+        if rows is not None and (twins or with_twins):
+            sharing = find_twins(uri, ids, rows)
+        if with_twins and sharing and sharing.same_picture:
+            return plan(uri, [*wanted, *sharing.same_picture], twins=twins)
+        shared = frozenset[str]() if rows is None else find_shared(found, rows)
+        runs = set() if rows is None else find_runs(uri, Content(b"", rows, shared).own())
         unknown = tuple(i for i in wanted if i not in ids)
-        copies = _find_all_copies(directory, found, sorted(ids), unknown)
+        copies = _find_all_copies(directory, rows, shared, unknown)
     return ForgetPlan(
         pairs=tuple(sorted(ids)),
         unknown=unknown,
@@ -61,20 +103,30 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         bytes=sum(fragment.size for fragment in found.touched.values()),
         indices=found.index_names,
         copies=copies,
+        listing=_list_pairs(rows) if rows is not None else (),
+        runs=tuple(sorted(runs)),
+        twins=sharing,
     )
 
 
+def _list_pairs(rows: pa.Table) -> tuple[PlannedPair, ...]:
+    sorted_rows = rows.sort_by("ingested_at")
+    columns = (sorted_rows[n].to_pylist() for n in ("pair_id", "caption", "image_uri"))
+    newest = {values[0]: PlannedPair(*values) for values in zip(*columns, strict=True)}
+    return tuple(newest[pair_id] for pair_id in sorted(newest))
+
+
 def _find_all_copies(
-    directory: Path, found: Survey, ids: Sequence[str], unknown: Sequence[str]
+    directory: Path, rows: pa.Table | None, shared: frozenset[str], unknown: Sequence[str]
 ) -> tuple[Copy, ...]:
     """Of pairs that are nowhere in our tables any more the ids are sought."""
     if not find_foreign(directory):
         return ()
-    rows = [read_content(found, ids)] if ids else []
-    rows += [pa.table({"pair_id": pa.array(unknown, pa.string())})] if unknown else []
+    nowhere = pa.table({"pair_id": pa.array(unknown, pa.string())}) if unknown else None
     counts: Counter[str] = Counter()
-    for some in rows:
-        counts.update({copy.place: copy.pairs for copy in find_copies(directory, some)})
+    for some in (rows, nowhere):
+        copies = () if some is None else find_copies(directory, some, shared)
+        counts.update({copy.place: copy.pairs for copy in copies})
     return tuple(Copy(place, count) for place, count in sorted(counts.items()))
 
 
@@ -93,14 +145,6 @@ def locate_unnamed(found: Survey, wanted: Iterable[str]) -> Survey:
     )
 
 
-def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
-    """Which of the pairs each model version shows, by its name."""
-    ledger = Ledger(uri)
-    versions = ledger.lance_versions()
-    named = [row["name"] for row in ledger.rows() if row["name"] in versions]
-    return {name: found.states[versions[name]].shown for name in named}
-
-
 def read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
     """All columns of the pairs' rows, in every state that they are in, named or not."""
     others = locate_unnamed(found, pair_ids)
@@ -114,6 +158,14 @@ def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
         state = open_table(found.uri, "pairs", touched.lance_version)
         rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
         yield rows.read_all().take(touched.places)
+
+
+def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
+    """Which of the pairs each model version shows, by its name."""
+    ledger = Ledger(uri)
+    versions = ledger.lance_versions()
+    named = [row["name"] for row in ledger.rows() if row["name"] in versions]
+    return {name: found.states[versions[name]].shown for name in named}
 
 
 def check_can_forget(uri: str) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -27,12 +29,14 @@ from asif_lance.verifier import (
     ERASED,
     NO_BASELINE,
     NOT_COVERED,
+    REDACTED,
     RESIDUAL,
     Document,
     Receipt,
     ScanReport,
     Surface,
     check_timestamp,
+    hash_reason,
     name_surface,
 )
 from asif_lance.verifier.documents import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE
@@ -45,7 +49,15 @@ OUT_OF_REACH = (
     "memory of processes that read the database before",
     "the original pictures and captions outside the database",
 )
+# What could be in a database and is not looked for, or not in every way.
+NOT_SOUGHT = (
+    "labels and templates that somebody asked with, even if they read like a caption",
+    "single characters in other texts; texts of two or three letters in files that are no texts",
+    "parts of captions and values: all is sought whole, and by whole words",
+    "texts that are not in UTF-8, and what is packed or encrypted in a format unknown here",
+)
 _INDICES = "search indices"
+_SALT_BYTES = 16
 
 
 def judge_surfaces(
@@ -74,13 +86,15 @@ def judge_surfaces(
         return ERASED if name in held else NO_BASELINE
 
     verdicts = tuple(Surface(name, judge(name)) for name in order if name in searched)
-    return verdicts + tuple(Surface(name, NOT_COVERED) for name in OUT_OF_REACH)
+    return verdicts + tuple(Surface(name, NOT_COVERED) for name in (*OUT_OF_REACH, *NOT_SOUGHT))
 
 
 def write_document(receipt: Receipt, signer: Signer | None) -> Document:
-    """A receipt in its envelope, signed unless there is nobody to sign."""
+    """A receipt in its envelope, signed unless there is nobody to sign; its reason lies beside."""
+    salt = secrets.token_hex(_SALT_BYTES)
+    receipt = replace(receipt, reason_hash=hash_reason(receipt.reason, salt))
     predicate = {**asdict(receipt), "created_at": receipt.created_at.isoformat()}
-    del predicate["record"], predicate["salt"]
+    del predicate["record"], predicate["salt"], predicate["reason"]
     statement: dict[str, Any] = {
         "_type": STATEMENT_TYPE,
         "subject": [
@@ -91,7 +105,8 @@ def write_document(receipt: Receipt, signer: Signer | None) -> Document:
         "predicate": predicate,
     }
     envelope = Envelope(rfc8785.dumps(statement), PAYLOAD_TYPE, {})
-    return sign(Document(receipt, "", envelope), signer)
+    aside = {"reason": {"text": receipt.reason, "salt": salt}}
+    return sign(Document(receipt, json.dumps(aside), envelope, salt), signer)
 
 
 def sign(document: Document, signer: Signer | None) -> Document:
@@ -101,7 +116,21 @@ def sign(document: Document, signer: Signer | None) -> Document:
         raise InputError("a receipt of the earlier format cannot be signed")
     if signer is not None:
         envelope.sign(signer)
-    return replace(document, body=document.sealed.decode())
+    return _spell(document, json.loads(document.body).get("reason"))
+
+
+def _spell(document: Document, aside: dict[str, str] | None) -> Document:
+    """A document written down, with the reason that lies beside its envelope, if any."""
+    content = json.loads(document.sealed) | ({"reason": aside} if aside else {})
+    return replace(document, body=rfc8785.dumps(content).decode())
+
+
+def redact_reason(document: Document) -> Document | None:
+    """The same receipt without its reason; None if the reason itself is signed and has to stay."""
+    if not document.reason_salt:
+        return None
+    receipt = replace(document.receipt, reason=REDACTED)
+    return replace(_spell(document, None), receipt=receipt, reason_salt="")
 
 
 def save_receipt(uri: str, receipt: Receipt, keys: Keys | None) -> Receipt:
@@ -109,8 +138,8 @@ def save_receipt(uri: str, receipt: Receipt, keys: Keys | None) -> Receipt:
     number, previous = _find_end(uri)
     receipt = replace(receipt, number=number, previous=previous)
     document = write_document(receipt, keys.signer if keys else None)
-    append_rows(uri, "receipts", _make_row(document, None))
-    return receipt
+    append_rows(uri, "receipts", make_row(document, None))
+    return document.receipt
 
 
 def _find_end(uri: str) -> tuple[int, str]:
@@ -227,10 +256,11 @@ def attach_timestamp(uri: str, receipt_id: str, response: bytes) -> str:
 
 
 def _replace_row(uri: str, document: Document, timestamp: bytes | None) -> None:
-    upsert_rows(uri, "receipts", _make_row(document, timestamp), "receipt_id")
+    upsert_rows(uri, "receipts", make_row(document, timestamp), "receipt_id")
 
 
-def _make_row(document: Document, timestamp: bytes | None) -> pa.Table:
+def make_row(document: Document, timestamp: bytes | None) -> pa.Table:
+    """A document as a row of the table `receipts`."""
     receipt = document.receipt
     columns = ("receipt_id", "created_at", "reason", "pairs", "clean")
     row = {name: getattr(receipt, name) for name in columns}

@@ -105,6 +105,7 @@ class Survey:
         wanted: ids of the pairs.
         states: the states that were looked at, by their Lance versions.
         touched: fragments with rows of the pairs, by their files.
+        fragments: a state that has it and its id there, of every fragment, by their files.
         highest_id: no fragment of these states has a greater id.
     """
 
@@ -112,8 +113,8 @@ class Survey:
     wanted: pa.Array
     states: dict[int, State] = field(default_factory=dict)
     touched: dict[FragmentKey, Touched] = field(default_factory=dict)
+    fragments: dict[FragmentKey, tuple[int, int]] = field(default_factory=dict)
     highest_id: int = 0
-    _seen: set[FragmentKey] = field(default_factory=set)
     _parts: dict[object, TouchedPart] = field(default_factory=dict)
 
     @cached_property
@@ -133,8 +134,8 @@ class Survey:
         for fragment in state.get_fragments():
             key = data_files(fragment)
             self.highest_id = max(self.highest_id, fragment.fragment_id)
-            if key not in self._seen:
-                self._seen.add(key)
+            if key not in self.fragments:
+                self.fragments[key] = (version, fragment.fragment_id)
                 self._read_fragment(key, state, fragment)
             if key in self.touched:
                 _check_blobs(self.uri, state.schema)

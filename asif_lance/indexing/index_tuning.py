@@ -27,7 +27,7 @@ from asif_lance.anchors import (
     search_settings,
 )
 from asif_lance.database import Ledger, one_line, open_table
-from asif_lance.errors import DatabaseError, InputError
+from asif_lance.errors import DatabaseError, InputError, format_count
 from asif_lance.indexing.agreement import AgreementTest
 from asif_lance.indexing.trial_queries import TrialQueries
 from asif_lance.model import Model
@@ -105,7 +105,7 @@ def build_index(
     if kind not in KINDS:
         raise InputError(f"no index of kind {kind!r}; there are: {', '.join(KINDS)}")
     with model.store.writing("index build"):
-        _check_newest(model)
+        check_newest(model)
         search = SAMPLED if kind == SAMPLED else "index"
         search_settings.drop_choice(_head(model.store), search)
         seconds = _create(model.store, kind) if search == "index" else 0.0
@@ -192,7 +192,8 @@ def _create(store: PairStore, kind: str) -> float:
             )
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"no {kind} index over {count:,} pairs: {one_line(error)}; another --kind may do, and "
+            f"no {kind} index over {format_count(count, 'pair')}: {one_line(error)}; "
+            "another --kind may do, and "
             "exact search is fast for so few"
         ) from error
     seconds = time.perf_counter() - begun
@@ -282,7 +283,13 @@ def _find_fault(kind: str, target: float, best: MeasuredSetting, keep: bool) -> 
     return None
 
 
-def _check_newest(model: Model) -> None:
+def check_newest(model: Model) -> None:
+    """Pass a model that an index can be built for.
+
+    Raises:
+        InputError: it is not the newest version.
+        DatabaseError: head has changes without a name.
+    """
     newest = model.store.version().name
     if model.version.name != newest:
         raise InputError(

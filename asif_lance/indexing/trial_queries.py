@@ -8,7 +8,7 @@ import numpy as np
 
 from asif_lance.anchors import Anchors
 from asif_lance.audit import replay, runs
-from asif_lance.errors import DimensionError, InputError
+from asif_lance.errors import DimensionError, InputError, format_count
 from asif_lance.model import Model, Prompts
 from asif_lance.records import Float32Array, Int64Array
 from asif_lance.search import unit_queries
@@ -68,7 +68,7 @@ def make_trial_queries(
         left_out = _find_copies(anchors, unit_queries(queries))
         asked.append(f"{len(queries)} of its own pictures, left out of it")
     else:
-        asked.append(f"{len(queries)} given pictures")
+        asked.append(format_count(len(queries), "given picture"))
     if queries.shape[1] != model.store.image.dimension:
         raise DimensionError("queries", model.store.image.dimension, queries.shape[1])
     if prompts is None:
@@ -79,7 +79,7 @@ def make_trial_queries(
         prompts = Prompts(names, np.arange(len(own)), vectors)
         asked.append(f"{len(own)} of its own captions as labels, left out of it")
     else:
-        asked.append(f"{len(prompts.names)} given labels")
+        asked.append(format_count(len(prompts.names), "given label"))
     ids = tuple(anchors.ids(left_out))
     return TrialQueries(unit_queries(queries), prompts, ids, "; ".join(asked))
 
@@ -92,7 +92,10 @@ def replayed_queries(model: Model, run_id: str) -> TrialQueries:
     """
     run = runs.find_run(model.store, run_id)
     asked = replay.load_replay(model.store, run.run_id, run.labels)
-    source = f"the {len(asked.queries)} pictures and {run.labels} labels of run {run.run_id}"
+    source = (
+        f"the {format_count(len(asked.queries), 'picture')} and "
+        f"{format_count(run.labels, 'label')} of run {run.run_id}"
+    )
     return TrialQueries(asked.queries, asked.prompts, (), source)
 
 

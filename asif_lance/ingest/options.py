@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asif_lance.forgetting import Waiver
+
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
@@ -24,6 +26,8 @@ class IngestOptions:
         batch_size: pictures encoded at once.
         on_conflict: what becomes of an item whose pair is there with other content: `skip` leaves
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
+        keys_folder: where the keys are that tell what was forgotten; by default the user's.
+        waiver: lets in what was forgotten, or may have been, and keeps on record why.
     """
 
     format: str | None = None
@@ -37,3 +41,5 @@ class IngestOptions:
     device: str = "auto"
     batch_size: int = 32
     on_conflict: str = "skip"
+    keys_folder: Path | None = None
+    waiver: Waiver | None = None

@@ -40,6 +40,7 @@ def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version:
 
     So many prompts are searched at a time that memory is bounded, whatever the label set.
     """
+    epoch = anchors.check_current()
     prompts = average_prompts(prompts)
     width = min(_cached_width(recipe.k[1]), anchors.count)
     fits = len(prompts.vectors) * width * _NEIGHBOR_BYTES <= BYTES_KEPT
@@ -50,7 +51,8 @@ def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version:
             anchors, prompts.vectors[at], recipe.k[1], centred=recipe.centred, cached_from=least
         )
 
-    return _build(prompts, find, recipe, len(anchors), version)
+    labels = _build(prompts, find, recipe, len(anchors), version)
+    return replace(labels, state=anchors.state, epoch=epoch)
 
 
 def build_label_set(
@@ -195,9 +197,10 @@ def find_cached_neighbors(
     cached = None if arrays is None else CachedNeighbors.of(arrays)
     if cached is not None and _is_current(cached, anchors, k):
         return cached
+    epoch = anchors.check_current()
     found = update_neighbors(anchors, queries, k, cached, centred=centred)
     files = [file for key in found.state for file in key.split("|")[1:-1]]
-    save_cache(database, LABEL_SETS, name, found.arrays, files)
+    save_cache(database, LABEL_SETS, name, found.arrays, files, since=epoch)
     return found
 
 

@@ -60,6 +60,8 @@ class LabelSet:
         owner: (t,) int64, the class of each relative vector.
         version: the model version's name.
         recipe: the recipe they were compiled under.
+        state: that of the anchors they were compiled with; empty where no version holds them.
+        epoch: that of before they were compiled, see `database.read_epoch`.
     """
 
     prompts: Prompts
@@ -67,6 +69,8 @@ class LabelSet:
     owner: Int64Array
     version: str
     recipe: Recipe
+    state: tuple[str, ...] = ()
+    epoch: int = 0
     _found: dict[int, RelativeVectors] = field(default_factory=dict, repr=False, compare=False)
 
     def relative(self, row: int) -> RelativeVectors:

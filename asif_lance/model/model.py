@@ -17,6 +17,7 @@ from operator import length_hint
 import numpy as np
 
 from asif_lance.anchors import Anchors, Approximation
+from asif_lance.database import retry_read
 from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
@@ -27,7 +28,7 @@ from asif_lance.encoders import (
     image_encoder,
     text_encoder,
 )
-from asif_lance.errors import DimensionError, EmptyModelError, InputError
+from asif_lance.errors import DimensionError, EmptyModelError, InputError, StaleModelError
 from asif_lance.model.label_compiler import compile_prompts
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
@@ -41,7 +42,7 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
-from asif_lance.model.retrieval import Match, retrieve
+from asif_lance.model.retrieval import CANDIDATES, Match, retrieve
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
     BROUGHT,
@@ -72,7 +73,8 @@ ANCHORS_PER_PICTURE, SEARCH_BATCH = 1000, 256
 class Model:
     """The pairs of one version with the encoders that made their vectors.
 
-    Encoders and anchors are loaded at first use. Reading is safe from several threads.
+    Encoders and anchors are loaded at first use. Reading is safe from several threads. Whatever
+    answers raises `StaleModelError` once pairs of the version were forgotten: see `reopened`.
 
     Attributes:
         store: the database.
@@ -117,8 +119,15 @@ class Model:
         return other
 
     def reopened(self) -> Model:
-        """The same version as it is stored now, whatever was read before; encoders are shared."""
+        """The same version as it is stored now, whatever was read before; encoders are shared.
+
+        What to do about `StaleModelError`; label sets have to be compiled anew.
+
+        Raises:
+            VersionNotFoundError: it was pruned.
+        """
         other = copy.copy(self)
+        other.version = self.store.version(self.version.name)
         other._anchors = None
         return other
 
@@ -130,15 +139,20 @@ class Model:
             EmptyModelError: the version has no pairs.
         """
         if self._anchors is None:
-            anchors = Anchors(
-                self.store.dataset(self.version.name),
-                device=str(self._device),
-                memory_limit=self._memory_limit,
-            )
+            anchors = retry_read(self.store.uri, self._open_anchors)
             if not anchors.count:
                 raise EmptyModelError(self.version.name)
             self._anchors = anchors
         return self._anchors
+
+    def _open_anchors(self) -> Anchors:
+        epoch = self.store.epoch()
+        return Anchors(
+            self.store.dataset(self.version.name),
+            device=str(self._device),
+            memory_limit=self._memory_limit,
+            epoch=epoch,
+        )
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:
@@ -253,6 +267,7 @@ class Model:
         Raises:
             DimensionError, InvalidVectorError: vectors that cannot be compared.
             InputError: the label set belongs to another version or recipe.
+            StaleModelError: pairs of the version were forgotten since it was opened.
         """
         if labels.version != self.version.name:
             raise InputError(
@@ -262,25 +277,39 @@ class Model:
             raise InputError(
                 f"the label set is compiled for the recipe {labels.recipe}, not for {self.recipe}"
             )
+        if labels.state != self.anchors.state:
+            raise StaleModelError(
+                self.store.uri,
+                f"{labels.version} was reopened since the label set was compiled: compile it again",
+            )
         _check_dimension("image vectors", self.store.image.dimension, vectors)
         size = max(min(BATCH, SCORES_AT_ONCE // max(labels.compiled.count, 1)), 1)
         for batch in track_batches("classify vectors", len(ids), size):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
-    def search_text(self, text: str, *, top: int = 10, candidates: int = 1000) -> list[Match]:
-        """The pictures of this version that fit a text best; see `retrieve`."""
+    def search_text(
+        self, text: str, *, top: int = 10, candidates: int | None = None
+    ) -> list[Match]:
+        """The pictures of this version that fit a text best; see `retrieve`.
+
+        By default there are 1,000 candidates, or `top` of them if that is more.
+        """
         if not text.strip():
             raise InputError("the text to search for is empty")
         vector = self.encode_texts([text]).vectors
-        return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
+        return retrieve(
+            self.anchors, self.recipe, "text", vector, top, candidates or max(top, CANDIDATES)
+        )
 
     def search_image(
-        self, image: ImageFile, *, top: int = 10, candidates: int = 1000
+        self, image: ImageFile, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
-        """The captions of this version that fit a picture best; see `retrieve`."""
+        """The captions of this version that fit a picture best; as `search_text`."""
         ((_, vectors),) = encode_pictures(self.image_encoder, [image], None, 1)
         vector = unit_queries(vectors)
-        return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
+        return retrieve(
+            self.anchors, self.recipe, "image", vector, top, candidates or max(top, CANDIDATES)
+        )
 
     def _classify_batch(
         self, ids: Sequence[str], queries: Float32Array, labels: LabelSet
@@ -288,6 +317,7 @@ class Model:
         if self.approximate is None:
             neighbors = self.neighbors(queries, spare=SPARE)
             return self.classify_neighbors(ids, queries, neighbors, labels)
+        self.anchors.check_current()
         relative = self.approximate(self.anchors, self.recipe, queries, labels.compiled)
         return self._score(ids, queries, relative, np.empty((len(queries), 0), "f4"), labels)
 

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from asif_lance.database import PROMPT_VECTORS, load_cache, save_cache
+from asif_lance.database import PROMPT_VECTORS, load_cache, read_epoch, save_cache
 from asif_lance.encoders import TextEncoder
 from asif_lance.progress import track_batches
 from asif_lance.records import EncoderPin, Float32Array
@@ -57,7 +57,7 @@ def encode_prompts(
     kept = load_cache(database, PROMPT_VECTORS, name, _COLUMNS)
     if kept is not None and kept["vectors"].shape == (len(texts), pin.dimension):
         return EncodedTexts(kept["vectors"], int(kept["cut"]), int(kept["max_tokens"]))
-    encoder = load()
+    epoch, encoder = read_epoch(database), load()
     vectors, cut = np.empty((len(texts), encoder.pin.dimension), np.float32), 0
     for at in track_batches("encode prompts", len(texts), _TEXTS_AT_ONCE):
         vectors[at] = unit_queries(encoder.encode(texts[at]))
@@ -65,5 +65,5 @@ def encode_prompts(
     found = EncodedTexts(vectors, cut, encoder.max_tokens or 0)
     if encoder.pin == pin and pin.revision:  # without a revision the weights are not known
         arrays = {column: np.asarray(getattr(found, column)) for column in _COLUMNS}
-        save_cache(database, PROMPT_VECTORS, name, arrays, files=())
+        save_cache(database, PROMPT_VECTORS, name, arrays, files=(), since=epoch)
     return found

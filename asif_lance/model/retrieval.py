@@ -19,6 +19,9 @@ from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeV
 from asif_lance.relative import Recipe, relative_vectors, scores
 from asif_lance.search import unit_queries
 
+#: Items that are scored exactly unless more are asked for.
+CANDIDATES = 1000
+
 _OTHER: dict[Side, Side] = {"image": "text", "text": "image"}
 
 
@@ -48,13 +51,15 @@ def retrieve(
         side: the query's own mode.
         query: (1, d) float32, unit length.
         top: matches wanted.
-        candidates: items of the other mode that are scored exactly.
+        candidates: items of the other mode that are scored exactly; at least `top`.
 
     Raises:
-        InputError: `top` or `candidates` below 1.
+        InputError: `top` below 1, or fewer candidates than that.
     """
-    if min(top, candidates) < 1:
-        raise InputError("top and candidates must be at least 1")
+    if top < 1:
+        raise InputError("top must be at least 1")
+    if candidates < top:
+        raise InputError(f"the best {top:,} cannot be found among {candidates:,} candidates")
     relative = _relative(anchors, recipe, side, query)
     other = _OTHER[side]
     found = _find_candidates(anchors, recipe, other, relative, candidates)

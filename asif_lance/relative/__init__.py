@@ -18,6 +18,7 @@ from asif_lance.relative.recipes import (
     DEFAULT,
     RECIPES,
     Recipe,
+    check_k_and_p,
     format_sides,
     make_recipe,
     recipe_from_values,
@@ -39,8 +40,8 @@ from asif_lance.relative.vectors import (
 # fmt: off
 __all__ = [
     "DEFAULT", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre", "CompiledTexts",
-    "Recipe", "TextBlock", "attributions", "best_scores", "compile_block", "compile_texts",
-    "cut_runs", "format_sides", "make_centre", "make_recipe", "mean_of", "mean_vectors",
-    "recipe_from_values", "relative_vectors", "scores", "single_vector",
+    "Recipe", "TextBlock", "attributions", "best_scores", "check_k_and_p", "compile_block",
+    "compile_texts", "cut_runs", "format_sides", "make_centre", "make_recipe", "mean_of",
+    "mean_vectors", "recipe_from_values", "relative_vectors", "scores", "single_vector",
 ]
 # fmt: on

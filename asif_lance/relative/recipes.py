@@ -5,7 +5,8 @@ A recipe that was released never changes what it says: a better one gets a new n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -40,10 +41,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        if min(self.k) < 1:
-            raise InputError(f"k must be at least 1, got {min(self.k)}")
-        if not min(self.p) > 0:
-            raise InputError(f"p must be above 0, got {min(self.p):g}")
+        check_k_and_p(self.k, self.p)
+
+
+def check_k_and_p(ks: Iterable[int], ps: Iterable[float]) -> None:
+    """Pass values of k and p that have a meaning.
+
+    Raises:
+        InputError: a k below 1, or a p that is not above 0 and finite.
+    """
+    for k in ks:
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}")
+    for p in ps:
+        if not 0 < p < math.inf:  # NaN is refused too
+            raise InputError(f"p must be above 0 and finite, got {p:g}")
 
 
 def recipe_from_values(values: Mapping[str, Any]) -> Recipe:
@@ -78,7 +90,7 @@ def make_recipe(
     """The named recipe, with `k` or `p` replaced: one number for both sides, or (image, text).
 
     Raises:
-        InputError: an unknown name, k below 1, or p not above 0.
+        InputError: an unknown name, k below 1, or p not above 0 and finite.
     """
     if name not in RECIPES:
         raise InputError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")

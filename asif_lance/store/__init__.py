@@ -1,8 +1,8 @@
 """An open database: add, delete, publish and read pairs, forget them, upkeep.
 
 Promises: what a reader has under a version's name stays as it is; a failed change leaves nothing
-half-written. `PairStore` is immutable and may be shared between threads and processes; writers of
-all processes take turns.
+half-written; who passes an `epoch` writes nothing that was read before a forget. `PairStore` is
+immutable and may be shared between threads and processes; writers of all processes take turns.
 """
 
 from asif_lance.store.maintenance import (
@@ -10,6 +10,7 @@ from asif_lance.store.maintenance import (
     OptimizeReport,
     PruneReport,
     info,
+    moment_before,
     optimize,
     prunable_versions,
     prune_versions,
@@ -19,7 +20,8 @@ from asif_lance.store.pair_store import PairStore
 
 # fmt: off
 __all__ = [
-    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "optimize",
+    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "moment_before",
+    "optimize",
     "prunable_versions", "prune_versions",
 ]
 # fmt: on

@@ -21,6 +21,8 @@ from asif_lance.database import (
     clean_up,
     count_reclaimable,
     finish_deletes,
+    keep_digests,
+    last_check,
     local_path,
     open_table,
     storage_errors,
@@ -88,6 +90,8 @@ class Info:
         indices: names of the search indices of `latest`.
         rejects: rejected items on record.
         receipts: receipts of forgetting.
+        checked_at: when its files were last checked, or None.
+        damaged: how many of them were damaged then.
     """
 
     uri: str
@@ -103,6 +107,21 @@ class Info:
     indices: tuple[str, ...]
     rejects: int
     receipts: int
+    checked_at: datetime | None
+    damaged: int
+
+
+def moment_before(age: timedelta) -> datetime:
+    """The moment that lies so long ago; for an age beyond the calendar, its first day.
+
+    Raises:
+        InputError: a negative age.
+    """
+    if age < timedelta(0):
+        raise InputError("an age cannot be negative")
+    now = datetime.now(UTC)
+    first = datetime.min.replace(tzinfo=UTC)
+    return now - age if age <= now - first else first
 
 
 def prunable_versions(
@@ -121,11 +140,11 @@ def prunable_versions(
         older_than: younger versions stay.
 
     Raises:
-        InputError: nothing would be kept.
+        InputError: nothing would be kept, or a negative age.
     """
     if keep_last < 1:
         raise InputError("at least the newest version has to be kept")
-    limit = datetime.now(UTC) - older_than if older_than else None
+    limit = moment_before(older_than) if older_than else None
     rows = Ledger(store.uri).rows()[:-keep_last]
     old = [row for row in rows if limit is None or row["created_at"] < limit]
     return [row["name"] for row in old if not (keep_tagged and row["aliases"])]
@@ -185,7 +204,7 @@ def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
 def info(store: PairStore) -> Info:
     """Sizes and counts of a database."""
     rows = Ledger(store.uri).rows()
-    head = _open_pairs(store)
+    head, checked = _open_pairs(store), last_check(store.uri) or {}
     with storage_errors(store.uri):
         reclaimable = _count_reclaimable(store.uri, GRACE)
         return Info(
@@ -202,6 +221,8 @@ def info(store: PairStore) -> Info:
             indices=tuple(sorted(index.name for index in head.describe_indices())),
             rejects=open_table(store.uri, "rejects").count_rows(),
             receipts=open_table(store.uri, "receipts").count_rows(),
+            checked_at=checked.get("checked_at"),
+            damaged=checked.get("damaged", 0),
         )
 
 
@@ -234,6 +255,7 @@ def _clean(uri: str, grace: timedelta) -> None:
         clean_up(uri, grace=grace)
     for table in track("clean tables up", _BOOKKEEPING):
         finish_deletes(uri, table, grace=grace)
+    keep_digests(uri)
 
 
 def _count_reclaimable(uri: str, grace: timedelta) -> int:

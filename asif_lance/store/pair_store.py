@@ -7,8 +7,8 @@ there, and whatever is at head is part of the next version that any command publ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -29,17 +29,17 @@ from asif_lance.database import (
     append_rows,
     apply_migrations,
     check_migrated,
+    check_opened,
     check_pin,
     clean_up,
-    count_changes,
     diff_states,
     find_changes,
     find_table,
     join_fragments,
-    join_tiny_fragments,
     local_path,
     open_table,
     pair_rows,
+    read_epoch,
     read_pins,
     read_table,
     resolve_uri,
@@ -48,10 +48,13 @@ from asif_lance.database import (
     storage_errors,
     version_record,
 )
-from asif_lance.errors import DatabaseError, DatabaseExistsError, VersionNotFoundError
-from asif_lance.forgetting import interrupted, recover
+from asif_lance.errors import DatabaseExistsError
+from asif_lance.forgetting import ForgottenPairs, Waiver, interrupted
 from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
+from asif_lance.store.changes import begin_change, name_head
+from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
+from asif_lance.store.refusal import check_added, check_unpublished
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ class PairStore:
             StorageError: the place cannot be written to.
         """
         uri = resolve_uri(uri)
-        _make_directory(uri)
+        make_directory(uri)
         with WriteLock(uri).hold("create"):
-            if find_table(uri, "migrations") is not None or _is_foreign(uri):
+            if find_table(uri, "migrations") is not None or is_foreign(uri):
                 raise DatabaseExistsError(uri)
             apply_migrations(uri, {"image": image, "text": text})
         return cls(uri, image, text)
@@ -100,11 +103,12 @@ class PairStore:
             DatabaseNotFoundError: there is none.
             MigrationNeededError: it was made by an older release.
             NewerDatabaseError: it was made by a newer release.
+            CorruptDatabaseError: a file that says what the others are is damaged.
         """
         uri = resolve_uri(uri)
         check_migrated(uri)
-        notice = _recover_if_possible(uri) if interrupted(uri) else None
-        pins = read_pins(open_table(uri, "pairs"))
+        notice = recover_if_possible(uri) if interrupted(uri) else None
+        pins = read_pins(check_opened(open_table(uri, "pairs")))
         return cls(uri, pins["image"], pins["text"], notice=notice)
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
@@ -119,13 +123,16 @@ class PairStore:
         check_pin("image", self.image, image)
         check_pin("text", self.text, text)
 
+    def epoch(self) -> int:
+        """A number that every forget raises: see `writing`."""
+        return read_epoch(self.uri)
+
     # Pairs at head
 
     def existing(self, pair_ids: Sequence[str]) -> set[str]:
         """Those of the ids that are at head already."""
-        wanted = pa.array(pair_ids, pa.string())
         with storage_errors(self.uri):
-            found = pair_rows.find_rows(self._head(), wanted)
+            found = pair_rows.find_rows(self._head(), pa.array(pair_ids, pa.string()))
             return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
     def find_known(self, known: KnownPairs, ids: pa.Array, columns: Sequence[str]) -> FoundPairs:
@@ -145,22 +152,35 @@ class PairStore:
         return retry_read(self.uri, find)
 
     def add(
-        self, pairs: pa.Table, *, known: KnownPairs | None = None, replace: bool = False
+        self,
+        pairs: pa.Table,
+        *,
+        known: KnownPairs | None = None,
+        replace: bool = False,
+        since: int | None = None,
+        looked_up: ForgottenPairs | None = None,
+        waiver: Waiver | None = None,
     ) -> int:
-        """Adds pairs that are not there yet; in one commit, or none for none.
+        """Adds pairs that are not there yet, in one commit; forgotten ones are refused.
 
         Args:
             pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
                 may `ingested_at`. Of several rows with one id the first counts.
             known: spares who adds again and again the reading of all ids each time.
             replace: pairs that are there get their new rows.
+            since: the `epoch` at which they began to be made.
+            looked_up: what says already that none of them was forgotten.
+            waiver: lets forgotten ones in, on record.
 
         Returns:
             How many pairs were not there before.
 
         Raises:
+            ForgottenPairError: some were forgotten; nothing is added.
+            KeysError: the key is missing with which it could be told what was forgotten.
             DimensionError: vectors of another size.
             InputError: columns that do not fit.
+            StaleModelError: something was forgotten since, which may be among them.
         """
         schema = schemas.pairs_schema(self.image.dimension, self.text.dimension)
         rows = pair_rows.drop_repeats(
@@ -168,30 +188,34 @@ class PairStore:
         )
         known = known or KnownPairs()
         locked = local_path(self.uri) is not None
-        with self.writing("add"):
+        with self.writing("add", since=since):
             head = self._head()
             known.refresh(head)
             found = known.find(rows["pair_id"].combine_chunks())
             new = len(rows) - len(found.places)
-            if replace and len(found.places):
-                pair_rows.replace(head, rows, found.addresses, locked=locked)
-                return new
-            if new == 0:
-                return 0
-            if new < len(rows):
+            if new < len(rows) and not replace:
                 there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
                 rows = rows.filter(pc.invert(there))
-            return pair_rows.append(head, rows, locked=locked)
+            check_added(self.uri, rows, looked_up, waiver)
+            if replace:
+                pair_rows.replace(head, rows, found.addresses, locked=locked)
+            else:
+                new = pair_rows.append(head, rows, locked=locked)
+            if looked_up is not None:
+                looked_up.follow(head, self._head(), looked=True)
+            return new
 
-    def join_fragments(self) -> None:
+    def join_fragments(self, looked_up: ForgottenPairs | None = None) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
         Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
         if local_path(self.uri) is not None:
             with self.writing("join"):
-                latest = self._latest()
-                if join_fragments(self._head(), latest):
+                latest, head = self._latest(), self._head()
+                if join_fragments(head, latest):
+                    if looked_up is not None:
+                        looked_up.follow(head, self._head(), looked=False)
                     clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
@@ -204,10 +228,25 @@ class PairStore:
 
     # Model versions
 
-    def publish(self, *, command: str, message: str = "") -> ModelVersion | None:
-        """Names what is at head as the next version; None when `latest` holds the same pairs."""
-        with self.writing("publish"):
-            return self._publish(command, message)
+    def publish(
+        self,
+        *,
+        command: str,
+        message: str = "",
+        since: int | None = None,
+        looked_up: ForgottenPairs | None = None,
+        waiver: Waiver | None = None,
+    ) -> ModelVersion | None:
+        """Names what is at head as the next version; None when `latest` holds the same pairs.
+
+        `since` is the epoch at which the message was made, if it may quote pairs.
+
+        Raises:
+            ForgottenPairError, KeysError: as for `add`, of pairs that others put at head.
+        """
+        with self.writing("publish", since=since):
+            check_unpublished(self.uri, self._latest(), self._head(), looked_up, waiver)
+            return name_head(self.uri, self._latest(), command, message)
 
     def versions(self) -> list[ModelVersion]:
         """All model versions, oldest first."""
@@ -230,13 +269,7 @@ class PairStore:
         Raises:
             VersionNotFoundError: the oldest version is younger.
         """
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        rows = Ledger(self.uri).rows()
-        names = [row["name"] for row in rows if row["created_at"] <= when]
-        if not names:
-            known = tuple(f"{row['name']} ({row['created_at']:%Y-%m-%d %H:%M:%S}Z)" for row in rows)
-            raise VersionNotFoundError(f"as of {when.isoformat()}", known)
-        return self.version(names[-1])
+        return self.version(Ledger(self.uri).find_as_of(when)["name"])
 
     def tag(self, alias: str, version: str) -> None:
         """Gives a version a further name, taking it from the one that had it.
@@ -271,7 +304,7 @@ class PairStore:
             with storage_errors(self.uri):
                 open_table(self.uri, "pairs", old.lance_version).restore()
             message = message or f"back to {old.name}"
-            return self._publish("rollback", message) or self.version()
+            return name_head(self.uri, self._latest(), "rollback", message) or self.version()
 
     def dataset(self, version: str = LATEST) -> lance.LanceDataset:
         """A version's rows, to be scanned; read-only.
@@ -287,18 +320,19 @@ class PairStore:
         Raises:
             VersionNotFoundError: there is no such version.
         """
-        names = None if columns is None else list(columns)
+        names = list(columns) if columns is not None else None
         return self._read_version(version, lambda state: state.to_table(columns=names))
 
     # Rejects
 
-    def add_rejects(self, ingest_id: str, rejects: Iterable[Reject]) -> None:
-        """Keeps what an ingest refused, in one commit."""
-        now = datetime.now(UTC)
-        common = {"ingest_id": ingest_id, "created_at": now}
+    def add_rejects(
+        self, ingest_id: str, rejects: Iterable[Reject], *, since: int | None = None
+    ) -> None:
+        """Keeps what an ingest refused, in one commit; `since` is the epoch at which it began."""
+        common = {"ingest_id": ingest_id, "created_at": datetime.now(UTC)}
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
         if rows:
-            with self.writing("add_rejects"):
+            with self.writing("add_rejects", since=since):
                 append_rows(self.uri, "rejects", pa.Table.from_pylist(rows, schema=schemas.REJECTS))
 
     def rejects(self, ingest_id: str | None = None) -> pa.Table:
@@ -315,10 +349,7 @@ class PairStore:
             VersionNotFoundError: one of them is not there.
         """
         with step("compare versions"):
-            return self._read_version(
-                old,
-                lambda before: self._read_version(new, lambda after: diff_states(before, after)),
-            )
+            return retry_read(self.uri, lambda: diff_states(self.dataset(old), self.dataset(new)))
 
     def unpublished(self) -> Changes:
         """What head has changed since the newest version."""
@@ -337,34 +368,22 @@ class PairStore:
     def _head(self) -> lance.LanceDataset:
         return open_table(self.uri, "pairs")
 
-    @contextmanager
-    def writing(self, command: str) -> Iterator[None]:
+    def writing(self, command: str, *, since: int | None = None) -> AbstractContextManager[None]:
         """Holds the write lock around a change, after finishing a forget that was killed.
+
+        Args:
+            command: what others are told who wait in vain.
+            since: the `epoch` of before what will be written was read.
 
         Raises:
             DatabaseBusyError: another writer kept the lock for too long.
+            StaleModelError: pairs were forgotten since.
+            NewerDatabaseError: a newer release has migrated the database meanwhile.
         """
-        while True:
-            with WriteLock(self.uri, self.lock_timeout).hold(command), storage_errors(self.uri):
-                if not interrupted(self.uri):
-                    yield
-                    return
-            recover(self.uri)
+        return begin_change(self.uri, command, timeout=self.lock_timeout, since=since)
 
     def _latest(self) -> lance.LanceDataset | None:
         return self.dataset() if Ledger(self.uri).rows() else None
-
-    def _publish(self, command: str, message: str) -> ModelVersion | None:
-        ledger, head = Ledger(self.uri), self._head()
-        added, removed, changed = count_changes(self._latest(), head)
-        if not added + removed + changed:
-            return None
-        counts = {"added": added + changed, "removed": removed + changed}
-        # Not without a lock: a fragment that goes is in the way of those who delete from it.
-        if local_path(self.uri) is not None and join_tiny_fragments(head):
-            head = self._head()
-        row = {"command": command, "message": message, "pairs": head.count_rows(), **counts}
-        return version_record(ledger.publish(head, row), head.version)
 
     def _find_version(self, name: str) -> ModelVersion:
         ledger = Ledger(self.uri)
@@ -373,28 +392,8 @@ class PairStore:
 
     def _read_version(self, name: str, read: Callable[[lance.LanceDataset], Result]) -> Result:
         """Applies `read` to a version's rows, again when its files were removed meanwhile."""
-        return retry_read(
-            self.uri,
-            lambda: read(open_table(self.uri, "pairs", self._find_version(name).lance_version)),
-        )
 
+        def find() -> lance.LanceDataset:
+            return open_table(self.uri, "pairs", self._find_version(name).lance_version)
 
-def _recover_if_possible(uri: str) -> str | None:
-    """Readers can go on without: every version's name means a whole state at any time."""
-    try:
-        return recover(uri)
-    except DatabaseError as error:
-        return f"an interrupted forget could not be finished yet: {error}"
-
-
-def _make_directory(uri: str) -> None:
-    directory = local_path(uri)
-    if directory is not None:
-        with storage_errors(uri):
-            directory.mkdir(parents=True, exist_ok=True)
-
-
-def _is_foreign(uri: str) -> bool:
-    """Whether there is a `pairs` table that is in use, though no database of ours is there."""
-    pairs = find_table(uri, "pairs")
-    return pairs is not None and (not read_pins(pairs) or pairs.count_rows() > 0)
+        return retry_read(self.uri, lambda: read(check_opened(find())))

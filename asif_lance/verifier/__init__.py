@@ -3,8 +3,8 @@
 Promises: reads files and changes none; takes nothing on trust from the code that forgets, of which
 it imports no line, nor of the store. Needs lance, pyarrow, numpy, securesystemslib, rfc8785 and
 rfc3161-client; no torch. `documents` is what a receipt says, `chain` how receipts are linked,
-`scanning` and `fingerprints` how files are searched, `inputs` the keys that are given, `checking`
-puts all to one receipt.
+`files`, `scanning` and `fingerprints` how a database is searched, `inputs` the keys that are given,
+`checking` puts all to one receipt.
 """
 
 from asif_lance.verifier.chain import read_receipts
@@ -13,12 +13,15 @@ from asif_lance.verifier.documents import (
     ERASED,
     NO_BASELINE,
     NOT_COVERED,
+    REDACTED,
     RESIDUAL,
     Document,
     Receipt,
     RewrittenVersion,
     Surface,
+    hash_reason,
 )
+from asif_lance.verifier.files import FileRecord, list_files, name_surface
 from asif_lance.verifier.fingerprints import (
     KEY_BYTES,
     SHORTEST_TEXT,
@@ -27,10 +30,16 @@ from asif_lance.verifier.fingerprints import (
     Found,
     as_binary,
     as_matrix,
+    find_in_item,
+    find_in_path,
+    find_phrases,
+    find_quotes,
     find_texts,
     hash_value,
+    is_plain,
     is_text,
     is_vector,
+    list_quotable,
     name_key,
 )
 from asif_lance.verifier.inputs import read_file, read_key, read_public_key
@@ -45,12 +54,10 @@ from asif_lance.verifier.report import (
 )
 from asif_lance.verifier.scanning import (
     VERIFIERS,
-    FileRecord,
     Hit,
     ScanReport,
-    list_files,
     list_findings,
-    name_surface,
+    list_leaves,
     scan,
     scan_files,
 )
@@ -58,12 +65,13 @@ from asif_lance.verifier.timestamps import check_timestamp, make_request
 
 # fmt: off
 __all__ = [
-    "CONFIRMED", "ERASED", "KEY_BYTES", "NOT_COVERED", "NO_BASELINE", "REFUTED", "RESIDUAL",
-    "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher",
+    "CONFIRMED", "ERASED", "KEY_BYTES", "NOT_COVERED", "NO_BASELINE", "REDACTED", "REFUTED",
+    "RESIDUAL", "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher",
     "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
     "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
-    "describe", "find_texts", "hash_value", "is_text", "is_vector", "list_files",
-    "list_findings", "make_request", "name_key", "name_surface", "read_file", "read_key",
-    "read_public_key", "read_receipts", "scan", "scan_files", "verify",
+    "describe", "find_in_item", "find_in_path", "find_phrases", "find_quotes", "find_texts",
+    "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_files",
+    "list_findings", "list_leaves", "list_quotable", "make_request", "name_key", "name_surface",
+    "read_file", "read_key", "read_public_key", "read_receipts", "scan", "scan_files", "verify",
 ]
 # fmt: on

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from securesystemslib.signer import SSlibKey
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.verifier.chain import (
     Stored,
     find_problems,
@@ -31,17 +31,10 @@ from asif_lance.verifier.documents import (
     Surface,
     public_key,
 )
+from asif_lance.verifier.files import FileRecord, list_files, name_surface, record_file
 from asif_lance.verifier.fingerprints import Fingerprints, name_key
 from asif_lance.verifier.report import Check, Report, judge
-from asif_lance.verifier.scanning import (
-    FileRecord,
-    Hit,
-    list_files,
-    list_findings,
-    name_surface,
-    record_file,
-    scan,
-)
+from asif_lance.verifier.scanning import Hit, list_findings, scan
 from asif_lance.verifier.timestamps import check_timestamp
 
 # What every receipt changes itself: its table, and the lock, which has the last command's name.
@@ -239,7 +232,9 @@ def _check_counts(receipt: Receipt) -> Check:
     if len(pairs) > 1 or len(files) > 1 or not receipt.vectors:
         told = f"{receipt.pairs:,} pairs, but fingerprints of {len(receipt.ids):,} ids and "
         return Check("counts", False, f"{told}{len(receipt.vectors):,} vectors")
-    return Check("counts", True, f"{receipt.pairs:,} pairs, with a fingerprint of each")
+    return Check(
+        "counts", True, f"{format_count(receipt.pairs, 'pair')}, with a fingerprint of each"
+    )
 
 
 def _check_record(receipt: Receipt, seen: _Seen) -> list[Check]:

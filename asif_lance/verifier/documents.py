@@ -1,7 +1,9 @@
 """What a receipt says, and how it is written down and signed.
 
 A receipt is an in-toto statement in canonical JSON (RFC 8785), in a DSSE envelope with an Ed25519
-signature. The statement's subjects are the files that were searched; its predicate is the rest.
+signature. The statement's subjects are the files that were searched; its predicate is the rest,
+but for the reason: that lies beside the envelope, and what is signed is a salted hash of it. So a
+reason that quotes what is forgotten later can go, and signature and chain still hold.
 Releases before that stored plain JSON, unsigned, with the salt of its fingerprints beside them.
 """
 
@@ -21,8 +23,8 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import ReceiptError
+from asif_lance.verifier.files import FileRecord
 from asif_lance.verifier.inputs import read_file
-from asif_lance.verifier.scanning import FileRecord
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:asif-lance:forgetting:v1"
@@ -32,6 +34,10 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 #: something was taken out of it and nothing was found afterwards; without a baseline if nothing
 #: was found, but nothing was known to be there before either.
 ERASED, RESIDUAL, NO_BASELINE, NOT_COVERED = "erased", "residual", "no baseline", "not covered"
+
+
+#: What stands where forgotten content stood in the words of users.
+REDACTED = "[forgotten]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class Receipt:
     Attributes:
         receipt_id: names it.
         created_at: when the forgetting began; UTC.
-        reason: why, in the user's words.
+        reason: why, in the user's words; `REDACTED` if it quoted what was forgotten later.
         pairs: how many pairs were forgotten.
         ids: fingerprints of the pairs' ids.
         values: fingerprints of their ids, texts and pictures.
@@ -92,10 +98,13 @@ class Receipt:
         resumed: the forgetting had been killed, and was finished later.
         not_covered: what the receipt does not cover.
         surfaces: a verdict for each place.
+        twins: how many pairs that stayed had the same picture as one of these; None if nobody
+            looked, as in earlier receipts.
         number: counts the database's receipts from 1; 0 in receipts of the earlier format.
         previous: the link of the receipt before, see `Document.link`; empty for the first.
         key_id: the id of the key of the fingerprints; empty in the earlier format.
         signer: hex of the Ed25519 key that signs; empty in the earlier format.
+        reason_hash: see `hash_reason`; empty in receipts that sign the reason itself.
         salt: hex key of the fingerprints in the earlier format; empty since.
         record: the files that were searched; empty in the earlier format.
     """
@@ -121,10 +130,12 @@ class Receipt:
     resumed: bool
     not_covered: tuple[str, ...]
     surfaces: tuple[Surface, ...] = ()
+    twins: int | None = None
     number: int = 0
     previous: str = ""
     key_id: str = ""
     signer: str = ""
+    reason_hash: str = ""
     salt: str = ""
     record: tuple[FileRecord, ...] = ()
 
@@ -137,11 +148,13 @@ class Document:
         receipt: what it says.
         body: the JSON text.
         envelope: what signatures are about; None in the earlier format.
+        reason_salt: of the reason that lies beside it; empty if there is none.
     """
 
     receipt: Receipt
     body: str
     envelope: Envelope | None
+    reason_salt: str = ""
 
     @classmethod
     def parse(cls, body: str) -> Document:
@@ -160,12 +173,14 @@ class Document:
                 raise ReceiptError(f"a statement of another kind: {statement['predicateType']}")
             subject = [(s["name"], s["digest"], s["annotations"]) for s in statement["subject"]]
             record = tuple(FileRecord(name, a["bytes"], d["sha256"]) for name, d, a in subject)
-            receipt = replace(_read_fields(statement["predicate"]), record=record)
+            aside = content.get("reason", {"text": REDACTED, "salt": ""})
+            predicate = {"reason": aside["text"], **statement["predicate"]}
+            receipt = replace(_read_fields(predicate), record=record)
         except json.JSONDecodeError as error:
             raise ReceiptError(f"not a receipt, or cut off: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ReceiptError("not a receipt of forgetting") from error
-        return cls(receipt, body, envelope)
+        return cls(receipt, body, envelope, aside["salt"])
 
     @classmethod
     def read(cls, path: Path) -> Document:
@@ -199,9 +214,18 @@ class Document:
     def signed_by(self, key: SSlibKey) -> bool:
         """Whether the holder of this key has signed what the receipt says."""
         try:
-            return self.envelope is not None and bool(self.envelope.verify([key], 1))
+            signed = self.envelope is not None and bool(self.envelope.verify([key], 1))
+            return signed and self._reason_is_its_own()
         except VerificationError:
             return False
+
+    def _reason_is_its_own(self) -> bool:
+        receipt, salt = self.receipt, self.reason_salt
+        if not receipt.reason_hash:  # the reason itself is signed
+            return True
+        if not salt:
+            return receipt.reason == REDACTED
+        return hash_reason(receipt.reason, salt) == receipt.reason_hash
 
     def signed_by_its_signer(self) -> bool:
         """Whether the holder of the key that it names has signed it: nobody altered it since."""
@@ -209,6 +233,11 @@ class Document:
             return self.signed_by(public_key(self.receipt.signer))
         except ReceiptError:
             return False
+
+
+def hash_reason(reason: str, salt: str) -> str:
+    """What a receipt signs of its reason; nobody can test guesses once the salt is gone."""
+    return hashlib.sha256(salt.encode() + reason.encode()).hexdigest()
 
 
 def public_key(raw: str) -> SSlibKey:

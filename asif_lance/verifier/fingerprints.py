@@ -7,10 +7,13 @@ never lies in the database: whoever has only that and a receipt cannot test a gu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,13 +29,23 @@ KEY_BYTES = 32
 # What a key is told from another by is the fingerprint of this.
 _KEY_MARK = b"asif-lance fingerprint key"
 
-#: Shorter texts turn up by chance everywhere; rows are known by their ids, however short.
-SHORTEST_TEXT = 4
+#: In characters. A single one is in any text; rows are known by their ids, however short.
+SHORTEST_TEXT = 2
+_SHORTEST_IN_BINARY = 4
+# What a text is made of: words, with what joins their parts (`p-1.jpg`, `ann@home.example`), and
+# marks. Scripts that set no blanks between words are read by the character.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\U00020000-\U0003ffff"
+_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:[-.@+]+[^\W{_UNSPACED}]+)*|[^\w\s]")
+# A longer phrase is sought where it is all of a text, or stands between quotation marks.
+_PHRASE_TOKENS, _PHRASE_LENGTH = 32, 500
+# An item of a source that gives no names; its number is no id.
+_ROW_NUMBER = re.compile(r"row \d+")
 # Texts in binary files: runs of printable bytes, and what is quoted within them.
-_RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{3,}")
-_QUOTED = re.compile(rb"'((?:[^']|'')*)'|\"([^\"]*)\"")
+_RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{2,}")
+_QUOTED = re.compile(rb"'((?:[^']|'')*)'|\"((?:[^\"\\]|\\.)*)\"")
 # Bytes of a length or a tag that may look like a part of the text beside them.
 _LEADING_BYTES, _TRAILING_BYTES = 4, 3
+_LOSSLESS = ("utf-8", "surrogateescape")
 
 
 def hash_value(key: bytes, value: bytes) -> str:
@@ -53,6 +66,9 @@ class ContentMatcher(Protocol):
 
     def match_values(self, values: pa.Array) -> Found:
         """Looks through strings or binaries for equal ones."""
+
+    def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
+        """Looks through texts for equal ones."""
 
     def match_vectors(self, vectors: Float32Array) -> Found:
         """Looks through (n, d) vectors for the same direction."""
@@ -88,6 +104,11 @@ class Fingerprints:
             if digest in self.values:
                 yield row, digest
 
+    def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        digests = (hash_value(self.key, text.encode(*_LOSSLESS)) for text in texts)
+        return (digest for digest in digests if digest in self.values)
+
     def match_vectors(self, vectors: Float32Array) -> Found:
         """See `ContentMatcher`."""
         for row, vector in enumerate(vectors.astype(np.float16)):
@@ -101,16 +122,84 @@ class Fingerprints:
         return (digest for digest in digests if digest in self.values)
 
 
-def find_texts(data: bytes) -> set[bytes]:
-    """Texts that binary data may hold: printable runs, their ends cut, and what they quote."""
-    texts: set[bytes] = set()
+def find_phrases(text: str) -> Iterator[tuple[int, int]]:
+    """What a text may quote: where each sequence of its whole words and marks begins and ends.
+
+    What is sought is found as one of these and never within a word: `1.jpg` not in `11.jpg`.
+    """
+    tokens = [(match.start(), match.end()) for match in _TOKEN.finditer(text)]
+    for number, (start, _) in enumerate(tokens):
+        for _, end in tokens[number : number + _PHRASE_TOKENS]:
+            if end - start > _PHRASE_LENGTH:
+                break
+            if end - start >= SHORTEST_TEXT:
+                yield start, end
+
+
+def list_quotable(text: str) -> Iterator[str]:
+    """The text itself, and all that it may quote, see `find_phrases`."""
+    yield text
+    yield from (text[start:end] for start, end in find_phrases(text))
+
+
+def list_path_ends(path: str) -> Iterator[str]:
+    """A path, and what is left of it when folders are taken away in front: whole names of files."""
+    parts = path.replace("\\", "/").split("/")
+    yield path
+    yield from ("/".join(parts[start:]) for start in range(1, len(parts) - 1))
+    if Path(parts[-1]).suffix:
+        yield parts[-1]
+
+
+def find_quotes(matcher: ContentMatcher, text: str) -> Iterator[str]:
+    """Fingerprints of what a text quotes."""
+    return matcher.match_texts(list_quotable(text))
+
+
+def find_in_path(matcher: ContentMatcher, path: str) -> Iterator[str]:
+    """Fingerprints of what a path names: all of its end, or an id that is one of its names."""
+    names = path.replace("\\", "/").split("/")
+    ids = (name for name in names if matcher.is_forgotten(name))
+    return matcher.match_texts(dict.fromkeys((*list_path_ends(path), *ids)))
+
+
+def find_in_item(matcher: ContentMatcher, item: str) -> Iterator[str]:
+    """Fingerprints of what a rejected item names: a path that may quote ids, or a row's number."""
+    if not _ROW_NUMBER.fullmatch(item):
+        yield from find_in_path(matcher, item)
+        yield from matcher.match_texts(filter(matcher.is_forgotten, list_quotable(item)))
+
+
+def find_texts(data: bytes) -> Iterator[bytes]:
+    """Texts that a file may hold: printable runs, their ends cut, what they quote, their phrases.
+
+    In what is no text any two or three letters turn up by chance: there they are quoted, or none.
+    """
+    shortest = SHORTEST_TEXT if is_plain(data) else _SHORTEST_IN_BINARY
     for run in _RUN.findall(data):
-        texts.update(
+        yield from _find_quoted(run)
+        whole = (
             run[a : len(run) - b] for a in range(_LEADING_BYTES) for b in range(_TRAILING_BYTES)
         )
-        for single, double in _QUOTED.findall(run):
-            texts.update((single.replace(b"''", b"'"), double))
-    return {text for text in texts if len(text) >= SHORTEST_TEXT}
+        lines = run.decode(*_LOSSLESS).splitlines()
+        phrases = (phrase.encode(*_LOSSLESS) for line in lines for phrase in list_quotable(line))
+        yield from (text for texts in (whole, phrases) for text in texts if len(text) >= shortest)
+
+
+def _find_quoted(run: bytes) -> Iterator[bytes]:
+    for single, double in _QUOTED.findall(run):
+        yield single.replace(b"''", b"'")
+        yield double
+        if b"\\" in double:
+            with contextlib.suppress(ValueError):  # JSON that spells letters by their numbers
+                yield json.loads(b'"%b"' % double, strict=False).encode(*_LOSSLESS)
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether a file is a text, in UTF-8."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return b"\0" not in data and bool(data.decode())
+    return False
 
 
 def is_vector(kind: pa.DataType) -> bool:

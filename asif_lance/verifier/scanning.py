@@ -9,11 +9,12 @@ share its vector) are no finding; they are listed as held.
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import gzip
 import io
 import json
-import os
+import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,20 +22,48 @@ from pathlib import Path
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lance.file import LanceFileReader
 
 from asif_lance.progress import track
 from asif_lance.records import Float32Array
-from asif_lance.verifier.fingerprints import ContentMatcher, as_matrix, is_text, is_vector
+from asif_lance.verifier.files import LANCE, FileRecord, find_format, list_files, record_file
+from asif_lance.verifier.fingerprints import (
+    ContentMatcher,
+    as_binary,
+    as_matrix,
+    find_in_item,
+    find_in_path,
+    find_quotes,
+    is_text,
+    is_vector,
+)
 
-_LANCE = {".lance", ".idx"}
-_DECODED = _LANCE | {".parquet", ".arrow", ".feather"}
-_ZIP_MAGIC = b"PK\x03\x04"
+_DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_ZIP_MAGIC, _GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 # A table with these columns is the pairs table: the content of its rows is their own.
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
 # Labels and templates that users ask with may read like a caption, and are still their own words.
 _WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
+# Paths: a caption's words in one are no quotation.
+_PATHS = {("predictions.lance", "image"): find_in_path, ("rejects.lance", "item"): find_in_item}
+# What the program chose may read like a short id; only longer texts are sought in it.
+_WORDS_OF_PROGRAM = {
+    "versions.lance": {"name", "command", "aliases"},
+    "rejects.lance": {"ingest_id"},
+    "runs.lance": {"run_id", "model", "recipe"},
+    "predictions.lance": {"prediction_id", "run_id", "model", "k", "p"},
+    "queries.lance": {"prediction_id"},
+    "attributions.lance": {"prediction_id"},
+    "prompts.lance": {"run_id", "ensemble"},
+    "receipts.lance": {"receipt_id"},
+    "tuned.lance": {"version", "recipe", "ensemble"},
+    "migrations.lance": {"id", "hash"},
+}
+_LONGER_TEXT = 8
+# Files of tables are named by numbers, by chance, or by tags, which the table `versions` has, too.
+_NAMED_BY_LANCE = re.compile(r"[^/]+\.lance/(data|_versions|_transactions|_deletions|_refs)/.*")
 _SQ_LEVELS = 255
 _FRAGMENT_BITS = 32
 
@@ -52,21 +81,6 @@ class Hit:
     file: str
     where: str
     key: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file that was searched.
-
-    Attributes:
-        path: within the database, with `/`.
-        bytes: its size.
-        sha256: of its bytes.
-    """
-
-    path: str
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +130,17 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
     """
     root = Path(database)
     findings, record = _Findings(), []
-    for path in track("search files", list_files(root, ignore)):
-        with contextlib.suppress(FileNotFoundError):  # upkeep took it away meanwhile
+    unread: list[Path] = []
+    for path in track("search files", list_files(root, ignore, unread)):
+        try:
             record.append(record_file(root, path))
             _scan_file(findings, root, path, matcher)
+        except FileNotFoundError:
+            continue  # upkeep took it away meanwhile
+        except OSError:
+            unread.append(path)
+    for path in unread:
+        findings.doubtful.append(Hit(path.relative_to(root).as_posix(), "unreadable", ""))
     for table in track("search indices", sorted(root.glob("*.lance"))):
         _scan_codes(findings, root, table, matcher)
     return _report(findings, record)
@@ -141,34 +162,6 @@ def list_findings(hits: Iterable[Hit]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{hit.file}: {hit.where}" for hit in hits))
 
 
-def name_surface(path: str) -> str:
-    """Which part of a database a file belongs to: a table, its indices, a folder of caches."""
-    parts = path.split("/")
-    if "_indices" in parts:
-        return "search indices"
-    return parts[0].removesuffix(".lance") if len(parts) > 1 else "other files"
-
-
-def list_files(root: Path, ignore: Iterable[str] = ()) -> list[Path]:
-    """All files below a directory, those behind links too, each directory once."""
-    skipped = {root / name for name in ignore}
-    files: list[Path] = []
-    seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True):
-        real = {os.path.realpath(Path(folder, name)): name for name in below}
-        below[:] = [name for path, name in real.items() if path not in seen]
-        seen.update(real)
-        files += [path for name in names if (path := Path(folder, name)).is_file()]
-    return sorted(set(files) - skipped)
-
-
-def record_file(root: Path, path: Path) -> FileRecord:
-    """What a receipt says of a file that was read."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileRecord(path.relative_to(root).as_posix(), file.tell(), digest)
-
-
 def _report(findings: _Findings, record: Iterable[FileRecord]) -> ScanReport:
     return ScanReport(
         hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
@@ -180,28 +173,41 @@ def _report(findings: _Findings, record: Iterable[FileRecord]) -> ScanReport:
 
 def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> None:
     name = path.relative_to(root).as_posix()
-    way = "columns" if path.suffix in _DECODED else "bytes"
+    _scan_name(findings, name, matcher)
+    way = "columns" if find_format(path) else "bytes"
     try:
         VERIFIERS[way](findings, name, path, matcher)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         findings.doubtful.append(Hit(name, f"unreadable: {type(error).__name__}", ""))
-        _scan_bytes(findings, name, path.read_bytes(), matcher)
+        with contextlib.suppress(*_DAMAGED):
+            _scan_bytes(findings, name, path.read_bytes(), matcher)
+
+
+def _scan_name(findings: _Findings, name: str, matcher: ContentMatcher) -> None:
+    """What a file is called, with its folders, may be a pair's id or the name of its picture."""
+    if not _NAMED_BY_LANCE.fullmatch(name):
+        texts = (name, Path(name).stem)
+        hits = (key for text in texts for key in find_in_path(matcher, text))
+        findings.loose.extend(Hit(name, "its name", key) for key in hits)
 
 
 def _scan_columns(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
     """Decodes a file of rows; what a Lance file holds beside them is searched as bytes."""
-    if path.suffix not in _LANCE:
-        for batch in _decode(path):
-            _scan_batch(findings, name, batch, matcher)
-        return
-    reader = LanceFileReader(str(path))
-    if reader.num_rows():
-        for batch in reader.read_all().to_batches():
-            _scan_batch(findings, name, batch, matcher)
-    for buffer in _read_buffers(path, reader):
-        _scan_bytes(findings, name, buffer, matcher)
+    kind = find_format(path)
+    if kind == "parquet":
+        batches: Iterable[pa.RecordBatch] = pq.ParquetFile(path).iter_batches()
+    elif kind == "arrow":
+        with pa.OSFile(str(path)) as file:
+            batches = pa.ipc.open_file(file).read_all().to_batches()
+    else:
+        reader = LanceFileReader(str(path))
+        batches = reader.read_all().to_batches() if reader.num_rows() else ()
+        for buffer in _read_buffers(path, reader):
+            _scan_bytes(findings, name, buffer, matcher)
+    for batch in batches:
+        _scan_batch(findings, name, batch, matcher)
 
 
 def _scan_whole(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
@@ -210,15 +216,6 @@ def _scan_whole(findings: _Findings, name: str, path: Path, matcher: ContentMatc
 
 #: How files are read, by the names that the registry of tables uses.
 VERIFIERS = {"columns": _scan_columns, "bytes": _scan_whole}
-
-
-def _decode(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of a Parquet or Arrow file."""
-    if path.suffix == ".parquet":
-        yield from pq.ParquetFile(path).iter_batches()
-    else:
-        with pa.OSFile(str(path)) as file:
-            yield from pa.ipc.open_file(file).read_all().to_batches()
 
 
 def _read_buffers(path: Path, reader: LanceFileReader) -> Iterator[bytes]:
@@ -237,6 +234,8 @@ def _scan_bytes(findings: _Findings, name: str, data: bytes, matcher: ContentMat
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.namelist():
                 _scan_bytes(findings, f"{name}:{member}", archive.read(member), matcher)
+    elif data.startswith(_GZIP_MAGIC):
+        _scan_bytes(findings, f"{name}:unpacked", gzip.decompress(data), matcher)
 
 
 def _scan_batch(
@@ -248,7 +247,7 @@ def _scan_batch(
     gone = None if owners is None else np.array([matcher.is_forgotten(o or "") for o in owners])
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
-    for column, where in _find_leaves(batch):
+    for column, where in _find_leaves(batch, _WORDS_OF_PROGRAM.get(name.split("/")[0], set())):
         for row, key in _match(column, matcher):
             if gone is None or len(column) != len(gone):
                 findings.loose.append(Hit(name, where, key))
@@ -257,15 +256,35 @@ def _scan_batch(
             elif names >= _PAIR_COLUMNS:
                 findings.held.setdefault(key, Hit(name, where, key))
         if gone is None and is_text(column.type):
-            _scan_text(findings, f"{name}:{where}", column, matcher)
+            _scan_text(findings, (name, where), column, matcher)
+    if names >= _PAIR_COLUMNS and gone is not None and "attributes" in names:
+        kept = batch["attributes"].filter(pa.array(~gone)).unique().to_pylist()
+        for key in matcher.match_texts(leaf for text in kept for leaf in list_leaves(text)):
+            findings.held.setdefault(key, Hit(name, "attributes", key))
 
 
-def _scan_text(findings: _Findings, name: str, column: pa.Array, matcher: ContentMatcher) -> None:
+def _scan_text(
+    findings: _Findings, place: tuple[str, str], column: pa.Array, matcher: ContentMatcher
+) -> None:
     """A text that nobody owns may quote forgotten ones: a message, a reason."""
-    values = [v for v in column.cast(pa.large_binary()).to_pylist() if v is not None]
-    findings.loose.extend(
-        Hit(name, "quoted", key) for key in matcher.match_bytes(b"\0".join(values))
-    )
+    file, name = place
+    find = _PATHS.get((file.split("/")[0], name), find_quotes)
+    binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
+    for value in as_binary(column).drop_null().unique().to_pylist():
+        keys = matcher.match_bytes(value) if binary else find(matcher, value.decode())
+        findings.loose.extend(Hit(f"{file}:{name}", "quoted", key) for key in keys)
+
+
+def list_leaves(attributes: str | None) -> Iterator[str]:
+    """The texts in a JSON object, however deep; none in what is no JSON."""
+    with contextlib.suppress(ValueError, RecursionError):
+        left = [json.loads(attributes or "null")]
+        while left:
+            value = left.pop()
+            if isinstance(value, str):
+                yield value
+            elif isinstance(value, dict | list):
+                left += value.values() if isinstance(value, dict) else value
 
 
 def _match(column: pa.Array, matcher: ContentMatcher) -> Iterator[tuple[int, str]]:
@@ -274,11 +293,22 @@ def _match(column: pa.Array, matcher: ContentMatcher) -> Iterator[tuple[int, str
     return matcher.match_values(column)
 
 
-def _find_leaves(batch: pa.RecordBatch) -> Iterator[tuple[pa.Array, str]]:
-    """Texts, binaries and vectors of a batch, those inside lists and structs too."""
+def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[tuple[pa.Array, str]]:
+    """Texts, binaries and vectors of a batch, those inside lists and structs too.
+
+    Args:
+        batch: of any file.
+        program: columns with words of the program, of which only longer ones are given.
+    """
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name not in _WORDS_OF_USERS:
-            yield from _unfold(column, name)
+        if name in _WORDS_OF_USERS:
+            continue
+        for leaf, where in _unfold(column, name):
+            if name in program and is_text(leaf.type):
+                longer = pc.greater_equal(pc.binary_length(leaf), _LONGER_TEXT)
+                yield leaf.filter(longer), where
+            else:
+                yield leaf, where
 
 
 def _unfold(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
@@ -300,7 +330,7 @@ def _unfold(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
 
 def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMatcher) -> None:
     """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
-    files = [path for path in table.rglob("*") if path.suffix in _LANCE]
+    files = [path for path in list_files(table) if path.suffix in LANCE]
     indices = [path for path in files if "_indices" in path.parts]
     fragments = _read_fragment_ids(table) if indices else set()
     for path in indices:

@@ -16,7 +16,7 @@ import polars as pl
 from asif_lance.audit import Run, find_run, list_runs
 from asif_lance.audit.replay import ReplayRecords, load_replay, recipe_of
 from asif_lance.database import read_table
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 from asif_lance.model import Model
 from asif_lance.progress import step
 from asif_lance.store import PairStore
@@ -83,7 +83,8 @@ def prunable_pairs(
     measured = _agreement(asked, ids[:count])
     if measured < agreement:
         raise InputError(
-            f"with {len(ids) - count:,} pairs {measured:.1%} of the predictions keep their label, "
+            f"with {format_count(len(ids) - count, 'pair')} {measured:.1%} of the "
+            "predictions keep their label, "
             f"fewer than the {agreement:.1%} asked for"
         )
     return Pruning(

@@ -13,7 +13,8 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.anchors.anchors import Anchors
 from asif_lance.anchors.fragments import Fragment
-from asif_lance.store import forget
+from asif_lance.errors import StaleModelError
+from asif_lance.store import forget, optimize, prune_versions
 from asif_lance.store.pair_store import PairStore
 
 WIDE, NARROW = 384, 4
@@ -99,15 +100,21 @@ def test_versions_of_equal_content_have_equal_states(tmp_path: Path) -> None:
     assert states[0] == states[2] != states[1]
 
 
-def test_a_model_in_use_goes_on_while_its_pairs_are_forgotten(tmp_path: Path) -> None:
+def test_vectors_in_use_stay_while_upkeep_removes_their_files(tmp_path: Path) -> None:
     store = store_of(tmp_path, names(0, 100))
+    store.delete(names(70, 100))
+    store.publish(command="delete")
+    prune_versions(store, keep_last=1)
     anchors = Anchors(store.dataset("latest"))
     queries = read_by_lance(store, "image_vector")[:3].astype(np.float32)
     before = anchors.top_k("image", queries, 20)
-    assert forget.forget(store, names(0, 50), reason="licence withdrawn").clean
+    optimize(store)
     after = anchors.top_k("image", queries, 20)
     np.testing.assert_array_equal(after.indices, before.indices)
     np.testing.assert_array_equal(after.similarities, before.similarities)
+    forget.forget(store, names(0, 50), reason="licence withdrawn")
+    with pytest.raises(StaleModelError):
+        anchors.top_k("image", queries, 20)
 
 
 def test_a_memory_limit_changes_no_answer_and_gives_back_every_block(

@@ -97,6 +97,6 @@ def test_commands_read_quoted_names_as_columns(cli: Cli, pairs_file: Path) -> No
         return cli("--db", "t.lancedb", *arguments).err
 
     run("ingest", str(pairs_file))
-    assert run("forget", "--where", "\"pair_id\" = 'p1'", "--dry-run").startswith("1 pairs in 1 ")
+    assert run("forget", "--where", "\"pair_id\" = 'p1'", "--dry-run").startswith("1 pair in 1 ")
     assert "nosuch" in run("forget", "--where", "\"nosuch\" = 'p1'", "--dry-run")
-    assert run("delete", "--where", "\"pair_id\" = 'p1'").startswith("deleted 1 pairs")
+    assert run("delete", "--where", "\"pair_id\" = 'p1'").startswith("deleted 1 pair;")

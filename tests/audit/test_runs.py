@@ -210,7 +210,7 @@ def test_forgetting_takes_attributions_of_the_pair_and_predictions_of_its_pictur
     labels = model.label_vectors({"caption 7": np.ones(TEXT_DIM, np.float32)})
     queries = rng.standard_normal((2, IMAGE_DIM)).astype(np.float32)
     with recorder.Recorder(model.store, labels, model.recipe, pairs=None) as run:
-        for prediction in model.classify_vectors(["p7 caption 7.jpg", "other"], queries, labels):
+        for prediction in model.classify_vectors(["photos/p7", "other"], queries, labels):
             run.add(prediction, truth="caption 7")
     before = sql("SELECT DISTINCT pair_id FROM attributions")  # type: ignore[operator]
     used = sorted(str(row["pair_id"]) for row in before)
@@ -257,7 +257,7 @@ def test_recording_from_the_command_feeds_every_canned_report(
     for report in REPORTS:
         found = cli(*DB, "audit", "--report", report.name, "--format", "json")
         assert found.status == 0, found.err
-    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 runs\n"
+    assert cli(*DB, "runs", "prune", "--keep-last", "0").err == "dropped 1 run\n"
     assert cli(*DB, "runs", "--format", "json").objects == []
     assert cli(*DB, "runs", "prune").status == 2
 
@@ -361,7 +361,7 @@ def test_the_command_says_what_is_kept_and_each_recording_says_what_it_dropped(
     assert cli(*DB, "runs", "keep").err == kept
     assert cli(*classify).status == 0
     assert cli(*DB, "runs", "keep", "--last", "1").err == "kept: the newest run\n"
-    assert cli(*classify).err.endswith("dropped 1 older runs, see `runs keep`\n")
+    assert cli(*classify).err.endswith("dropped 1 older run, see `runs keep`\n")
     assert cli(*DB, "runs", "keep", "--everything").err == "kept: all runs\n"
     assert "dropped" not in cli(*classify).err
     assert cli(*DB, "runs", "keep", "--everything", "--last", "1").status == 2

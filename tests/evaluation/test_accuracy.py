@@ -112,8 +112,24 @@ def test_versions_are_compared_picture_by_picture(predict: Predict) -> None:
     assert (found.first, found.second) == ("v1", "v2")
     assert (found.only_first, found.only_second) == (3, 0)
     assert found.difference == pytest.approx(-3 / 5)
+    assert found.interval is not None
     assert found.interval[0] <= found.difference <= found.interval[1] <= 0
     assert found.p_value == pytest.approx(0.25)
+
+
+def test_a_single_picture_gives_a_difference_no_interval(cli: Cli, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs_frame(30, rng).write_parquet(tmp_path / "pairs.parquet")
+    cli(*DB, "ingest", "pairs.parquet")
+    cli(*DB, "delete", "p1")
+    vector = rng.standard_normal((1, IMAGE_DIM)).astype(np.float32)
+    pl.DataFrame({"label": ["a"], "vector": vector}).write_parquet(tmp_path / "test.parquet")
+    texts = rng.standard_normal((2, TEXT_DIM)).astype(np.float32)
+    pl.DataFrame({"label": ["a", "b"], "vector": texts}).write_parquet(tmp_path / "labels.parquet")
+    asked = (*DB, "evaluate", "test.parquet", "--label-vectors", "labels.parquet")
+    models = ("--model", "v1", "--model", "v2")
+    assert "(no interval: one picture)" in cli(*asked, *models).out
+    assert cli(*asked, *models, "--format", "json").objects[-1]["interval"] is None
 
 
 def test_what_cannot_be_compared_is_refused(predict: Predict) -> None:
@@ -141,9 +157,11 @@ def test_intervals_hold_the_mean_and_do_not_change(right: list[bool]) -> None:
     low, high = share_interval(values)
     assert 0 <= low <= values.mean() <= high <= 1
     assert low < high
-    low, high = bootstrap_mean(values.astype(np.int64))
-    assert 0 <= low <= values.mean() <= high <= 1
-    assert bootstrap_mean(values.astype(np.int64)) == (low, high)
+    found = bootstrap_mean(values.astype(np.int64))
+    assert bootstrap_mean(values.astype(np.int64)) == found
+    assert (found is None) == (len(right) == 1)  # one value shows no spread
+    if found is not None:
+        assert 0 <= found[0] <= values.mean() <= found[1] <= 1
 
 
 def test_all_right_is_not_said_to_be_certain() -> None:
@@ -194,7 +212,7 @@ def test_a_folder_is_evaluated_and_bad_pictures_are_told(cli: Cli, tmp_path: Pat
     shutil.rmtree(tmp_path / "test" / "red")
     shown = cli(*DB, "evaluate", "test")
     assert shown.status == 0
-    assert shown.out.startswith("v1: 1 pictures, 1 labels\n")
+    assert shown.out.startswith("v1: 1 picture, 1 label\n")
     assert re.search(r"pictures in the model +1\n", shown.out)
     Image.new("RGB", (64, 64), (0, 0, 200)).save(tmp_path / "test" / "blue" / "blue.png")
     (found,) = cli(*DB, "evaluate", "test", "--format", "json").objects

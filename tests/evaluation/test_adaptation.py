@@ -53,7 +53,8 @@ def test_a_few_pairs_per_class_teach_a_new_task(task: tuple[Model, Labelled, Pro
     assert five.prototypes.mean > 0.9
     assert five.old is not None
     assert five.old.mean > five.old.mean_before
-    assert one.new.deviation >= 0
+    assert one.new.deviation is not None
+    assert (one.tested, five.tested) == (27, 15)
 
 
 def test_kept_pairs_give_exactly_what_was_promised(
@@ -80,11 +81,14 @@ def test_what_cannot_be_adapted_is_refused(task: tuple[Model, Labelled, Prompts]
     model, labelled, prompts = task
     _, texts = captions_of(prompts)
     (most,) = adapt(model, labelled, prompts, texts, [99], trials=1)
-    assert most.added == 27  # one of each class is left to test
+    assert (most.added, most.tested) == (27, 3)  # one of each class is left to test
+    assert most.new.deviation is None  # a single trial shows no spread
     with pytest.raises(InputError, match="at least one picture per class"):
         adapt(model, labelled, prompts, texts, [0])
+    with pytest.raises(InputError, match="a seed is a whole number from 0 on"):
+        adapt(model, labelled, prompts, texts, [1], seed=-1)
     others = prompts_from_vectors({"z": np.ones(TEXT_DIM, dtype=np.float32)})
-    with pytest.raises(InputError, match="the class 'c0' is not among the 1 labels"):
+    with pytest.raises(InputError, match="the class 'c0' is not among the 1 label"):
         adapt(model, labelled, others, texts, [1])
 
 
@@ -99,6 +103,9 @@ def test_the_command_measures_writes_nothing_and_keeps_on_request(
     assert "on the new task, nothing added" in shown.out
     assert "on the old task" in shown.out
     assert (tmp_path / "curve.png").stat().st_size > 5_000
+    once = cli(*DB, "adapt", "new.parquet", *own[:2], "--trials", 1, "--plot", "one.png")
+    assert once.err == "one trial shows no spread: --trials 5 does\n"
+    assert "±" not in once.out
     assert [version.name for version in task[0].store.versions()] == ["v1"]
     assert cli(*asked, "--per-class", "1,3", "--keep").status == 2
     kept = cli(*asked, "--per-class", "3", "--keep", "--format", "json")

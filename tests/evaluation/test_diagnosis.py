@@ -176,3 +176,7 @@ def test_the_command_shows_sources_hubs_and_captions(
     (told,) = cli(*DB, "diagnose", "--probes", 7, "--format", "json").objects
     assert told["gap"]["probes"] == 7
     assert told["coverage"] == []
+    one = cli(*DB, "diagnose", "--probes", 1, "--plot", "one.png")
+    assert one.err == "one probe shows no spread: --probes 1000 does\n"
+    (told,) = cli(*DB, "diagnose", "--probes", 1, "--format", "json").objects
+    assert told["gap"]["deviation"] is told["sources"][0]["deviation"] is None

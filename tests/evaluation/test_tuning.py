@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -18,9 +19,10 @@ from asif_lance.errors import InputError
 from asif_lance.evaluation.labelled_pictures import Labelled, read_labelled
 from asif_lance.evaluation.scaling_curve import scaling, sizes_up_to
 from asif_lance.evaluation.sweep import sweep
-from asif_lance.evaluation.tuning import Grid, confirm, tune
+from asif_lance.evaluation.tuning import Grid, confirm, store_best, tune
 from asif_lance.model.labels import Ensemble, Prompts, prompts_from_vectors
 from asif_lance.model.model import Model
+from asif_lance.model.stored_settings import StoredSetting, load_setting, store_setting
 from asif_lance.relative.recipes import DEFAULT, RECIPES, make_recipe
 
 DB = ("--db", "t.lancedb")
@@ -74,13 +76,39 @@ def test_tuning_finds_the_best_of_its_grid_and_confirms_it_elsewhere(
     model, labelled, prompts = task
     grid = Grid(k=(1, 10, 1000, 2000), p=(1, 4), ensembles=("max", "mean-relative"), per_side=True)
     found = tune(model, labelled, prompts, grid, holdout=0.5)
-    assert len(found.choices) == len(set(found.choices)) == (3 * 2) ** 2 * 2
+    assert len(found.choices) == len(set(found.choices)) == (3 * 2) ** 2 * 2 + 1
+    assert found.choices[-1] == found.reference  # the model's own setting is none of the grid
     assert found.best.top_1 == max(c.top_1 for c in found.choices) == found.on_tuning.top_1
-    assert {c.k[0] for c in found.choices} == {1, 10, 1000}  # 2,000 is the same as 1,000 here
+    assert {c.k[0] for c in found.choices[:-1]} == {1, 10, 1000}  # 2,000 is the same here
     assert found.held_out is not None
     assert found.on_tuning.pictures + found.held_out.pictures == 60
     assert (found.reference.recipe, found.reference.k) == (DEFAULT, RECIPES[DEFAULT].k)
     assert found.on_tuning.difference == pytest.approx(found.best.top_1 - found.reference.top_1)
+
+
+def test_the_models_own_setting_is_a_choice_once_and_wins_where_no_other_is_better(
+    task: tuple[Model, Labelled, Prompts],
+) -> None:
+    model, labelled, prompts = task
+    own = model.under(make_recipe("paper", k=900, p=3))
+    found = tune(own, labelled, prompts, Grid(k=(5, 299, 700), p=(3,)))
+    assert [c.k for c in found.choices] == [(5, 5), (299, 299)]
+    assert found.reference is found.choices[1]  # 299 are all pairs, as 900 would be
+    found = tune(own, labelled, prompts, Grid(k=(299,), p=(2.9999, 3)))
+    assert len({c.top_1 for c in found.choices}) == 1
+    assert (found.best, found.verdict) == (found.reference, "the model's own setting")
+    with pytest.raises(InputError, match="no choice is better than the model's own setting"):
+        store_best(own, found)
+
+
+def test_the_setting_that_a_version_answers_with_is_compared_whatever_is_asked(
+    task: tuple[Model, Labelled, Prompts],
+) -> None:
+    model, labelled, prompts = task
+    wrong = replace(prompts, vectors=prompts.vectors[::-1].copy(), templates="a wrong {}.")
+    found = tune(model, labelled, wrong, Grid(k=(299,), p=(4,)), own=prompts)
+    assert found.best == found.reference == found.choices[-1]
+    assert (found.best.templates, found.reference.top_1 > found.choices[0].top_1) == ("", True)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +128,8 @@ def test_a_choice_is_confirmed_where_chance_does_not_explain_the_difference(
     [
         ({"k": ()}, "at least one k"),
         ({"k": (0,)}, "k must be at least 1"),
+        ({"p": (8.0, float("nan"))}, "p must be above 0 and finite"),
+        ({"recipes": ("none",)}, "no recipe 'none'"),
         ({"ensembles": ("median",)}, "no ensemble 'median'"),
     ],
 )
@@ -139,6 +169,10 @@ def test_impossible_sizes_are_refused(task: tuple[Model, Labelled, Prompts]) -> 
         scaling(*task, [((1, 1), (1.0, 1.0))], [300])
     with pytest.raises(InputError, match="at least one setting"):
         scaling(*task, [])
+    with pytest.raises(InputError, match="p must be above 0 and finite"):
+        scaling(*task, [((1, 1), (1.0, float("nan")))])
+    with pytest.raises(InputError, match="a seed is a whole number"):
+        scaling(*task, [((1, 1), (1.0, 1.0))], seed=-1)
 
 
 def test_the_commands_print_tables_json_and_plots(
@@ -147,14 +181,14 @@ def test_the_commands_print_tables_json_and_plots(
     asked = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "1,50,299")
     shown = cli(*asked, "--plot", "heat.png")
     assert shown.status == 0
-    assert f"best of 21 choices on v2: --recipe {DEFAULT} --k " in shown.out
+    assert "best of 22 choices on v2: the model's own setting, --recipe " in shown.out
     assert "optimistic: chosen on this set" in shown.err
     assert "the choice is" not in shown.out
     held_out = cli(*asked, "--holdout", "0.5").out.splitlines()
-    assert held_out[-1].removeprefix("against the model's own recipe, the choice is ") in VERDICTS
+    assert held_out[-1].startswith("on held-out pictures (")
     (told,) = cli(*asked, "--holdout", "0.5", "--format", "json").objects
-    assert told["verdict"] in VERDICTS
-    assert told["comparisons"] == len(told["choices"]) == 21
+    assert told["verdict"] == "the model's own setting"
+    assert told["comparisons"] == len(told["choices"]) == 22
     assert told["held_out"]["pictures"] == 60 - told["on_tuning"]["pictures"]
     grown = (*DB, "scaling", "test.parquet", "--label-vectors", "labels.parquet", "--setting")
     told = cli(*grown, "50,20:4,2", "--sizes", "50,299", "--format", "json", "--plot", "g.svg")
@@ -162,6 +196,7 @@ def test_the_commands_print_tables_json_and_plots(
         (50, [50, 20], [4.0, 2.0]),
         (299, [50, 20], [4.0, 2.0]),
     ]
+    assert [o["deviation"] is None for o in told.objects] == [False, True]  # all pairs: once
     assert "±" in cli(*grown, "50:4", "--sizes", "50").out
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "g.svg").read_text()
@@ -170,8 +205,10 @@ def test_the_commands_print_tables_json_and_plots(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--ks", "1,x"), "'1,x' is not a list of numbers"),
+        (("--ks", "1,x"), "'1,x' is not a list of whole numbers"),
         (("--holdout", "1"), "is not in the range"),
+        (("--plot", "a.gif"), "has to end in .png or .svg or .pdf"),
+        (("--try-ensemble", "median"), "'median' is not one of"),
         (("--labels", "a", "--labels-file", "test.parquet"), "one of them"),
     ],
 )
@@ -186,8 +223,8 @@ def test_wrong_usage_is_told(
 def test_plots_have_a_known_suffix(task: tuple[Model, Labelled, Prompts], cli: Cli) -> None:
     asked = ("evaluate", "test.parquet", "--label-vectors", "labels.parquet")
     done = cli(*DB, *asked, "--plot", "result.doc")
-    assert done.status == 1
-    assert done.err == "asif-lance: result.doc: a plot is one of .png, .svg, .pdf\n"
+    assert done.status == 2
+    assert "'result.doc': its name has to end in .png or .svg or .pdf" in done.err
     (told,) = cli(*DB, *asked, "--format", "json", "--plot", "result.pdf").objects
     assert (told["recipe"], told["k"], told["templates"]) == (DEFAULT, [*RECIPES[DEFAULT].k], "")
     assert sum(b["pictures"] for b in told["reliability"]) == 60
@@ -201,10 +238,17 @@ def test_a_stored_choice_is_its_versions_default_and_no_others(
     frame = pl.read_parquet(tmp_path / "test.parquet").with_row_index("id")
     frame.with_columns(pl.col("id").cast(pl.String)).write_parquet(tmp_path / "test.parquet")
     before = cli(*DB, "classify", *asked).out
-    tuned = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "5,9")
-    grid = ("--ps", "3", "--try-ensemble", "mean-relative", "--holdout", "0.3", "--store")
-    done = cli(*tuned, *grid, "--format", "json")
+    poor = StoredSetting("v2", make_recipe("paper", k=1, p=1.0), "max", "", 0.2, 60, 1, None)
+    store_setting(task[0].store, poor)
+    tuned = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "90,299")
+    grid = ("--ps", "3", "--try-ensemble", "mean-relative", "--holdout", "0.5", "--store")
+    shown = cli(*tuned, *grid[:-1], "--try-recipe", DEFAULT)
+    said = "against the model's own setting, the choice is confirmed"
+    assert shown.out.splitlines()[-1] == said
+    done = cli(*tuned, *grid, "--try-recipe", DEFAULT, "--format", "json")
     assert done.err == "stored with v2, which answers so where no recipe, k or p is given\n"
+    assert (done.objects[0]["verdict"], done.objects[0]["stored"]) == ("confirmed", True)
+    assert done.objects[0]["reference"]["k"] == [1, 1]
     best = done.objects[0]["best"]
     (first, *_) = cli(*DB, "classify", *asked).objects
     assert (first["k"], first["p"]) == (best["k"][0], 3.0)
@@ -219,9 +263,18 @@ def test_a_stored_choice_is_its_versions_default_and_no_others(
     default = RECIPES[DEFAULT]
     assert (first["model"], first["k"]) == ("v3", _told(default.k))
     assert first["p"] == _told(default.p)
-    assert cli(*tuned, "--ps", "2", "--model", "v2", "--store").status == 0
-    (first, *_) = cli(*DB, "classify", *asked, "--model", "v2").objects
-    assert first["p"] == 2.0
+
+
+def test_a_choice_that_held_out_pictures_do_not_confirm_is_not_stored(
+    task: tuple[Model, Labelled, Prompts], cli: Cli
+) -> None:
+    tuned = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--store")
+    done = cli(*tuned, "--ks", "30,40,50", "--try-recipe", "paper", "--holdout", "0.1")
+    assert done.status == 0
+    assert done.err.startswith("not stored: ")
+    assert load_setting(task[0].store, "v2") is None
+    (told,) = cli(*tuned, "--ks", "1", "--format", "json").objects
+    assert (told["verdict"], told["stored"]) == ("the model's own setting", False)
 
 
 @pytest.mark.encoders
@@ -234,6 +287,10 @@ def test_template_sets_are_tried_and_the_best_is_stored_with_the_version(
             Image.new("RGB", (64, 64), color).save(folder / f"{name}.png")
         (tmp_path / "pairs" / f"{name}.txt").write_text(f"{name}")
     assert cli(*DB, "ingest", "pairs").status == 0
+    beyond = "and " * 300 + "{}"  # the encoder reads no label of it: a poor setting
+    recipe, store = make_recipe(), asif_lance.open(tmp_path / "t.lancedb").store
+    poor = StoredSetting("v1", recipe, "max", beyond, 0.3, 3, 1, None)
+    store_setting(store, poor)
     tuned = (*DB, "tune", "test", "--template", "not {}", "--ks", "2,3", "--ps", "4")
     tries = ("--try-templates", "general", "--try-templates", "lit", "--try-ensemble")
     grid = (*tries, "mean-relative", "--try-ensemble", "max", "--store", "--format", "json")
@@ -243,11 +300,11 @@ def test_template_sets_are_tried_and_the_best_is_stored_with_the_version(
         ("not {}", "mean-relative"),  # of one prompt all ensembles make the same
         *product(("general", "lit"), ("mean-relative", "max")),
     ]
-    assert told["reference"]["templates"] == "not {}"
+    assert (told["reference"]["templates"], told["stored"]) == (beyond, True)
     model = asif_lance.open(tmp_path / "t.lancedb")
     assert (model.templates, model.ensemble) == (told["best"]["templates"], "mean-relative")
     picture = ("classify", "test/red/red.png", "--labels", "red,blue", "--format", "json")
-    for choice in told["choices"]:
+    for choice in told["choices"][:-1]:  # the last is the poor one, which says nothing
         own = model.under(make_recipe(choice["recipe"], k=tuple(choice["k"]), p=tuple(choice["p"])))
         labels = own.labels(sorted(set(found_names())), choice["templates"], choice["ensemble"])
         answers = own.classify([f"test/{n}/{n}.png" for n in found_names()], labels)
@@ -264,6 +321,8 @@ def test_template_sets_are_tried_and_the_best_is_stored_with_the_version(
     shown = cli(*tuned)
     assert "--p 4,4 --template 'not {}' --ensemble " in shown.out
     assert asif_lance.open(tmp_path / "t.lancedb").templates == model.templates
+    assert "not stored: no choice is better" in cli(*tuned, "--store").err
+    store_setting(store, poor)
     cli(*tuned, "--store")
     assert asif_lance.open(tmp_path / "t.lancedb").templates == "not {}"
     assert cli(*DB, *picture).objects[0]["templates"] == "not {}"

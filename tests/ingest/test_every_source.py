@@ -380,7 +380,7 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         gzipped_tar_that_is_cut,
         0,
         [
-            ("000000000.jpg", "the archive is cut off"),
+            ("000000000.jpg", "json: the archive is cut off"),
             ("t.tar.gz", "the archive is cut off; what follows …"),
         ],
         [],

@@ -9,8 +9,7 @@ import pytest
 from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.anchors.anchors import Anchors
-from asif_lance.database import cache_files
-from asif_lance.database.cache_files import LABEL_SETS
+from asif_lance.database import LABEL_SETS, cache_files
 from asif_lance.model.label_compiler import find_cached_neighbors, find_prompt_neighbors
 from asif_lance.records import Neighbors
 from asif_lance.search.query_grid import unit_queries

@@ -14,7 +14,7 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.anchors import distance_cache, fragments
 from asif_lance.anchors.anchors import Anchors
-from asif_lance.database.cache_files import DISTANCES
+from asif_lance.database import DISTANCES
 from asif_lance.relative import centring
 from asif_lance.relative.centring import (
     NEAREST,

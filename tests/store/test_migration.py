@@ -57,7 +57,7 @@ def test_one_of_this_release_is_finished_too(
             forget(store, names(3, 4), reason="asked to")
     done = cli("--db", store.uri, "migrate")
     assert done.status == 0
-    assert done.err.startswith("finished an interrupted forget of 1 pairs: receipt f20")
+    assert done.err.startswith("finished an interrupted forget of 1 pair: receipt f20")
     assert not interrupted(store.uri)
     assert len(store.read("v1")) == 9
 

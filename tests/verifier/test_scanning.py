@@ -160,7 +160,7 @@ def test_what_a_pair_that_stays_has_too_is_shared(store: PairStore) -> None:
     (Path(store.uri) / "cache.bin").write_bytes(VECTOR.tobytes())
     report = scan(store.uri, SOUGHT)
     assert report.hits == ()
-    assert len(report.held) == 3  # picture, its vector, and the caption's vector
+    assert len(report.held) == 4  # picture, source, and both vectors
 
 
 def test_a_file_that_cannot_be_read_is_doubtful(store: PairStore) -> None:

@@ -76,7 +76,7 @@ def test_a_budget_is_kept_or_refused(store: PairStore) -> None:
     record(store)
     found = prunable_pairs(store, keep=250, agreement=0.0, device="cpu")
     assert (len(found.removable), found.pairs) == (50, COUNT)
-    with pytest.raises(InputError, match=r"with 1 pairs .* fewer than the 100\.0% asked for"):
+    with pytest.raises(InputError, match=r"with 1 pair .* fewer than the 100\.0% asked for"):
         prunable_pairs(store, keep=1, agreement=1.0, device="cpu")
 
 

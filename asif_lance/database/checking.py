@@ -1,0 +1,297 @@
+"""Damage is looked for: every file against its digest, every table and version by opening it.
+
+A file without a digest (of an earlier release, of another program, of a command that was killed) is
+decoded instead, told as not known before, and gets its digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+from lance.file import LanceFileReader
+
+from asif_lance.database.digests import Digest, explain_failure, read_digests, read_tag
+from asif_lance.database.fragments import data_files
+from asif_lance.database.integrity import (
+    CHANGED,
+    deletion_file,
+    in_threads,
+    list_files,
+    manifest_file,
+    manifest_version,
+    name_surface,
+    record_digests,
+)
+from asif_lance.database.lock import WriteLock
+from asif_lance.database.migrate import check_migrated
+from asif_lance.database.registry import TABLES
+from asif_lance.database.schemas import CHECKS
+from asif_lance.database.tables import append_rows, local_path, read_table
+from asif_lance.errors import DatabaseError, DatabaseNotFoundError, MigrationNeededError
+from asif_lance.progress import step, track
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file that is damaged or missing, by its path in the database, and how that shows."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What was found in one part of a database.
+
+    Attributes:
+        name: of the table; `search indices` for those of all.
+        files: how many were read.
+        bytes: their size.
+        ok: files that are as they were.
+        damaged: files that are not, or are missing.
+        unknown: files that had no digest yet, and can be decoded.
+    """
+
+    name: str
+    files: int
+    bytes: int
+    ok: int
+    damaged: int
+    unknown: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        checked_at: when it was done.
+        surfaces: each part of the database.
+        damage: each damaged file.
+        recorded: whether the database could be written: then new files got their digests.
+    """
+
+    checked_at: datetime
+    surfaces: tuple[Surface, ...]
+    damage: tuple[Damage, ...]
+    recorded: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether no damage was found."""
+        return not self.damage
+
+
+def check(uri: str) -> CheckReport:
+    """Compares all files with their digests, and opens and decodes what has none.
+
+    Raises:
+        DatabaseNotFoundError: there is none.
+        MigrationNeededError: it was made by an older release.
+        DatabaseError: it is in an object store.
+    """
+    root = local_path(uri)
+    if root is None:
+        raise DatabaseError(f"{uri}: only databases in local directories can be checked")
+    refusal = _find_refusal(uri)
+    found = _Findings(root)
+    found.compare()
+    found.decode()
+    if refusal is not None and not found.damage:
+        raise refusal
+    done = datetime.now(UTC)
+    surfaces = tuple(found.sum_up())
+    recorded = _record(uri, done, surfaces)
+    damage = tuple(Damage(*item) for item in sorted(found.damage.items()))
+    return CheckReport(done, surfaces, damage, recorded)
+
+
+def _find_refusal(uri: str) -> DatabaseError | None:
+    """Why the database cannot be opened, if that may come from damage."""
+    try:
+        check_migrated(uri)
+    except (DatabaseNotFoundError, MigrationNeededError):
+        raise
+    except DatabaseError as error:
+        return error
+    return None
+
+
+def _record(uri: str, done: datetime, surfaces: Iterable[Surface]) -> bool:
+    """Keeps when it was checked, and digests of new files; says whether that was possible."""
+    columns = ("files", "bytes", "damaged", "unknown")
+    row = {name: sum(getattr(one, name) for one in surfaces) for name in columns}
+    rows = pa.Table.from_pylist([{"checked_at": done, **row}], schema=CHECKS)
+    with suppress(DatabaseError), WriteLock(uri).hold("check"):
+        if not row["damaged"]:  # a digest of damage would hide it
+            record_digests(uri)
+        append_rows(uri, "checks", rows)
+        return True
+    return False
+
+
+@dataclass
+class _Findings:
+    """What is known so far of the files in a database's directory."""
+
+    root: Path
+    sizes: dict[str, int] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    damage: dict[str, str] = field(default_factory=dict)
+
+    def compare(self) -> None:
+        """Reads every file, and compares those with a digest."""
+        known, files = read_digests(self.root), list_files(self.root)
+        results = in_threads(lambda file: _compare(self.root / file, known.get(file)), files)
+        for file, result in zip(files, track("check files", results, len(files)), strict=True):
+            if result is None:
+                continue  # upkeep took it away meanwhile
+            self.sizes[file], verdict = result
+            if verdict is None:
+                self.unknown.append(file)
+            elif not verdict:
+                self.damage[file] = CHANGED
+
+    def decode(self) -> None:
+        """Decodes files without a digest, and opens every table and version."""
+        for file in track("decode new files", self.unknown):
+            reader = _READERS.get(Path(file).suffix)
+            if reader is not None:
+                self._try(file, partial(reader, self.root / file))
+        with step("open tables"):
+            for table in TABLES:
+                self._open_table(table.name)
+            self._open_versions()
+
+    def sum_up(self) -> Iterator[Surface]:
+        """The findings of each part of the database."""
+        missing = dict.fromkeys(self.damage.keys() - self.sizes.keys(), 0)
+        by_name: dict[str, dict[str, int]] = {}
+        for file, size in (*self.sizes.items(), *missing.items()):
+            by_name.setdefault(name_surface(file), {})[file] = size
+        for name, sizes in sorted(by_name.items()):
+            damaged = sum(file in self.damage for file in sizes)
+            unknown = sum(file in sizes and file not in self.damage for file in self.unknown)
+            ok = len(sizes) - damaged - unknown
+            yield Surface(name, len(sizes), sum(sizes.values()), ok, damaged, unknown)
+
+    def _try(self, file: str, read: Callable[[], object]) -> bool:
+        reason = explain_failure(read)
+        if reason is not None and (self.root / file).exists():
+            self.damage.setdefault(file, reason)
+        return reason is None
+
+    def _is_damaged(self, table: str) -> bool:
+        return any(file.startswith(f"{table}.lance/") for file in self.damage)
+
+    def _open_table(self, name: str) -> None:
+        """Decodes a table as it is now, but for vectors and captions, which have digests."""
+        path = self.root / f"{name}.lance"
+        if self._is_damaged(name):
+            return
+        if not path.is_dir():
+            self.damage[path.name] = "missing"
+            return
+        opened: list[lance.LanceDataset] = []
+        self._try(path.name, lambda: opened.append(lance.dataset(str(path))))
+        for dataset in opened:
+            self._find_missing(name, dataset)
+            if name != "pairs" and not self._is_damaged(name):
+                self._try(path.name, partial(_decode_rows, dataset))
+
+    def _open_versions(self) -> None:
+        """Opens the version of every tag, and counts the pairs of those that are published."""
+        expected: dict[str, int] = {}
+        if not self._is_damaged("versions"):
+            table = lance.dataset(str(self.root / "versions.lance")).to_table()
+            expected = dict(zip(*(table[c].to_pylist() for c in ("name", "pairs")), strict=True))
+        path = self.root / "pairs.lance"
+        tags = {tag.stem: tag for tag in sorted((path / "_refs" / "tags").glob("*.json"))}
+        for name in expected.keys() - tags.keys():
+            self.damage[f"pairs.lance/_refs/tags/{name}.json"] = "missing"
+        for name, tag in tags.items():
+            file = tag.relative_to(self.root).as_posix()
+            version = read_tag(tag)
+            if version is None:
+                self.damage[file] = "it is no tag of Lance"
+            else:
+                self._open_version(name, file, version, expected.get(name))
+
+    def _open_version(self, name: str, tag: str, version: int, pairs: int | None) -> None:
+        path = self.root / "pairs.lance"
+        manifest = f"pairs.lance/{manifest_file(path, version)}"
+        if manifest in self.damage:
+            return
+        if not (self.root / manifest).exists():
+            self.damage[tag] = f"it names Lance version {version}, which is not there"
+            return
+        opened: list[lance.LanceDataset] = []
+        if self._try(manifest, lambda: opened.append(lance.dataset(str(path), version=version))):
+            self._find_missing("pairs", opened[0])
+            if pairs is not None and not self._is_damaged("pairs"):
+                counted = opened[0].count_rows()
+                if counted != pairs:
+                    self.damage[tag] = f"{name} has {pairs:,} pairs, what it names {counted:,}"
+
+    def _find_missing(self, table: str, dataset: lance.LanceDataset) -> None:
+        for fragment in dataset.get_fragments():
+            files = [f"data/{name}" for name in data_files(fragment)]
+            deletions = deletion_file(fragment)
+            for file in (f"{table}.lance/{one}" for one in (*files, *filter(None, [deletions]))):
+                if not (self.root / file).exists():
+                    self.damage[file] = "missing"
+
+
+def _compare(path: Path, digest: Digest | None) -> tuple[int, bool | None] | None:
+    """A file's size and whether it is as it was, None if not known; None if it is gone."""
+    try:
+        return path.stat().st_size, None if digest is None else digest.fits(path)
+    except FileNotFoundError:
+        return None
+    except OSError:  # the disk itself reports the damage
+        return 0, False
+
+
+def _read_lance(path: Path) -> None:
+    reader = LanceFileReader(str(path))
+    if reader.num_rows():
+        for _ in reader.read_all().to_batches():
+            pass
+
+
+def _read_arrow(path: Path) -> None:
+    with pa.OSFile(str(path)) as file:
+        pa.ipc.open_file(file).read_all()
+
+
+def _read_manifest(path: Path) -> None:
+    table = str(path.parent.parent)
+    lance.dataset(table, version=manifest_version(path)).get_fragments()
+
+
+#: How files are decoded that have no digest.
+_READERS: dict[str, Callable[[Path], None]] = {
+    ".lance": _read_lance,
+    ".idx": _read_lance,
+    ".arrow": _read_arrow,
+    ".manifest": _read_manifest,
+}
+
+
+def _decode_rows(dataset: lance.LanceDataset) -> None:
+    for _ in dataset.scanner().to_batches():
+        pass
+
+
+def last_check(uri: str) -> dict[str, Any] | None:
+    """The newest row of the table `checks`, or None."""
+    rows = read_table(uri, "checks").sort_by("checked_at").to_pylist()
+    return rows[-1] if rows else None

@@ -1,0 +1,162 @@
+"""Digests of files: made when a version is published or made anew, looked at when one is opened.
+
+They are made under the write lock, of the files that are there then and have none yet. Damage in
+files that are small and say much is noticed at opening; `checking` looks at all of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lance
+
+from asif_lance.database.cleanup import clean_up
+from asif_lance.database.digests import (
+    Digest,
+    digests_path,
+    explain_failure,
+    read_digests,
+    to_rows,
+)
+from asif_lance.database.registry import TABLES
+from asif_lance.database.tables import local_path, storage_errors
+from asif_lance.errors import CorruptDatabaseError, StorageError
+
+#: What is said of a file that differs from its digest.
+CHANGED = "not as it was written"
+
+# The folders of a Lance table whose files never change; tags and the hint of its version do.
+_FOLDERS = ("data", "_deletions", "_versions", "_transactions", "_indices")
+_CHANGING = "latest_version_hint.json"
+_OWN_TABLES = ("digests", "checks")  # they change whenever digests are kept or compared
+_COVERED = tuple(table.name for table in TABLES if table.name not in _OWN_TABLES)
+_NAMING_TABLES = ("migrations", "versions")  # a changed value there is another model, or none
+_THREADS = 2  # one waits for the disk while the other computes
+_LAST_MANIFEST = 2**64 - 1  # files of versions are named by what is left up to it
+
+Result = TypeVar("Result")
+
+
+def list_files(root: Path, tables: Iterable[str] = _COVERED) -> list[str]:
+    """The files of our tables that Lance never changes, by their paths in the directory."""
+    folders = (root / f"{table}.lance" / folder for table in tables for folder in _FOLDERS)
+    found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    files = (path.relative_to(root).as_posix() for path in found if path.name != _CHANGING)
+    return sorted(file for file in files if "#" not in file)
+
+
+def record_digests(uri: str) -> int:
+    """Makes the digests of files that have none, and drops those of files that are gone.
+
+    The caller holds the write lock. A table of digests that cannot be read is made anew.
+
+    Returns:
+        How many digests were dropped; no file of the database holds them any more.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    root = local_path(uri)
+    if root is None or not digests_path(root).is_dir():
+        return 0
+    with storage_errors(uri):
+        known, there = read_digests(root), list_files(root)
+        kept = {file: known[file] for file in there if file in known}
+        new = [file for file in there if file not in known]
+        if new or len(kept) < len(known):
+            made = dict(zip(new, in_threads(lambda f: Digest.of(root / f), new), strict=True))
+            _write_digests(uri, root, kept | made)
+    return len(known) - len(kept)
+
+
+def keep_digests(uri: str) -> None:
+    """The same after a change that is done: where the disk is full, a later one makes them."""
+    with suppress(StorageError):
+        record_digests(uri)
+
+
+def _write_digests(uri: str, root: Path, digests: Mapping[str, Digest]) -> None:
+    path = str(digests_path(root))
+    if explain_failure(lambda: lance.dataset(path).to_table()):
+        shutil.rmtree(path)
+    lance.write_dataset(to_rows(digests), path, mode="overwrite", data_storage_version="2.2")
+    clean_up(uri, "digests")
+
+
+def check_opened(dataset: Any) -> Any:
+    """The dataset, if the files that say which rows it has are as they were: they are small.
+
+    Args:
+        dataset: the pairs table, checked out at a version.
+
+    Raises:
+        CorruptDatabaseError: the version's own file or one with its deletions is damaged.
+    """
+    uri = str(dataset.uri).removeprefix("file://").rpartition("/")[0]
+    root = local_path(uri)
+    if root is None:
+        return dataset
+    deletions = (deletion_file(fragment) for fragment in dataset.get_fragments())
+    files = [manifest_file(root / "pairs.lance", dataset.version), *filter(None, deletions)]
+    _compare(uri, root, (f"pairs.lance/{file}" for file in files))
+    return dataset
+
+
+def check_naming_tables(uri: str) -> None:
+    """Passes when the tables that say what the others are have only files as they were.
+
+    Raises:
+        CorruptDatabaseError: one is damaged.
+    """
+    root = local_path(uri)
+    if root is not None:
+        _compare(uri, root, list_files(root, _NAMING_TABLES))
+
+
+def _compare(uri: str, root: Path, files: Iterable[str]) -> None:
+    for file, digest in read_digests(root, files).items():
+        with suppress(FileNotFoundError):  # upkeep took it away meanwhile: whoever reads will see
+            if not digest.fits(root / file):
+                raise CorruptDatabaseError(uri, file, CHANGED)
+
+
+def check_file(uri: str, file: str) -> bool | None:
+    """Whether a file is as it was; None if it has no digest."""
+    root = local_path(uri)
+    digest = None if root is None else read_digests(root, [file]).get(file)
+    return None if root is None or digest is None else digest.fits(root / file)
+
+
+def in_threads(work: Callable[[str], Result], files: Iterable[str]) -> Iterator[Result]:
+    """What some work makes of files, in order; two are read at once."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield from pool.map(work, files)
+
+
+def name_surface(file: str) -> str:
+    """The part of a database that a file belongs to: a table, or the indices of all."""
+    parts = file.split("/")
+    return "search indices" if "_indices" in parts else parts[0].removesuffix(".lance")
+
+
+def manifest_file(table: Path, version: int) -> str:
+    """The path of a version's own file within its table; Lance has two ways to name it."""
+    old = f"_versions/{version}.manifest"
+    return old if (table / old).exists() else f"_versions/{_LAST_MANIFEST - version:020d}.manifest"
+
+
+def manifest_version(file: Path) -> int:
+    """The version that a manifest is of."""
+    number = int(file.stem)
+    return number if number <= _LAST_MANIFEST // 2 else _LAST_MANIFEST - number
+
+
+def deletion_file(fragment: Any) -> str | None:
+    """The path of a fragment's deletions within its table."""
+    name = fragment.deletion_file()
+    return None if name is None else str(name)

@@ -1,0 +1,85 @@
+"""The files of a database: which there are, what a receipt says of them, how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Endings of the files that Lance writes for rows and for indices.
+LANCE = {".lance", ".idx"}
+_ARROW = {".arrow", ".feather"}
+_LANCE_MAGIC, _PARQUET_MAGIC, _ARROW_MAGIC = b"LANC", b"PAR1", b"ARROW1"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file that was searched.
+
+    Attributes:
+        path: within the database, with `/`.
+        bytes: its size.
+        sha256: of its bytes.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+def name_surface(path: str) -> str:
+    """Which part of a database a file belongs to: a table, its indices, a folder of caches."""
+    parts = path.split("/")
+    if "_indices" in parts:
+        return "search indices"
+    return parts[0].removesuffix(".lance") if len(parts) > 1 else "other files"
+
+
+def list_files(
+    root: Path, ignore: Iterable[str] = (), unread: list[Path] | None = None
+) -> list[Path]:
+    """All files below a directory, those behind links too, each directory once.
+
+    Args:
+        root: the directory.
+        ignore: names at its top that are left out.
+        unread: gets what cannot be read: folders, links that lead nowhere, pipes.
+    """
+    skipped = {root / name for name in ignore}
+    files: list[Path] = []
+    missed: list[Path] = [] if unread is None else unread
+    seen: set[str] = set()
+
+    def miss(error: OSError) -> None:
+        missed.append(Path(error.filename))
+
+    for folder, below, names in os.walk(root, onerror=miss, followlinks=True):
+        real = {os.path.realpath(Path(folder, name)): name for name in below}
+        below[:] = [name for path, name in real.items() if path not in seen]
+        seen.update(real)
+        paths = [Path(folder, name) for name in names]
+        files += [path for path in paths if path.is_file()]
+        missed += [p for p in paths if os.path.lexists(p) and not p.is_file()]
+    return sorted(set(files) - skipped)
+
+
+def record_file(root: Path, path: Path) -> FileRecord:
+    """What a receipt says of a file that was read."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileRecord(path.relative_to(root).as_posix(), file.tell(), digest)
+
+
+def find_format(path: Path) -> str | None:
+    """Which kind of table a file is, whatever it is called; None if it is none."""
+    with path.open("rb") as file:
+        start, size = file.read(len(_ARROW_MAGIC)), file.seek(0, os.SEEK_END)
+        file.seek(max(size - len(_LANCE_MAGIC), 0))
+        end = file.read()
+    if path.suffix in LANCE or (end == _LANCE_MAGIC and path.suffix != ".manifest"):
+        return "lance"
+    if path.suffix == ".parquet" or (start[:4] == _PARQUET_MAGIC == end):
+        return "parquet"
+    return "arrow" if path.suffix in _ARROW or start == _ARROW_MAGIC else None
