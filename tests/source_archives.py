@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 
@@ -15,6 +16,14 @@ def picture(colour: str = "red", format: str = "PNG") -> bytes:
     """A small picture."""
     stream = io.BytesIO()
     Image.new("RGB", (32, 24), colour).save(stream, format)
+    return stream.getvalue()
+
+
+def noise(seed: int) -> bytes:
+    """A JPEG that no other seed's is like."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).resize((64, 48)).save(stream, "JPEG")
     return stream.getvalue()
 
 
@@ -46,7 +55,7 @@ def samples(count: int, first: int = 0) -> list[tuple[str, bytes | str]]:
     found: list[tuple[str, bytes | str]] = []
     for i in range(first, first + count):
         key = f"{i:09}"
-        found.append((f"{key}.jpg", picture("red", "JPEG") + bytes([i])))
+        found.append((f"{key}.jpg", noise(i)))
         found.append((f"{key}.json", f'{{"caption": "no. {i}", "key": "{key}", "width": 32}}'))
         found.append((f"{key}.txt", f"Picture {i}."))
     return found

@@ -378,9 +378,9 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
     ),
     (
         gzipped_tar_that_is_cut,
-        0,
+        2,
         [
-            ("000000000.jpg", "json: the archive is cut off"),
+            ("000000002.jpg", "json: the archive is cut off"),
             ("t.tar.gz", "the archive is cut off; what follows …"),
         ],
         [],
