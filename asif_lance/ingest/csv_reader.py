@@ -40,7 +40,7 @@ def read_csv(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator
         quoted = delimiter in ",;" or (delimiter == "\t" and _is_quoted_tsv(path))
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         header = _read_header(name, csv.reader([header_line], delimiter=delimiter, quoting=quoting))
-        if first_row := _names_without_header(header):
+        if first_row := _names_without_header(header, known.text):
             header = first_row
             lines.give_back()
         manifest = Manifest(name, sniff_columns(name, header, known), known)
@@ -75,12 +75,12 @@ def _read_header(source: str, rows: Iterator[list[str]]) -> list[str]:
         raise SourceError(f"{source} has no header line ({error})") from error
 
 
-def _names_without_header(first: list[str]) -> list[str]:
+def _names_without_header(first: list[str], text: str) -> list[str]:
     """The columns of a file whose first line is a pair already; none if it is a header."""
     pictures = [bool(re.match(REMOTE, field)) or is_picture_name(field) for field in first]
     if len(first) != 2 or sum(pictures) != 1:
         return []
-    return ["image", "caption"] if pictures[0] else ["caption", "image"]
+    return ["image", text] if pictures[0] else [text, "image"]
 
 
 def _is_quoted_tsv(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -14,6 +15,7 @@ import polars as pl
 
 from asif_lance.encoders import is_picture_name
 from asif_lance.errors import SourceError, printable
+from asif_lance.ingest.columns import REMOTE
 from asif_lance.ingest.sources import PictureList, Source, TableSource
 
 #: Stands for a list of files, one per line, on standard input.
@@ -78,8 +80,9 @@ def _as_table(table: Any) -> TableSource:
 
 
 def _is_picture(source: Source) -> bool:
-    is_name = isinstance(source, str | Path) and is_picture_name(Path(source).name)
-    return is_name and not os.path.isdir(str(source))  # noqa: PTH112
+    if not isinstance(source, str | Path) or re.match(REMOTE, str(source)):
+        return False
+    return is_picture_name(Path(source).name) and not os.path.isdir(source)  # noqa: PTH112
 
 
 def _picture_list(names: Sequence[str]) -> PictureList:

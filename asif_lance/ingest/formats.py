@@ -20,7 +20,7 @@ from asif_lance.ingest.columns import ColumnNames, SourceBatch
 from asif_lance.ingest.csv_reader import read_csv
 from asif_lance.ingest.flickr_reader import looks_like_flickr, read_flickr
 from asif_lance.ingest.folder_reader import read_folder
-from asif_lance.ingest.image_folder import METADATA_SUFFIXES, has_file_names
+from asif_lance.ingest.image_folder import METADATA_SUFFIXES, is_image_folder
 from asif_lance.ingest.json_reader import read_json, read_jsonl
 from asif_lance.ingest.lance_reader import is_lance, read_lance
 from asif_lance.ingest.parquet_reader import read_parquet
@@ -111,7 +111,7 @@ def format_of_folder(folder: Path) -> str:
     """The format of a folder: `folder` if nothing speaks for another one."""
     if is_lance(folder):
         return "lance"
-    if any(map(has_file_names, FORMATS["imagefolder"].parts(folder))):
+    if is_image_folder(folder):
         return "imagefolder"
     found = set()
     for file in _visible_files(folder):

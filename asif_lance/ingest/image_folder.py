@@ -15,7 +15,13 @@ METADATA_SUFFIXES = (".csv", ".jsonl", ".parquet")
 _HEAD_BYTES = 1 << 16
 
 
-def has_file_names(path: Path) -> bool:
+def is_image_folder(folder: Path) -> bool:
+    """Whether a folder, or one right in it, has a metadata file that names pictures."""
+    places = (f"{place}metadata{suffix}" for place in ("", "*/") for suffix in METADATA_SUFFIXES)
+    return any(_has_file_names(file) for place in places for file in folder.glob(place))
+
+
+def _has_file_names(path: Path) -> bool:
     """Whether a metadata file names pictures: one that does not is something else."""
     try:
         if path.suffix.lower() == ".parquet":

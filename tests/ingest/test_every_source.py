@@ -344,6 +344,17 @@ def damaged_lance_table(folder: Path) -> Path:
     return path
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "inputs-tested.md"
+PAGE_HEAD = [
+    "# What the tests read of each kind of source",
+    "",
+    "Written by `python tests/ingest/test_every_source.py`, which makes and reads each of them. A file",
+    "that cannot be read at all brings no pairs and says why; `…` stands for paths and details.",
+    "",
+    "| source | pairs in | rejected | told |",
+    "| --- | --- | --- | --- |",
+]
+
 CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]] = [
     # source, pairs in, (item, reason) of what is rejected, notes; … stands for anything
     (tar, 3, [], []),
@@ -380,7 +391,7 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         gzipped_tar_that_is_cut,
         2,
         [
-            ("000000002.jpg", "json: the archive is cut off"),
+            ("000000002.jpg", "the archive is cut off"),
             ("t.tar.gz", "the archive is cut off; what follows …"),
         ],
         [],
@@ -496,6 +507,21 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
 ]
 
 
+def as_page() -> str:
+    """The table of all cases as docs/inputs-tested.md has it."""
+    rows = []
+    for make, pairs, rejects, notes in CASES:
+        refused = [why if item == "error" else f"{item}: {why}" for item, why in rejects]
+        cells = ("<br>".join(texts).replace("|", "\\|") for texts in (refused, notes))
+        name = make.__name__.replace("_", " ")
+        rows.append(f"| {name} | {pairs} | {' | '.join(cells)} |".replace("  ", " "))
+    return "\n".join([*PAGE_HEAD, *rows, ""])
+
+
+def test_the_page_of_what_is_tested_is_this_table() -> None:
+    assert PAGE.read_text() == as_page(), "write it anew: python tests/ingest/test_every_source.py"
+
+
 def matches(pattern: str, text: str) -> bool:
     """Whether a text is as the pattern says, where … stands for anything."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("…"))), text) is not None
@@ -530,3 +556,7 @@ def read_or_refuse(source: Path) -> tuple[list[dict[str, Any]], list[tuple[str, 
         return read(source)
     except SourceError as error:
         return [], [("error", str(error))]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(as_page())
