@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import polars as pl
 
 from asif_lance.encoders import PIECE_BYTES
+from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import SCHEMA, SourceBatch
 from asif_lance.records import Reject
 
@@ -74,6 +76,17 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def archive_uri(path: Path) -> str:
+    """What pictures inside a file are called before the `#`.
+
+    Raises:
+        SourceError: it cannot be stored as text.
+    """
+    if not is_text(found := str(path.resolve())):
+        raise SourceError(f"{printable(found)} is no UTF-8 name: rename it")
+    return found
 
 
 def as_json(attributes: dict[str, Any]) -> str:

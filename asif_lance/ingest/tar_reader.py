@@ -14,7 +14,7 @@ from typing import Any
 
 from asif_lance.encoders import Member, is_picture_name, read_tar
 from asif_lance.errors import ImageError, SourceError, printable
-from asif_lance.ingest.batches import Entry, UnusableFieldError, batch_entries
+from asif_lance.ingest.batches import Entry, UnusableFieldError, archive_uri, batch_entries
 from asif_lance.ingest.columns import ColumnNames, SourceBatch, sniff_columns
 from asif_lance.ingest.folder_reader import MAX_CAPTION_FILE
 from asif_lance.ingest.manifest_rows import Manifest
@@ -59,7 +59,7 @@ class _Sample:
 
 
 def _entries(path: Path, name: str, known: ColumnNames) -> Iterator[Entry]:
-    pictures = 0
+    pictures, place = 0, archive_uri(path)
     sample: _Sample | None = None
     try:
         for member in read_tar(path):
@@ -69,14 +69,14 @@ def _entries(path: Path, name: str, known: ColumnNames) -> Iterator[Entry]:
                 continue
             if sample is None or key != sample.key:
                 if sample is not None:
-                    yield from _pairs_of(path, name, sample, known)
+                    yield from _pairs_of(place, name, sample, known)
                 sample = _Sample(key)
             pictures += _add(sample, member, kind)
         damage = None
     except SourceError as error:
         damage = str(error)
     if sample is not None:
-        yield from _pairs_of(path, name, sample, known)
+        yield from _pairs_of(place, name, sample, known)
     if damage is not None:
         yield Reject(name, printable(path.name), damage)
     if (told := _compare_with_stats(path, pictures)) is not None:
@@ -131,7 +131,7 @@ def _add_text(fields: dict[str, Any], kind: str, member: Member) -> None:
         fields.setdefault(key, inner)
 
 
-def _pairs_of(path: Path, name: str, sample: _Sample, known: ColumnNames) -> Iterator[Entry]:
+def _pairs_of(archive: str, name: str, sample: _Sample, known: ColumnNames) -> Iterator[Entry]:
     if sample.picture is None:
         if sample.kinds:
             yield Reject(name, printable(sample.key), "no picture in this sample")
@@ -145,7 +145,7 @@ def _pairs_of(path: Path, name: str, sample: _Sample, known: ColumnNames) -> Ite
     except SourceError:
         yield Reject(name, item, f"no {known.text} in this sample")
         return
-    uri = f"{path.resolve()}#{sample.picture}"
+    uri = f"{archive}#{sample.picture}"
     place = {"image_path": None, "image_bytes": sample.content, "image_uri": uri}
     for entry in Manifest(name, columns, known).entries(item, sample.fields):
         yield entry | place if isinstance(entry, dict) else entry

@@ -19,7 +19,13 @@ from asif_lance.encoders import (
     zip_members,
 )
 from asif_lance.errors import ImageError, SourceError, printable
-from asif_lance.ingest.batches import Entry, UnusableFieldError, batch_entries, read_entry
+from asif_lance.ingest.batches import (
+    Entry,
+    UnusableFieldError,
+    archive_uri,
+    batch_entries,
+    read_entry,
+)
 from asif_lance.ingest.columns import REMOTE, ColumnNames, SourceBatch
 from asif_lance.ingest.csv_reader import read_csv
 from asif_lance.ingest.folder_reader import caption_of, picture_row
@@ -89,7 +95,7 @@ def _picture_in(path: Path, member: Member, text: Member | None) -> dict[str, ob
     if text is None:
         raise UnusableFieldError(f"no caption file ({printable(inside.stem)}.txt)")
     row = picture_row(inside, caption_of(text.read, text.size))
-    return row | {"image_bytes": member.read(), "image_uri": f"{path.resolve()}#{member.name}"}
+    return row | {"image_bytes": member.read(), "image_uri": f"{archive_uri(path)}#{member.name}"}
 
 
 def _read_manifest(
@@ -150,7 +156,7 @@ class _Pictures:
         if fault := unsafe_name(found):
             raise ImageError(fault)
         content = read_zipped(self._archive, self._archive.getinfo(found))
-        return content, f"{self._path.resolve()}#{found}"
+        return content, f"{archive_uri(self._path)}#{found}"
 
 
 def _with_pictures(

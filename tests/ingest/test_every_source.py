@@ -86,6 +86,7 @@ def hostile_tar(folder: Path) -> Path:
         (special("hard.png", tarfile.LNKTYPE, "ok.png"), b""),
         (special("dev.png", tarfile.CHRTYPE), b""),
         (special("pipe.txt", tarfile.FIFOTYPE), b""),
+        ("\udcff.png", PNG),
         ("ok.png", PNG),
         ("ok.txt", "Good."),
     ]
@@ -96,6 +97,7 @@ HOSTILE_REJECTS = [
     ("../out.png", "its name leads out of the archive"),
     ("../out.txt", "its name leads out of the archive"),
     ("/etc/abs.png", "its name leads out of the archive"),
+    ("\\xff.png", "its name is not UTF-8"),
     ("dev.png", "a device or a pipe"),
     ("hard.png", "a link"),
     ("link.png", "a link"),
@@ -348,8 +350,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "inputs-tested.md"
 PAGE_HEAD = [
     "# What the tests read of each kind of source",
     "",
-    "Written by `python tests/ingest/test_every_source.py`, which makes and reads each of them. A file",
-    "that cannot be read at all brings no pairs and says why; `…` stands for paths and details.",
+    "Written by `python tests/ingest/test_every_source.py`, which makes and reads each of them. A",
+    "file that cannot be read at all brings no pairs and says why; `…` stands for details.",
     "",
     "| source | pairs in | rejected | told |",
     "| --- | --- | --- | --- |",
