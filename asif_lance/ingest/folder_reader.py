@@ -25,8 +25,9 @@ MAX_CAPTION_FILE = 4 * 2**20
 
 
 # What may hold the captions of pictures that have none beside them.
-_MANIFESTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".token")
+_MANIFESTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".token", ".tar", ".zip")
 _SHOWN_MANIFESTS = 3
+_NO_CAPTION = "no caption file"
 
 
 def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
@@ -54,7 +55,7 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
     left_out, with_caption, without = LeftOut(), 0, 0
     for file in walk_pictures(root, refuse, left_out):
         entry = _entry_of(source, root, file)
-        without += isinstance(entry, Reject)
+        without += isinstance(entry, Reject) and entry.reason.startswith(_NO_CAPTION)
         with_caption += isinstance(entry, dict)
         yield entry
     tell_left_out(path, left_out)
@@ -67,9 +68,11 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
 def _find_manifests(root: Path) -> list[Path]:
     """Files in a folder, or else beside it, that may hold its pictures' captions."""
     for place in (root, root.parent):
-        files = (file for file in place.iterdir() if file.is_file())
-        visible = (file for file in files if not file.name.startswith("."))
-        found = sorted(file for file in visible if file.suffix.lower() in _MANIFESTS)
+        try:
+            files = [file for file in place.iterdir() if not file.name.startswith(".")]
+        except OSError:  # beside a folder that may be read, one may lie that may not
+            continue
+        found = sorted(f for f in files if f.suffix.lower() in _MANIFESTS and f.is_file())
         # Beside the folder may be anything: only what mentions captions or the folder counts.
         if place != root:
             found = [f for f in found if "caption" in f.name.lower() or f.stem == root.name]
@@ -101,7 +104,7 @@ def _read_caption(file: Path) -> str:
             raise UnusableFieldError("unreadable caption file (a device or a pipe)")
         return caption_of(file.read_bytes, found.st_size)
     except FileNotFoundError as error:
-        raise UnusableFieldError(f"no caption file ({printable(file.name)})") from error
+        raise UnusableFieldError(f"{_NO_CAPTION} ({printable(file.name)})") from error
     except OSError as error:
         raise UnusableFieldError(f"unreadable caption file ({error.strerror})") from error
 

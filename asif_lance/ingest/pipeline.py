@@ -84,6 +84,7 @@ def ingest_sources(
 
     Raises:
         SourceError: a source cannot be read at all.
+        InputError: no column of sources is called as `options.columns` says.
         EncoderMismatchError: the database was filled by other encoders.
         EncoderUnavailableError: an encoder cannot be had.
         KeysError: the key is missing with which it could be told what was forgotten.

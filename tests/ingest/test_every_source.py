@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lance
-import pyarrow as pa
 import pytest
-from source_archives import picture, samples, write_tar, write_zip
-from source_files import read, write, write_parquet
+import source_kinds as kinds
+from source_files import read
 
 from asif_lance.errors import SourceError
+from asif_lance.ingest import sniff_format
 from asif_lance.progress import listen
-
-PNG, JPEG, WEBP = picture(), picture("blue", "JPEG"), picture("green", "WEBP")
-
-
-def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-# webdataset
-
-
-def tar(folder: Path) -> Path:
-    members = [
-        ("a.png", PNG),
-        ("a.txt", "An apple."),
-        ("b.jpg", JPEG),
-        ("b.json", '{"caption": "A boat.", "license": "CC0", "width": 32}'),
-        ("c.webp", WEBP),
-        ("c.cls", "cat"),
-        ("c.npy", b"\0"),
-    ]
-    return write_tar(folder / "t.tar", members)
-
-
-def tar_of_damaged_samples(folder: Path) -> Path:
-    members = [
-        ("ok.png", PNG),
-        ("ok.txt", "Good."),
-        ("bare.png", PNG),
-        ("alone.txt", "No picture."),
-        ("bad.png", PNG),
-        ("bad.json", "{"),
-        ("latin.png", PNG),
-        ("latin.txt", b"B\xe4r"),
-        ("two.png", PNG),
-        ("two.jpg", JPEG),
-        ("two.txt", "Which?"),
-        ("again.png", PNG),
-        ("again.txt", "one"),
-        ("again.txt", "two"),
-        ("empty.png", PNG),
-        ("empty.txt", " "),
-    ]
-    return write_tar(folder / "t.tar", members)
-
 
 TAR_REJECTS = [
     ("again.png", "a second txt in one sample"),
@@ -76,23 +25,6 @@ TAR_REJECTS = [
     ("two.png", "a second picture in one sample"),
 ]
 
-
-def hostile_tar(folder: Path) -> Path:
-    members = [
-        ("../out.png", PNG),
-        ("../out.txt", "Out."),
-        ("/etc/abs.png", PNG),
-        (special("link.png", tarfile.SYMTYPE, "/etc/passwd"), b""),
-        (special("hard.png", tarfile.LNKTYPE, "ok.png"), b""),
-        (special("dev.png", tarfile.CHRTYPE), b""),
-        (special("pipe.txt", tarfile.FIFOTYPE), b""),
-        ("\udcff.png", PNG),
-        ("ok.png", PNG),
-        ("ok.txt", "Good."),
-    ]
-    return write_tar(folder / "t.tar", members)
-
-
 HOSTILE_REJECTS = [
     ("../out.png", "its name leads out of the archive"),
     ("../out.txt", "its name leads out of the archive"),
@@ -103,248 +35,6 @@ HOSTILE_REJECTS = [
     ("link.png", "a link"),
     ("pipe.txt", "a device or a pipe"),
 ]
-
-
-def gzipped_tar(folder: Path) -> Path:
-    return write_tar(folder / "t.tar.gz", samples(3), "w:gz")
-
-
-def tar_with_stats(folder: Path) -> Path:
-    write(folder / "00000_stats.json", '{"count": 5, "successes": 3}')
-    return write_tar(folder / "00000.tar", samples(3))
-
-
-def tar_with_a_bad_header(folder: Path) -> Path:
-    path = tar_with_stats(folder)
-    content = bytearray(path.read_bytes())
-    at = content.index(b"000000002.jpg")
-    content[at : at + 4] = b"\xff\xff\xff\xff"
-    return write(path, bytes(content))
-
-
-def tar_cut_in_a_picture(folder: Path) -> Path:
-    path = tar_with_stats(folder)
-    content = path.read_bytes()
-    return write(path, content[: content.index(b"000000002.jpg") + 700])
-
-
-def tar_cut_between_members(folder: Path) -> Path:
-    path = write_tar(folder / "t.tar", samples(1))
-    with tarfile.open(path) as archive:
-        *_, last = archive.getmembers()
-    return write(path, path.read_bytes()[: last.offset_data + 512])
-
-
-def gzipped_tar_that_is_cut(folder: Path) -> Path:
-    path = gzipped_tar(folder)
-    return write(path, path.read_bytes()[:-200])
-
-
-def folder_of_shards(folder: Path) -> Path:
-    write_tar(folder / "in" / "00000.tar", samples(2))
-    write_tar(folder / "in" / "00001.tar", samples(2, first=2))
-    write(folder / "in" / "00001_stats.json", '{"successes": 2}')
-    write_parquet(folder / "in" / "00000.parquet", {"url": ["http://x"], "caption": ["c"]})
-    return folder / "in"
-
-
-def folder_of_damaged_shards(folder: Path) -> Path:
-    folder_of_shards(folder)
-    write(folder / "in" / "00000.tar", b"no archive at all")
-    write(folder / "in" / "00001_stats.json", '{"successes": 7}')
-    return folder / "in"
-
-
-# Parquet
-
-
-def img2dataset_parquet(folder: Path) -> Path:
-    columns = {
-        "key": ["000", "001", "002"],
-        "url": [f"http://example.org/{i}.jpg" for i in range(3)],
-        "caption": ["A boat.", "A cat.", "Gone."],
-        "status": ["success", "success", "failed_to_download"],
-        "error_message": [None, None, "HTTP Error 404: Not Found"],
-        "jpg": [JPEG, picture("red", "JPEG"), None],
-    }
-    return write_parquet(folder / "00000.parquet", columns)
-
-
-def hugging_face_parquet(folder: Path) -> Path:
-    image = [{"bytes": PNG, "path": "a.png"}, {"bytes": JPEG, "path": None}, None]
-    return write_parquet(folder / "t.parquet", {"image": image, "text": ["One.", "Two.", "Three."]})
-
-
-def damaged_parquet(folder: Path) -> Path:
-    path = hugging_face_parquet(folder)
-    return write(path, path.read_bytes()[:-20])
-
-
-def laion_parquet(folder: Path) -> Path:
-    urls = [f"https://example.org/{i}" for i in range(3000)]
-    return write_parquet(folder / "t.parquet", {"URL": urls, "TEXT": ["x"] * 3000})
-
-
-# imagefolder
-
-
-def image_folder(folder: Path, rows: str = "") -> Path:
-    write(folder / "in" / "train" / "0001.png", PNG)
-    write(folder / "in" / "train" / "deep" / "0002.png", JPEG)
-    rows = rows or "file_name,text\n0001.png,One.\ndeep/0002.png,Two.\n"
-    write(folder / "in" / "train" / "metadata.csv", rows)
-    return folder / "in"
-
-
-def damaged_image_folder(folder: Path) -> Path:
-    found = image_folder(folder, "file_name,text\n0001.png,One.\n0001.png,one,two\n,None.\n")
-    write(found / "test" / "metadata.jsonl", '{"file_name": "x.png", "text": "Test."}\n{"file\n')
-    return found
-
-
-# COCO
-
-
-def coco(folder: Path, **changes: Any) -> Path:
-    for name in ("000000000001.jpg", "000000000002.jpg"):
-        write(folder / "val2017" / name, JPEG)
-    content = {
-        "info": {"description": "COCO 2017"},
-        "licenses": [{"id": 4, "name": "CC BY"}],
-        "images": [
-            {"id": 1, "file_name": "000000000001.jpg", "license": 4},
-            {"id": 2, "file_name": "000000000002.jpg", "license": 4},
-        ],
-        "annotations": [
-            {"image_id": 1, "id": 10, "caption": "A boat."},
-            {"image_id": 1, "id": 11, "caption": "A ship."},
-            {"image_id": 2, "id": 12, "caption": "A cat."},
-        ],
-    }
-    text = json.dumps({**content, **changes})
-    return write(folder / "annotations" / "captions_val2017.json", text)
-
-
-def damaged_coco(folder: Path) -> Path:
-    annotations = [
-        {"image_id": 1, "caption": "A boat."},
-        {"image_id": 3, "caption": "Lost."},
-        {"image_id": 1},
-        "nothing",
-    ]
-    images = [{"id": 1, "file_name": "000000000001.jpg"}, {"id": 1, "file_name": "x"}, {"id": 7}]
-    return coco(folder, images=images, annotations=annotations)
-
-
-def coco_that_is_cut(folder: Path) -> Path:
-    path = coco(folder)
-    return write(path, path.read_bytes()[:-40])
-
-
-# Flickr
-
-
-def flickr(folder: Path, more: str = "") -> Path:
-    for name in ("1000_a.jpg", "1001_b.jpg"):
-        write(folder / "Flicker8k_Dataset" / name, JPEG)
-    lines = "".join(f"1000_a.jpg#{i}\tCaption {i} .\n" for i in range(5)) + "1001_b.jpg#0\tA cat\n"
-    return write(folder / "Flickr8k_text" / "Flickr8k.token.txt", lines + more)
-
-
-def damaged_flickr(folder: Path) -> Path:
-    return flickr(folder, "1001_b.jpg A dog\n\n1001_b.jpg#1\t\n")
-
-
-def flickr_results(folder: Path, more: str = "") -> Path:
-    write(folder / "flickr30k-images" / "1.jpg", JPEG)
-    text = 'image_name| comment_number| comment\n1.jpg| 0| A "boat , "\n1.jpg| 1| A ship .\n'
-    return write(folder / "results.csv", text + more)
-
-
-def damaged_flickr_results(folder: Path) -> Path:
-    return flickr_results(folder, "1.jpg| 4   A dog runs across the grass .\n")
-
-
-def kaggle(folder: Path) -> Path:
-    write(folder / "Images" / "1.jpg", JPEG)
-    return write(folder / "captions.txt", 'image,caption\n1.jpg,"A boat, red ."\n1.jpg,A ship .\n')
-
-
-def kaggle_folder(folder: Path) -> Path:
-    return kaggle(folder).parent
-
-
-# CC3M and the like
-
-
-def cc3m(folder: Path) -> Path:
-    lines = "".join(f"caption {i}\thttp://example.org/{i}.jpg?x=1\n" for i in range(2500))
-    return write(folder / "Train_GCC-training.tsv", lines)
-
-
-def cc12m_partly_here(folder: Path) -> Path:
-    write(folder / "1.jpg", JPEG)
-    return write(folder / "t.tsv", "1.jpg\tA boat.\nhttps://example.org/2.jpg\tGone.\n")
-
-
-# ZIP
-
-
-def zip_with_texts(folder: Path) -> Path:
-    members = [("p/a.png", PNG), ("p/a.txt", "One."), ("p/b.jpg", JPEG), ("p/b.txt", "Two.\nZwei.")]
-    return write_zip(folder / "t.zip", [*members, ("__MACOSX/p/._a.png", b"x"), ("readme.md", "x")])
-
-
-def zip_with_manifest(folder: Path) -> Path:
-    rows = "image,caption\na.png,One.\nimages/b.jpg,Two.\nlost.png,Lost.\n"
-    members = [("x/images/a.png", PNG), ("x/images/b.jpg", JPEG), ("x/captions.csv", rows)]
-    return write_zip(folder / "t.zip", members)
-
-
-def hostile_zip(folder: Path) -> Path:
-    link = zipfile.ZipInfo("link.png")
-    link.external_attr = 0o120777 << 16
-    members = [("../out.png", PNG), (link, "/etc/passwd"), ("ok.png", PNG), ("ok.txt", "Good.")]
-    return write_zip(folder / "t.zip", [*members, ("bare.png", PNG)])
-
-
-def zip_with_a_damaged_member(folder: Path) -> Path:
-    path = zip_with_texts(folder)
-    content = bytearray(path.read_bytes())
-    at = content.index(b"\xff\xd8") if b"\xff\xd8" in content else content.index(b"p/b.jpg") + 20
-    content[at : at + 8] = bytes(8)
-    return write(path, bytes(content))
-
-
-def zip_that_is_cut(folder: Path) -> Path:
-    path = zip_with_texts(folder)
-    return write(path, path.read_bytes()[:-40])
-
-
-def zip_bomb(folder: Path) -> Path:
-    return write_zip(folder / "t.zip", [("a.png", bytes(300 * 2**20)), ("a.txt", "Zeros.")])
-
-
-# Lance
-
-
-def lance_table(folder: Path) -> Path:
-    image = pa.array([PNG, JPEG, None], pa.binary())
-    table = pa.table({"image": image, "caption": ["One.", "Two.", "Three."], "n": [1, 2, 3]})
-    lance.write_dataset(table, folder / "db" / "photos.lance")
-    return folder / "db" / "photos.lance"
-
-
-def lance_database(folder: Path) -> Path:
-    return lance_table(folder).parent
-
-
-def damaged_lance_table(folder: Path) -> Path:
-    path = lance_table(folder)
-    for file in (path / "data").iterdir():
-        file.write_bytes(b"")
-    return path
-
 
 PAGE = Path(__file__).parents[2] / "docs" / "inputs-tested.md"
 PAGE_HEAD = [
@@ -359,13 +49,13 @@ PAGE_HEAD = [
 
 CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]] = [
     # source, pairs in, (item, reason) of what is rejected, notes; … stands for anything
-    (tar, 3, [], []),
-    (tar_of_damaged_samples, 1, TAR_REJECTS, []),
-    (hostile_tar, 1, HOSTILE_REJECTS, []),
-    (gzipped_tar, 3, [], []),
-    (tar_with_stats, 3, [], []),
+    (kinds.tar, 3, [], []),
+    (kinds.tar_of_damaged_samples, 1, TAR_REJECTS, []),
+    (kinds.hostile_tar, 1, HOSTILE_REJECTS, []),
+    (kinds.gzipped_tar, 3, [], []),
+    (kinds.tar_with_stats, 3, [], []),
     (
-        tar_with_a_bad_header,
+        kinds.tar_with_a_bad_header,
         2,
         [
             ("00000.tar", "00000_stats.json counts 3 pictures, 2 were read"),
@@ -374,7 +64,7 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         [],
     ),
     (
-        tar_cut_in_a_picture,
+        kinds.tar_cut_in_a_picture,
         2,
         [
             ("000000002.jpg", "cut off: the archive ends in it"),
@@ -384,13 +74,13 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         [],
     ),
     (
-        tar_cut_between_members,
+        kinds.tar_cut_between_members,
         1,
         [("t.tar", "the archive is cut off; what follows is not read")],
         [],
     ),
     (
-        gzipped_tar_that_is_cut,
+        kinds.gzipped_tar_that_is_cut,
         2,
         [
             ("000000002.jpg", "the archive is cut off"),
@@ -398,9 +88,9 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         ],
         [],
     ),
-    (folder_of_shards, 4, [], []),
+    (kinds.folder_of_shards, 4, [], []),
     (
-        folder_of_damaged_shards,
+        kinds.folder_of_damaged_shards,
         2,
         [
             ("00000.tar", "damaged archive (no tar header at its beginning); …"),
@@ -409,22 +99,22 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         [],
     ),
     (
-        img2dataset_parquet,
+        kinds.img2dataset_parquet,
         2,
         [("row 3", "not downloaded (HTTP Error 404: Not Found)")],
         [],
     ),
-    (hugging_face_parquet, 2, [("row 3", "missing image")], []),
-    (damaged_parquet, 0, [("error", "…t.parquet is not readable Parquet: …")], []),
+    (kinds.hugging_face_parquet, 2, [("row 3", "missing image")], []),
+    (kinds.damaged_parquet, 0, [("error", "…t.parquet is not readable Parquet: …")], []),
     (
-        laion_parquet,
+        kinds.laion_parquet,
         0,
         [("error", "…: all 3,000 rows are addresses, and nothing is fetched: …img2dataset…")],
         [],
     ),
-    (image_folder, 2, [], []),
+    (kinds.image_folder, 2, [], []),
     (
-        damaged_image_folder,
+        kinds.damaged_image_folder,
         2,
         [
             ("test/metadata.jsonl#row 2", "malformed JSON"),
@@ -433,9 +123,9 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         ],
         [],
     ),
-    (coco, 3, [], ["captions_val2017.json: its pictures are in ../val2017"]),
+    (kinds.coco, 3, [], ["captions_val2017.json: its pictures are in ../val2017"]),
     (
-        damaged_coco,
+        kinds.damaged_coco,
         1,
         [
             ("annotation 2", "no image has the id 3"),
@@ -447,14 +137,14 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         ["captions_val2017.json: its pictures are in ../val2017"],
     ),
     (
-        coco_that_is_cut,
+        kinds.coco_that_is_cut,
         2,
         [("annotation 3", "malformed JSON in line 1 (…); what follows is not read")],
         ["…: 1 of 2 images have no annotation", "…its pictures are in ../val2017"],
     ),
-    (flickr, 6, [], ["Flickr8k.token.txt: its pictures are in ../Flicker8k_Dataset"]),
+    (kinds.flickr, 6, [], ["Flickr8k.token.txt: its pictures are in ../Flicker8k_Dataset"]),
     (
-        damaged_flickr,
+        kinds.damaged_flickr,
         6,
         [
             ("row 7", "malformed row (expected NAME#NUMBER, a tab, a caption)"),
@@ -462,36 +152,36 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         ],
         ["Flickr8k.token.txt: its pictures are in ../Flicker8k_Dataset"],
     ),
-    (flickr_results, 2, [], ["results.csv: its pictures are in flickr30k-images"]),
+    (kinds.flickr_results, 2, [], ["results.csv: its pictures are in flickr30k-images"]),
     (
-        damaged_flickr_results,
+        kinds.damaged_flickr_results,
         2,
         [("row 3", "row has 2 fields, the header has 3")],
         ["results.csv: its pictures are in flickr30k-images"],
     ),
-    (kaggle, 2, [], ["captions.txt: its pictures are in Images"]),
+    (kinds.kaggle, 2, [], ["captions.txt: its pictures are in Images"]),
     (
-        kaggle_folder,
+        kinds.kaggle_folder,
         0,
         [("Images/1.jpg", "no caption file (1.txt)")],
         ["…: no picture has a caption beside it; to read them from a file: …/captions.txt"],
     ),
     (
-        cc3m,
+        kinds.cc3m,
         0,
         [("error", "…: all 2,500 rows are addresses, and nothing is fetched: …img2dataset…")],
         [],
     ),
     (
-        cc12m_partly_here,
+        kinds.cc12m_partly_here,
         1,
         [("row 2", "remote images are not fetched")],
         ["…/t.tsv: 1 of 2 rows are addresses only: a downloader such as img2dataset makes …"],
     ),
-    (zip_with_texts, 2, [], []),
-    (zip_with_manifest, 2, [("row 3", "missing in the archive (lost.png)")], []),
+    (kinds.zip_with_texts, 2, [], []),
+    (kinds.zip_with_manifest, 2, [("row 3", "missing in the archive (lost.png)")], []),
     (
-        hostile_zip,
+        kinds.hostile_zip,
         1,
         [
             ("../out.png", "its name leads out of the archive"),
@@ -500,13 +190,40 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
         ],
         [],
     ),
-    (zip_with_a_damaged_member, 1, [("p/b.jpg", "damaged in the archive (…)")], []),
-    (zip_that_is_cut, 0, [("error", "…t.zip: damaged archive (File is not a zip file)")], []),
-    (zip_bomb, 0, [("error", "…t.zip: the archive would grow to 314,572,806 bytes")], []),
-    (lance_table, 2, [("row 3", "missing image")], []),
-    (lance_database, 2, [("row 3", "missing image")], []),
-    (damaged_lance_table, 0, [("error", "…photos.lance is not a readable Lance table: …")], []),
+    (kinds.zip_with_a_damaged_member, 1, [("p/b.jpg", "damaged in the archive (…)")], []),
+    (kinds.zip_that_is_cut, 0, [("error", "…t.zip: damaged archive (File is not a zip file)")], []),
+    (kinds.zip_bomb, 0, [("error", "…t.zip: the archive would grow to 314,572,806 bytes")], []),
+    (kinds.lance_table, 2, [("row 3", "missing image")], []),
+    (kinds.lance_database, 2, [("row 3", "missing image")], []),
+    (
+        kinds.damaged_lance_table,
+        0,
+        [("error", "…photos.lance is not a readable Lance table: …")],
+        [],
+    ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("make", "format"),
+    [
+        (kinds.tar, "webdataset"),
+        (kinds.folder_of_shards, "webdataset"),
+        (kinds.hugging_face_parquet, "parquet"),
+        (kinds.image_folder, "imagefolder"),
+        (kinds.coco, "coco"),
+        (kinds.flickr, "flickr"),
+        (kinds.kaggle, "csv"),
+        (kinds.zip_with_texts, "zip"),
+        (kinds.lance_table, "lance"),
+    ],
+)
+def test_a_source_that_is_named_is_read_like_one_that_is_recognised(
+    tmp_path: Path, make: Callable[[Path], Path], format: str
+) -> None:
+    source = make(tmp_path)
+    assert sniff_format(source) == format
+    assert read(source, format=format) == read(source)
 
 
 def as_page() -> str:

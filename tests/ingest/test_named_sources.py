@@ -14,6 +14,7 @@ from source_archives import picture, samples, write_tar
 from source_files import read, refusal, write
 
 from asif_lance.errors import InputError, SourceError
+from asif_lance.evaluation.labelled_pictures import read_labelled
 from asif_lance.explain.content import _thumbnail
 from asif_lance.ingest import (
     FORMATS,
@@ -136,6 +137,12 @@ def test_large_pictures_of_archives_come_in_small_batches(tmp_path: Path) -> Non
     sizes = [batch.frame["image_bytes"].bin.size().sum() for batch in read_source(source)]
     assert sum(sizes) == 20 * 3 * 2**20
     assert max(sizes) <= 36 * 2**20
+
+
+def test_tars_may_hold_labelled_pictures(tmp_path: Path) -> None:
+    members = [("a.png", picture()), ("a.cls", "bird"), ("b.png", picture()), ("b.cls", "3")]
+    labelled = read_labelled(write_tar(tmp_path / "t.tar", members))
+    assert (labelled.names, labelled.truths) == (("a.png", "b.png"), ("bird", "3"))
 
 
 def test_the_command_knows_every_format() -> None:
