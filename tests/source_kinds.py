@@ -272,6 +272,14 @@ def zip_with_manifest(folder: Path) -> Path:
     return write_zip(folder / "t.zip", members)
 
 
+def zip_with_a_damaged_manifest(folder: Path) -> Path:
+    path = zip_with_manifest(folder)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"x/captions.csv") + 20
+    content[at : at + 8] = bytes(8)
+    return write(path, bytes(content))
+
+
 def hostile_zip(folder: Path) -> Path:
     link = zipfile.ZipInfo("link.png")
     link.external_attr = 0o120777 << 16

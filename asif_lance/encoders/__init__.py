@@ -39,8 +39,8 @@ from asif_lance.encoders.picture_files import (
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_images
-from asif_lance.encoders.tar_files import Member, looks_like_tar, read_tar, unsafe_name
-from asif_lance.encoders.zip_files import open_zip, read_zipped, zip_members
+from asif_lance.encoders.tar_files import Member, looks_like_tar, read_tar
+from asif_lance.encoders.zip_files import ZIP_DAMAGE, open_zip, zip_members
 
 if TYPE_CHECKING:
     from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
@@ -50,7 +50,7 @@ __all__ = [
     "DEFAULT_IMAGE",
     "DEFAULT_TEXT",
     "PARQUET_DAMAGE",
-    "PIECE_BYTES",
+    "PIECE_BYTES", "ZIP_DAMAGE",
     "EncodedBatch",
     "ImageEncoder",
     "ImageFile",
@@ -78,13 +78,13 @@ __all__ = [
     "read_picture",
     "read_tar",
     "read_vectors",
-    "read_zipped",
+
     "reject_picture",
     "sha256_of",
     "tell_left_out",
     "text_encoder",
     "to_image_item",
-    "unsafe_name",
+
     "walk_files",
     "walk_pictures",
     "zip_members",

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from asif_lance.encoders import (
     PIECE_BYTES,
+    ZIP_DAMAGE,
     Member,
     is_picture_name,
     open_zip,
-    read_zipped,
-    unsafe_name,
     zip_members,
 )
 from asif_lance.errors import ImageError, SourceError, printable
@@ -102,9 +101,16 @@ def _read_manifest(
     archive: zipfile.ZipFile, path: Path, manifest: str, batch_size: int | None, known: ColumnNames
 ) -> Iterator[SourceBatch]:
     """The rows of a manifest in the archive, with the pictures that they name."""
-    inside = zipfile.Path(archive, manifest)
+    name, inside = printable(str(path)), zipfile.Path(archive, manifest)
+    try:
+        with archive.open(manifest) as stream:  # damage shows at the end, when rows are out
+            while stream.read(PIECE_BYTES):
+                pass
+    except ZIP_DAMAGE as error:
+        reason = f"{printable(manifest)} is damaged in the archive ({printable(str(error))})"
+        raise SourceError(f"{name}: {reason}") from error
     read = _READERS[PurePosixPath(manifest).suffix.lower()]
-    pictures = _Pictures(archive, path, PurePosixPath(manifest), printable(str(path)))
+    pictures = _Pictures(zip_members(archive), archive_uri(path), PurePosixPath(manifest), name)
     for batch in read(inside, batch_size, known):  # type: ignore[arg-type]  # it opens as a path does
         rejects = [Reject(pictures.source, r.item, r.reason) for r in batch.rejects]
         yield from pictures.put_into(SourceBatch(batch.frame, rejects))
@@ -114,20 +120,22 @@ class _Pictures:
     """The pictures of an archive, by the names that a manifest inside may give them."""
 
     def __init__(
-        self, archive: zipfile.ZipFile, path: Path, manifest: PurePosixPath, source: str
+        self, members: Iterable[Member], archive: str, manifest: PurePosixPath, source: str
     ) -> None:
         self.source = source
-        self._archive, self._path = archive, path
-        folder = manifest.parent
-        names = {i.filename for i in archive.infolist() if is_picture_name(i.filename)}
+        self._archive, self._last = archive, ("", b"")
+        pictures: dict[PurePosixPath, Member] = {}
+        by_name: dict[str, list[Member]] = {}
+        for member in members:
+            path = PurePosixPath(member.name)
+            if is_picture_name(path.name) and path not in pictures:
+                pictures[path] = member
+                by_name.setdefault(path.name, []).append(member)
         # By the path from the manifest, or else by name alone where only one has it.
-        by_name: dict[str, list[str]] = {}
-        for name in names:
-            by_name.setdefault(PurePosixPath(name).name, []).append(name)
-        self._found = {key: only[0] for key, only in by_name.items() if len(only) == 1}
-        for name in names:
-            if PurePosixPath(name).is_relative_to(folder):
-                self._found[str(PurePosixPath(name).relative_to(folder))] = name
+        self._found = {name: only[0] for name, only in by_name.items() if len(only) == 1}
+        for path, member in pictures.items():
+            if path.is_relative_to(manifest.parent):
+                self._found[str(path.relative_to(manifest.parent))] = member
 
     def put_into(self, batch: SourceBatch) -> Iterator[SourceBatch]:
         """The batch with pictures instead of their paths, in parts that fit into memory."""
@@ -150,13 +158,14 @@ class _Pictures:
         yield SourceBatch(_with_pictures(batch.frame, rows), rejects)
 
     def _read(self, given: str) -> tuple[bytes, str]:
-        found = self._found.get(str(PurePosixPath(given)))
-        if found is None:
+        member = self._found.get(str(PurePosixPath(given)))
+        if member is None:
             raise ImageError(f"missing in the archive ({printable(given)})")
-        if fault := unsafe_name(found):
-            raise ImageError(fault)
-        content = read_zipped(self._archive, self._archive.getinfo(found))
-        return content, f"{archive_uri(self._path)}#{found}"
+        if member.fault is not None:
+            raise ImageError(member.fault)
+        if member.name != self._last[0]:  # a picture's captions follow one another
+            self._last = member.name, member.read()
+        return self._last[1], f"{self._archive}#{member.name}"
 
 
 def _with_pictures(

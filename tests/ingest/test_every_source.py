@@ -181,6 +181,12 @@ CASES: list[tuple[Callable[[Path], Path], int, list[tuple[str, str]], list[str]]
     (kinds.zip_with_texts, 2, [], []),
     (kinds.zip_with_manifest, 2, [("row 3", "missing in the archive (lost.png)")], []),
     (
+        kinds.zip_with_a_damaged_manifest,
+        0,
+        [("error", "…t.zip: x/captions.csv is damaged in the archive (…)")],
+        [],
+    ),
+    (
         kinds.hostile_zip,
         1,
         [
