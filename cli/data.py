@@ -161,11 +161,11 @@ def ingest(
       asif-lance ingest list.csv --image-root photos/ --column caption=titel
       asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
+    waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
     with _stoppable():
         from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
 
         expanded = expand_sources(sources)
-    waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
     options = IngestOptions(
         format=source_format,
         image_root=image_root,
@@ -183,11 +183,7 @@ def ingest(
     total = count_items(expanded)
     with _stoppable(total), step("ingest pairs", total) as advance:
         report = ingest_sources(context.db, expanded, options, progress=advance)
-    if rejects is not None:
-        report.write_rejects(rejects)
-    _print_report(report, output)
-    if report.rejects and not report.added + report.already_there + report.changed:
-        sys.exit(1)
+    _finish_ingest(report, rejects, output)
 
 
 def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Waiver | None:
@@ -296,6 +292,14 @@ def _note_details(report: IngestReport) -> None:
             f"{report.cut_captions:,} captions are longer than the encoder reads "
             f"({report.max_tokens} tokens): the rest of them is not used"
         )
+
+
+def _finish_ingest(report: IngestReport, rejects: Path | None, output: str) -> None:
+    if rejects is not None:
+        report.write_rejects(rejects)
+    _print_report(report, output)
+    if report.rejects and not report.added + report.already_there + report.changed:
+        sys.exit(1)
 
 
 def _print_report(report: IngestReport, output: str) -> None:
