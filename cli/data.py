@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,7 +26,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
-from .parameter_types import OutputFile
+from .parameter_types import ColumnChoice, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
@@ -44,23 +44,6 @@ SOURCE_FORMATS = (
 
 #: Rejected items listed on the terminal; the rejects table and file have them all.
 SHOWN_REJECTS = 10
-
-
-class ColumnChoice(click.ParamType[tuple[str, str]]):
-    """`ROLE=NAME`: what a source calls a column."""
-
-    name = "ROLE=NAME"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Role and name."""
-        if isinstance(value, tuple):
-            return value
-        role, mark, name = str(value).partition("=")
-        if not mark or not name.strip():
-            self.fail(f"{value!r}: expected ROLE=NAME, for instance caption=titel", param, ctx)
-        return role.strip(), name
 
 
 @click.command()

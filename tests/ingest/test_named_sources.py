@@ -6,10 +6,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import Cli, entry_point
+from conftest import Cli, entry_point, pairs_frame
 from source_archives import picture, samples, write_tar
 from source_files import read, refusal, write
 
@@ -148,6 +149,18 @@ def test_tars_may_hold_labelled_pictures(tmp_path: Path) -> None:
 def test_the_command_knows_every_format() -> None:
     (option,) = (p for p in entry_point().commands["ingest"].params if p.name == "source_format")
     assert list(option.type.choices) == list(FORMATS)
+
+
+def test_the_command_takes_columns_and_a_root(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    frame = pairs_frame(3, np.random.default_rng(1))
+    frame.rename({"caption": "titel", "pair_id": "nr"}).write_parquet(tmp_path / "t.parquet")
+    options = ("--column", "caption=titel", "--column", "id=nr", "--image-root", "photos")
+    done = cli("ingest", "*.parquet", *options)
+    assert (done.status, "added 3, already there 0, rejected 0" in done.err) == (0, True), done.err
+    assert "expected ROLE=NAME" in cli("ingest", "t.parquet", "--column", "titel").err
+    rows = PairStore.open(str(tmp_path / "pairs.lancedb")).read()
+    assert sorted(rows["pair_id"].to_pylist()) == ["p0", "p1", "p2"]
 
 
 @pytest.mark.encoders
