@@ -179,7 +179,8 @@ def _open(content: bytes) -> ImageFile.ImageFile:
             formats = (*FORMATS, _heif_format()) if _is_heif(content) else FORMATS
             image = Image.open(BytesIO(content), formats=formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            _check_size(*_header_size(content))
+            if size := _header_size(content):
+                _check_size(*size)
             raise
         except UnidentifiedImageError as error:
             raise ImageError("not an image") from error
@@ -206,10 +207,13 @@ def _heif_format() -> str:
     return "HEIF"
 
 
-def _header_size(content: bytes) -> tuple[int, int]:
-    """The size that made Pillow refuse: its error does not tell, its format readers do."""
+def _header_size(content: bytes) -> tuple[int, int] | None:
+    """The size that made Pillow refuse: its error does not tell, its own format readers do."""
     readers = (Image.OPEN[name] for name in FORMATS)
-    reader = next(read for read, accepts in readers if accepts and accepts(content[:16]) is True)
+    fitting = (read for read, accepts in readers if accepts and accepts(content[:16]) is True)
+    reader = next(fitting, None)
+    if reader is None:
+        return None
     width, height = reader(BytesIO(content), "").size
     return width, height
 

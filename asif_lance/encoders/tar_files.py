@@ -73,7 +73,7 @@ def read_tar(path: Path) -> Iterator[Member]:
         with path.open("rb") as file:
             stream = _Forward(file, path.stat().st_size)
             archive = tarfile.TarFile(
-                fileobj=stream,  # it reads, seeks and tells
+                fileobj=stream,  # type: ignore[arg-type]  # it reads, seeks and tells
                 tarinfo=_StrictInfo,
                 encoding="utf-8",
             )
@@ -139,7 +139,7 @@ class _StrictInfo(tarfile.TarInfo):
             tarfile.ReadError, EOFError: there is none, and no mark of the archive's end either.
         """
         try:
-            return super().fromtarfile(tarfile_)  # type: ignore[return-value]
+            return super().fromtarfile(tarfile_)
         except (tarfile.EOFHeaderError, tarfile.SubsequentHeaderError):  # type: ignore[attr-defined]
             raise
         except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]

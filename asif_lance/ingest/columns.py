@@ -190,14 +190,9 @@ def sniff_columns(
     inside = [name for name in known.image if set(spellings.get(name, ())) & set(contents)]
     image = find(*inside) or image
     vectors = {side: find(*getattr(known, side)) for side in VECTORS}
+    pictures = (*known.image, *known.image_vector)
     _require(location, names, known.text, known.caption, caption or vectors["text_vector"])
-    _require(
-        location,
-        names,
-        "image",
-        (*known.image, *known.image_vector),
-        image or vectors["image_vector"],
-    )
+    _require(location, names, "image", pictures, image or vectors["image_vector"])
     uri = find(*_ADDRESSES) if image in contents else find("image_uri")
     uri = None if uri == image else uri
     found = {name: find(*getattr(known, name)) for name in ("pair_id", "license", "source")}

@@ -64,10 +64,8 @@ def read_source(
 ) -> Iterator[SourceBatch]:
     """Read the pairs of a source in order, and what was refused of it.
 
-    Images are not opened: a missing or damaged one shows when it is decoded. Relative image paths
-    start at `image_root`, by default at the manifest's folder, or at the folder beside it that has
-    the manifest's name without its suffix (`photos.csv`, `photos/`), or at one inside that has
-    most of the pictures. If the first batch has vectors of a side, every row needs them.
+    Image files are not opened: a missing or damaged one shows when it is decoded. If the first
+    batch has vectors of a side, every row needs them.
 
     Args:
         location: a folder, a file or a table.
@@ -75,10 +73,10 @@ def read_source(
             folder with a format of files is read as parts of that format.
         batch_size: most rows per batch.
         known: what the columns may be called.
-        image_root: where relative image paths start.
+        image_root: where relative image paths start; by default where the pictures are: the
+            manifest's folder, the one beside it that has its name, or one inside.
 
-    Returns:
-        Batches with the columns of `SCHEMA`.
+    Returns batches with the columns of `SCHEMA`.
 
     Raises:
         SourceError: at once, if there is no such source or its format is not recognised; while
