@@ -13,7 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.errors import ImageError, SourceError, printable
-from asif_lance.ingest.columns import SourceBatch
+from asif_lance.ingest.columns import PAIR_COLUMNS, SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures_to_encode
@@ -93,7 +93,12 @@ class Preparation:
         Raises:
             SourceError: as for `tables`.
         """
-        opened = [(source, read_source(source, format=self._options.format)) for source in sources]
+        options = self._options
+        known = PAIR_COLUMNS.choose(options.columns)
+        opened = [
+            (s, read_source(s, format=options.format, known=known, image_root=options.image_root))
+            for s in sources
+        ]
         for source, batches in opened:
             self._location = printable(str(source))
             try:
