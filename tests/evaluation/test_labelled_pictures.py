@@ -157,7 +157,7 @@ def test_held_out_pictures_are_of_every_class_and_never_both_here_and_there() ->
     assert sorted(out.truths) == list("abb")
     assert sorted(kept.names + out.names) == sorted(labelled.names)
     assert hold_out(labelled, 0.25, seed=3)[1].names == out.names
-    for share, reason in ((0.0, "between 0 and 1"), (0.01, "too few to hold out 1%")):
+    for share, reason in ((0.0, "between 0 and 1"), (0.01, "too few to hold out 1.0%")):
         with pytest.raises(InputError, match=reason):
             hold_out(labelled, share)
 
