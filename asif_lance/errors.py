@@ -19,6 +19,7 @@
     │   ├── EncoderUnavailableError    not installed, no hub, or a damaged file
     │   └── EncoderMismatchError       the database was filled by other encoders
     ├── SourceError                    a source that cannot be read at all
+    │   └── EmptySourceError           a file with nothing in it
     ├── ImageError                     one picture that cannot be used
     ├── PairConflictError              pairs that are there already with other content
     ├── ForgottenPairError             pairs that were forgotten, and nobody waived that
@@ -191,6 +192,10 @@ class EncoderMismatchError(EncoderError):
 
 class SourceError(AsifError):
     """A source that cannot be read at all (a single bad item is a rejection, not an error)."""
+
+
+class EmptySourceError(SourceError):
+    """A file with nothing in it."""
 
 
 class ImageError(AsifError):

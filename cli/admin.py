@@ -134,6 +134,8 @@ def optimize(context: Context, now: bool) -> None:
         f"fragments: {fragments[0]:,} before, {fragments[1]:,} now; "
         f"size: {sizes[0]} before, {sizes[1]} now"
     )
+    if done.bytes_after > done.bytes_before:
+        note("older versions keep their own files: `versions prune` frees those")
     if done.bytes_waiting:
         minutes = int(GRACE.total_seconds() // 60)
         note(

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asif_lance.errors import InputError
+from asif_lance.records import BROUGHT
+
 from .options import (
     Context,
     chosen_templates,
@@ -67,6 +70,12 @@ def search(
     if candidates is not None and candidates < top:
         raise click.UsageError(f"--top {top} needs at least as many --candidates")
     model = open_model(context, **model_arguments)
+    pin = model.store.image if text is None else model.store.text
+    if pin.name == BROUGHT:
+        raise InputError(
+            "this database holds vectors that were brought along: no encoder is known for them, "
+            "and what is searched for cannot be encoded"
+        )
     if text is not None:
         note_cut("texts", model.encode_texts([text]))
         matches = model.search_text(text, top=top, candidates=candidates)

@@ -6,6 +6,7 @@ what `lancedb.connect(URI).open_table("pairs")` opens.
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,10 +55,15 @@ def resolve_uri(uri: str | Path) -> str:
         StorageError: it has bytes that are not UTF-8, and Lance opens no such path.
     """
     address = str(uri).removeprefix("file://")
+    if not address:
+        raise StorageError("the address of the database is empty")
     if "://" in address:
         address = address.rstrip("/")
     else:
-        address = str(Path(address).expanduser().absolute())
+        path = Path(address).expanduser().absolute()
+        address = str(path)
+        if os.path.isfile(path):  # noqa: PTH113 - `Path.is_file` fails where a name is too long
+            raise StorageError(f"{printable(address)} is a file: a database is a folder")
     if any("\ud800" <= character <= "\udfff" for character in address):
         raise StorageError(f"{printable(address)}: the address of a database has to be UTF-8")
     return address

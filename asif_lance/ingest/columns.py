@@ -29,7 +29,7 @@ SCHEMA: dict[str, DataType | DataTypeClass] = {
     "text_vector": pl.List(pl.Float32),
 }
 # How an address begins, as a regular expression.
-REMOTE = "^[A-Za-z][A-Za-z0-9+.-]*://"
+REMOTE = "^([A-Za-z][A-Za-z0-9+.-]*://|data:)"
 VECTORS = ("image_vector", "text_vector")
 
 

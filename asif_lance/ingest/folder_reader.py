@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from asif_lance.encoders import LeftOut, tell_left_out, walk_pictures
-from asif_lance.errors import printable
+from asif_lance.errors import format_count, printable
 from asif_lance.ingest.batches import (
     Entry,
     UnusableFieldError,
@@ -28,12 +29,15 @@ MAX_CAPTION_FILE = 4 * 2**20
 _MANIFESTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".token", ".tar", ".zip")
 _SHOWN_MANIFESTS = 3
 _NO_CAPTION = "no caption file"
+_FURTHER_LINES = "further lines"
+# Debian's stamps: `pt_BR.utf8=Um sino.`
+_TRANSLATION = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?(@\w+)?\.utf8=")
 
 
 def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
-    """Pictures, at any depth, with the caption in the `.txt` of the same name.
+    """Pictures, at any depth, with the caption in the `.txt` of the same name: its first line.
 
-    The caption is the first line that is not empty (Debian's stamps have translations below).
+    Further lines are kept in the attributes, and told.
     """
     return batch_entries(_folder_entries(path), batch_size)
 
@@ -52,13 +56,20 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
     def refuse(file: Path, reason: str) -> None:
         refused.append(Reject(source, printable(str(file.relative_to(root))), reason))
 
-    left_out, with_caption, without = LeftOut(), 0, 0
+    left_out, with_caption, without, further = LeftOut(), 0, 0, 0
     for file in walk_pictures(root, refuse, left_out):
         entry = _entry_of(source, root, file)
         without += isinstance(entry, Reject) and entry.reason.startswith(_NO_CAPTION)
         with_caption += isinstance(entry, dict)
+        further += isinstance(entry, dict) and f'"{_FURTHER_LINES}": ' in entry["attributes"]
         yield entry
     tell_left_out(path, left_out)
+    if further:
+        files = format_count(further, "caption file")
+        note(
+            f"{source}: {files} with several lines: the first is the caption, the others are kept "
+            f"in the attribute {_FURTHER_LINES}"
+        )
     if without and not with_caption and (manifests := _find_manifests(root)):
         shown = ", ".join(printable(str(file)) for file in manifests)
         note(f"{source}: no picture has a caption beside it; to read them from a file: {shown}")
@@ -92,12 +103,14 @@ def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
     return row | {"image_path": image_path}
 
 
-def picture_row(inside: PurePath, caption: str) -> dict[str, Any]:
-    """What is known of a picture by where it is in its folder or archive."""
-    return {"caption": caption, "attributes": as_json({"folder": inside.parent.as_posix()})}
+def picture_row(inside: PurePath, lines: list[str]) -> dict[str, Any]:
+    """What is known of a picture by its caption file, and where it is in its folder or archive."""
+    further = {_FURTHER_LINES: lines[1:]} if len(lines) > 1 else {}
+    attributes = as_json({"folder": inside.parent.as_posix()} | further)
+    return {"caption": lines[0] if lines else "", "attributes": attributes}
 
 
-def _read_caption(file: Path) -> str:
+def _read_caption(file: Path) -> list[str]:
     try:
         found = file.stat()
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
@@ -109,8 +122,8 @@ def _read_caption(file: Path) -> str:
         raise UnusableFieldError(f"unreadable caption file ({error.strerror})") from error
 
 
-def caption_of(read: Callable[[], bytes], size: int) -> str:
-    """The caption in a text file: its first line that is not empty.
+def caption_of(read: Callable[[], bytes], size: int) -> list[str]:
+    """The lines of a caption file that are not empty; of translations, as stamps have them, none.
 
     Raises:
         UnusableFieldError: it is too large, or not UTF-8.
@@ -121,4 +134,4 @@ def caption_of(read: Callable[[], bytes], size: int) -> str:
         lines = read().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UnusableFieldError("caption is not UTF-8") from error
-    return next((line for line in lines if line.strip()), "")
+    return [line for line in lines if line.strip() and not _TRANSLATION.match(line)]

@@ -72,7 +72,7 @@ class Manifest:
         text = _get(value, self.columns.caption)
         if not self.known.several:
             return [text]
-        if isinstance(text, str) and text.startswith(("['", '["')) and text.endswith(("']", '"]')):
+        if isinstance(text, str) and text.startswith(("['", '["')) and text.endswith("]"):
             text = _parse_list(text, self.known.text)
         return (text or [None]) if isinstance(text, list) else [text]
 

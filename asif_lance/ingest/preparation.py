@@ -7,12 +7,13 @@ name the pair), encode what has no vector yet. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from asif_lance.errors import ImageError, SourceError, printable
+from asif_lance.errors import EmptySourceError, ImageError, SourceError, printable
 from asif_lance.ingest.columns import PAIR_COLUMNS, SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
@@ -95,10 +96,8 @@ class Preparation:
         """
         options = self._options
         known = PAIR_COLUMNS.choose(options.columns)
-        opened = [
-            (s, read_source(s, format=options.format, known=known, image_root=options.image_root))
-            for s in sources
-        ]
+        how = {"format": options.format, "known": known, "image_root": options.image_root}
+        opened = [(s, self._open(s, how, alone=len(sources) == 1)) for s in sources]
         for source, batches in opened:
             self._location = printable(str(source))
             try:
@@ -107,6 +106,16 @@ class Preparation:
                 if len(opened) == 1:
                     raise
                 self._refuse([Reject(self._location, self._location, str(error))])
+
+    def _open(self, source: Source, how: Any, *, alone: bool) -> Iterator[SourceBatch]:
+        try:
+            return read_source(source, **how)
+        except EmptySourceError as error:
+            if alone:
+                raise
+            name = printable(str(source))
+            self._refuse([Reject(name, name, str(error))])
+            return iter(())
 
     def _new_items_of(self, batches: Iterator[SourceBatch]) -> Iterator[pl.DataFrame]:
         for batch in batches:
@@ -136,7 +145,9 @@ class Preparation:
             frame = self._keep(frame, pl.Series(faults, dtype=pl.String))
         source = self._options.source or source_name(self._location)
         stated = self._options.source is not None
-        return frame.with_columns(
+        # What a table leaves empty says nothing.
+        stated_texts = (pl.col(name).replace("", None) for name in ("license", "source"))
+        return frame.with_columns(*stated_texts).with_columns(
             own_id=pl.col("pair_id").is_not_null(),
             own_source=pl.lit(stated) | pl.col("source").is_not_null(),
             pair_id=pair_ids(frame),

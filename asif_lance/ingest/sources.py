@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from asif_lance.errors import SourceError, printable
+from asif_lance.errors import EmptySourceError, SourceError, printable
 from asif_lance.ingest.columns import PAIR_COLUMNS, REMOTE, SCHEMA, ColumnNames, SourceBatch
 from asif_lance.ingest.folder_reader import read_pictures
 from asif_lance.ingest.formats import FORMATS, Format, format_by_name, format_of, format_of_folder
@@ -189,7 +189,7 @@ def _head(path: Path, name: str) -> bytes:
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror})") from error
     if not head:
-        raise SourceError(f"{name} is empty")
+        raise EmptySourceError(f"{name} is empty")
     return head
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,42 @@ def test_a_note_names_the_manifest_beside_pictures_without_captions(tmp_path: Pa
     assert rejects == [("a.png", "no caption file (a.txt)")]
     (note,) = told
     assert note.endswith(f"to read them from a file: {tmp_path / 'photos.csv'}")
+
+
+def test_further_lines_of_a_caption_file_are_kept_and_told(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        write(tmp_path / "f" / f"{name}.png", picture())
+    write(tmp_path / "f" / "red.txt", "\nA red one.\nSeen from above.\n")
+    write(tmp_path / "f" / "blue.txt", "A blue one.\nfr.utf8=Un bleu.\n")
+    told: list[str] = []
+    with listen(lambda what, done, total: None, told.append):
+        (batch,) = read_source(tmp_path / "f")
+    rows = {row["caption"]: json.loads(row["attributes"]) for row in batch.frame.to_dicts()}
+    assert rows == {
+        "A red one.": {"folder": ".", "further lines": ["Seen from above."]},
+        "A blue one.": {"folder": "."},
+    }
+    assert [text.partition(": ")[2].partition(": ")[0] for text in told] == [
+        "1 caption file with several lines"
+    ]
+
+
+def test_what_a_table_leaves_empty_is_filled_by_the_command(
+    cli: Cli, rng: np.random.Generator
+) -> None:
+    frame = pairs_frame(2, rng).with_columns(license=pl.Series(["", "MIT"]), source=pl.lit(""))
+    frame.write_parquet("a.parquet")
+    Path("empty.csv").touch()
+    asked = ["a.parquet", "empty.csv", "--license", "CC-BY", "--source-name", "mine"]
+    told = cli("ingest", *asked)
+    assert told.status == 0
+    assert "empty.csv is empty" in told.err + told.out
+    stored = PairStore.open("pairs.lancedb").read(columns=["license", "source"]).to_pylist()
+    assert stored == [{"license": "CC-BY", "source": "mine"}, {"license": "MIT", "source": "mine"}]
+
+
+def test_a_list_of_captions_in_csv_may_hold_numbers_and_nulls(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", 'image,caption\na.png,"[""one"",5,null]"\n')
+    (batch,) = read_source(tmp_path / "a.csv")
+    assert batch.frame["caption"].to_list() == ["one", "5"]
+    assert [r.reason for r in batch.rejects] == ["missing caption"]
