@@ -94,7 +94,8 @@ def have_one_of(rows: pa.Table | pa.RecordBatch, captions: AbstractSet[str]) -> 
 
 def unlist(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
     """A column of texts; of lists, all that is in them."""
-    return pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    return pc.list_flatten(column) if is_list else column
 
 
 def _is_sought(text: str) -> bool:

@@ -1,11 +1,12 @@
 """Sources × encoders → store: every item becomes a pair or a rejection with its reason.
 
 Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
-few hundred pairs, and running it again goes on where it stopped; memory grows by some 32 bytes a
+few hundred pairs, and running it again goes on where it stopped; memory grows by some 48 bytes a
 pair. Assumes: sources stay as they are while they are read. Never changes a source.
 """
 
 from asif_lance.ingest.columns import LABELLED_COLUMNS
+from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.parquet_reader import read_column_classes
 from asif_lance.ingest.pipeline import IngestReport, ingest_sources
@@ -17,8 +18,8 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vect
 
 # fmt: off
 __all__ = [
-    "LABELLED_COLUMNS", "IngestOptions", "IngestReport", "Preparation", "TableSource", "as_matrix",
-    "count_items", "ingest_sources", "read_column_classes", "read_pairs", "read_source",
-    "sniff_format", "unit_float16", "valid_vectors",
+    "LABELLED_COLUMNS", "ComingPair", "DryRun", "IngestOptions", "IngestReport", "Preparation",
+    "TableSource", "as_matrix", "count_items", "ingest_sources", "read_column_classes",
+    "read_pairs", "read_source", "sniff_format", "try_ingest", "unit_float16", "valid_vectors",
 ]
 # fmt: on

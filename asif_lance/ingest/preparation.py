@@ -7,6 +7,7 @@ name the pair), encode what has no vector yet. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -90,17 +91,21 @@ class Preparation:
             EncoderMismatchError, EncoderUnavailableError: an encoder cannot be had.
         """
         for frame in self.new_items(sources):
-            for piece in self._pictures.pieces(frame):
-                rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
-                if len(rows):
-                    texts = self._text_vectors(rows)
-                    there = texts.any(axis=1)
-                    faults = pl.select(pl.when(~pl.Series(there)).then(pl.lit(_CANCELLED)))
-                    rows = self._keep(rows, faults.to_series())
-                    pairs = _pairs_table(rows, piece.images[there], texts[there])
-                    pairs = self._not_forgotten(rows, pairs)
-                    self._progress(len(pairs))
-                    yield pairs
+            for pairs in self.encode(frame):
+                self._progress(len(pairs))
+                yield pairs
+
+    def encode(self, frame: pl.DataFrame) -> Iterator[pa.Table]:
+        """What becomes of new items, a few at a time where they have to be encoded."""
+        for piece in self._pictures.pieces(frame):
+            rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
+            if len(rows):
+                texts = self._text_vectors(rows)
+                there = texts.any(axis=1)
+                faults = pl.select(pl.when(~pl.Series(there)).then(pl.lit(_CANCELLED)))
+                rows = self._keep(rows, faults.to_series())
+                pairs = _pairs_table(rows, piece.images[there], texts[there])
+                yield self._not_forgotten(rows, pairs)
 
     def new_items(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
         """Items that are to become pairs, at most a source's batch at a time; nothing is encoded.
@@ -243,6 +248,13 @@ class Preparation:
     def _refuse(self, rejects: Sequence[Reject]) -> None:
         self.rejects += rejects
         self._progress(len(rejects))
+
+
+def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
+    """Write refused items as CSV: source, item, reason."""
+    columns = ("source", "item", "reason")
+    rows = {c: [getattr(r, c) for r in rejects] for c in columns}
+    pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).write_csv(path)
 
 
 def _pairs_table(frame: pl.DataFrame, image: Float32Array, text: Float32Array) -> pa.Table:
