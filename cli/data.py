@@ -156,10 +156,7 @@ def ingest(
         return
     with _stoppable(total), step("ingest pairs", total) as advance:
         report = ingest_sources(context.db, sources, options, progress=advance)
-    _write_rejects(report, rejects)
-    _print_report(report, output)
-    if report.rejects and not report.added + report.already_there + report.changed:
-        sys.exit(1)
+    _finish_ingest(report, rejects, output)
 
 
 def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Waiver | None:
@@ -273,6 +270,13 @@ def _note_details(report: IngestReport) -> None:
             f"{report.cut_captions:,} captions are longer than the encoder reads "
             f"({report.max_tokens} tokens): the rest of them is not used"
         )
+
+
+def _finish_ingest(report: IngestReport, rejects: Path | None, output: str) -> None:
+    _write_rejects(report, rejects)
+    _print_report(report, output)
+    if report.rejects and not report.added + report.already_there + report.changed:
+        sys.exit(1)
 
 
 def _print_report(report: IngestReport, output: str) -> None:

@@ -82,7 +82,6 @@ def forget(
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
     from asif_lance.audit import matching_ids_anywhere
-    from asif_lance.forgetting import find_keys
     from asif_lance.store import forget as library
 
     store = open_store(context)
@@ -104,16 +103,25 @@ def forget(
         return
     if not yes:
         confirm("This cannot be undone. Forget them?")
+    receipt = _forget(store, plan, reason, keys_folder, output)
+    if prove:
+        print_proof(store, receipt.receipt_id, output)
+    sys.exit(0 if receipt.clean else 1)
+
+
+def _forget(
+    store: PairStore, plan: ForgetPlan, reason: str, keys_folder: Path | None, output: str
+) -> Receipt:
+    from asif_lance.forgetting import find_keys
+    from asif_lance.store import forget as library
+
     had_keys = find_keys(keys_folder) is not None
     receipt = library.forget(store, plan.pairs, reason=reason, folder=keys_folder)
     _print_receipt(receipt, output)
     keys = find_keys(keys_folder)
     if keys is not None and not had_keys:
         _explain_keys(keys)
-    if prove:
-        print_proof(store, receipt.receipt_id, output)
-    if not receipt.clean:
-        sys.exit(1)
+    return receipt
 
 
 def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) -> None:

@@ -87,8 +87,10 @@ class Ledger:
         rows = self.rows()
         older = [row for row in rows if row["created_at"] <= when]
         if not older:
-            known = tuple(f"{row['name']} ({row['created_at']:%Y-%m-%d %H:%M:%S}Z)" for row in rows)
-            raise VersionNotFoundError(f"as of {when.isoformat()}", known)
+            first = (f"{row['name']} was made at {row['created_at']:%FT%TZ}" for row in rows)
+            message = f"no model version is as old as {when:%FT%TZ}: {next(first, 'there is none')}"
+            known = tuple(row["name"] for row in rows)
+            raise VersionNotFoundError(f"as of {when.isoformat()}", known, message)
         return older[-1]
 
     def lance_version(self, name: str) -> int:
