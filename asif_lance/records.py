@@ -100,7 +100,8 @@ class Attribution:
 
     Attributes:
         pair_id: the pair.
-        caption: its caption.
+        caption: its caption; of several, the first.
+        captions: all of them.
         label: the label whose score it shares in.
         image_similarity: cosine of the classified image and the pair's image; under a centred
             recipe, of their differences from the mean.
@@ -110,6 +111,7 @@ class Attribution:
 
     pair_id: str
     caption: str
+    captions: tuple[str, ...]
     label: str
     image_similarity: float
     text_similarity: float

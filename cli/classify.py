@@ -241,7 +241,7 @@ _COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
 
 
 def _row(a: Attribution) -> tuple[object, ...]:
-    return a.contribution, a.image_similarity, a.text_similarity, a.caption, a.pair_id
+    return a.contribution, a.image_similarity, a.text_similarity, " · ".join(a.captions), a.pair_id
 
 
 def _database(name: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,8 +31,8 @@ from .parameter_types import ColumnChoice, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
-    from asif_lance.ingest import IngestReport
-    from asif_lance.records import ModelVersion
+    from asif_lance.ingest import DryRun, IngestOptions, IngestReport
+    from asif_lance.records import ModelVersion, Reject
 
 # As shells do: 128 and the number of SIGINT.
 _INTERRUPTED = 130
@@ -87,6 +88,14 @@ SHOWN_REJECTS = 10
     show_default=True,
     help="Pairs that are there with other content: leave them, replace them, or add nothing.",
 )
+@click.option(
+    "--captions",
+    type=click.Choice(["mean", "each"]),
+    default="mean",
+    show_default=True,
+    help="Neighbouring captions of one picture: one pair with their mean vector, or a pair each.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
 @click.option("--allow-forgotten", is_flag=True, help="Let in what `forget` took out.")
 @click.option(
     "--without-key",
@@ -103,33 +112,29 @@ SHOWN_REJECTS = 10
 @click.pass_obj
 def ingest(
     context: Context,
+    /,
     sources: tuple[str, ...],
     source_format: str | None,
-    image_root: Path | None,
     columns: tuple[tuple[str, str], ...],
-    image_encoder: str | None,
-    text_encoder: str | None,
-    license: str | None,
     source_name: str | None,
     rejects: Path | None,
-    on_conflict: str,
+    dry_run: bool,
     allow_forgotten: bool,
     without_key: bool,
     reason: str,
-    keys_folder: Path | None,
-    message: str,
-    device: str,
     output: str,
+    **given: Any,
 ) -> None:
     """Add image-text pairs; the result is a new model version.
 
     A SOURCE is a folder of pictures with captions in .txt files beside them (hidden files and
     folders are left out, linked folders are followed, each once; a note counts what is left out);
     a CSV, TSV, JSON (a list of objects, or one per line) or Parquet file, or a Lance table, with
-    image and caption columns, where a list of captions makes a pair of each; or one with
-    image_vector and text_vector columns, which needs no encoder; a tar of webdataset or
-    img2dataset, a ZIP archive, COCO or Flickr captions; a folder of such files or with
-    metadata.csv; a pattern in quotes; or - for a list of all these on standard input.
+    image and caption columns; or one with image_vector and text_vector columns, which needs no
+    encoder; a tar of webdataset or img2dataset, a ZIP archive, COCO or Flickr captions; a folder of
+    such files or with metadata.csv; a pattern in quotes; or - for a list of all these on standard
+    input. A list of captions, or rows of one picture that follow each other, become one pair, whose
+    text vector is the mean of its captions' vectors (rows with pair_ids of their own stay apart).
 
     Ingesting a source again adds only what is new in it, also after it was stopped half way: what
     is done is kept. Items that cannot be pairs are refused with a reason, and the rest goes in; the
@@ -140,7 +145,7 @@ def ingest(
 
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
-      asif-lance ingest embeddings.parquet "shards/*.tar"
+      asif-lance ingest embeddings.parquet "shards/*.tar" --dry-run
       asif-lance ingest list.csv --image-root photos/ --column caption=titel
       asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
@@ -149,21 +154,12 @@ def ingest(
         from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
 
         expanded = expand_sources(sources)
-    options = IngestOptions(
-        format=source_format,
-        image_root=image_root,
-        columns=dict(columns),
-        image_encoder=image_encoder,
-        text_encoder=text_encoder,
-        license=license,
-        source=source_name,
-        message=message,
-        device=device,
-        on_conflict=on_conflict,
-        keys_folder=keys_folder,
-        waiver=waiver,
-    )
+    given |= {"format": source_format, "columns": dict(columns), "source": source_name}
+    options = IngestOptions(**given, waiver=waiver)
     total = count_items(expanded)
+    if dry_run:
+        _try_ingest(context, expanded, options, total, rejects, output)
+        return
     with _stoppable(total), step("ingest pairs", total) as advance:
         report = ingest_sources(context.db, expanded, options, progress=advance)
     _finish_ingest(report, rejects, output)
@@ -270,6 +266,11 @@ def _note_details(report: IngestReport) -> None:
             "changed pairs are in the database with other content and were left as they were: "
             "--on-conflict update replaces them"
         )
+    if report.apart:
+        note(
+            f"came again apart from their other captions: {format_count(report.apart, 'picture')}; "
+            "sort the source by picture to join them, too"
+        )
     if report.cut_captions:
         note(
             f"{report.cut_captions:,} captions are longer than the encoder reads "
@@ -278,8 +279,7 @@ def _note_details(report: IngestReport) -> None:
 
 
 def _finish_ingest(report: IngestReport, rejects: Path | None, output: str) -> None:
-    if rejects is not None:
-        report.write_rejects(rejects)
+    _write_rejects(report, rejects)
     _print_report(report, output)
     if report.rejects and not report.added + report.already_there + report.changed:
         sys.exit(1)
@@ -307,8 +307,65 @@ def _print_report(report: IngestReport, output: str) -> None:
             f"rejected {len(report.rejects):,}; {made}"
         )
         _note_details(report)
-    if report.rejects and output == "table":
-        shown = report.rejects[:SHOWN_REJECTS]
-        print_table(["rejected", "reason"], [(r.item, r.reason) for r in shown])
-        if len(report.rejects) > SHOWN_REJECTS:
-            note(f"… and {len(report.rejects) - SHOWN_REJECTS:,} more: --rejects FILE lists all")
+    if output == "table":
+        _print_rejects(report.rejects)
+
+
+def _print_rejects(rejects: Sequence[Reject]) -> None:
+    if rejects:
+        print_table(["rejected", "reason"], [(r.item, r.reason) for r in rejects[:SHOWN_REJECTS]])
+        if len(rejects) > SHOWN_REJECTS:
+            note(f"… and {len(rejects) - SHOWN_REJECTS:,} more: --rejects FILE lists all")
+
+
+def _try_ingest(
+    context: Context,
+    sources: Sequence[Any],
+    options: IngestOptions,
+    total: int | None,
+    rejects: Path | None,
+    output: str,
+) -> None:
+    from asif_lance.ingest import try_ingest
+
+    with step("look through the sources", total) as advance:
+        found = try_ingest(context.db, sources, options, progress=advance)
+    _print_dry_run(found, options.on_conflict, output)
+    _write_rejects(found, rejects)
+
+
+def _print_dry_run(found: DryRun, on_conflict: str, output: str) -> None:
+    counts = {
+        "would_add": found.added,
+        "already_there": found.already_there,
+        "changed": found.changed,
+        "would_update": found.updated,
+        "rejected": len(found.rejects),
+        "seconds": found.seconds,
+        "bytes": found.bytes,
+    }
+    if output == "json":
+        print_json({**counts, "first": [asdict(pair) for pair in found.first]})
+        return
+    rows = [(p.pair_id, " · ".join(p.captions), p.image or "") for p in found.first]
+    if rows:
+        print_table(["pair id", "caption", "picture"], rows)
+    changed = f"changed {found.changed:,}, " if found.changed else ""
+    note(
+        f"would add {found.added:,}, already there {found.already_there:,}, {changed}"
+        f"rejected {len(found.rejects):,}; nothing was written"
+    )
+    if found.changed and on_conflict == "fail":
+        note("with --on-conflict fail nothing would be added")
+    if found.sample:
+        room = f"{found.bytes / 1e6:,.1f} MB" if found.bytes > 1e5 else f"{found.bytes:,} bytes"
+        took = "time not estimated, no encoder is needed"
+        if found.seconds is not None:
+            took = f"about {found.seconds:,.0f} s"
+        note(f"by the first {format_count(found.sample, 'pair')}: {took}; about {room}")
+    _print_rejects(found.rejects)
+
+
+def _write_rejects(report: IngestReport | DryRun, path: Path | None) -> None:
+    if path is not None:
+        report.write_rejects(path)

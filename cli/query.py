@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         EncodedTexts,
         Ensemble,
         LabelSet,
+        Match,
         Model,
         Prompts,
     )
@@ -81,24 +82,22 @@ def search(
         matches = model.search_text(text, top=top, candidates=candidates)
     else:
         matches = model.search_image(str(image), top=top, candidates=candidates)
-    if output == "json":
-        for m in matches:
-            print_json(
-                {
-                    "pair_id": m.pair_id,
-                    "score": m.score,
-                    "caption": m.caption,
-                    "image_uri": m.image_uri,
-                }
-            )
-    else:
-        rows = [(m.score, m.caption, m.image_uri, m.pair_id) for m in matches]
-        print_table(["score", "caption", "image", "pair_id"], rows)
+    _print_matches(matches, output)
     if len(matches) < min(top, model.anchors.count):
         note(
             f"found {len(matches):,} of the {top:,} asked for: other pairs have the same picture "
             "or caption, or nothing in common with what is asked; more --candidates may help"
         )
+
+
+def _print_matches(matches: Sequence[Match], output: str) -> None:
+    if output == "json":
+        for m in matches:
+            found = {"pair_id": m.pair_id, "score": m.score, "caption": m.caption}
+            print_json(found | {"image_uri": m.image_uri})
+    else:
+        rows = [(m.score, m.caption, m.image_uri, m.pair_id) for m in matches]
+        print_table(["score", "caption", "image", "pair_id"], rows)
 
 
 def open_model(

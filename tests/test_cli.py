@@ -56,6 +56,7 @@ def test_classify_prints_the_contract(filled: Cli, query_file: Path, label_file:
     assert list(found[0]["pairs"][0]) == [
         "pair_id",
         "caption",
+        "captions",
         "label",
         "image_similarity",
         "text_similarity",

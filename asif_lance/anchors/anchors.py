@@ -233,14 +233,15 @@ class Anchors:
         return [str(i) for i in self.pair_ids.take(pa.array(positions)).to_pylist()]
 
     def rows(self, positions: Int64Array, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of the live pairs at (m,) positions, in that order."""
+        """Columns of the live pairs at (m,) positions, in that order; None for those not there."""
         if not len(positions):
             return []
         self.check_current()
         logical = (np.cumsum(self.stored.live)[positions] - 1).tolist()
         with self.stored.reading():
-            rows: list[dict[str, Any]] = self.dataset.take(logical, list(columns)).to_pylist()
-        return rows
+            there = [name for name in columns if name in self.dataset.schema.names]
+            rows: list[dict[str, Any]] = self.dataset.take(logical, there).to_pylist()
+        return [dict.fromkeys(columns) | row for row in rows]
 
     def _blocks_of(self, side: Side) -> list[torch.Tensor]:
         return self.image if side == "image" else self.text

@@ -87,13 +87,16 @@ class HypotheticalAnchors(Anchors):
         return [*super().text, *self._text]
 
     def rows(self, positions: Int64Array, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Columns of the pairs at (m,) positions, added ones too."""
+        """Columns of the pairs at (m,) positions, added ones too; None for those not there."""
         count = len(self.stored.live)
         stored = iter(super().rows(positions[positions < count], columns))
         new = positions[positions >= count] - count
-        tables = [pairs.select(list(columns)) for pairs in self._added]
-        added = iter(pa.concat_tables(tables).take(new).to_pylist() if len(new) else [])
-        return [next(stored if at < count else added) for at in positions.tolist()]
+        there = [[n for n in columns if n in pairs.schema.names] for pairs in self._added]
+        tables = [pairs.select(names) for pairs, names in zip(self._added, there, strict=True)]
+        whole = pa.concat_tables(tables, promote_options="default") if len(new) else None
+        added = iter(whole.take(new).to_pylist() if whole is not None else [])
+        found = (next(stored if at < count else added) for at in positions.tolist())
+        return [dict.fromkeys(columns) | row for row in found]
 
     def differ(self, queries: Float32Array, near: Neighbors, k: int) -> BoolArray:
         """Which of m queries have other neighbors here than `near`, those in the real version."""

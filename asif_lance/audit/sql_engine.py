@@ -31,6 +31,8 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
 }
 
+_STORED = "stored "  # before the names of states that lack a column
+
 _ROWS_FETCHED = 100_000  # from DuckDB at a time
 _ROWS_SCANNED = 2**16  # by Lance at a time; fewer cost a tenth more
 
@@ -101,14 +103,23 @@ class SqlEngine:
             **{t.name: _open_readable(self._store, t.name) for t in TABLES if t.in_sql},
         }
         for name, table in tables.items():
-            self._sql.register(name, table)
+            self._show(name, table)
         self._versions: set[str] = set()
         return set(tables)
 
     def _register(self, versions: set[str]) -> None:
         for version in versions - self._versions:
-            self._sql.register(f"pairs of {version}", self._open_pairs(version))
+            self._show(f"pairs of {version}", self._open_pairs(version))
             self._versions.add(version)
+
+    def _show(self, name: str, table: pa.Table | ReadableDataset) -> None:
+        """Let SQL see a table; states of pairs that lack a column of today have it empty."""
+        lacking = name.startswith("pairs") and schemas.CAPTIONS.name not in table.schema.names
+        self._sql.register(_STORED + name if lacking else name, table)
+        if lacking:
+            view, stored = (_quote(each) for each in (name, _STORED + name))
+            shown = f"SELECT *, NULL::VARCHAR[] AS {schemas.CAPTIONS.name} FROM {stored}"  # noqa: S608 - quoted
+            self._sql.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {shown}")
 
     def _open_pairs(self, version: str) -> ReadableDataset:
         if version == HEAD:
@@ -132,6 +143,10 @@ class SqlEngine:
                 )
             batches.append(batch)
         return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 class ReadableDataset(Dataset):  # type: ignore[misc]  # pyarrow is untyped

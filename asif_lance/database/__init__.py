@@ -59,6 +59,7 @@ from asif_lance.database.registry import (
     TABLES,
     list_erasers,
 )
+from asif_lance.database.schemas import CAPTIONS
 from asif_lance.database.tables import (
     GRACE,
     Result,
@@ -77,10 +78,10 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST", "PROMPT_VECTORS",
-    "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage", "Diff", "FoundPairs",
-    "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "Surface",
-    "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",
+    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
+    "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage", "Diff",
+    "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
+    "Surface", "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",
     "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_still_migrated",
     "clean_up", "count_changes", "count_reclaimable", "data_files", "describe_indices",
     "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",

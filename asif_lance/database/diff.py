@@ -162,7 +162,9 @@ def _digest_rows(
         names = sorted(set(wanted.schema.names) - set(_NOT_CONTENT))
         columns = [_to_python(wanted[name]) for name in names]
         for pair_id, *row in zip(wanted["pair_id"].to_pylist(), *columns, strict=True):
-            yield pair_id, hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+            # A state that lacks a column has nothing there, as one that has it empty.
+            told = [both for both in zip(names, row, strict=True) if both[1] is not None]
+            yield pair_id, hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
 
 
 def _to_python(column: pa.Array) -> list[object]:

@@ -14,6 +14,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
+from asif_lance.database.schemas import CAPTIONS
 from asif_lance.errors import DimensionError, InputError
 
 # Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
@@ -105,6 +106,12 @@ def _delete_rows(
         else:
             updated.append(left)
     return updated, removed
+
+
+def complete_columns(head: lance.LanceDataset) -> None:
+    """Gives head the columns of today if it is a state of before them; no row is rewritten."""
+    if CAPTIONS.name not in head.schema.names:
+        head.add_columns(CAPTIONS)
 
 
 def add_ingest_time(pairs: pa.Table) -> pa.Table:

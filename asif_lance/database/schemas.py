@@ -160,11 +160,17 @@ MIGRATIONS = _schema(
 )
 
 
+#: The column of pairs that states of before migration m0011 do not have.
+CAPTIONS = pa.field("captions", pa.list_(pa.string()))
+
+
 def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
     """The pairs table, without the pins that its metadata holds.
 
     `pair_id` is the primary key (Lance keeps concurrent inserts apart by it); `attributes` is a
-    JSON object as text, which DuckDB queries as `attributes->>'key'`; vectors are L2-normalised.
+    JSON object as text, which DuckDB queries as `attributes->>'key'`; vectors are L2-normalised;
+    `captions` is null unless the picture has several, of which `caption` is the first and
+    `text_vector` the mean.
     """
     return pa.schema(
         [
@@ -179,6 +185,7 @@ def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
             pa.field("image_vector", pa.list_(pa.float16(), image_dim), nullable=False),
             pa.field("text_vector", pa.list_(pa.float16(), text_dim), nullable=False),
             pa.field("ingested_at", TIMESTAMP, nullable=False),
+            CAPTIONS,
         ]
     )
 

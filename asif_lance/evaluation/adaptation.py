@@ -199,7 +199,12 @@ def add_pairs(
         f"{format_count(len(set(classes)), 'class', 'classes')}"
     )
     options = IngestOptions(
-        image_encoder=image, text_encoder=text, license=license, source=source, message=message
+        image_encoder=image,
+        text_encoder=text,
+        license=license,
+        source=source,
+        message=message,
+        captions="each",
     )
     return ingest_sources(model.store.uri, [TableSource(source, pl.DataFrame(columns))], options)
 

@@ -36,7 +36,7 @@ class ShownPair:
         anchor: names it within the page.
         number: its number in list and plot; None where it is not among the listed ones.
         pair_id: the pair.
-        caption: its caption.
+        caption: its caption; of several, all of them.
         source: where it came from; empty if unknown.
         license: its license; empty if unknown.
         image_similarity: with the picture, as the recipe measures it.
@@ -150,7 +150,7 @@ def _describe_pair(
         anchor=anchor,
         number=number,
         pair_id=printable(attribution.pair_id),
-        caption=printable(attribution.caption),
+        caption=" · ".join(map(printable, attribution.captions)),
         source=printable(row.get("source") or ""),
         license=printable(row.get("license") or ""),
         image_similarity=attribution.image_similarity,

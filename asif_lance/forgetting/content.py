@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from asif_lance.records import Float16Array, Float32Array
+from asif_lance.database import CAPTIONS
+from asif_lance.records import BoolArray, Float16Array, Float32Array
 from asif_lance.verifier import (
     LOSSLESS,
     PRINTABLE_RUN,
@@ -42,7 +43,7 @@ SAME_COSINE = 0.9995
 # Columns whose texts many pairs may share: they are sought if no pair that stays has them.
 _COMMON = ("source", "license")
 # Columns that are about one pair, or one picture.
-_OWN = ("pair_id", "caption", "image_uri", "image_sha256")
+_OWN = ("pair_id", "caption", "image_uri", "image_sha256", "captions")
 _WINDOW_BYTES = 8
 _FEW_VALUES = 64
 _VECTORS_PER_BLOCK = 1 << 10
@@ -63,10 +64,10 @@ def find_quote(rows: pa.Table, shared: AbstractSet[str], text: str) -> str | Non
     return next((v for v in quotable if _is_sought(v) and v.casefold().strip() in phrases), None)
 
 
-def list_texts(rows: pa.Table, *columns: str) -> list[str]:
-    """The distinct texts of some columns, as far as they are there."""
-    there = (rows[name].unique().to_pylist() for name in columns if name in rows.column_names)
-    return [text for texts in there for text in texts if text]
+def list_texts(rows: pa.Table | pa.RecordBatch, *columns: str) -> list[str]:
+    """The distinct texts of some columns, lists' too, as far as they are there."""
+    there = (unlist(rows[name]) for name in columns if name in rows.schema.names)
+    return [text for texts in there for text in texts.unique().to_pylist() if text]
 
 
 def list_values(rows: pa.Table) -> set[str]:
@@ -74,6 +75,31 @@ def list_values(rows: pa.Table) -> set[str]:
     attributes = list_texts(rows, "attributes")
     leaves = (leaf for text in attributes for leaf in list_leaves(text))
     return {*list_texts(rows, *_COMMON), *leaves}
+
+
+def list_captions(rows: pa.Table | pa.RecordBatch) -> list[str]:
+    """The distinct captions of pairs, all of those that have several."""
+    return list(dict.fromkeys(list_texts(rows, "caption", "captions")))
+
+
+def have_one_of(rows: pa.Table | pa.RecordBatch, captions: AbstractSet[str]) -> BoolArray:
+    """(n,) which of n pairs have one of some captions, among several or alone."""
+    wanted = pa.array(sorted(captions), pa.string())
+    found: BoolArray = np.asarray(pc.is_in(rows["caption"], wanted), np.bool_).copy()
+    if "captions" in rows.schema.names and rows["captions"].null_count < len(rows):
+        lists = rows["captions"]
+        found[
+            np.asarray(pc.list_parent_indices(lists))[
+                np.asarray(pc.is_in(unlist(lists), wanted), np.bool_)
+            ]
+        ] = True
+    return found
+
+
+def unlist(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
+    """A column of texts; of lists, all that is in them."""
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    return pc.list_flatten(column) if is_list else column
 
 
 def _is_sought(text: str) -> bool:
@@ -184,11 +210,18 @@ class Content:
         rows, shared = self.rows, pa.array(sorted(self.shared), pa.string())
         hidden = {
             name: pc.is_in(rows[name], shared).to_numpy()
-            for name in (*_OWN[1:], "attributes")
+            for name in ("caption", "image_uri", "image_sha256", "attributes")
             if name in rows.column_names
         }
         picture = np.any([hidden[n] for n in ("image_uri", "image_sha256") if n in hidden], axis=0)
-        hidden |= {"image_vector": picture, "thumbnail": picture, "text_vector": hidden["caption"]}
+        text = hidden["caption"]
+        if "captions" in rows.column_names:
+            lists = rows["captions"].to_pylist()
+            left = [[c for c in each or () if c not in self.shared] for each in lists]
+            place = rows.column_names.index("captions")
+            rows = rows.set_column(place, CAPTIONS, pa.array(left, CAPTIONS.type))
+            text = text & ~np.array(list(map(bool, left)), np.bool_)
+        hidden |= {"image_vector": picture, "thumbnail": picture, "text_vector": text}
         for name in hidden.keys() & set(rows.column_names):
             kept = rows[name].take(pa.array(np.arange(len(rows)), mask=hidden[name]))
             rows = rows.set_column(rows.column_names.index(name), name, kept)
@@ -223,8 +256,13 @@ class Content:
 
     @cached_property
     def _values(self) -> frozenset[bytes]:
-        names = [f.name for f in self.rows.schema if is_text(f.type) and f.name not in _COMMON]
-        columns = [as_binary(self.rows[name].combine_chunks()).to_pylist() for name in names]
+        columns = [
+            as_binary(column.combine_chunks()).to_pylist()
+            for name, column in zip(
+                self.rows.column_names, map(unlist, self.rows.columns), strict=True
+            )
+            if is_text(column.type) and name not in _COMMON
+        ]
         values = {value for column in columns for value in column if value is not None}
         values |= {value.encode(*LOSSLESS) for value in list_values(self.rows) - self.shared}
         return frozenset(v for v in values if _is_sought(v.decode(errors="replace")))

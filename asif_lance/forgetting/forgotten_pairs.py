@@ -20,6 +20,7 @@ from pathlib import Path
 import lance
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from asif_lance.database import FragmentKey, data_files, open_table, read_table
 from asif_lance.errors import ForgottenPairError, InputError, KeysError, ReceiptError
@@ -46,7 +47,7 @@ _PICTURES = ("image_sha256", "thumbnail")
 #: Columns of pairs that looking up takes; addresses and attributes are for a waiver's reason.
 LOOKED_UP_COLUMNS = (
     *("pair_id", *_PICTURES, "caption", "image_vector", "text_vector"),
-    *("image_uri", "attributes"),
+    *("image_uri", "attributes", "captions"),
 )
 
 Found = dict[int, Forgetting]
@@ -274,7 +275,7 @@ def _find_vectors(tables: FingerprintTables, rows: pa.Table) -> Found:
     at = list(pictures)
     some = rows.take(at)
     own = tables.find(tables.own_vectors, _column(some, "image_vector"))
-    captions = tables.find(tables.values, _column(some, "caption"))
+    captions = _find_captions(tables, some)
     texts = tables.find(tables.vectors, _column(some, "text_vector"))
     both = {
         place: pictures[row] & (captions.get(place, set()) | texts.get(place, set()))
@@ -291,6 +292,17 @@ def _keep_newest(finds: Iterable[Found]) -> Found:
         if row not in kept or one.created_at > kept[row].created_at:
             kept[row] = one
     return kept
+
+
+def _find_captions(tables: FingerprintTables, rows: pa.Table) -> dict[int, set[int]]:
+    """Rows with a forgotten caption, among several or alone, and the receipts that it is in."""
+    found = tables.find(tables.values, _column(rows, "caption"))
+    if "captions" in rows.schema.names:
+        lists = _column(rows, "captions")
+        parents = pc.list_parent_indices(lists).to_pylist()
+        for place, numbers in tables.find(tables.values, lists.flatten()).items():
+            found.setdefault(parents[place], set()).update(numbers)
+    return found
 
 
 def _choose(tables: FingerprintTables, found: dict[int, set[int]]) -> Found:

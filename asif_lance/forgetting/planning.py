@@ -18,6 +18,8 @@ from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
 from asif_lance.forgetting.twins import Twins, find_twins
 
+_VECTORS = ["image_vector", "text_vector"]
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedPair:
@@ -25,7 +27,7 @@ class PlannedPair:
 
     Attributes:
         pair_id: its id.
-        caption: as it was ingested last.
+        caption: as it was ingested last; of several, all of them.
         image: the address of its picture, or None.
     """
 
@@ -110,9 +112,10 @@ def plan(
 
 
 def _list_pairs(rows: pa.Table) -> tuple[PlannedPair, ...]:
-    sorted_rows = rows.sort_by("ingested_at")
-    columns = (sorted_rows[n].to_pylist() for n in ("pair_id", "caption", "image_uri"))
-    newest = {values[0]: PlannedPair(*values) for values in zip(*columns, strict=True)}
+    newest = {}
+    for row in rows.drop(_VECTORS).sort_by("ingested_at").to_pylist():
+        captions = row.get("captions") or [row["caption"]]
+        newest[row["pair_id"]] = PlannedPair(row["pair_id"], " · ".join(captions), row["image_uri"])
     return tuple(newest[pair_id] for pair_id in sorted(newest))
 
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import open_table
-from asif_lance.forgetting.content import list_texts, list_values
+from asif_lance.forgetting.content import list_texts, list_values, unlist
 from asif_lance.forgetting.survey import Survey, read_physical_rows
 from asif_lance.progress import track
 from asif_lance.verifier import list_leaves
 
-_COLUMNS = ("caption", "image_uri", "image_sha256", "source", "license")
+_COLUMNS = ("caption", "captions", "image_uri", "image_sha256", "source", "license")
 
 
 def find_shared(found: Survey, rows: pa.Table) -> frozenset[str]:
@@ -36,7 +36,7 @@ def find_shared(found: Survey, rows: pa.Table) -> frozenset[str]:
                 leaves = (leaf for a in list_texts(batch, name) for leaf in list_leaves(a))
                 shared.update(leaf for leaf in leaves if leaf in sought)
             else:
-                values = batch[name].unique()
+                values = unlist(batch[name]).unique()
                 shared.update(values.filter(pc.is_in(values, wanted)).to_pylist())
     return frozenset(shared - {None})
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import LATEST, Ledger, live_rows_key, open_table
-from asif_lance.forgetting.content import Content
+from asif_lance.forgetting.content import Content, have_one_of, list_captions
 from asif_lance.progress import track
 from asif_lance.records import BoolArray
 from asif_lance.verifier import as_matrix
 
-_COLUMNS = ("pair_id", "caption", "image_sha256", "image_vector")
+_COLUMNS = ("pair_id", "caption", "captions", "image_sha256", "image_vector")
 # Vectors that are sought at once: a block of stored ones has a product with each.
 _SOUGHT_AT_ONCE = 4096
 
@@ -48,14 +48,15 @@ def find_twins(uri: str, ids: Set[str], rows: pa.Table) -> Twins:
         rows: what is stored of them, columns as in `pairs`.
     """
     forgotten, pictures = pa.array(sorted(ids), pa.string()), _PictureSearch(rows)
-    captions = pc.unique(rows["caption"].combine_chunks())
+    captions = set(list_captions(rows))
     same_picture: set[str] = set()
     same_caption: set[str] = set()
     for state, fragment in track("look for twins", list(_list_fragments(uri))):
-        for batch in state.scanner(columns=list(_COLUMNS), fragments=[fragment]).to_batches():
+        there = [name for name in _COLUMNS if name in state.schema.names]
+        for batch in state.scanner(columns=there, fragments=[fragment]).to_batches():
             stays = pc.invert(pc.is_in(batch["pair_id"], forgotten))
             same_picture.update(_take_ids(batch, stays, pictures.find(batch)))
-            same_caption.update(_take_ids(batch, stays, pc.is_in(batch["caption"], captions)))
+            same_caption.update(_take_ids(batch, stays, have_one_of(batch, captions)))
     return Twins(tuple(sorted(same_picture)), tuple(sorted(same_caption - same_picture)))
 
 

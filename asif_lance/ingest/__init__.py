@@ -1,13 +1,14 @@
 """Sources × encoders → store: every item becomes a pair or a rejection with its reason.
 
 Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
-few hundred pairs, and running it again goes on where it stopped; memory grows by some 32 bytes a
+few hundred pairs, and running it again goes on where it stopped; memory grows by some 48 bytes a
 pair, and by the ids and names of a COCO file's images. Assumes: sources stay as they are while
 they are read. Never changes a source, unpacks an archive or fetches an address. A format is a
 module with a reader and a line in `formats.FORMATS`.
 """
 
 from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
+from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
 from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.formats import FORMATS
 from asif_lance.ingest.options import IngestOptions
@@ -21,9 +22,9 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vect
 
 # fmt: off
 __all__ = [
-    "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "IngestOptions", "IngestReport", "Preparation",
-    "TableSource", "as_matrix", "count_items", "expand_sources", "ingest_sources",
-    "read_column_classes", "read_pairs", "read_source", "sniff_format", "unit_float16",
-    "valid_vectors",
+    "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "ComingPair", "DryRun", "IngestOptions",
+    "IngestReport", "Preparation", "TableSource", "as_matrix", "count_items", "expand_sources",
+    "ingest_sources", "read_column_classes", "read_pairs", "read_source", "sniff_format",
+    "try_ingest", "unit_float16", "valid_vectors",
 ]
 # fmt: on

@@ -12,12 +12,14 @@ from polars.datatypes import DataType, DataTypeClass
 from asif_lance.errors import InputError, SourceError
 from asif_lance.records import Reject
 
-# item: where in the source the pair is; image_path: an absolute path, or null; image_bytes: the
+# item: where in the source the pair is; row_id: the own id of its row, which several captions of a
+# row share (by default pair_id); image_path: an absolute path, or null; image_bytes: the
 # encoded picture, if the source has it inside; image_uri: what a database remembers of the image;
 # attributes: a JSON object of all columns that have no meaning here.
 SCHEMA: dict[str, DataType | DataTypeClass] = {
     "item": pl.String,
     "pair_id": pl.String,
+    "row_id": pl.String,
     "caption": pl.String,
     "image_path": pl.String,
     "image_bytes": pl.Binary,

@@ -23,7 +23,7 @@ def columns_to_compare(frame: pl.DataFrame) -> list[str]:
     """
     named = frame.filter(pl.col("own_id"))
     sides = [side for side in _SIDES if named[side].count()]
-    return [*_TEXTS, "image_sha256", "source", "attributes", *sides]
+    return [*_TEXTS, "captions", "image_sha256", "source", "attributes", *sides]
 
 
 def find_changed(frame: pl.DataFrame, stored: pa.Table) -> BoolArray:
@@ -48,6 +48,8 @@ def find_changed(frame: pl.DataFrame, stored: pa.Table) -> BoolArray:
             "attributes": _differ_as_json(frame["attributes"], held["attributes"]),
         }
     )
+    captions = pl.Series(stored["captions"].to_pylist(), dtype=pl.List(pl.String))
+    differ = differ.with_columns(captions=frame["captions"].ne_missing(captions))
     changed: BoolArray = differ.select(pl.any_horizontal(pl.all())).to_series().to_numpy().copy()
     for side in _SIDES:
         if side in stored.schema.names:
@@ -56,7 +58,7 @@ def find_changed(frame: pl.DataFrame, stored: pa.Table) -> BoolArray:
 
 
 def _texts(stored: pa.Table) -> list[str]:
-    return [name for name in stored.schema.names if name not in _SIDES]
+    return [name for name in stored.schema.names if name not in (*_SIDES, "captions")]
 
 
 def _differ_as_json(items: pl.Series, stored: pl.Series) -> pl.Series:

@@ -69,6 +69,15 @@ class Destination:
             self._text = text_encoder(self._name("text"), device=self._device)
         return self._text
 
+    def load(self, *sides: str) -> None:
+        """Load the encoders of some sides before they are needed.
+
+        Raises:
+            EncoderMismatchError, EncoderUnavailableError: there is none.
+        """
+        for side in sides:
+            _ = self.image_encoder if side == "image" else self.text_encoder
+
     def dimension(self, side: str) -> int | None:
         """The length that vectors of a side must have; None while nothing is pinned."""
         pin = self._pinned(side) or self._loaded(side)

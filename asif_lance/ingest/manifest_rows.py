@@ -51,7 +51,8 @@ class Manifest:
             pair_id = row["pair_id"] and f"{row['pair_id']}#{i}" if i > 1 else row["pair_id"]
             try:
                 caption = as_text(text, self.known.text)
-                yield {"item": own, **row, "pair_id": pair_id, "caption": caption}
+                same = {"item": own, "row_id": row["pair_id"]}
+                yield {**row, **same, "pair_id": pair_id, "caption": caption}
             except UnusableFieldError as error:
                 yield Reject(self.source, own, str(error))
 

@@ -26,6 +26,8 @@ class IngestOptions:
         batch_size: pictures encoded at once.
         on_conflict: what becomes of an item whose pair is there with other content: `skip` leaves
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
+        captions: what neighbouring captions of one picture become: `each` a pair, `mean` one pair
+            whose text vector is the mean of theirs, see `caption_groups`.
         keys_folder: where the keys are that tell what was forgotten; by default the user's.
         waiver: lets in what was forgotten, or may have been, and keeps on record why.
     """
@@ -41,5 +43,6 @@ class IngestOptions:
     device: str = "auto"
     batch_size: int = 32
     on_conflict: str = "skip"
+    captions: str = "mean"
     keys_folder: Path | None = None
     waiver: Waiver | None = None

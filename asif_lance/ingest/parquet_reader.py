@@ -165,12 +165,13 @@ def _parquet_columns(name: str, columns: Columns, schema: pl.Schema) -> list[pl.
         _text_column(name, schema, getattr(columns, column)).alias(column)
         for column in ("pair_id", "caption", "license", "source")
     ]
+    row_id = texts[0].alias("row_id")
     if _TEXT in schema and columns.pair_id is not None:  # each caption's pair needs its own id
         again = pl.when(pl.col(_TEXT) > 1).then(pl.format("#{}", _TEXT)).otherwise(pl.lit(""))
         texts[0] = (texts[0] + again).alias("pair_id")
     vectors = [_vector_column(name, schema, getattr(columns, side)).alias(side) for side in VECTORS]
     images = _image_columns(name, columns, schema)
-    return [*texts[:2], *images, *texts[2:], _attribute_column(columns, schema), *vectors]
+    return [*texts[:2], row_id, *images, *texts[2:], _attribute_column(columns, schema), *vectors]
 
 
 def _text_column(source: str, schema: pl.Schema, name: str | None) -> pl.Expr:

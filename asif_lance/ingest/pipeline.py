@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
 from asif_lance.database import ROWS_PER_FRAGMENT
@@ -22,7 +21,7 @@ from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PIECE_ROWS
-from asif_lance.ingest.preparation import Preparation
+from asif_lance.ingest.preparation import Preparation, write_rejects
 from asif_lance.ingest.sources import Source, source_name
 from asif_lance.progress import Advance
 from asif_lance.records import ModelVersion, Reject
@@ -47,6 +46,7 @@ class IngestReport:
         version: the model version that was made; None when the pairs stayed the same.
         cut_captions: captions of which the encoder did not read the end.
         max_tokens: how much it reads, if it has a limit.
+        apart: pictures that came again apart from their other captions, as pairs of their own.
     """
 
     added: int
@@ -57,12 +57,11 @@ class IngestReport:
     version: ModelVersion | None
     cut_captions: int = 0
     max_tokens: int | None = None
+    apart: int = 0
 
     def write_rejects(self, path: Path) -> None:
         """Write the refused items as CSV: source, item, reason."""
-        columns = ("source", "item", "reason")
-        rows = {c: [getattr(r, c) for r in self.rejects] for c in columns}
-        pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).write_csv(path)
+        write_rejects(self.rejects, path)
 
 
 def ingest_sources(
@@ -119,6 +118,7 @@ def ingest_sources(
         version=version,
         cut_captions=prepared.cut_captions,
         max_tokens=destination.max_tokens,
+        apart=prepared.apart,
     )
 
 

@@ -7,6 +7,7 @@ name the pair), encode what has no vector yet. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.errors import EmptySourceError, ImageError, SourceError, printable
+from asif_lance.ingest.caption_groups import (
+    MAX_CAPTIONS,
+    NO_CAPTIONS,
+    CaptionGroups,
+    unit_mean,
+)
 from asif_lance.ingest.columns import PAIR_COLUMNS, SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
@@ -28,6 +35,9 @@ from asif_lance.records import Float16Array, Float32Array, Reject
 #: What is kept of an item besides its caption and vectors.
 STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes")
 
+_TOO_MANY = f"more than {MAX_CAPTIONS:,} captions of one picture"
+_CANCELLED = "the captions' vectors cancel each other out"
+
 _SHOWN_IDS = 3
 
 
@@ -40,6 +50,7 @@ class Preparation:
         changed: items so far whose pair is known with other content.
         changed_ids: the first few of their ids.
         cut_captions: captions so far that are longer than the encoder reads.
+        apart: pictures so far that came again, apart from their other captions.
     """
 
     def __init__(
@@ -64,6 +75,7 @@ class Preparation:
         self.changed = 0
         self.changed_ids: list[str] = []
         self.cut_captions = 0
+        self.apart = 0
         self._destination, self._options = destination, options
         self._skip_known, self._progress = skip_known, progress or (lambda count: None)
         self._location = ""
@@ -80,13 +92,21 @@ class Preparation:
             EncoderMismatchError, EncoderUnavailableError: an encoder cannot be had.
         """
         for frame in self.new_items(sources):
-            for piece in self._pictures.pieces(frame):
-                rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
-                if len(rows):
-                    pairs = _pairs_table(rows, piece.images, self._text_vectors(rows))
-                    pairs = self._not_forgotten(rows, pairs)
-                    self._progress(len(pairs))
-                    yield pairs
+            for pairs in self.encode(frame):
+                self._progress(len(pairs))
+                yield pairs
+
+    def encode(self, frame: pl.DataFrame) -> Iterator[pa.Table]:
+        """What becomes of new items, a few at a time where they have to be encoded."""
+        for piece in self._pictures.pieces(frame):
+            rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
+            if len(rows):
+                texts = self._text_vectors(rows)
+                there = texts.any(axis=1)
+                faults = pl.select(pl.when(~pl.Series(there)).then(pl.lit(_CANCELLED)))
+                rows = self._keep(rows, faults.to_series())
+                pairs = _pairs_table(rows, piece.images[there], texts[there])
+                yield self._not_forgotten(rows, pairs)
 
     def new_items(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
         """Items that are to become pairs, at most a source's batch at a time; nothing is encoded.
@@ -118,13 +138,29 @@ class Preparation:
             return iter(())
 
     def _new_items_of(self, batches: Iterator[SourceBatch]) -> Iterator[pl.DataFrame]:
-        for batch in batches:
-            self._refuse(batch.rejects)
-            frame = self._distinct(self._identified(self._checked(batch.frame)))
+        for frame in self._joined(self._items_of(batches)):
             if self._skip_known and len(frame):
                 frame = self._remembered(self._new(frame))
             if len(frame):
                 yield frame
+
+    def _items_of(self, batches: Iterator[SourceBatch]) -> Iterator[pl.DataFrame]:
+        """Usable items, each named as a pair of its own."""
+        for batch in batches:
+            self._refuse(batch.rejects)
+            yield self._distinct(self._identified(self._checked(batch.frame)))
+
+    def _joined(self, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+        """The same with `captions`; those of one picture as one item, if that is asked for."""
+        if self._options.captions == "each":
+            yield from (frame.with_columns(NO_CAPTIONS) for frame in frames)
+            return
+        groups, apart = CaptionGroups(), self.apart
+        for frame in groups.join(frames):
+            self._refuse([Reject(self._location, item, _TOO_MANY) for item in groups.refused])
+            self._progress(int((frame["captions"].list.len() - 1).sum() or 0))
+            self.apart = apart + groups.apart
+            yield frame
 
     def _checked(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose given vectors, if any, have the right length."""
@@ -212,9 +248,12 @@ class Preparation:
         vectors = given_vectors(frame, "text_vector")
         if vectors is not None:
             return vectors
-        encoder, captions = self._destination.text_encoder, frame["caption"].to_list()
+        encoder = self._destination.text_encoder
+        lists = frame.select(pl.coalesce("captions", pl.concat_list("caption"))).to_series()
+        captions = lists.explode().to_list()
         self.cut_captions += encoder.count_cut(captions)
-        return encoder.encode(captions)
+        vectors = encoder.encode(captions)
+        return unit_mean(vectors, lists.list.len().cast(pl.Int64).to_numpy()).astype(np.float32)
 
     def _keep(self, frame: pl.DataFrame, faults: pl.Series) -> pl.DataFrame:
         """The rows without a fault; the others become rejects."""
@@ -229,9 +268,16 @@ class Preparation:
         self._progress(len(rejects))
 
 
+def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
+    """Write refused items as CSV: source, item, reason."""
+    columns = ("source", "item", "reason")
+    rows = {c: [getattr(r, c) for r in rejects] for c in columns}
+    pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).write_csv(path)
+
+
 def _pairs_table(frame: pl.DataFrame, image: Float32Array, text: Float32Array) -> pa.Table:
     """Rows as the store takes them; it fills in what it knows better (types, time)."""
-    rows = frame.select(pl.col("caption").fill_null(""), *STORED).to_arrow()
+    rows = frame.select(pl.col("caption").fill_null(""), "captions", *STORED).to_arrow()
     rows = rows.append_column("image_vector", _vectors_column(unit_float16(image)))
     return rows.append_column("text_vector", _vectors_column(unit_float16(text)))
 

@@ -174,6 +174,7 @@ def _clean_columns(root: Path) -> dict[str, pl.Expr]:
         "image_uri": pl.coalesce("image_uri", pl.when(remote).then(given).otherwise(absolute)),
         "caption": pl.col("caption").str.strip_chars(),
         "pair_id": pl.col("pair_id").replace("", None),
+        "row_id": pl.coalesce("row_id", "pair_id").replace("", None),
     }
 
 

@@ -64,13 +64,21 @@ class Evidence:
         if n < 1:
             raise InputError(f"attributions: n must be at least 1, got {n}")
         found = self.contributions(label, n)
-        pairs = self.anchors.rows(found.positions, ["pair_id", "caption"])
+        pairs = self.anchors.rows(found.positions, ["pair_id", "caption", "captions"])
         numbers = zip(
             found.image_similarities, found.text_similarities, found.contributions, strict=True
         )
         return [
-            Attribution(pair["pair_id"], pair["caption"], label, float(i), float(t), float(c))
-            for pair, (i, t, c) in zip(pairs, numbers, strict=True)
+            Attribution(
+                pair_id=pair["pair_id"],
+                caption=pair["caption"],
+                captions=tuple(pair["captions"] or [pair["caption"]]),
+                label=label,
+                image_similarity=float(image),
+                text_similarity=float(text),
+                contribution=float(share),
+            )
+            for pair, (image, text, share) in zip(pairs, numbers, strict=True)
         ]
 
     def contributions(self, label: str, n: int | None = None) -> Contributions:

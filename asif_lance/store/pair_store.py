@@ -303,6 +303,7 @@ class PairStore:
             old = self.version(version)
             with storage_errors(self.uri):
                 open_table(self.uri, "pairs", old.lance_version).restore()
+                pair_rows.complete_columns(self._head())
             message = message or f"back to {old.name}"
             return name_head(self.uri, self._latest(), "rollback", message) or self.version()
 

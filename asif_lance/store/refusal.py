@@ -83,7 +83,8 @@ def _find_forgotten(
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     if forgotten.knows_any():
-        scanner = head.scanner(columns=list(LOOKED_UP_COLUMNS), fragments=fragments)
+        there = [name for name in LOOKED_UP_COLUMNS if name in head.schema.names]
+        scanner = head.scanner(columns=there, fragments=fragments)
         for batch in scanner.to_batches():
             found |= forgotten.find(pa.Table.from_batches([batch]))
     return found

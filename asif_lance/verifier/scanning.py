@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from lance.file import LanceFileReader
 
 from asif_lance.progress import track
-from asif_lance.records import Float32Array
+from asif_lance.records import Float32Array, Int64Array
 from asif_lance.verifier.files import LANCE, FileRecord, find_format, list_files, record_file
 from asif_lance.verifier.fingerprints import (
     ContentMatcher,
@@ -66,6 +66,10 @@ _LONGER_TEXT = 8
 _NAMED_BY_LANCE = re.compile(r"[^/]+\.lance/(data|_versions|_transactions|_deletions|_refs)/.*")
 _SQ_LEVELS = 255
 _FRAGMENT_BITS = 32
+
+
+# Texts, binaries or vectors, where they are, and the row of each; -1 where that is not known.
+_Leaf = tuple[pa.Array, str, Int64Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +251,11 @@ def _scan_batch(
     gone = None if owners is None else np.array([matcher.is_forgotten(o or "") for o in owners])
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
-    for column, where in _find_leaves(batch, _WORDS_OF_PROGRAM.get(name.split("/")[0], set())):
-        for row, key in _match(column, matcher):
-            if gone is None or len(column) != len(gone):
+    words = _WORDS_OF_PROGRAM.get(name.split("/")[0], set())
+    for column, where, rows in _find_leaves(batch, words):
+        for place, key in _match(column, matcher):
+            row = rows[place]
+            if gone is None or row < 0:
                 findings.loose.append(Hit(name, where, key))
             elif gone[row]:
                 findings.certain.append(Hit(name, where, key))
@@ -293,7 +299,7 @@ def _match(column: pa.Array, matcher: ContentMatcher) -> Iterator[tuple[int, str
     return matcher.match_values(column)
 
 
-def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[tuple[pa.Array, str]]:
+def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[_Leaf]:
     """Texts, binaries and vectors of a batch, those inside lists and structs too.
 
     Args:
@@ -303,29 +309,30 @@ def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[tuple[pa.
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if name in _WORDS_OF_USERS:
             continue
-        for leaf, where in _unfold(column, name):
+        for leaf, where, rows in _unfold(column, name, np.arange(len(batch))):
             if name in program and is_text(leaf.type):
                 longer = pc.greater_equal(pc.binary_length(leaf), _LONGER_TEXT)
-                yield leaf.filter(longer), where
+                yield leaf.filter(longer), where, rows[longer.fill_null(False).to_numpy(False)]
             else:
-                yield leaf, where
+                yield leaf, where, rows
 
 
-def _unfold(column: pa.Array, where: str) -> Iterator[tuple[pa.Array, str]]:
+def _unfold(column: pa.Array, where: str, rows: Int64Array) -> Iterator[_Leaf]:
     kind = column.type
     if is_text(kind) or is_vector(kind):
-        yield column, where
+        yield column, where, rows
     elif pa.types.is_struct(kind):
         for index in range(kind.num_fields):
             inner = column.field(index)
-            yield from _unfold(inner, f"{where}.{kind.field(index).name}")
+            yield from _unfold(inner, f"{where}.{kind.field(index).name}", rows)
     elif pa.types.is_map(kind):
-        yield from _unfold(column.keys, where)
-        yield from _unfold(column.items, where)
+        for leaf in (column.keys, column.items):
+            yield from _unfold(leaf, where, np.full(len(leaf), -1))
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        yield from _unfold(column.flatten(), where)
+        parents = pc.list_parent_indices(column).to_numpy()
+        yield from _unfold(column.flatten(), where, rows[parents])
     elif pa.types.is_dictionary(kind):
-        yield from _unfold(column.dictionary_decode(), where)
+        yield from _unfold(column.dictionary_decode(), where, rows)
 
 
 def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMatcher) -> None:

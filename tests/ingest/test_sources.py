@@ -133,6 +133,7 @@ def test_csv_gives_captions_images_and_attributes(tmp_path: Path) -> None:
         {
             "item": "row 1",
             "pair_id": "p1",
+            "row_id": "p1",
             "caption": 'A "cat",\nasleep',
             "image_path": str(tmp_path / "a.jpg"),
             "image_bytes": None,
