@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wrapt import when_imported
 
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
+from asif_lance.encoders.cards import EncoderCard, read_card
 from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE",
-    "PIECE_BYTES", "EncodedBatch", "ImageEncoder", "ImageFile",
+    "PIECE_BYTES", "EncodedBatch", "EncoderCard", "ImageEncoder", "ImageFile",
     "LeftOut", "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
     "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each", "encode_images",
     "encode_pictures", "expand_folders", "first_line", "image_encoder", "picture_name",
-    "read_bytes", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
+    "read_bytes", "read_card", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
     "tell_left_out", "text_encoder", "to_image_item", "walk_pictures",
 ]
 # fmt: on
