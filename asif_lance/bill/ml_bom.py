@@ -1,7 +1,7 @@
 """A bill as CycloneDX ML-BOM, the form that inventories of software and of models are kept in.
 
-`cyclonedx-python-lib` writes the components; it has no model cards yet, so what the standard's
-`modelCard` and `data` say is added to the JSON that it writes.
+`cyclonedx-python-lib` writes the components; it has no model cards yet, so those are added
+to the JSON that it writes.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from asif_lance.encoders import EncoderCard
 
 _SCHEMA = SchemaVersion.V1_6
 _SIDES = ("image", "text")
+_TASK = "zero-shot image classification and cross-modal retrieval"
 _NO_SOURCE = "no source stated"
 
 
 def to_cyclonedx(bill: Bill) -> str:
     """The bill as CycloneDX 1.6 in JSON.
 
-    The model is the subject; its parts are both encoders and a `data` component for each source
-    under each licence. Counts are properties named `asif-lance:…`.
+    The model is the subject; its parts are both encoders and the pairs, whose parts are a `data`
+    component for each source under each licence. Counts are properties named `asif-lance:…`.
     """
     model = Component(
         name=bill.database or "pairs",
@@ -41,8 +42,15 @@ def to_cyclonedx(bill: Bill) -> str:
         properties=_properties(_counts(bill)),
     )
     encoders = [_encoder(side, card) for side, card in zip(_SIDES, bill.encoders, strict=True)]
-    sources = [_source(number, one) for number, one in enumerate(bill.sources, 1)]
-    bom = Bom(components=[*encoders, *sources])
+    # Nested, also because the library compares each of its outer components with all others.
+    sources = Component(
+        name="pairs",
+        version=bill.model,
+        type=ComponentType.DATA,
+        bom_ref="pairs",
+        components=[_source(number, one) for number, one in enumerate(bill.sources, 1)],
+    )
+    bom = Bom(components=[*encoders, sources])
     bom.metadata.timestamp = bill.bill_made_at
     bom.metadata.component = model
     bom.metadata.tools.components.add(
@@ -52,7 +60,7 @@ def to_cyclonedx(bill: Bill) -> str:
             type=ComponentType.APPLICATION,
         )
     )
-    bom.register_dependency(model, [*encoders, *sources])
+    bom.register_dependency(model, [*encoders, sources])
     written = json.loads(make_outputter(bom, OutputFormat.JSON, _SCHEMA).output_as_string())
     return json.dumps(_with_cards(written, bill), ensure_ascii=False, indent=2) + "\n"
 
@@ -109,19 +117,15 @@ def _properties(facts: Iterable[tuple[str, object]]) -> list[Property]:
 
 
 def _with_cards(written: dict[str, Any], bill: Bill) -> dict[str, Any]:
-    """The JSON of the components, with model cards and kinds of data."""
-    refs = [f"source-{number}" for number in range(1, len(bill.sources) + 1)]
-    written["metadata"]["component"]["modelCard"] = _model_card(
-        "zero-shot image classification and cross-modal retrieval", [{"ref": ref} for ref in refs]
-    )
+    """The JSON of the components, with model cards."""
+    model = written["metadata"]["component"]
+    model["modelCard"] = _model_card(_TASK, [{"ref": "pairs"}])
     cards = dict(zip(_SIDES, bill.encoders, strict=True))
     for component in written["components"]:
         side = component["bom-ref"].removesuffix("-encoder")
         if side in cards:
             trained_on = [{"type": "dataset", "name": name} for name in cards[side].trained_on]
             component["modelCard"] = _model_card(f"{side} embedding", trained_on)
-        else:
-            component["data"] = [{"type": "dataset", "name": component["name"]}]
     return written
 
 

@@ -68,8 +68,8 @@ def check_formats(bill: Bill) -> None:
     """Both formats are valid, and say what the bill says."""
     bom = to_cyclonedx(bill)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(bom) is None
-    parts = json.loads(bom)["components"]
-    data = {p["bom-ref"]: p for p in parts if p["type"] == "data"}
+    [table] = [part for part in json.loads(bom)["components"] if part["type"] == "data"]
+    data = {part["bom-ref"]: part for part in table.get("components", [])}
     assert [data[f"source-{i}"]["name"] for i in range(1, len(bill.sources) + 1)] == [
         one.source or "no source stated" for one in bill.sources
     ]
