@@ -25,7 +25,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
-from .parameter_types import OutputFile
+from .parameter_types import Choices, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.ingest import IngestReport
@@ -65,6 +65,19 @@ SHOWN_REJECTS = 10
     show_default=True,
     help="Pairs that are there with other content: leave them, replace them, or add nothing.",
 )
+@click.option(
+    "--require",
+    type=Choices("license", "source"),
+    default=(),
+    metavar="NAME,…",
+    help="Refuse pairs that do not state it: license, source or both.",
+)
+@click.option(
+    "--rights",
+    type=click.Choice(["flag", "refuse"]),
+    help="Pairs with a mark that reserves their rights (noai, noindex, tdm-reservation, …): flag "
+    "them in their attributes, or refuse them.",
+)
 @message_option
 @device_option
 @format_option
@@ -79,6 +92,8 @@ def ingest(
     source_name: str | None,
     rejects: Path | None,
     on_conflict: str,
+    require: tuple[str, ...],
+    rights: str | None,
     message: str,
     device: str,
     output: str,
@@ -110,6 +125,8 @@ def ingest(
         message=message,
         device=device,
         on_conflict=on_conflict,
+        require=require,
+        rights=rights,
     )
     total = count_items(sources)
     with _stoppable(total), step("ingest pairs", total) as advance:

@@ -20,6 +20,9 @@ class IngestOptions:
         batch_size: pictures encoded at once.
         on_conflict: what becomes of an item whose pair is there with other content: `skip` leaves
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
+        require: what an item must state, of `license` and `source`; one that does not is refused.
+        rights: what becomes of an item with a mark that reserves its rights, see `admission`:
+            `flag` adds the attribute `rights_reserved`, `refuse` refuses it, None looks for none.
     """
 
     format: str | None = None
@@ -31,3 +34,5 @@ class IngestOptions:
     device: str = "auto"
     batch_size: int = 32
     on_conflict: str = "skip"
+    require: tuple[str, ...] = ()
+    rights: str | None = None

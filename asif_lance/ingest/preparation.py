@@ -13,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.errors import ImageError, SourceError, printable
+from asif_lance.ingest.admission import add_reserved, find_reserved, missing_values
 from asif_lance.ingest.columns import SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
@@ -105,7 +106,7 @@ class Preparation:
     def _new_items_of(self, batches: Iterator[SourceBatch]) -> Iterator[pl.DataFrame]:
         for batch in batches:
             self._refuse(batch.rejects)
-            frame = self._distinct(self._identified(self._checked(batch.frame)))
+            frame = self._distinct(self._admitted(self._identified(self._checked(batch.frame))))
             if self._skip_known and len(frame):
                 frame = self._new(frame)
             if len(frame):
@@ -137,6 +138,17 @@ class Preparation:
             license=pl.coalesce("license", pl.lit(self._options.license, pl.String)),
             source=pl.coalesce("source", pl.lit(source)),
         )
+
+    def _admitted(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows that have what is required, and whose rights are not reserved or are flagged."""
+        if self._options.require:
+            frame = self._keep(frame, missing_values(frame, self._options.require))
+        if self._options.rights is None:
+            return frame
+        marks = find_reserved(frame["attributes"])
+        if self._options.rights == "refuse":
+            return self._keep(frame, "rights reserved (" + marks + ")")
+        return frame.with_columns(add_reserved(frame["attributes"], marks))
 
     def _distinct(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose pair is no earlier item's."""
