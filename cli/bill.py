@@ -90,6 +90,8 @@ def _print(made: Bill) -> None:
             for s in made.sources
         ],
     )
+    if made.reserved:
+        click.echo(f"\nrights reserved: {format_count(made.reserved, 'pair')}")
     for side, card in zip(("image", "text"), made.encoders, strict=True):
         facts = {
             f"{side} encoder": f"{card.name}, {card.dimension} dimensions",

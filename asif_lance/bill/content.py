@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 import polars as pl
 
 from asif_lance.bill.licenses import find_spdx_id
-from asif_lance.database import LATEST
+from asif_lance.database import LATEST, retry_read
 from asif_lance.encoders import EncoderCard, read_card
 from asif_lance.errors import printable
 from asif_lance.forgetting import load_receipts
+from asif_lance.ingest import RESERVED
 from asif_lance.store import PairStore
 
 
@@ -83,6 +84,7 @@ class Bill:
         model_made_at: UTC.
         bill_made_at: UTC.
         pairs: pairs in the version.
+        reserved: those among them that were flagged because their rights are reserved.
         sources: by source and licence, most pairs first.
         licenses: (licence, pairs), most first: SPDX identifiers where they are certain.
         encoders: image side, text side.
@@ -97,6 +99,7 @@ class Bill:
     model_made_at: datetime
     bill_made_at: datetime
     pairs: int
+    reserved: int
     sources: tuple[SourceCount, ...]
     licenses: tuple[tuple[str, int], ...]
     encoders: tuple[EncoderCard, EncoderCard]
@@ -125,6 +128,7 @@ def make_bill(store: PairStore, version: str = LATEST, *, since: str | None = No
         model_made_at=model.created_at,
         bill_made_at=datetime.now(UTC),
         pairs=sum(one.pairs for one in sources),
+        reserved=_count_reserved(store, model.name),
         sources=sources,
         licenses=_count_licenses(sources),
         encoders=(read_card(store.image), read_card(store.text)),
@@ -150,6 +154,12 @@ def _count_sources(store: PairStore, version: str) -> tuple[SourceCount, ...]:
         SourceCount(source, license, known[license], pairs, pictures)
         for source, license, pairs, pictures in counts.iter_rows()
     )
+
+
+def _count_reserved(store: PairStore, version: str) -> int:
+    # Within a text the quotes would be escaped, so this is a key.
+    flagged = f"contains(attributes, '\"{RESERVED}\":')"
+    return retry_read(store.uri, lambda: int(store.dataset(version).count_rows(flagged)))
 
 
 def _count_licenses(sources: tuple[SourceCount, ...]) -> tuple[tuple[str, int], ...]:

@@ -101,6 +101,7 @@ def _licenses(license: str, spdx: str) -> list[DisjunctiveLicense]:
 
 def _counts(bill: Bill) -> Iterable[tuple[str, object]]:
     yield "pairs", bill.pairs
+    yield "rights-reserved", bill.reserved
     yield "model-made-at", bill.model_made_at.isoformat()
     yield "refused", sum(items for _, items in bill.refused)
     yield from ((f"refused:{reason}", items) for reason, items in bill.refused)

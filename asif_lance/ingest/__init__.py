@@ -5,6 +5,7 @@ few hundred pairs, and running it again goes on where it stopped; memory grows b
 pair. Assumes: sources stay as they are while they are read. Never changes a source.
 """
 
+from asif_lance.ingest.admission import RESERVED
 from asif_lance.ingest.columns import LABELLED_COLUMNS
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.parquet_reader import read_column_classes
@@ -17,8 +18,8 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vect
 
 # fmt: off
 __all__ = [
-    "LABELLED_COLUMNS", "IngestOptions", "IngestReport", "Preparation", "TableSource", "as_matrix",
-    "count_items", "ingest_sources", "read_column_classes", "read_pairs", "read_source",
-    "sniff_format", "unit_float16", "valid_vectors",
+    "LABELLED_COLUMNS", "RESERVED", "IngestOptions", "IngestReport", "Preparation", "TableSource",
+    "as_matrix", "count_items", "ingest_sources", "read_column_classes", "read_pairs",
+    "read_source", "sniff_format", "unit_float16", "valid_vectors",
 ]
 # fmt: on

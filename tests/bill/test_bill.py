@@ -141,6 +141,17 @@ def test_what_was_forgotten_is_counted_and_a_redacted_reason_stays_so(store: Pai
         assert "ann-1" not in written
 
 
+def test_pairs_that_were_flagged_are_counted(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    text = json.dumps({"note": '"rights_reserved": "noai"'})
+    flagged = [json.dumps({"rights_reserved": "noai"}), text, None]
+    store.add(pairs(names(0, 3), attributes=pa.array(flagged, pa.string())))
+    store.publish(command="ingest")
+    bill = make_bill(store)
+    assert bill.reserved == 1
+    assert "The rights of 1 pair are reserved" in bill_page(bill)
+
+
 def test_no_caption_id_or_picture_is_in_a_bill(store: PairStore) -> None:
     bill = make_bill(store)
     for written in (bill_page(bill), to_cyclonedx(bill), to_croissant(bill), repr(bill)):
@@ -168,7 +179,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]))
 def test_any_names_give_valid_files(sources: list[SourceCount]) -> None:
     nothing = EncoderCard("vectors", "", 4)
     now = datetime.now(UTC)
-    made = Bill("db", "v1", now, now, 1, tuple(sources), (), (nothing, nothing), (), (), None)
+    made = Bill("db", "v1", now, now, 1, 0, tuple(sources), (), (nothing, nothing), (), (), None)
     check_formats(made)
 
 
