@@ -133,7 +133,8 @@ def _print_changes(made: Bill) -> None:
     )
     for name, rows in (("source", since.sources), ("license", since.licenses)):
         shown = [(first or _NOT_STATED, *counts) for first, *counts in rows]
-        _print_rows([name, "added", "removed", "changed"], shown)
+        if shown:
+            _print_rows([name, "added", "removed", "changed"], shown)
 
 
 def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
