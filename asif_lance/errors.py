@@ -21,6 +21,7 @@
     ├── SourceError                    a source that cannot be read at all
     ├── ImageError                     one picture that cannot be used
     ├── PairConflictError              pairs that are there already with other content
+    ├── ForgottenPairError             pairs that were forgotten, and nobody waived that
     └── InputError                     a wrong argument
         ├── DimensionError             vectors of the wrong size
         ├── InvalidVectorError         NaN, infinite or zero vectors
@@ -210,6 +211,26 @@ class PairConflictError(AsifError):
             f"{format_count(count, 'pair is', 'pairs are')} in the database with other "
             f"content ({', '.join(first)}{more}): "
             "nothing was written; --on-conflict update replaces them, skip leaves them"
+        )
+
+
+class ForgottenPairError(AsifError):
+    """Pairs that receipts say were forgotten; `first` has ids and reasons of some of them.
+
+    `at_head` says that somebody put them there without asking.
+    """
+
+    def __init__(
+        self, count: int, first: tuple[tuple[str, str], ...], *, at_head: bool = False
+    ) -> None:
+        self.count, self.first, self.at_head = count, first, at_head
+        named = "; ".join(f"{pair_id}: {reason}" for pair_id, reason in first)
+        more = "; …" if count > len(first) else ""
+        where, undone = (" at head", "published") if at_head else ("", "added")
+        way_out = "`delete` takes them out, " if at_head else ""
+        super().__init__(
+            f"{count:,} pairs{where} were forgotten ({named}{more}): nothing was {undone}; "
+            f"{way_out}`ingest --allow-forgotten --reason WHY` lets them in"
         )
 
 

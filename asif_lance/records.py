@@ -124,8 +124,10 @@ class Reject:
         source: the source it came from.
         item: the item in that source: a file, or `row 17`.
         reason: one short phrase.
+        forgotten: it was forgotten, so that a database must not keep its name either.
     """
 
     source: str
     item: str
     reason: str
+    forgotten: bool = False

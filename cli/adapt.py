@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asif_lance.evaluation import Adaptation, TrialAccuracy
+    from asif_lance.ingest import IngestReport
+    from asif_lance.model import Model
     from asif_lance.records import Reject
 
 
@@ -85,12 +87,7 @@ def adapt(
     from asif_lance.evaluation import adaptation as library
 
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe_name", "k", "p")}
-    if keep and len(counts) > 1:
-        raise click.UsageError("--keep needs one number of pictures per class")
-    if caption is not None and arguments["label_vectors"] is not None:
-        raise click.UsageError("--caption needs a text encoder, not --label-vectors")
-    if old is None and old_label_vectors is not None:
-        raise click.UsageError("--old-label-vectors needs --old")
+    _check(arguments["label_vectors"], caption, old_label_vectors, old, counts if keep else ())
     opened = open_model(context, **options)
     rejects: list[Reject] = []
     before = None if old is None else _read_old_task(old, old_label_vectors, arguments, rejects)
@@ -101,19 +98,35 @@ def adapt(
     encoder = None if task.asked.vectors is not None else opened.text_encoder
     captions, texts = library.captions_of(prompts, template, encoder)
     old_task = None if before is None else before.encode(opened, rejects)
-    found = library.adapt(
-        opened, labelled, prompts, texts, counts, old=old_task, trials=trials, seed=seed
-    )
+    asked: Any = {"old": old_task, "trials": trials, "seed": seed}
+    found = library.adapt(opened, labelled, prompts, texts, counts, **asked)
     _print(found, output)
     subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
     save_plot(plot, lambda figures: figures.adaptation_figure(found, chance, subject))
     if keep:
-        report = library.add_pairs(
-            opened, labelled, prompts, captions, texts, counts[0], seed, pictures.name, license
-        )
-        made = report.version or opened.store.version()
-        note(f"added {format_count(report.added, 'pair')}; the newest model is {made.name}")
+        added = (captions, texts, counts[0], seed, pictures.name, license)
+        _tell_added(opened, library.add_pairs(opened, labelled, prompts, *added))
     report_rejects(rejects)
+
+
+def _tell_added(opened: Model, report: IngestReport) -> None:
+    made = report.version or opened.store.version()
+    note(f"added {format_count(report.added, 'pair')}; the newest model is {made.name}")
+
+
+def _check(
+    labels: Path | None,
+    caption: str | None,
+    old_labels: Path | None,
+    old: Path | None,
+    kept: tuple[int, ...],
+) -> None:
+    if len(kept) > 1:
+        raise click.UsageError("--keep needs one number of pictures per class")
+    if caption is not None and labels is not None:
+        raise click.UsageError("--caption needs a text encoder, not --label-vectors")
+    if old is None and old_labels is not None:
+        raise click.UsageError("--old-label-vectors needs --old")
 
 
 def _caption_template(task: Task, caption: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from .together import open_together, read_joint_labels, refuse_beside, with_opti
 
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
-    from asif_lance.model import JointPrediction, LabelSet, Model, Prediction
+    from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Together
     from asif_lance.records import Attribution, Reject
 
 
@@ -93,10 +93,7 @@ def classify(
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
     """
-    if bool(images) == (vectors is not None):
-        raise click.UsageError("give images, or --vectors, one of the two")
-    if record and search_by != "exact":
-        raise click.UsageError("--record needs --search exact: what-if relies on the records")
+    _check(images, vectors, record, search_by)
     refuse_beside(others, vectors=vectors, record=record)
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
@@ -108,20 +105,25 @@ def classify(
     if others:
         together = open_together(context, others, **arguments)
         labels = read_joint_labels(together, **asked)
-        pictures = _find_pictures(images, rejects)
-        answers = together.classify(pictures, labels, rejects=rejects)
-        for answer in track("classify pictures", answers, len(pictures)):
+        for answer in _ask_together(together, images, labels, rejects):
             _tell_joint(answer, top, explain, output)
     else:
         model = open_model(context, **arguments)
         label_set = read_labels(model, **asked)
         predictions = _predict(model, images, vectors, label_set, rejects)
+        limits = {"top": top, "pairs": attributions}
         if record:
-            limits = {"top": top, "pairs": attributions}
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
         for prediction in predictions:
             _tell(prediction, top, explain, output)
     report_rejects(rejects)
+
+
+def _check(images: tuple[str, ...], vectors: Path | None, record: bool, search_by: str) -> None:
+    if bool(images) == (vectors is not None):
+        raise click.UsageError("give images, or --vectors, one of the two")
+    if record and search_by != "exact":
+        raise click.UsageError("--record needs --search exact: what-if relies on the records")
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
@@ -147,6 +149,17 @@ def _predict(
 
     ids, matrix = read_vectors(vectors)
     return model.classify_vectors(ids, matrix, label_set)
+
+
+def _ask_together(
+    together: Together,
+    images: tuple[str, ...],
+    labels: Sequence[LabelSet],
+    rejects: list[Reject],
+) -> Iterable[JointPrediction]:
+    pictures = _find_pictures(images, rejects)
+    answers = together.classify(pictures, labels, rejects=rejects)
+    return track("classify pictures", answers, len(pictures))
 
 
 def _find_pictures(images: tuple[str, ...], rejects: list[Reject]) -> list[ImageFile]:

@@ -19,6 +19,7 @@ from .options import (
     Context,
     device_option,
     format_option,
+    keys_option,
     message_option,
     need_ids_or_where,
     open_store,
@@ -28,6 +29,7 @@ from .output import confirm, note, print_json, print_table
 from .parameter_types import Choices, OutputFile
 
 if TYPE_CHECKING:
+    from asif_lance.forgetting import Waiver
     from asif_lance.ingest import IngestReport
     from asif_lance.records import ModelVersion
 
@@ -78,6 +80,16 @@ SHOWN_REJECTS = 10
     help="Pairs with a mark that reserves their rights (noai, noindex, tdm-reservation, …): flag "
     "them in their attributes, or refuse them.",
 )
+@click.option("--allow-forgotten", is_flag=True, help="Let in what `forget` took out.")
+@click.option(
+    "--without-key",
+    is_flag=True,
+    help="Go on where nobody can tell what was forgotten, for the key is missing.",
+)
+@click.option(
+    "--reason", default="", help="Why, for either of these; kept on record. Do not quote a pair."
+)
+@keys_option
 @message_option
 @device_option
 @format_option
@@ -94,6 +106,10 @@ def ingest(
     on_conflict: str,
     require: tuple[str, ...],
     rights: str | None,
+    allow_forgotten: bool,
+    without_key: bool,
+    reason: str,
+    keys_folder: Path | None,
     message: str,
     device: str,
     output: str,
@@ -109,13 +125,18 @@ def ingest(
     a reason, and the rest goes in; the exit status is 1 only if nothing of the sources is in the
     model.
 
+    Pairs that were forgotten are refused, under other ids too. Telling them takes the key that the
+    receipts were made with. `receipt waivers` lists what was let in all the same, and why.
+
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
       asif-lance ingest embeddings.parquet
+      asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
     with _stoppable():
         from asif_lance.ingest import IngestOptions, count_items, ingest_sources
 
+    waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
     options = IngestOptions(
         format=source_format,
         image_encoder=image_encoder,
@@ -127,15 +148,25 @@ def ingest(
         on_conflict=on_conflict,
         require=require,
         rights=rights,
+        keys_folder=keys_folder,
+        waiver=waiver,
     )
     total = count_items(sources)
     with _stoppable(total), step("ingest pairs", total) as advance:
         report = ingest_sources(context.db, sources, options, progress=advance)
-    if rejects is not None:
-        report.write_rejects(rejects)
-    _print_report(report, output)
-    if report.rejects and not report.added + report.already_there + report.changed:
-        sys.exit(1)
+    _finish_ingest(report, rejects, output)
+
+
+def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Waiver | None:
+    from asif_lance.forgetting import Waiver
+
+    if not (allow_forgotten or without_key):
+        if reason:
+            raise click.UsageError("--reason is for --allow-forgotten or --without-key")
+        return None
+    if not reason.strip():
+        raise click.UsageError("--allow-forgotten and --without-key need a --reason")
+    return Waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
 
 
 @contextmanager
@@ -232,6 +263,14 @@ def _note_details(report: IngestReport) -> None:
             f"{report.cut_captions:,} captions are longer than the encoder reads "
             f"({report.max_tokens} tokens): the rest of them is not used"
         )
+
+
+def _finish_ingest(report: IngestReport, rejects: Path | None, output: str) -> None:
+    if rejects is not None:
+        report.write_rejects(rejects)
+    _print_report(report, output)
+    if report.rejects and not report.added + report.already_there + report.changed:
+        sys.exit(1)
 
 
 def _print_report(report: IngestReport, output: str) -> None:

@@ -35,8 +35,8 @@ from .query import open_model
 from .together import compile_joint_labels, open_together, refuse_beside, with_option
 
 if TYPE_CHECKING:
-    from asif_lance.evaluation import Accuracy, PairedComparison
-    from asif_lance.model import Together
+    from asif_lance.evaluation import Accuracy, Labelled, PairedComparison
+    from asif_lance.model import Model, Together
     from asif_lance.records import Reject
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
@@ -110,13 +110,9 @@ def evaluate(
     evaluations = [library.evaluate(predictions, labelled) for predictions in answers]
     comparisons = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
     if clip is not None:
-        from asif_lance.evaluation.clip_baseline import check_clip
-
         correct = library.check_answers(answers[0], labelled.truths)
-        templates = task.asked.templates or opened[0].templates
-        theirs = check_clip(loaded, labelled, task.asked.names, templates)
-        names = evaluations[0].model, clip
-        comparisons.append(library.compare_correct(names, correct, theirs))
+        theirs = _check_clip(loaded, labelled, task, opened[0])
+        comparisons.append(library.compare_correct((evaluations[0].model, clip), correct, theirs))
     _print(evaluations, comparisons, output)
     counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
     subject = describe(opened[-1], labelled, pictures)
@@ -160,6 +156,14 @@ def _load_clip(name: str, task: Task, device: str) -> Any:
     if not task.labelled.images:
         raise InputError("a CLIP needs pictures to compare with, not vectors")
     return load_clip(name, device=device)
+
+
+def _check_clip(loaded: Any, labelled: Labelled, task: Task, opened: Model) -> Any:
+    """Which of the pictures the CLIP labels rightly, by the same labels and templates."""
+    from asif_lance.evaluation.clip_baseline import check_clip
+
+    templates = task.asked.templates or opened.templates
+    return check_clip(loaded, labelled, task.asked.names, templates)
 
 
 def _print(

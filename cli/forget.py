@@ -21,6 +21,7 @@ from .options import (
 )
 from .output import confirm, megabytes, note, print_json, print_table
 from .receipt import facts, print_proof
+from .twins import note_twins
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report
@@ -33,6 +34,7 @@ _CAPTION_LENGTH = 100
 @click.command()
 @pairs_arguments
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
+@click.option("--with-twins", is_flag=True, help="Take the pairs with the same picture along.")
 @click.option("--dry-run", is_flag=True, help="Say what it would touch and change nothing.")
 @click.option("--list", "list_all", is_flag=True, help="List all pairs that would go, not ten.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -46,6 +48,7 @@ def forget(
     ids: tuple[str, ...],
     where: str | None,
     reason: str,
+    with_twins: bool,
     dry_run: bool,
     list_all: bool,
     yes: bool,
@@ -65,6 +68,10 @@ def forget(
     the versions and recordings that would change, and how many more pairs a LIKE misses for their
     capital letters.
 
+    What stays with the same picture, or nearly the same image vector, is told first: --with-twins
+    takes it along. Pairs with the same caption alone are told too, and stay. What was forgotten is
+    refused when it is ingested again.
+
     The receipt is signed, and what it says of the pairs can be read with a key only. Both keys are
     made at the first forget, outside the database. --verify leaves with status 0 if all holds, 1 if
     something is wrong, 3 if nothing is wrong but not all can be told.
@@ -75,7 +82,6 @@ def forget(
       asif-lance forget --verify f20260131-120000-1a2b3c4d
     """
     from asif_lance.audit import matching_ids_anywhere
-    from asif_lance.forgetting import find_keys
     from asif_lance.store import forget as library
 
     store = open_store(context)
@@ -86,7 +92,7 @@ def forget(
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
-    plan = library.plan(store, chosen)
+    plan = library.plan(store, chosen, with_twins=with_twins)
     _print_plan(plan, output, list_all=list_all, last=dry_run or not plan.pairs)
     if where is not None:
         _note_other_spellings(store, where)
@@ -97,16 +103,25 @@ def forget(
         return
     if not yes:
         confirm("This cannot be undone. Forget them?")
+    receipt = _forget(store, plan, reason, keys_folder, output)
+    if prove:
+        print_proof(store, receipt.receipt_id, output)
+    sys.exit(0 if receipt.clean else 1)
+
+
+def _forget(
+    store: PairStore, plan: ForgetPlan, reason: str, keys_folder: Path | None, output: str
+) -> Receipt:
+    from asif_lance.forgetting import find_keys
+    from asif_lance.store import forget as library
+
     had_keys = find_keys(keys_folder) is not None
     receipt = library.forget(store, plan.pairs, reason=reason, folder=keys_folder)
     _print_receipt(receipt, output)
     keys = find_keys(keys_folder)
     if keys is not None and not had_keys:
         _explain_keys(keys)
-    if prove:
-        print_proof(store, receipt.receipt_id, output)
-    if not receipt.clean:
-        sys.exit(1)
+    return receipt
 
 
 def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) -> None:
@@ -128,6 +143,7 @@ def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) ->
     if plan.runs:
         recordings = format_count(len(plan.runs), "recording")
         note(f"{recordings} will change: {', '.join(plan.runs[:_SHOWN])}")
+    note_twins(plan.twins)
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
     _print_pairs(plan, list_all=list_all)

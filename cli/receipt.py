@@ -51,6 +51,23 @@ def list_(context: Context, output: str) -> None:
 
 
 @receipt.command()
+@format_option
+@click.pass_obj
+def waivers(context: Context, output: str) -> None:
+    """List what was let in although it was forgotten, or may have been, and why; oldest first."""
+    from asif_lance.forgetting import list_waivers
+
+    records = [asdict(record) for record in list_waivers(open_store(context).uri)]
+    if output == "json":
+        for record in records:
+            print_json(record)
+        return
+    columns = ("waiver_id", "created_at", "allows", "pairs", "reason")
+    rows = [[record[name] for name in columns] for record in records]
+    print_table(columns, [(row[0], moment(row[1]), *row[2:]) for row in rows])
+
+
+@receipt.command()
 @click.argument("receipt_id", metavar="ID")
 @click.option(
     "-o",
@@ -167,6 +184,11 @@ def facts(receipt: Receipt) -> dict[str, Any]:
             f"{format_count(receipt.files_scanned, 'file')}, {megabytes(receipt.bytes_scanned)}"
         ),
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
+        **(
+            {}
+            if receipt.twins is None
+            else {"twins": f"{receipt.twins:,} with the same picture stay"}
+        ),
     }
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asif_lance.evaluation import Confirmation, TriedSetting, Tuning
+    from asif_lance.model import Model
     from asif_lance.records import Reject
 
 #: Choices that are shown to people; JSON has all.
@@ -138,17 +139,26 @@ def tune(
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
     found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
-    stored = store and found.objection is None
-    summary = _summary(found) | ({"stored": stored} if store else {})
-    print_json(summary) if output == "json" else _print_tuning(found)
+    _print(found, output, {"stored": found.objection is None} if store else {})
     subject = describe(opened, labelled, pictures)
     save_plot(plot, lambda figures: figures.tuning_figure(found, subject))
-    if stored:
-        library.store_best(opened, found)
-        note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
-    elif store:
-        note(f"not stored: {found.objection}")
+    if store:
+        _store(opened, found)
     report_rejects(rejects)
+
+
+def _print(found: Tuning, output: str, more: dict[str, bool]) -> None:
+    print_json(_summary(found) | more) if output == "json" else _print_tuning(found)
+
+
+def _store(opened: Model, found: Tuning) -> None:
+    from asif_lance.evaluation import tuning as library
+
+    if found.objection is not None:
+        note(f"not stored: {found.objection}")
+        return
+    library.store_best(opened, found)
+    note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
 
 
 def _ask_with_sets(asked: AskedLabels, names: Sequence[str]) -> list[AskedLabels]:

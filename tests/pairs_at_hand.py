@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from asif_lance.forgetting import Waiver
 from asif_lance.records import EncoderPin
 from asif_lance.store.pair_store import PairStore
 
 IMAGE = EncoderPin("timm/test_vit", "abc123", 8)
 TEXT = EncoderPin("sentence-transformers/test", "def456", 4)
+AGAIN = Waiver("agreed to it again", allow_forgotten=True)
 
 
 def vectors(ids: Sequence[str], dimension: int) -> pa.FixedSizeListArray:

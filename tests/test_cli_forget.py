@@ -27,7 +27,7 @@ def herd(
 def test_the_first_captions_are_shown_before_the_question(herd: Cli) -> None:
     done = herd("forget", "--where", "true")
     lines = done.err.splitlines()
-    assert lines[0].startswith("16 pairs in 1 versions (v1); ")
+    assert lines[0].startswith("16 pairs in 1 version (v1); ")
     assert lines[1].startswith("  p0: A bison. (")
     assert lines[1].endswith("photos/0.jpg)")
     assert "  … and 6 more: --list shows all" in lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from conftest import Cli
 
@@ -46,7 +47,8 @@ def test_a_receipt_is_verified_with_an_exit_status(
     assert (done.status, "confirmed: all of it holds" in done.out) == (0, True)
     without = cli("forget", "--verify", forgotten, "--keys", tmp_path / "none")
     assert (without.status, "undecided" in without.out) == (3, True)
-    assert cli("ingest", pairs_file).status == 0  # which brings p3 back
+    agreed = ("--allow-forgotten", "--reason", "agreed again")
+    assert cli("ingest", pairs_file, *agreed).status == 0  # which brings p3 back
     assert cli("forget", "--verify", forgotten).status == 1
     report = cli("forget", "--verify", forgotten, "--format", "json").objects[0]
     assert report["verdict"] == "refuted"
@@ -94,3 +96,38 @@ def test_what_an_authority_is_sent_is_written_and_nonsense_is_not_attached(
     refused = cli("receipt", "attach", forgotten, "receipt.tsq")
     assert refused.status == 1
     assert "not a timestamp of" in refused.err
+
+
+def test_ingest_refuses_a_forgotten_pair_until_that_is_waived(
+    cli: Cli, forgotten: str, pairs_file: Path, tmp_path: Path
+) -> None:
+    refused = cli("ingest", pairs_file)
+    assert (refused.status, "rejected 1" in refused.err) == (0, True)
+    assert f"receipt {forgotten}" in refused.out
+    assert cli("ingest", pairs_file, "--allow-forgotten").status == 2
+    assert cli("ingest", pairs_file, "--reason", "because").status == 2
+    missing = cli("ingest", pairs_file, "--keys", tmp_path / "none")
+    assert (missing.status, "--without-key --reason" in missing.err) == (1, True)
+    assert cli("receipt", "waivers", "--format", "json").objects == []
+    let_in = cli("ingest", pairs_file, "--allow-forgotten", "--reason", "agreed again")
+    assert (let_in.status, "added 1" in let_in.err) == (0, True)
+    [kept] = cli("receipt", "waivers", "--format", "json").objects
+    assert (kept["allows"], kept["pairs"], kept["reason"]) == ("forgotten pairs", 1, "agreed again")
+    assert "agreed again" in cli("receipt", "waivers").out
+    assert "agreed again" in cli("audit", "SELECT * FROM waivers").out
+
+
+def test_forget_tells_what_stays_and_takes_twins_along_when_asked(
+    cli: Cli, pairs_file: Path
+) -> None:
+    rows = pl.read_parquet(pairs_file)
+    twins = rows.head(1).with_columns(pair_id=pl.lit("twin"), caption=pl.lit("another caption"))
+    words = rows.slice(1, 1).with_columns(pair_id=pl.lit("words"), caption=rows["caption"].head(1))
+    pl.concat([rows, twins, words]).write_parquet(pairs_file)
+    assert cli("ingest", pairs_file).status == 0
+    plan = cli("forget", "p0", "--dry-run")
+    assert "1 pairs with the same picture stay: twin; --with-twins takes them along" in plan.err
+    assert "1 pairs with the same caption and another picture stay: words" in plan.err
+    whole = cli("forget", "p0", "--with-twins", "--dry-run", "--format", "json").objects[0]
+    assert whole["pairs"] == ["p0", "twin"]
+    assert whole["twins"] == {"same_picture": [], "same_caption": ["words"]}

@@ -4,7 +4,8 @@
         audit.query("SELECT license, count(*) FROM pairs GROUP BY license").to_pylist()
 
 Tables: `pairs` (the newest model), `pairs_at('v3')` (any other version), `versions`, and those that
-the registry of tables shows to SQL: `rejects`, `runs`, `predictions`, `attributions`, `receipts`.
+the registry of tables shows to SQL: `rejects`, `runs`, `predictions`, `attributions`, `receipts`,
+`waivers`.
 The SQL may come from anyone: one SELECT is all that runs, no file, network, extension or setting
 can be reached from it, and the system bounds its memory and time.
 """

@@ -42,6 +42,8 @@ def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
     does so by a filter over the ids that it writes into its log, 65 kB per commit; with a lock
     that filter would only be one more thing that remembers forgotten ids.
     """
+    if not len(rows):
+        return 0
     if locked:
         lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
         return len(rows)
@@ -59,6 +61,9 @@ def replace(
 
     Without a lock Lance compares keys instead, as for `append`.
     """
+    if not len(old):
+        append(dataset, rows, locked=locked)
+        return
     if locked:
         updated, removed = _delete_rows(dataset, old)
         new = write_fragments(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)

@@ -132,6 +132,7 @@ TABLES = (
         schema=_fixed(schemas.RECEIPTS),
         in_sql=True,
     ),
+    Table(name="waivers", schema=_fixed(schemas.WAIVERS), in_sql=True),
     Table(name="tuned", schema=_fixed(schemas.TUNED)),
     Table(name="digests", schema=_fixed(schemas.DIGESTS)),
     Table(name="checks", schema=_fixed(schemas.CHECKS)),

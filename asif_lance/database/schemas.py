@@ -46,6 +46,17 @@ RECEIPTS = _schema(
     timestamp=pa.binary(),
 )
 
+#: Why something was let in that is forgotten, or may be, see `forgetting.waivers`; `ids` are keyed
+#: fingerprints. A command may have several rows.
+WAIVERS = _schema(
+    waiver_id=pa.string(),
+    created_at=TIMESTAMP,
+    allows=pa.string(),
+    reason=pa.string(),
+    pairs=pa.int64(),
+    ids=pa.list_(pa.string()),
+)
+
 #: Settings that tuning chose, see `model.stored_settings`; k and p of image and text side.
 TUNED = _schema(
     version=pa.string(),

@@ -77,6 +77,22 @@ class Ledger:
                 return row
         raise VersionNotFoundError(name, tuple(row["name"] for row in rows))
 
+    def find_as_of(self, when: datetime) -> Row:
+        """The newest version made at or before this time; a time without a zone is UTC.
+
+        Raises:
+            VersionNotFoundError: the oldest version is younger.
+        """
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        rows = self.rows()
+        older = [row for row in rows if row["created_at"] <= when]
+        if not older:
+            first = (f"{row['name']} was made at {row['created_at']:%FT%TZ}" for row in rows)
+            message = f"no model version is as old as {when:%FT%TZ}: {next(first, 'there is none')}"
+            known = tuple(row["name"] for row in rows)
+            raise VersionNotFoundError(f"as of {when.isoformat()}", known, message)
+        return older[-1]
+
     def lance_version(self, name: str) -> int:
         """Which Lance version the tag of `vN` names now; forgetting changes it."""
         tags = open_table(self.uri, "pairs").tags

@@ -8,6 +8,7 @@ Assumes: the caller holds the write lock, except for `recover` and what changes 
 
 from asif_lance.forgetting.copies import Copy
 from asif_lance.forgetting.execution import execute, recover, verify_receipt
+from asif_lance.forgetting.forgotten_pairs import LOOKED_UP_COLUMNS, ForgottenPairs
 from asif_lance.forgetting.journal import interrupted
 from asif_lance.forgetting.keys import Keys, find_keys, find_keys_folder, obtain_keys
 from asif_lance.forgetting.page import receipt_page
@@ -19,13 +20,16 @@ from asif_lance.forgetting.receipts import (
     load_receipts,
     sign_receipt,
 )
+from asif_lance.forgetting.twins import Twins
+from asif_lance.forgetting.waivers import Waiver, WaiverRecord, list_waivers
 from asif_lance.verifier import Document, Receipt, Report, ScanReport, scan
 
 # fmt: off
 __all__ = [
-    "Copy", "Document", "ForgetPlan", "Keys", "PlannedPair", "Receipt", "Report", "ScanReport",
-    "attach_timestamp", "execute", "find_keys", "find_keys_folder", "interrupted",
-    "load_document", "load_receipt", "load_receipts", "obtain_keys", "receipt_page", "recover",
-    "scan", "sign_receipt", "verify_receipt",
+    "LOOKED_UP_COLUMNS", "Copy", "Document", "ForgetPlan", "ForgottenPairs", "Keys", "PlannedPair",
+    "Receipt", "Report", "ScanReport", "Twins", "Waiver", "WaiverRecord", "attach_timestamp",
+    "execute", "find_keys", "find_keys_folder", "interrupted", "list_waivers", "load_document",
+    "load_receipt", "load_receipts", "obtain_keys", "receipt_page", "recover", "scan",
+    "sign_receipt", "verify_receipt",
 ]
 # fmt: on

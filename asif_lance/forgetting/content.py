@@ -17,20 +17,24 @@ from numpy.typing import NDArray
 
 from asif_lance.records import Float16Array, Float32Array
 from asif_lance.verifier import (
+    LOSSLESS,
+    PRINTABLE_RUN,
     REDACTED,
+    SHORTEST_IN_BINARY,
     SHORTEST_TEXT,
     Fingerprints,
     Found,
     as_binary,
     as_matrix,
-    find_phrases,
-    find_texts,
+    cut_ends,
+    find_quoted,
     hash_value,
     is_plain,
     is_text,
     is_vector,
     list_leaves,
     list_quotable,
+    split_words,
 )
 
 # Two float16 roundings of one vector differ far less, two pictures far more.
@@ -39,8 +43,8 @@ SAME_COSINE = 0.9995
 _COMMON = ("source", "license")
 # Columns that are about one pair, or one picture.
 _OWN = ("pair_id", "caption", "image_uri", "image_sha256")
-_LOSSLESS = ("utf-8", "surrogateescape")
 _WINDOW_BYTES = 8
+_FEW_VALUES = 64
 _VECTORS_PER_BLOCK = 1 << 10
 _COORDINATES_COMPARED = 32  # of two vectors, before their cosine is computed
 
@@ -104,8 +108,23 @@ class Content:
 
     def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
         """See `ContentMatcher`."""
-        values = (text.encode(*_LOSSLESS) for text in texts)
+        values = (text.encode(*LOSSLESS) for text in texts)
         return (hash_value(self.key, value) for value in values if value in self._values)
+
+    def list_quoted(self, text: str) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        if text.encode(*LOSSLESS) in self._values:
+            yield text
+        yield from (text[start:end] for start, end in self._find_phrases(text))
+
+    def _find_phrases(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where the text has what is sought as whole words and marks."""
+        words = split_words(text)
+        ends = {end for _, end in words}
+        for start, end in words:
+            for phrase in self._phrases.get(text[start:end], ()):
+                if text.startswith(phrase, start) and start + len(phrase) in ends:
+                    yield start, start + len(phrase)
 
     def match_vectors(self, vectors: Float32Array) -> Found:
         """See `ContentMatcher`."""
@@ -121,22 +140,44 @@ class Content:
 
     def match_bytes(self, data: bytes) -> Iterator[str]:
         """See `ContentMatcher`."""
-        texts = {text for text in find_texts(data) if text in self._values}
-        yield from {hash_value(self.key, text) for text in texts}
+        found = {text for text in find_quoted(data) if text in self._values}
+        found |= set(self._find_short(data))
+        yield from {hash_value(self.key, text) for text in found}
         yield from {self._long[value] for value in self._anywhere(data)}
 
-    def _anywhere(self, data: bytes) -> Iterator[bytes]:
-        """Long values wherever they begin: all places whose next 8 bytes begin one are compared.
+    def _find_short(self, data: bytes) -> Iterator[bytes]:
+        """Short values: whole words of a text; in other data, all of a printable run."""
+        sought = {value for value in self._short if value in data}
+        if sought and is_plain(data):
+            yield from (text.encode() for text in self.list_quoted(data.decode()))
+        elif sought:
+            for run in PRINTABLE_RUN.findall(data):
+                words = (text.encode(*LOSSLESS) for text in self.list_quoted(run.decode(*LOSSLESS)))
+                found = (v for vs in (words, cut_ends(run)) for v in vs if v in self._values)
+                yield from (v for v in found if len(v) >= SHORTEST_IN_BINARY)
 
-        In a text they do not begin or end within a word.
-        """
-        plain = is_plain(data)
+    def _anywhere(self, data: bytes) -> Iterator[bytes]:
+        """Long values wherever they begin; in a text they do not begin or end within a word."""
+        found = list(self._find_long(data))
+        plain = bool(found) and is_plain(data)
+        for place, value in found:
+            around = data[max(place - 1, 0) : place], data[place + len(value) :][:1]
+            if not (plain and any(byte.isalnum() for byte in around)):
+                yield value
+
+    def _find_long(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Few are sought one by one; of many, those that begin with 8 bytes found in the data."""
+        if len(self._long) <= _FEW_VALUES:
+            for value in self._long:
+                place = data.find(value)
+                while place >= 0:
+                    yield place, value
+                    place = data.find(value, place + 1)
+            return
         for place in _find_windows(data, self._windows):
             for value in self._by_window[data[place : place + _WINDOW_BYTES]]:
                 if data.startswith(value, place):
-                    around = data[max(place - 1, 0) : place], data[place + len(value) :][:1]
-                    if not (plain and any(byte.isalnum() for byte in around)):
-                        yield value
+                    yield place, value
 
     def own(self) -> Content:
         """What only the forgotten pairs have: a picture with another pair's address is not."""
@@ -156,12 +197,11 @@ class Content:
     def redact(self, text: str) -> str:
         """The text with `REDACTED` for all that it quotes."""
         merged: list[list[int]] = []
-        for start, end in sorted(find_phrases(text)):
-            if text[start:end].encode(*_LOSSLESS) in self._values:
-                if merged and start < merged[-1][1]:
-                    merged[-1][1] = max(end, merged[-1][1])
-                else:
-                    merged.append([start, end])
+        for start, end in sorted(self._find_phrases(text)):
+            if merged and start < merged[-1][1]:
+                merged[-1][1] = max(end, merged[-1][1])
+            else:
+                merged.append([start, end])
         for start, end in reversed(merged):
             text = text[:start] + REDACTED + text[end:]
         return text
@@ -186,8 +226,22 @@ class Content:
         names = [f.name for f in self.rows.schema if is_text(f.type) and f.name not in _COMMON]
         columns = [as_binary(self.rows[name].combine_chunks()).to_pylist() for name in names]
         values = {value for column in columns for value in column if value is not None}
-        values |= {value.encode(*_LOSSLESS) for value in list_values(self.rows) - self.shared}
+        values |= {value.encode(*LOSSLESS) for value in list_values(self.rows) - self.shared}
         return frozenset(v for v in values if _is_sought(v.decode(errors="replace")))
+
+    @cached_property
+    def _short(self) -> tuple[bytes, ...]:
+        return tuple(value for value in self._values if len(value) < _WINDOW_BYTES)
+
+    @cached_property
+    def _phrases(self) -> dict[str, list[str]]:
+        """The texts that are sought, by their first word."""
+        table: dict[str, list[str]] = {}
+        for value in self._values:
+            text = value.decode(*LOSSLESS).strip()
+            for start, end in split_words(text)[:1]:
+                table.setdefault(text[start:end], []).append(text)
+        return table
 
     @cached_property
     def _value_set(self) -> pa.Array:

@@ -69,6 +69,10 @@ class _Witness:
         """See `ContentMatcher`."""
         return self.content.match_texts(texts)
 
+    def list_quoted(self, text: str) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        return self.content.list_quoted(text)
+
     def match_vectors(self, vectors: Float32Array) -> Found:
         """See `ContentMatcher`."""
         return self.content.match_vectors(vectors)

@@ -52,6 +52,7 @@ from asif_lance.forgetting.planning import (
 from asif_lance.forgetting.purge import Purge
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import State, Survey
+from asif_lance.forgetting.twins import find_twins
 from asif_lance.progress import step
 from asif_lance.verifier import (
     KEY_BYTES,
@@ -74,6 +75,7 @@ def execute(
     reason: str,
     keys: Keys | None = None,
     folder: Path | None = None,
+    twins: bool = True,
 ) -> Receipt:
     """Removes pairs from every version, table, cache and log; the caller holds the write lock.
 
@@ -84,6 +86,7 @@ def execute(
         keys: of fingerprints and signature; by default those of the folder, made if there are
             none once it is sure that the forgetting can begin.
         folder: of the keys; by default the user's.
+        twins: count the pairs that stay and have the same picture, for the receipt.
 
     Raises:
         InputError: none of the pairs is in the database, or the reason quotes one.
@@ -110,8 +113,9 @@ def execute(
     keys = keys or obtain_keys(uri, folder)
     journal = _open_journal(uri)
     described = _describe_keys(keys, Content(keys.fingerprint, rows, shared))
-    intent = _make_intent(uri, found, ids, reason)
-    journal.start({**intent, **described, "shared": sorted(shared)}, rows)
+    left = len(find_twins(uri, ids, rows).same_picture) if twins else None
+    intent = {**_make_intent(uri, found, ids, reason), **described, "twins": left}
+    journal.start({**intent, "shared": sorted(shared)}, rows)
     return _complete(uri, journal, keys, found)
 
 
@@ -285,6 +289,7 @@ def _make_receipt(
         surfaces=receipts.judge_surfaces(report, elsewhere, intent["indices"]),
         resumed=False,
         not_covered=(*receipts.OUT_OF_REACH, *receipts.NOT_SOUGHT),
+        twins=intent.get("twins"),
     )
 
 

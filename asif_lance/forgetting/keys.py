@@ -89,6 +89,18 @@ def find_keys(folder: Path | None = None) -> Keys | None:
     return Keys(home, read_key(home / FINGERPRINT_FILE), _read_signer(home))
 
 
+def find_fingerprint_keys(folder: Path | None = None) -> dict[str, bytes]:
+    """All keys of fingerprints in a folder, by their ids: every file that ends in `.key`.
+
+    One that new keys replaced is still needed to tell what was forgotten with it.
+
+    Raises:
+        KeysError: a file is no key.
+    """
+    keys = map(read_key, sorted(find_keys_folder(folder).glob("*.key")))
+    return {name_key(key): key for key in keys}
+
+
 def obtain_keys(uri: str, folder: Path | None = None) -> Keys:
     """The keys of a folder, made if there are none.
 

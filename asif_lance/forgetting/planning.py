@@ -16,6 +16,7 @@ from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, fi
 from asif_lance.forgetting.derived_data import find_runs
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
+from asif_lance.forgetting.twins import Twins, find_twins
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class ForgetPlan:
             forgetting leaves it, and its receipt is not clean.
         listing: the pairs with their captions, in the order of `pairs`.
         runs: ids of recordings that would lose predictions, attributions or prompts, sorted.
+        twins: pairs that would stay and share something with these; None if nobody looked.
     """
 
     pairs: tuple[str, ...]
@@ -59,10 +61,20 @@ class ForgetPlan:
     listing: tuple[PlannedPair, ...] = ()
     runs: tuple[str, ...] = ()
     copies: tuple[Copy, ...] = ()
+    twins: Twins | None = None
 
 
-def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
+def plan(
+    uri: str, pair_ids: Iterable[str], *, twins: bool = True, with_twins: bool = False
+) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
+
+    Args:
+        uri: the database.
+        pair_ids: which.
+        twins: look for pairs that would stay and share something with these, which reads the
+            image vectors of head and the newest version.
+        with_twins: the pairs with the same picture are to be forgotten with them.
 
     Raises:
         DatabaseError: the database is one that cannot forget.
@@ -74,6 +86,11 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         ids = found.found | locate_unnamed(found, wanted).found
         live = find_shown_pairs(uri, found)
         rows = read_content(found, sorted(ids)) if ids else None
+        sharing = None
+        if rows is not None and (twins or with_twins):
+            sharing = find_twins(uri, ids, rows)
+        if with_twins and sharing and sharing.same_picture:
+            return plan(uri, [*wanted, *sharing.same_picture], twins=twins)
         shared = frozenset[str]() if rows is None else find_shared(found, rows)
         runs = set() if rows is None else find_runs(uri, Content(b"", rows, shared).own())
         unknown = tuple(i for i in wanted if i not in ids)
@@ -88,6 +105,7 @@ def plan(uri: str, pair_ids: Iterable[str]) -> ForgetPlan:
         copies=copies,
         listing=_list_pairs(rows) if rows is not None else (),
         runs=tuple(sorted(runs)),
+        twins=sharing,
     )
 
 

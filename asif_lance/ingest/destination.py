@@ -16,6 +16,7 @@ from asif_lance.encoders import (
     text_encoder,
 )
 from asif_lance.errors import DatabaseNotFoundError, EncoderMismatchError
+from asif_lance.forgetting import ForgottenPairs
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.records import BROUGHT, EncoderPin
 from asif_lance.store import PairStore
@@ -29,8 +30,8 @@ class Destination:
 
     Attributes:
         store: the database; None before it is made.
-        epoch: that of before anything was read. Pairs that were forgotten since may be among those
-            in hand, so nothing more of them is written: `add` raises StaleModelError.
+        epoch: that of before anything was read, for what may quote pairs: a message, rejects.
+        forgotten: what was forgotten there; None before it is made, or while nobody looked.
     """
 
     def __init__(self, uri: str, options: IngestOptions) -> None:
@@ -45,6 +46,7 @@ class Destination:
         self._text: TextEncoder | None = None
         self._known = KnownPairs()
         self._first: dict[str, EncoderPin] = {}
+        self.forgotten: ForgottenPairs | None = None
         try:
             self.store: PairStore | None = PairStore.open(uri)
         except DatabaseNotFoundError:
@@ -88,6 +90,15 @@ class Destination:
             return self._known.find(pair_ids)
         return self.store.find_known(self._known, pair_ids, columns)
 
+    def look_up_forgotten(self, options: IngestOptions) -> None:
+        """Be ready to tell which pairs were forgotten.
+
+        Raises:
+            KeysError: the key is missing with which it could be told.
+        """
+        if self.store is not None:
+            self.forgotten = ForgottenPairs(self.store.uri, options.keys_folder, options.waiver)
+
     def add(self, pairs: pa.Table, *, replace: bool = False) -> int:
         """Add pairs that are not there yet to the database, which is made when missing.
 
@@ -106,7 +117,7 @@ class Destination:
         if self.store is None:
             self.store = PairStore.create(self._uri, **pins)
         self.store.check_encoders(**pins)
-        return self.store.add(pairs, known=self._known, replace=replace, since=self.epoch)
+        return self.store.add(pairs, known=self._known, replace=replace, looked_up=self.forgotten)
 
     def expect(self, pairs: pa.Table) -> None:
         """Take the first pairs' encoders for those of a database that is not made yet."""

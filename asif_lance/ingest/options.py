@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from asif_lance.forgetting import Waiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class IngestOptions:
         require: what an item must state, of `license` and `source`; one that does not is refused.
         rights: what becomes of an item with a mark that reserves its rights, see `admission`:
             `flag` adds the attribute `rights_reserved`, `refuse` refuses it, None looks for none.
+        keys_folder: where the keys are that tell what was forgotten; by default the user's.
+        waiver: lets in what was forgotten, or may have been, and keeps on record why.
     """
 
     format: str | None = None
@@ -36,3 +41,5 @@ class IngestOptions:
     on_conflict: str = "skip"
     require: tuple[str, ...] = ()
     rights: str | None = None
+    keys_folder: Path | None = None
+    waiver: Waiver | None = None

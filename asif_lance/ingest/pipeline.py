@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +27,9 @@ from asif_lance.records import ModelVersion, Reject
 
 #: What a kill may cost: fewer encoded pairs than this, or what took about this many seconds.
 UNCOMMITTED_ROWS, UNCOMMITTED_SECONDS = 500, 20.0
+
+# Kept in the database instead of a forgotten pair's name, which may be its picture's.
+_FORGOTTEN_ITEM = "[forgotten]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,11 @@ def ingest_sources(
         SourceError: a source cannot be read at all.
         EncoderMismatchError: the database was filled by other encoders.
         EncoderUnavailableError: an encoder cannot be had.
+        KeysError: the key is missing with which it could be told what was forgotten.
+        ForgottenPairError: others put forgotten pairs at head, or a pair was forgotten meanwhile.
         PairConflictError: with `on_conflict="fail"`, before anything is written.
-        StaleModelError: pairs were forgotten meanwhile, and may be among those in hand; what was
-            committed stays, running again resumes.
+        StaleModelError: pairs were forgotten meanwhile, which the message or a reject may quote;
+            what was committed stays, running again resumes.
         StorageError: the disk refused; what was committed stays, running again resumes.
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
@@ -91,6 +96,7 @@ def ingest_sources(
     destination = Destination(str(uri), options)
     prepared = Preparation(destination, options, skip_known=True, progress=progress)
     writer = _Writer(destination, replace=options.on_conflict == "update")
+    destination.look_up_forgotten(options)
     try:
         if options.on_conflict == "fail":
             _check_conflicts(destination, sources, options)
@@ -137,11 +143,12 @@ def _publish(
     store = destination.store
     if store is None:
         return None
-    store.join_fragments()
+    store.join_fragments(destination.forgotten)
     message = options.message or ", ".join(source_name(s) for s in sources)
-    since = destination.epoch
-    version = store.publish(command="ingest", message=message, since=since)
-    store.add_rejects(uuid.uuid4().hex[:12], rejects, since=since)
+    since, looked_up = destination.epoch, destination.forgotten
+    version = store.publish(command="ingest", message=message, since=since, looked_up=looked_up)
+    kept = [replace(r, item=_FORGOTTEN_ITEM) if r.forgotten else r for r in rejects]
+    store.add_rejects(uuid.uuid4().hex[:12], kept, since=since)
     return version
 
 

@@ -84,7 +84,8 @@ class Preparation:
                 rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
                 if len(rows):
                     pairs = _pairs_table(rows, piece.images, self._text_vectors(rows))
-                    self._progress(len(rows))
+                    pairs = self._not_forgotten(rows, pairs)
+                    self._progress(len(pairs))
                     yield pairs
 
     def new_items(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
@@ -108,7 +109,7 @@ class Preparation:
             self._refuse(batch.rejects)
             frame = self._distinct(self._admitted(self._identified(self._checked(batch.frame))))
             if self._skip_known and len(frame):
-                frame = self._new(frame)
+                frame = self._remembered(self._new(frame))
             if len(frame):
                 yield frame
 
@@ -174,6 +175,32 @@ class Preparation:
         left = np.ones(len(frame), bool)
         left[passed] = False
         return frame.filter(pl.Series(left))
+
+    def _remembered(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows whose pair was not forgotten, as far as its id and its picture's hash tell."""
+        forgotten = self._destination.forgotten
+        if forgotten is None or not forgotten.knows_any():
+            return frame
+        found = forgotten.find_names(frame.select("caption", *STORED).to_arrow())
+        return frame.filter(self._refuse_forgotten(frame, found)) if found else frame
+
+    def _not_forgotten(self, frame: pl.DataFrame, pairs: pa.Table) -> pa.Table:
+        """The same of pairs with their vectors."""
+        forgotten = self._destination.forgotten
+        if forgotten is None or not forgotten.knows_any():
+            return pairs
+        found = forgotten.find_vectors(pairs)
+        return pairs.filter(self._refuse_forgotten(frame, found).to_arrow()) if found else pairs
+
+    def _refuse_forgotten(self, frame: pl.DataFrame, found: dict[int, str]) -> pl.Series:
+        """(n,) which of n rows are not among those found."""
+        items = frame["item"]
+        self._refuse(
+            [Reject(self._location, items[row], why, forgotten=True) for row, why in found.items()]
+        )
+        left = np.ones(len(frame), bool)
+        left[list(found)] = False
+        return pl.Series(left)
 
     def _text_vectors(self, frame: pl.DataFrame) -> Float32Array:
         vectors = given_vectors(frame, "text_vector")

@@ -9,8 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asif_lance.database import WriteLock, check_epoch, check_still_migrated, storage_errors
+import lance
+
+from asif_lance.database import (
+    Ledger,
+    WriteLock,
+    check_epoch,
+    check_still_migrated,
+    count_changes,
+    join_tiny_fragments,
+    local_path,
+    open_table,
+    storage_errors,
+    version_record,
+)
 from asif_lance.forgetting import interrupted, recover
+from asif_lance.records import ModelVersion
 
 
 @contextmanager
@@ -25,3 +39,19 @@ def begin_change(uri: str, command: str, *, timeout: float, since: int | None) -
                 yield
                 return
         recover(uri)
+
+
+def name_head(
+    uri: str, latest: lance.LanceDataset | None, command: str, message: str
+) -> ModelVersion | None:
+    """Gives what is at head the next version's name; None when `latest` holds the same pairs."""
+    head = open_table(uri, "pairs")
+    added, removed, changed = count_changes(latest, head)
+    if not added + removed + changed:
+        return None
+    counts = {"added": added + changed, "removed": removed + changed}
+    # Not without a lock: a fragment that goes is in the way of those who delete from it.
+    if local_path(uri) is not None and join_tiny_fragments(head):
+        head = open_table(uri, "pairs")
+    row = {"command": command, "message": message, "pairs": head.count_rows(), **counts}
+    return version_record(Ledger(uri).publish(head, row), head.version)

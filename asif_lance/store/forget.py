@@ -9,13 +9,22 @@ from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report, execution, 
 from asif_lance.store.pair_store import PairStore
 
 
-def plan(store: PairStore, pair_ids: Iterable[str]) -> ForgetPlan:
+def plan(
+    store: PairStore, pair_ids: Iterable[str], *, twins: bool = True, with_twins: bool = False
+) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
+
+    Args:
+        store: the database.
+        pair_ids: which.
+        twins: look for pairs that would stay and share something with these, which reads the
+            image vectors of head and the newest version.
+        with_twins: the pairs with the same picture are to be forgotten with them.
 
     Raises:
         DatabaseError: the database is one that cannot forget.
     """
-    return planning.plan(store.uri, pair_ids)
+    return planning.plan(store.uri, pair_ids, twins=twins, with_twins=with_twins)
 
 
 def forget(
@@ -25,13 +34,16 @@ def forget(
     reason: str,
     keys: Keys | None = None,
     folder: Path | None = None,
+    twins: bool = True,
 ) -> Receipt:
     """Removes pairs from every model version, cache and log, physically.
 
     Versions keep their names, aliases, messages and times, and answer as if the pairs had never
     been in them. Takes the write lock; readers go on with the versions that they have open, and
     find their names again afterwards. The receipt is made with `keys`; by default with those of
-    `folder` (by default the user's), which are made if there are none.
+    `folder` (by default the user's), which are made if there are none. It counts the pairs that
+    stay and have the same picture, unless `twins` is false: that reads the image vectors of head
+    and the newest version.
 
     Raises:
         InputError: none of the pairs is in the database.
@@ -40,7 +52,9 @@ def forget(
         StorageError: the disk refused; what was begun is finished when the database is opened.
     """
     with store.writing("forget"):
-        return execution.execute(store.uri, pair_ids, reason=reason, keys=keys, folder=folder)
+        return execution.execute(
+            store.uri, pair_ids, reason=reason, keys=keys, folder=folder, twins=twins
+        )
 
 
 def verify_receipt(store: PairStore, receipt_id: str, *, folder: Path | None = None) -> Report:

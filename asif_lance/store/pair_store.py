@@ -32,12 +32,10 @@ from asif_lance.database import (
     check_opened,
     check_pin,
     clean_up,
-    count_changes,
     diff_states,
     find_changes,
     find_table,
     join_fragments,
-    join_tiny_fragments,
     local_path,
     open_table,
     pair_rows,
@@ -50,12 +48,13 @@ from asif_lance.database import (
     storage_errors,
     version_record,
 )
-from asif_lance.errors import DatabaseExistsError, VersionNotFoundError
-from asif_lance.forgetting import interrupted
+from asif_lance.errors import DatabaseExistsError
+from asif_lance.forgetting import ForgottenPairs, Waiver, interrupted
 from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
-from asif_lance.store.changes import begin_change
+from asif_lance.store.changes import begin_change, name_head
 from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
+from asif_lance.store.refusal import check_added, check_unpublished
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,10 @@ class PairStore:
         known: KnownPairs | None = None,
         replace: bool = False,
         since: int | None = None,
+        looked_up: ForgottenPairs | None = None,
+        waiver: Waiver | None = None,
     ) -> int:
-        """Adds pairs that are not there yet; in one commit, or none for none.
+        """Adds pairs that are not there yet, in one commit; forgotten ones are refused.
 
         Args:
             pairs: columns as in `schema.pairs_schema`; the nullable ones may be missing, and so
@@ -168,11 +169,15 @@ class PairStore:
             known: spares who adds again and again the reading of all ids each time.
             replace: pairs that are there get their new rows.
             since: the `epoch` at which they began to be made.
+            looked_up: what says already that none of them was forgotten.
+            waiver: lets forgotten ones in, on record.
 
         Returns:
             How many pairs were not there before.
 
         Raises:
+            ForgottenPairError: some were forgotten; nothing is added.
+            KeysError: the key is missing with which it could be told what was forgotten.
             DimensionError: vectors of another size.
             InputError: columns that do not fit.
             StaleModelError: something was forgotten since, which may be among them.
@@ -188,25 +193,29 @@ class PairStore:
             known.refresh(head)
             found = known.find(rows["pair_id"].combine_chunks())
             new = len(rows) - len(found.places)
-            if replace and len(found.places):
-                pair_rows.replace(head, rows, found.addresses, locked=locked)
-                return new
-            if new == 0:
-                return 0
-            if new < len(rows):
+            if new < len(rows) and not replace:
                 there = pc.is_in(rows["pair_id"], found.rows["pair_id"].combine_chunks())
                 rows = rows.filter(pc.invert(there))
-            return pair_rows.append(head, rows, locked=locked)
+            check_added(self.uri, rows, looked_up, waiver)
+            if replace:
+                pair_rows.replace(head, rows, found.addresses, locked=locked)
+            else:
+                new = pair_rows.append(head, rows, locked=locked)
+            if looked_up is not None:
+                looked_up.follow(head, self._head(), looked=True)
+            return new
 
-    def join_fragments(self) -> None:
+    def join_fragments(self, looked_up: ForgottenPairs | None = None) -> None:
         """Joins small fragments at head that no version has yet, and frees the joined ones.
 
         Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
         if local_path(self.uri) is not None:
             with self.writing("join"):
-                latest = self._latest()
-                if join_fragments(self._head(), latest):
+                latest, head = self._latest(), self._head()
+                if join_fragments(head, latest):
+                    if looked_up is not None:
+                        looked_up.follow(head, self._head(), looked=False)
                     clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
@@ -220,14 +229,24 @@ class PairStore:
     # Model versions
 
     def publish(
-        self, *, command: str, message: str = "", since: int | None = None
+        self,
+        *,
+        command: str,
+        message: str = "",
+        since: int | None = None,
+        looked_up: ForgottenPairs | None = None,
+        waiver: Waiver | None = None,
     ) -> ModelVersion | None:
         """Names what is at head as the next version; None when `latest` holds the same pairs.
 
         `since` is the epoch at which the message was made, if it may quote pairs.
+
+        Raises:
+            ForgottenPairError, KeysError: as for `add`, of pairs that others put at head.
         """
         with self.writing("publish", since=since):
-            return self._publish(command, message)
+            check_unpublished(self.uri, self._latest(), self._head(), looked_up, waiver)
+            return name_head(self.uri, self._latest(), command, message)
 
     def versions(self) -> list[ModelVersion]:
         """All model versions, oldest first."""
@@ -250,15 +269,7 @@ class PairStore:
         Raises:
             VersionNotFoundError: the oldest version is younger.
         """
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        rows = Ledger(self.uri).rows()
-        names = [row["name"] for row in rows if row["created_at"] <= when]
-        if not names:
-            first = (f"{row['name']} was made at {row['created_at']:%FT%TZ}" for row in rows)
-            message = f"no model version is as old as {when:%FT%TZ}: {next(first, 'there is none')}"
-            known = tuple(row["name"] for row in rows)
-            raise VersionNotFoundError(f"as of {when.isoformat()}", known, message)
-        return self.version(names[-1])
+        return self.version(Ledger(self.uri).find_as_of(when)["name"])
 
     def tag(self, alias: str, version: str) -> None:
         """Gives a version a further name, taking it from the one that had it.
@@ -293,7 +304,7 @@ class PairStore:
             with storage_errors(self.uri):
                 open_table(self.uri, "pairs", old.lance_version).restore()
             message = message or f"back to {old.name}"
-            return self._publish("rollback", message) or self.version()
+            return name_head(self.uri, self._latest(), "rollback", message) or self.version()
 
     def dataset(self, version: str = LATEST) -> lance.LanceDataset:
         """A version's rows, to be scanned; read-only.
@@ -318,8 +329,7 @@ class PairStore:
         self, ingest_id: str, rejects: Iterable[Reject], *, since: int | None = None
     ) -> None:
         """Keeps what an ingest refused, in one commit; `since` is the epoch at which it began."""
-        now = datetime.now(UTC)
-        common = {"ingest_id": ingest_id, "created_at": now}
+        common = {"ingest_id": ingest_id, "created_at": datetime.now(UTC)}
         rows = [{"source": r.source, "item": r.item, "reason": r.reason, **common} for r in rejects]
         if rows:
             with self.writing("add_rejects", since=since):
@@ -374,18 +384,6 @@ class PairStore:
 
     def _latest(self) -> lance.LanceDataset | None:
         return self.dataset() if Ledger(self.uri).rows() else None
-
-    def _publish(self, command: str, message: str) -> ModelVersion | None:
-        ledger, head = Ledger(self.uri), self._head()
-        added, removed, changed = count_changes(self._latest(), head)
-        if not added + removed + changed:
-            return None
-        counts = {"added": added + changed, "removed": removed + changed}
-        # Not without a lock: a fragment that goes is in the way of those who delete from it.
-        if local_path(self.uri) is not None and join_tiny_fragments(head):
-            head = self._head()
-        row = {"command": command, "message": message, "pairs": head.count_rows(), **counts}
-        return version_record(ledger.publish(head, row), head.version)
 
     def _find_version(self, name: str) -> ModelVersion:
         ledger = Ledger(self.uri)

@@ -24,23 +24,27 @@ from asif_lance.verifier.documents import (
 from asif_lance.verifier.files import FileRecord, list_files, name_surface
 from asif_lance.verifier.fingerprints import (
     KEY_BYTES,
+    LOSSLESS,
+    PRINTABLE_RUN,
+    SHORTEST_IN_BINARY,
     SHORTEST_TEXT,
     ContentMatcher,
     Fingerprints,
     Found,
     as_binary,
     as_matrix,
+    cut_ends,
     find_in_item,
     find_in_path,
-    find_phrases,
+    find_quoted,
     find_quotes,
-    find_texts,
     hash_value,
     is_plain,
     is_text,
     is_vector,
     list_quotable,
     name_key,
+    split_words,
 )
 from asif_lance.verifier.inputs import read_file, read_key, read_public_key
 from asif_lance.verifier.report import (
@@ -65,13 +69,14 @@ from asif_lance.verifier.timestamps import check_timestamp, make_request
 
 # fmt: off
 __all__ = [
-    "CONFIRMED", "ERASED", "KEY_BYTES", "NOT_COVERED", "NO_BASELINE", "REDACTED", "REFUTED",
-    "RESIDUAL", "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher",
-    "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
-    "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
-    "describe", "find_in_item", "find_in_path", "find_phrases", "find_quotes", "find_texts",
-    "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_files",
-    "list_findings", "list_leaves", "list_quotable", "make_request", "name_key", "name_surface",
-    "read_file", "read_key", "read_public_key", "read_receipts", "scan", "scan_files", "verify",
+    "CONFIRMED", "ERASED", "KEY_BYTES", "LOSSLESS", "NOT_COVERED", "NO_BASELINE", "PRINTABLE_RUN",
+    "REDACTED", "REFUTED", "RESIDUAL", "SHORTEST_IN_BINARY", "SHORTEST_TEXT", "STATUSES",
+    "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher", "Document", "FileRecord", "Fingerprints",
+    "Found", "Hit", "Receipt", "Report", "RewrittenVersion", "ScanReport", "Surface", "as_binary",
+    "as_matrix", "check_timestamp", "cut_ends", "describe", "find_in_item", "find_in_path",
+    "find_quoted", "find_quotes", "hash_reason", "hash_value", "is_plain", "is_text", "is_vector",
+    "list_files", "list_findings", "list_leaves", "list_quotable", "make_request", "name_key",
+    "name_surface", "read_file", "read_key", "read_public_key", "read_receipts", "scan",
+    "scan_files", "split_words", "verify",
 ]
 # fmt: on

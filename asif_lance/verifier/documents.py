@@ -98,6 +98,8 @@ class Receipt:
         resumed: the forgetting had been killed, and was finished later.
         not_covered: what the receipt does not cover.
         surfaces: a verdict for each place.
+        twins: how many pairs that stayed had the same picture as one of these; None if nobody
+            looked, as in earlier receipts.
         number: counts the database's receipts from 1; 0 in receipts of the earlier format.
         previous: the link of the receipt before, see `Document.link`; empty for the first.
         key_id: the id of the key of the fingerprints; empty in the earlier format.
@@ -128,6 +130,7 @@ class Receipt:
     resumed: bool
     not_covered: tuple[str, ...]
     surfaces: tuple[Surface, ...] = ()
+    twins: int | None = None
     number: int = 0
     previous: str = ""
     key_id: str = ""

@@ -31,7 +31,7 @@ _KEY_MARK = b"asif-lance fingerprint key"
 
 #: In characters. A single one is in any text; rows are known by their ids, however short.
 SHORTEST_TEXT = 2
-_SHORTEST_IN_BINARY = 4
+SHORTEST_IN_BINARY = 4
 # What a text is made of: words, with what joins their parts (`p-1.jpg`, `ann@home.example`), and
 # marks. Scripts that set no blanks between words are read by the character.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\U00020000-\U0003ffff"
@@ -41,11 +41,12 @@ _PHRASE_TOKENS, _PHRASE_LENGTH = 32, 500
 # An item of a source that gives no names; its number is no id.
 _ROW_NUMBER = re.compile(r"row \d+")
 # Texts in binary files: runs of printable bytes, and what is quoted within them.
-_RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{2,}")
+PRINTABLE_RUN = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]{2,}")
 _QUOTED = re.compile(rb"'((?:[^']|'')*)'|\"((?:[^\"\\]|\\.)*)\"")
 # Bytes of a length or a tag that may look like a part of the text beside them.
 _LEADING_BYTES, _TRAILING_BYTES = 4, 3
-_LOSSLESS = ("utf-8", "surrogateescape")
+#: How bytes that are no UTF-8 are read as a text, and written again.
+LOSSLESS = ("utf-8", "surrogateescape")
 
 
 def hash_value(key: bytes, value: bytes) -> str:
@@ -69,6 +70,9 @@ class ContentMatcher(Protocol):
 
     def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
         """Looks through texts for equal ones."""
+
+    def list_quoted(self, text: str) -> Iterator[str]:
+        """What a text quotes: whole words and marks that are sought."""
 
     def match_vectors(self, vectors: Float32Array) -> Found:
         """Looks through (n, d) vectors for the same direction."""
@@ -106,8 +110,12 @@ class Fingerprints:
 
     def match_texts(self, texts: Iterable[str]) -> Iterator[str]:
         """See `ContentMatcher`."""
-        digests = (hash_value(self.key, text.encode(*_LOSSLESS)) for text in texts)
+        digests = (hash_value(self.key, text.encode(*LOSSLESS)) for text in texts)
         return (digest for digest in digests if digest in self.values)
+
+    def list_quoted(self, text: str) -> Iterator[str]:
+        """See `ContentMatcher`."""
+        return (quoted for quoted in list_quotable(text) if any(self.match_texts([quoted])))
 
     def match_vectors(self, vectors: Float32Array) -> Found:
         """See `ContentMatcher`."""
@@ -122,12 +130,17 @@ class Fingerprints:
         return (digest for digest in digests if digest in self.values)
 
 
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Where the words and marks of a text begin and end."""
+    return [(match.start(), match.end()) for match in _TOKEN.finditer(text)]
+
+
 def find_phrases(text: str) -> Iterator[tuple[int, int]]:
     """What a text may quote: where each sequence of its whole words and marks begins and ends.
 
     What is sought is found as one of these and never within a word: `1.jpg` not in `11.jpg`.
     """
-    tokens = [(match.start(), match.end()) for match in _TOKEN.finditer(text)]
+    tokens = split_words(text)
     for number, (start, _) in enumerate(tokens):
         for _, end in tokens[number : number + _PHRASE_TOKENS]:
             if end - start > _PHRASE_LENGTH:
@@ -153,7 +166,7 @@ def list_path_ends(path: str) -> Iterator[str]:
 
 def find_quotes(matcher: ContentMatcher, text: str) -> Iterator[str]:
     """Fingerprints of what a text quotes."""
-    return matcher.match_texts(list_quotable(text))
+    return matcher.match_texts(matcher.list_quoted(text))
 
 
 def find_in_path(matcher: ContentMatcher, path: str) -> Iterator[str]:
@@ -167,32 +180,38 @@ def find_in_item(matcher: ContentMatcher, item: str) -> Iterator[str]:
     """Fingerprints of what a rejected item names: a path that may quote ids, or a row's number."""
     if not _ROW_NUMBER.fullmatch(item):
         yield from find_in_path(matcher, item)
-        yield from matcher.match_texts(filter(matcher.is_forgotten, list_quotable(item)))
+        yield from matcher.match_texts(filter(matcher.is_forgotten, matcher.list_quoted(item)))
 
 
 def find_texts(data: bytes) -> Iterator[bytes]:
-    """Texts that a file may hold: printable runs, their ends cut, what they quote, their phrases.
+    """Texts that a file may hold: printable runs, their ends cut, and what they quote.
 
-    In what is no text any two or three letters turn up by chance: there they are quoted, or none.
+    Of a text, in UTF-8, all its phrases too. In what is none any two or three letters turn up by
+    chance: there they are quoted, or none.
     """
-    shortest = SHORTEST_TEXT if is_plain(data) else _SHORTEST_IN_BINARY
-    for run in _RUN.findall(data):
-        yield from _find_quoted(run)
-        whole = (
-            run[a : len(run) - b] for a in range(_LEADING_BYTES) for b in range(_TRAILING_BYTES)
-        )
-        lines = run.decode(*_LOSSLESS).splitlines()
-        phrases = (phrase.encode(*_LOSSLESS) for line in lines for phrase in list_quotable(line))
-        yield from (text for texts in (whole, phrases) for text in texts if len(text) >= shortest)
+    yield from find_quoted(data)
+    if is_plain(data):
+        for line in data.decode().splitlines():
+            yield from (phrase.encode() for phrase in list_quotable(line))
+        return
+    for run in PRINTABLE_RUN.findall(data):
+        yield from (text for text in cut_ends(run) if len(text) >= SHORTEST_IN_BINARY)
 
 
-def _find_quoted(run: bytes) -> Iterator[bytes]:
-    for single, double in _QUOTED.findall(run):
+def cut_ends(run: bytes) -> Iterator[bytes]:
+    """A printable run, and what is left of it without bytes of a length or a tag beside it."""
+    return (run[a : len(run) - b] for a in range(_LEADING_BYTES) for b in range(_TRAILING_BYTES))
+
+
+def find_quoted(data: bytes) -> Iterator[bytes]:
+    """What stands between quotation marks, as it was before it was put there."""
+    runs = (run for run in PRINTABLE_RUN.findall(data) if b"'" in run or b'"' in run)
+    for single, double in (found for run in runs for found in _QUOTED.findall(run)):
         yield single.replace(b"''", b"'")
         yield double
         if b"\\" in double:
             with contextlib.suppress(ValueError):  # JSON that spells letters by their numbers
-                yield json.loads(b'"%b"' % double, strict=False).encode(*_LOSSLESS)
+                yield json.loads(b'"%b"' % double, strict=False).encode(*LOSSLESS)
 
 
 def is_plain(data: bytes) -> bool:

@@ -210,7 +210,7 @@ def test_forgetting_takes_attributions_of_the_pair_and_predictions_of_its_pictur
     labels = model.label_vectors({"caption 7": np.ones(TEXT_DIM, np.float32)})
     queries = rng.standard_normal((2, IMAGE_DIM)).astype(np.float32)
     with recorder.Recorder(model.store, labels, model.recipe, pairs=None) as run:
-        for prediction in model.classify_vectors(["p7 caption 7.jpg", "other"], queries, labels):
+        for prediction in model.classify_vectors(["photos/p7", "other"], queries, labels):
             run.add(prediction, truth="caption 7")
     before = sql("SELECT DISTINCT pair_id FROM attributions")  # type: ignore[operator]
     used = sorted(str(row["pair_id"]) for row in before)

@@ -112,7 +112,7 @@ def test_common_table_expressions_subqueries_and_describe_work(audit: Audit) -> 
         ("SELECT 1; SELECT 2", ONE_SELECT),
         ("SELECT 1; COPY pairs TO '{file}'", ONE_SELECT),
         ("PREPARE x AS SELECT 1", ONE_SELECT),
-        ("", ONE_SELECT),
+        ("", "^there is no SQL: "),
         (";", ONE_SELECT),
         ("-- nothing", ONE_SELECT),
         ("SELECT * FROM read_text('{file}')", NO_FUNCTION),

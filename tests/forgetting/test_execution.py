@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pytest
 from lance.dataset import DatasetOptimizer, LanceDataset, MergeInsertBuilder, Tags
 from lance.fragment import LanceFragment
-from pairs_at_hand import names, new_store, pairs
+from pairs_at_hand import AGAIN, names, new_store, pairs
 
 from asif_lance.audit import matching_ids, matching_ids_anywhere
 from asif_lance.database.lock import WriteLock
@@ -147,7 +147,7 @@ def test_the_receipt_tells_all_but_what_was_forgotten(store: PairStore) -> None:
 def test_a_receipt_can_be_checked_again_and_notices_a_pair_that_came_back(store: PairStore) -> None:
     receipt = forget(store, GONE, reason="asked to")
     assert verify_receipt(store, receipt.receipt_id).clean
-    store.add(batch(GONE[:1]))
+    store.add(batch(GONE[:1]), waiver=AGAIN)
     report = verify_receipt(store, receipt.receipt_id)
     assert not report.clean
     assert any(finding.endswith(": image_vector") for finding in report.findings)
@@ -355,9 +355,9 @@ def test_branches_are_refused_before_anything_happens(store: PairStore) -> None:
     assert not (Path(store.uri) / JOURNAL_FILE).exists()
 
 
-def test_a_pair_can_come_back(store: PairStore) -> None:
+def test_a_pair_can_come_back_on_purpose(store: PairStore) -> None:
     forget(store, GONE, reason="asked to")
-    assert store.add(batch(GONE)) == len(GONE)
+    assert store.add(batch(GONE), waiver=AGAIN) == len(GONE)
     version = store.publish(command="ingest")
     assert version is not None
     assert matching_ids(store, f"pair_id = '{GONE[0]}'") == GONE[:1]
@@ -526,7 +526,7 @@ def test_readers_never_see_a_half_purged_version(store: PairStore) -> None:
 
 FULL_DISK = """
 import resource, signal, sys
-from pairs_at_hand import names
+from pairs_at_hand import AGAIN, names
 from asif_lance.errors import StorageError
 from asif_lance.store.forget import forget
 from asif_lance.store import PairStore

@@ -12,10 +12,10 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 import pytest
-from pairs_at_hand import names, new_store, pairs
+from pairs_at_hand import AGAIN, names, new_store, pairs
 
 from asif_lance.database import run_migrations
-from asif_lance.errors import DatabaseError, InputError, KeysError
+from asif_lance.errors import DatabaseError, ForgottenPairError, InputError, KeysError
 from asif_lance.forgetting import (
     execution,
     load_document,
@@ -157,7 +157,9 @@ def test_receipts_of_earlier_releases_are_read_and_said_to_be_unsigned(tmp_path:
     assert report.verdict == "undecided"
     assert answers["content"][0] is True
     assert "test guesses" in answers["signature"][1]
-    store.add(pairs(names(0, 1)))
+    with pytest.raises(ForgottenPairError, match=old.receipt_id):
+        store.add(pairs(names(0, 1)))
+    store.add(pairs(names(0, 1)), waiver=AGAIN)
     assert verify_receipt(store, old.receipt_id).verdict == "refuted"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import lance
 import pytest
-from pairs_at_hand import names, new_store, pairs
+from pairs_at_hand import AGAIN, names, new_store, pairs
 
 import asif_lance
 from asif_lance.forgetting import find_keys, load_document
@@ -90,7 +90,7 @@ def cut(handed: Handed) -> None:
 
 
 def inserted(handed: Handed) -> None:
-    PairStore.open(str(handed.database)).add(pairs(GONE, image=IMAGE, text=TEXT))
+    PairStore.open(str(handed.database)).add(pairs(GONE, image=IMAGE, text=TEXT), waiver=AGAIN)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,266 @@
+"""Whether pairs that are to be added were forgotten: looked up in the receipts of a database.
+
+A pair is forgotten if a receipt has its id, its picture (the hash of it, or its exact vector)
+unless pairs that stayed had that picture too, or its picture together with its caption. An equal
+caption alone is no sign. Looking up needs the key that the receipts were made with; receipts of
+releases before the keys bring their own.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+import lance
+import pyarrow as pa
+
+from asif_lance.database import FragmentKey, data_files, open_table, read_table
+from asif_lance.errors import ForgottenPairError, InputError, KeysError, ReceiptError
+from asif_lance.forgetting.content import find_quote, list_values
+from asif_lance.forgetting.fingerprint_tables import FingerprintTables, Forgetting
+from asif_lance.forgetting.keys import find_fingerprint_keys, find_keys_folder
+from asif_lance.forgetting.waivers import (
+    ALLOW_FORGOTTEN,
+    WITHOUT_KEY,
+    Waiver,
+    load_admitted,
+    save_waiver,
+)
+from asif_lance.verifier import Document, Receipt, hash_value
+
+_SHOWN = 3  # pairs that an error names
+_ID_BYTES = 4
+
+_PICTURES = ("image_sha256", "thumbnail")
+
+#: Columns of pairs that looking up takes; addresses and attributes are for a waiver's reason.
+LOOKED_UP_COLUMNS = (
+    *("pair_id", *_PICTURES, "caption", "image_vector", "text_vector"),
+    *("image_uri", "attributes"),
+)
+
+Found = dict[int, Forgetting]
+
+
+class ForgottenPairs:
+    """Knows what the receipts of a database say was forgotten, as of when it was made.
+
+    For one thread, and one command: what a waiver lets in becomes one record.
+
+    Args:
+        uri: the database.
+        folder: of the keys; by default the user's.
+        waiver: what is let in all the same.
+
+    Raises:
+        KeysError: the key of some receipts is missing, or some are damaged, and no waiver says
+            that pairs may come in which nobody can look up.
+    """
+
+    def __init__(self, uri: str, folder: Path | None = None, waiver: Waiver | None = None) -> None:
+        self._uri, self._folder, self._waiver = uri, folder, waiver
+        self._receipts_state = open_table(uri, "receipts").version
+        receipts, damaged = _load_receipts(uri)
+        self._tables, unknown = _make_tables(receipts, folder)
+        self._cannot_tell = len(unknown) + damaged
+        if self._cannot_tell and not (waiver and waiver.without_key):
+            raise KeysError(_ask_for_key(len(receipts) + damaged, unknown, damaged, folder))
+        self._admitted = load_admitted(uri) if self._tables else {}
+        self._files: set[FragmentKey] = set()
+        self._waiver_id = secrets.token_hex(_ID_BYTES)
+        self._unrecorded: set[str] = set()
+        self._told_without_key = False
+
+    def is_current(self) -> bool:
+        """Whether no receipt came since."""
+        return bool(open_table(self._uri, "receipts").version == self._receipts_state)
+
+    def renew(self) -> ForgottenPairs:
+        """The same with the receipts of now."""
+        return ForgottenPairs(self._uri, self._folder, self._waiver)
+
+    def find_names(self, rows: pa.Table) -> dict[int, str]:
+        """Rows that are forgotten pairs by their ids or the hashes of their pictures; and why.
+
+        Args:
+            rows: n pairs with the columns of `pairs`; those of vectors may be missing.
+
+        Returns:
+            "forgotten on DATE, receipt R", by row. Rows that a waiver lets in are left out.
+        """
+        return self._refuse(rows, (_find_names(tables, rows) for tables in self._tables))
+
+    def find_vectors(self, rows: pa.Table) -> dict[int, str]:
+        """The same by the vectors and captions, which are as in `pairs_schema`."""
+        return self._refuse(rows, (_find_vectors(tables, rows) for tables in self._tables))
+
+    def find(self, rows: pa.Table) -> dict[str, str]:
+        """The same by all of it, and by the pairs' ids instead of rows."""
+        found = {**self.find_vectors(rows), **self.find_names(rows)}
+        ids = rows["pair_id"].take(list(found)).to_pylist() if found else []
+        return dict(zip(ids, found.values(), strict=True))
+
+    def knows_any(self) -> bool:
+        """Whether there is anything that could be found."""
+        return bool(self._tables)
+
+    def refuse(self, found: dict[str, str], *, at_head: bool = False) -> None:
+        """Passes if nothing was found, in what is to be added or at head.
+
+        Raises:
+            ForgottenPairError: something was.
+        """
+        if found:
+            raise ForgottenPairError(len(found), tuple(found.items())[:_SHOWN], at_head=at_head)
+
+    def record(self) -> None:
+        """Keeps on record what the waiver has let in so far; the caller holds the write lock."""
+        if self._waiver is None:
+            return
+        if self._cannot_tell and not self._told_without_key:
+            save_waiver(self._uri, self._waiver_id, WITHOUT_KEY, self._waiver.reason, ())
+            self._told_without_key = True
+        if self._unrecorded:
+            ids, self._unrecorded = self._unrecorded, set()
+            save_waiver(self._uri, self._waiver_id, ALLOW_FORGOTTEN, self._waiver.reason, ids)
+
+    # Files that need no looking up any more
+
+    def follow(
+        self, before: lance.LanceDataset, after: lance.LanceDataset, *, looked: bool
+    ) -> None:
+        """Takes notice of a change of the pairs table.
+
+        Args:
+            before: its state until then.
+            after: its state since.
+            looked: the rows that came were looked up here; otherwise they came from the files that
+                went.
+        """
+        old, new = (set(map(data_files, state.get_fragments())) for state in (before, after))
+        if looked or old - new <= self._files:
+            self._files |= new - old
+
+    def has_seen(self, fragment: lance.LanceFragment) -> bool:
+        """Whether all rows of a fragment were looked up here."""
+        return data_files(fragment) in self._files
+
+    # Inside
+
+    def _refuse(self, rows: pa.Table, finds: Iterable[Found]) -> dict[int, str]:
+        found: Found = {}
+        for one in finds:
+            found.update(one)
+        if not found:
+            return {}
+        ids = dict(zip(found, rows["pair_id"].take(list(found)).to_pylist(), strict=True))
+        prints = {row: hash_value(found[row].key, ids[row].encode()) for row in found}
+        refused = [row for row in found if not self._was_admitted(prints[row], found[row])]
+        if refused and self._waiver is not None and self._waiver.allow_forgotten:
+            self._check_reason(rows.take(refused))
+            self._unrecorded |= {prints[row] for row in refused}
+            return {}
+        return {row: _tell(found[row]) for row in refused}
+
+    def _was_admitted(self, digest: str, forgetting: Forgetting) -> bool:
+        when: datetime | None = self._admitted.get(digest)
+        return when is not None and when > forgetting.created_at
+
+    def _check_reason(self, rows: pa.Table) -> None:
+        assert self._waiver is not None
+        # Whether others have the same source or license is not known here.
+        quoted = find_quote(rows, list_values(rows), self._waiver.reason)
+        if quoted is not None:
+            raise InputError(
+                f"the reason is kept for good, and quotes what was forgotten: {quoted!r}; "
+                "say it in other words"
+            )
+
+
+def _load_receipts(uri: str) -> tuple[list[Receipt], int]:
+    """All that can be read, and how many cannot."""
+    receipts, damaged = [], 0
+    for body in read_table(uri, "receipts", ["body"])["body"].to_pylist():
+        try:
+            receipts.append(Document.parse(body).receipt)
+        except ReceiptError:
+            damaged += 1
+    return receipts, damaged
+
+
+def _make_tables(
+    receipts: list[Receipt], folder: Path | None
+) -> tuple[list[FingerprintTables], list[Receipt]]:
+    """The tables of the keys that are there, and the receipts that need others."""
+    keys = find_fingerprint_keys(folder) if any(r.key_id for r in receipts) else {}
+    known: dict[bytes, list[Receipt]] = defaultdict(list)
+    unknown = []
+    for receipt in receipts:
+        key = bytes.fromhex(receipt.salt) if receipt.salt else keys.get(receipt.key_id)
+        if key is None:
+            unknown.append(receipt)
+        else:
+            known[key].append(receipt)
+    return [FingerprintTables(key, some) for key, some in known.items()], unknown
+
+
+def _ask_for_key(total: int, unknown: list[Receipt], damaged: int, folder: Path | None) -> str:
+    if damaged:
+        return (
+            f"{damaged} of {total} receipts of forgetting are damaged, so it cannot be told what "
+            "was forgotten: bring them back, or let pairs in all the same by --without-key --reason"
+        )
+    missing = ", ".join(sorted({receipt.key_id for receipt in unknown}))
+    return (
+        f"pairs were forgotten here, and without the key of {len(unknown)} of {total} receipts it "
+        f"cannot be told which: no file *.key in {find_keys_folder(folder)} is {missing}; bring it "
+        "(--keys FOLDER), or let pairs in all the same by --without-key --reason"
+    )
+
+
+def _find_names(tables: FingerprintTables, rows: pa.Table) -> Found:
+    found = _choose(tables, tables.find(tables.ids, _column(rows, "pair_id")))
+    for name in _PICTURES:
+        if name in rows.schema.names and rows[name].null_count < len(rows):
+            found |= _choose(tables, tables.find(tables.own_values, _column(rows, name)))
+    return found
+
+
+def _find_vectors(tables: FingerprintTables, rows: pa.Table) -> Found:
+    """Which pictures are forgotten ones: by themselves, or as they have a forgotten caption too."""
+    pictures = tables.find(tables.vectors, _column(rows, "image_vector"))
+    if not pictures:
+        return {}
+    at = list(pictures)
+    some = rows.take(at)
+    own = tables.find(tables.own_vectors, _column(some, "image_vector"))
+    captions = tables.find(tables.values, _column(some, "caption"))
+    texts = tables.find(tables.vectors, _column(some, "text_vector"))
+    both = {
+        place: pictures[row] & (captions.get(place, set()) | texts.get(place, set()))
+        for place, row in enumerate(at)
+    }
+    return {
+        at[place]: one for one_of in (both, own) for place, one in _choose(tables, one_of).items()
+    }
+
+
+def _choose(tables: FingerprintTables, found: dict[int, set[int]]) -> Found:
+    """The newest of the receipts that a row was found in."""
+    return {
+        row: max((tables.receipts[number] for number in numbers), key=lambda r: r.created_at)
+        for row, numbers in found.items()
+        if numbers
+    }
+
+
+def _column(rows: pa.Table, name: str) -> pa.Array:
+    column = rows[name].combine_chunks()
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _tell(forgetting: Forgetting) -> str:
+    return f"forgotten on {forgetting.created_at:%Y-%m-%d}, receipt {forgetting.receipt_id}"
