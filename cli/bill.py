@@ -122,6 +122,12 @@ def _print_gone(made: Bill) -> None:
                 for f in made.forgotten
             ],
         )
+    if made.let_in:
+        click.echo("\nlet in all the same:")
+        _print_rows(
+            ["made (UTC)", "allows", "pairs", "reason"],
+            [(moment(w.created_at), w.allows, w.pairs, w.reason) for w in made.let_in],
+        )
 
 
 def _print_changes(made: Bill) -> None:

@@ -12,7 +12,7 @@ from asif_lance.bill.licenses import find_spdx_id
 from asif_lance.database import LATEST, retry_read
 from asif_lance.encoders import EncoderCard, read_card
 from asif_lance.errors import printable
-from asif_lance.forgetting import load_receipts
+from asif_lance.forgetting import WaiverRecord, list_waivers, load_receipts
 from asif_lance.ingest import RESERVED
 from asif_lance.store import PairStore
 
@@ -91,6 +91,7 @@ class Bill:
         refused: (reason, items) of everything that ingests into this database refused, most first;
             an item that several refused for one reason counts once.
         forgotten: what was forgotten from any version of this database, oldest first.
+        let_in: waivers by which pairs came in although they had, or might have, been forgotten.
         since: what changed since another version, if that was asked.
     """
 
@@ -105,6 +106,7 @@ class Bill:
     encoders: tuple[EncoderCard, EncoderCard]
     refused: tuple[tuple[str, int], ...]
     forgotten: tuple[Forgotten, ...]
+    let_in: tuple[WaiverRecord, ...]
     since: ChangesSince | None
 
 
@@ -137,6 +139,7 @@ def make_bill(store: PairStore, version: str = LATEST, *, since: str | None = No
             Forgotten(r.receipt_id, r.created_at, r.pairs, r.clean, r.reason)
             for r in load_receipts(store.uri)
         ),
+        let_in=tuple(list_waivers(store.uri)),
         since=_compare(store, since, model.name) if since else None,
     )
 

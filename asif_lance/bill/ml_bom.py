@@ -107,6 +107,7 @@ def _counts(bill: Bill) -> Iterable[tuple[str, object]]:
     yield from ((f"refused:{reason}", items) for reason, items in bill.refused)
     yield "forgotten", sum(one.pairs for one in bill.forgotten)
     yield from ((f"forgotten:{one.receipt_id}", one.pairs) for one in bill.forgotten)
+    yield from ((f"let-in:{one.waiver_id}:{one.allows}", one.pairs) for one in bill.let_in)
     if bill.since:
         since = bill.since
         for kind in ("added", "removed", "changed"):

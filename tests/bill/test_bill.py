@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlcroissant
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -20,6 +21,7 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.bill import Bill, SourceCount, bill_page, make_bill, to_croissant, to_cyclonedx
 from asif_lance.encoders import EncoderCard
+from asif_lance.forgetting import Waiver
 from asif_lance.records import Reject
 from asif_lance.store import PairStore
 from asif_lance.store.forget import forget
@@ -152,6 +154,18 @@ def test_pairs_that_were_flagged_are_counted(tmp_path: Path) -> None:
     assert "The rights of 1 pair are reserved" in bill_page(bill)
 
 
+def test_pairs_that_came_back_by_a_waiver_are_told(store: PairStore) -> None:
+    rows = store.read().filter(pc.field("pair_id") == names(0, 1)[0])
+    forget(store, names(0, 1), reason="asked by letter")
+    store.add(rows, waiver=Waiver("agreed again", allow_forgotten=True))
+    bill = make_bill(store)
+    assert [(w.allows, w.pairs, w.reason) for w in bill.let_in] == [
+        ("forgotten pairs", 1, "agreed again")
+    ]
+    assert "agreed again" in bill_page(bill)
+    check_formats(bill)
+
+
 def test_no_caption_id_or_picture_is_in_a_bill(store: PairStore) -> None:
     bill = make_bill(store)
     for written in (bill_page(bill), to_cyclonedx(bill), to_croissant(bill), repr(bill)):
@@ -179,7 +193,9 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]))
 def test_any_names_give_valid_files(sources: list[SourceCount]) -> None:
     nothing = EncoderCard("vectors", "", 4)
     now = datetime.now(UTC)
-    made = Bill("db", "v1", now, now, 1, 0, tuple(sources), (), (nothing, nothing), (), (), None)
+    made = Bill(
+        "db", "v1", now, now, 1, 0, tuple(sources), (), (nothing, nothing), (), (), (), None
+    )
     check_formats(made)
 
 
