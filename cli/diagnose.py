@@ -138,7 +138,7 @@ def _tell_duplicates(opened: Model, similarity: float | None, output: str) -> No
         [
             (
                 len(group.pair_ids),
-                "yes" if group.identical else "no",
+                {True: "yes", False: "no", None: "unknown"}[group.identical],
                 *(_first(texts) for texts in (group.captions, group.sources, group.pair_ids)),
             )
             for group in found.groups[:SHOWN_GROUPS]

@@ -35,13 +35,13 @@ class Group:
 
     Attributes:
         pair_ids, captions, sources: of its pairs, in one order; empty where a pair names none.
-        identical: whether all of them have the same bytes.
+        identical: whether all of them have the same bytes; None where some were not seen.
     """
 
     pair_ids: tuple[str, ...]
     captions: tuple[str, ...]
     sources: tuple[str, ...]
-    identical: bool
+    identical: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,5 +141,5 @@ def _group(rows: list[dict[str, str | None]], members: Int64Array) -> Group:
         pair_ids=tuple(row["pair_id"] or "" for row in chosen),
         captions=tuple(row["caption"] or "" for row in chosen),
         sources=tuple(row["source"] or "" for row in chosen),
-        identical=len(digests) == 1 and None not in digests,
+        identical=None if None in digests else len(digests) == 1,
     )

@@ -66,7 +66,7 @@ def test_the_command_tells_groups_and_counts(cli: Cli, database: str) -> None:
     done = cli("--db", database, "diagnose", "--duplicates", "--similarity", "0.98")
     assert done.status == 0, done.err
     assert "5 of 40 pairs in 2 groups" in done.out
-    assert "caption 0" in done.out
+    assert "3  unknown     caption 0" in done.out
     told = cli("--db", database, "diagnose", "--duplicates", "--format", "json").objects
     assert told[0]["pairs"] == 40
 
