@@ -2,20 +2,26 @@
 
     python benchmarks/ingest.py [FOLDER_OR_CSV]
     python benchmarks/ingest.py vectors [PAIRS] [IMAGE_DIMENSION] [TEXT_DIMENSION]
+    python benchmarks/ingest.py forgotten [PAIRS] [FORGOTTEN]
 
 With `vectors`, pairs whose vectors are given (by default a million of 64 numbers a side, and a
 tenth of them) are ingested, and their columns are written with pylance alone, halved and in
 fragments of the same size; each in a process of its own. The figures are ratios of processor time,
-and how much more memory ten times as many pairs take. Otherwise rounds alternate between the whole
-of `ingest` (read, hash, decode, encode both sides, store) and the two encoders alone on prepared
-tensors and captions; the ratio of medians is the figure. Without an argument it takes the
-development photos beside the checkout, or makes pictures.
+and how much more memory ten times as many pairs take. With `forgotten`, the same pairs are ingested
+into a database that has forgotten others (by default 100,000) and into one that has not, in turns;
+the least processor time of each counts, for others on the machine only add to it, and the time
+within what looks them up, which is less than what two whole ingests differ by anyway. Otherwise
+rounds alternate between the whole of `ingest` (read, hash, decode, encode both sides, store) and
+the two encoders alone on prepared tensors and captions; the ratio of medians is the figure. Without
+an argument it takes the development photos beside the checkout, or makes pictures.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,9 +43,14 @@ from rich.table import Table
 from asif_lance.database import ROWS_PER_FRAGMENT
 from asif_lance.encoders import decode_image, image_encoder, text_encoder
 from asif_lance.ingest import ingest_sources
+from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.preparation import Preparation
+from asif_lance.store import PairStore, pair_store
+from asif_lance.store.forget import forget
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"
 PICTURES, ROUNDS, BATCH = 1000, 3, 32
+DIMENSIONS, KEPT, TURNS = (64, 64), 1000, 4
 
 
 def main() -> None:
@@ -47,8 +58,11 @@ def main() -> None:
     match sys.argv[1:]:
         case ["vectors", *numbers]:
             compare_writing(*(int(number) for number in numbers))
+        case ["forgotten", *numbers]:
+            compare_forgotten(*(int(number) for number in numbers))
         case ["measure", step, source, target]:
-            print(json.dumps(_measure(STEPS[step], source, target)))
+            steps = {**STEPS, "look-up": _ingest_and_time_looking}
+            print(json.dumps(_measure(steps[step], source, target)))
         case _:
             compare_encoding()
 
@@ -77,7 +91,9 @@ def compare_encoding() -> None:
 
 
 def compare_writing(
-    pairs: int = 1_000_000, image_dimension: int = 64, text_dimension: int = 64
+    pairs: int = 1_000_000,
+    image_dimension: int = DIMENSIONS[0],
+    text_dimension: int = DIMENSIONS[1],
 ) -> None:
     """Print processor seconds and memory of ingesting given vectors and of writing them."""
     table = Table("pairs", "what", "processor s", "of writing", "of a tenth", "most memory, MB")
@@ -88,15 +104,7 @@ def compare_writing(
             _write_pairs(source, count, (image_dimension, text_dimension))
             seconds: dict[str, float] = {}
             for step in STEPS:
-                command = (
-                    sys.executable,
-                    __file__,
-                    "measure",
-                    step,
-                    source,
-                    f"{folder}/{step}{count}",
-                )
-                done = json.loads(subprocess.check_output(list(map(str, command))))
+                done = _run(step, source, Path(folder, f"{step}{count}"))
                 seconds[step] = done["seconds"]
                 tenth = f"{seconds[step] / before[step]:.1f}" if before else ""
                 ratio = f"{seconds[step] / seconds['write']:.1f}"
@@ -106,13 +114,89 @@ def compare_writing(
     Console().print(table)
 
 
+def compare_forgotten(pairs: int = 1_000_000, forgotten: int = 100_000) -> None:
+    """Print processor seconds of ingesting given vectors where others were forgotten and not."""
+    table = Table("pairs", "nothing forgotten, s", f"{forgotten:,} forgotten, s", "looking up, s")
+    table.add_column("share")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["ASIF_LANCE_KEYS"] = f"{folder}/keys"
+        _make_forgetful(folder, forgotten)
+        for count in (pairs // 10, pairs):
+            _write_pairs(folder / "pairs.parquet", count, DIMENSIONS)
+            before, after, looking = _least_seconds(folder)
+            figures = (f"{seconds:.3f}" for seconds in (before, after, looking))
+            table.add_row(f"{count:,}", *figures, f"{looking / after:.1%}")
+    Console().print(table)
+
+
+def _make_forgetful(folder: Path, forgotten: int) -> None:
+    for database, gone in (("without", 0), ("with", forgotten)):
+        _write_pairs(folder / "some.parquet", KEPT + gone, DIMENSIONS, seed=1)
+        _ingest_vectors(f"{folder}/some.parquet", f"{folder}/{database}")
+    store = PairStore.open(f"{folder}/with")
+    ids = store.read(columns=["pair_id"])["pair_id"].to_pylist()
+    forget(store, ids[KEPT:], reason="a benchmark", twins=False)
+
+
+def _least_seconds(folder: Path) -> tuple[float, ...]:
+    """Of ingesting the same pairs into both databases, each time in a process of its own."""
+    least = dict.fromkeys(("without", "with", "looking"), float("inf"))
+    for turn in range(TURNS):
+        for database in ("without", "with") if turn % 2 else ("with", "without"):
+            shutil.copytree(folder / database, folder / "copy")
+            done = _run("look-up", folder / "pairs.parquet", folder / "copy")
+            shutil.rmtree(folder / "copy")
+            least[database] = min(least[database], done["seconds"])
+            if database == "with":
+                least["looking"] = min(least["looking"], done["looking"])
+    return tuple(least.values())
+
+
+def _run(step: str, source: Path, target: Path) -> dict[str, float]:
+    command = [sys.executable, __file__, "measure", step, str(source), str(target)]
+    done: dict[str, float] = json.loads(subprocess.check_output(command))
+    return done
+
+
 def _measure(step: Callable[[str, str], None], source: str, target: str) -> dict[str, float]:
     begun = time.process_time()
     step(source, target)
     seconds = time.process_time() - begun
     # `getrusage` would also count what the parent had when it started this process.
     (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return {"seconds": seconds, "megabytes": int(peak) / 1e3}
+    return {"seconds": seconds, "megabytes": int(peak) / 1e3, "looking": sum(_looking)}
+
+
+_looking: list[float] = []
+
+
+def _timed(method: Callable[..., object]) -> Callable[..., object]:
+    """The same, and what it took is noted."""
+
+    def run(*args: object, **options: object) -> object:
+        begun = time.process_time()
+        try:
+            return method(*args, **options)
+        finally:
+            _looking.append(time.process_time() - begun)
+
+    return run
+
+
+def _ingest_and_time_looking(source: str, target: str) -> None:
+    for owner, name in LOOKING:
+        setattr(owner, name, _timed(getattr(owner, name)))
+    _ingest_vectors(source, target)
+
+
+LOOKING = (
+    (Destination, "look_up_forgotten"),
+    (Preparation, "_remembered"),
+    (Preparation, "_not_forgotten"),
+    (pair_store, "check_added"),
+    (pair_store, "check_unpublished"),
+)
 
 
 def _ingest_vectors(source: str, target: str) -> None:
@@ -140,8 +224,8 @@ def _halved(type_: pa.DataType) -> pa.DataType:
 STEPS = {"write": _write_vectors, "ingest": _ingest_vectors}
 
 
-def _write_pairs(path: Path, count: int, dimensions: tuple[int, int]) -> None:
-    rng, step = np.random.default_rng(0), 50_000
+def _write_pairs(path: Path, count: int, dimensions: tuple[int, int], seed: int = 0) -> None:
+    rng, step = np.random.default_rng(seed), 50_000
     writer: pq.ParquetWriter | None = None
     for start in range(0, count, step):
         numbers = range(start, min(start + step, count))

@@ -26,7 +26,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
-from .parameter_types import Choices, OutputFile
+from .parameter_types import Choices, ColumnChoice, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 # As shells do: 128 and the number of SIGINT.
 _INTERRUPTED = 130
 
+#: What sources may be, as `asif_lance.ingest.FORMATS` has it.
+SOURCE_FORMATS = (
+    *("folder", "lance", "parquet", "webdataset", "zip", "coco", "flickr", "csv", "tsv"),
+    *("jsonl", "json", "imagefolder"),
+)
+
 #: Rejected items listed on the terminal; the rejects table and file have them all.
 SHOWN_REJECTS = 10
 
@@ -44,8 +50,22 @@ SHOWN_REJECTS = 10
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="SOURCE...")
 @click.option(
     "--source-format",
-    type=click.Choice(["folder", "csv", "tsv", "jsonl", "json", "parquet"]),
+    type=click.Choice(SOURCE_FORMATS),
     help="What the sources are; by default told from their content and names.",
+)
+@click.option(
+    "--image-root",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Where relative image paths begin; by default the manifest's folder, or one in it.",
+)
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    type=ColumnChoice(),
+    metavar="ROLE=NAME",
+    help="What the image, caption, id, license, source, … column is called; repeatable.",
 )
 @click.option("--image-encoder", metavar="N", help="timm/NAME; by default the database's own.")
 @click.option(
@@ -98,6 +118,8 @@ def ingest(
     context: Context,
     sources: tuple[str, ...],
     source_format: str | None,
+    image_root: Path | None,
+    columns: tuple[tuple[str, str], ...],
     image_encoder: str | None,
     text_encoder: str | None,
     license: str | None,
@@ -118,27 +140,34 @@ def ingest(
 
     A SOURCE is a folder of pictures with captions in .txt files beside them (hidden files and
     folders are left out, linked folders are followed, each once; a note counts what is left out);
-    a CSV, TSV, JSON (a list of objects, or one per line) or Parquet file with image and caption
-    columns, where a list of captions makes a pair of each; or one with image_vector and text_vector
-    columns, which needs no encoder. Ingesting a source again adds only what is new in it, also
-    after it was stopped half way: what is done is kept. Items that cannot be pairs are refused with
-    a reason, and the rest goes in; the exit status is 1 only if nothing of the sources is in the
-    model.
+    a CSV, TSV, JSON (a list of objects, or one per line) or Parquet file, or a Lance table, with
+    image and caption columns, where a list of captions makes a pair of each; or one with
+    image_vector and text_vector columns, which needs no encoder; a tar of webdataset or
+    img2dataset, a ZIP archive, COCO or Flickr captions; a folder of such files or with
+    metadata.csv; a pattern in quotes; or - for a list of all these on standard input.
+
+    Ingesting a source again adds only what is new in it, also after it was stopped half way: what
+    is done is kept. Items that cannot be pairs are refused with a reason, and the rest goes in; the
+    exit status is 1 only if nothing of the sources is in the model.
 
     Pairs that were forgotten are refused, under other ids too. Telling them takes the key that the
     receipts were made with. `receipt waivers` lists what was let in all the same, and why.
 
     \b
       asif-lance ingest photos/ --license CC-BY --message "first pictures"
-      asif-lance ingest embeddings.parquet
+      asif-lance ingest embeddings.parquet "shards/*.tar"
+      asif-lance ingest list.csv --image-root photos/ --column caption=titel
       asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
-    with _stoppable():
-        from asif_lance.ingest import IngestOptions, count_items, ingest_sources
-
     waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
+    with _stoppable():
+        from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
+
+        expanded = expand_sources(sources)
     options = IngestOptions(
         format=source_format,
+        image_root=image_root,
+        columns=dict(columns),
         image_encoder=image_encoder,
         text_encoder=text_encoder,
         license=license,
@@ -151,9 +180,9 @@ def ingest(
         keys_folder=keys_folder,
         waiver=waiver,
     )
-    total = count_items(sources)
+    total = count_items(expanded)
     with _stoppable(total), step("ingest pairs", total) as advance:
-        report = ingest_sources(context.db, sources, options, progress=advance)
+        report = ingest_sources(context.db, expanded, options, progress=advance)
     _finish_ingest(report, rejects, output)
 
 

@@ -53,6 +53,23 @@ class Real(click.FloatRange):
         return found
 
 
+class ColumnChoice(click.ParamType[tuple[str, str]]):
+    """`ROLE=NAME`: what a source calls a column."""
+
+    name = "ROLE=NAME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Role and name."""
+        if isinstance(value, tuple):
+            return value
+        role, mark, name = str(value).partition("=")
+        if not mark or not name.strip():
+            self.fail(f"{value!r}: expected ROLE=NAME, for instance caption=titel", param, ctx)
+        return role.strip(), name
+
+
 class Numbers(click.ParamType[tuple[float, ...]]):
     """`50,100,200`: numbers above 0."""
 

@@ -9,9 +9,19 @@ import pytest
 from click.testing import CliRunner
 from conftest import Cli, entry_point
 from PIL import Image
+from source_archives import samples, write_tar
 from test_readme import BLOCK, check, steps
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+
+def write_shards(folder: Path) -> None:
+    """Two shards of img2dataset, the second with a damaged picture and one less than it says."""
+    write_tar(folder / "00000.tar", samples(2))
+    damaged = [("000000004.jpg", "damaged"), ("000000004.txt", "A picture.")]
+    write_tar(folder / "00001.tar", [*samples(1, first=3), *damaged])
+    for name, pictures in (("00000", 2), ("00001", 3)):
+        (folder / f"{name}_stats.json").write_text(f'{{"successes": {pictures}}}')
 
 
 @pytest.mark.encoders
@@ -25,6 +35,7 @@ def test_the_transcript_is_what_happens(
         colour = name.removeprefix(".")
         Image.new("RGB", (64, 64), colour).save(tmp_path / "photos" / f"{name}.png")
         (tmp_path / "photos" / f"{name}.txt").write_text(f"The colour {colour}.")
+    write_shards(tmp_path / "shards")
     blocks = BLOCK.findall((DOCS / page).read_text())
     for command, expected in steps("".join(text for name, text in blocks if name == "console")):
         name, *arguments = shlex.split(command)

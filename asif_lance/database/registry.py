@@ -133,6 +133,7 @@ TABLES = (
         in_sql=True,
     ),
     Table(name="waivers", schema=_fixed(schemas.WAIVERS), in_sql=True),
+    Table(name="sealed_hashes", schema=_fixed(schemas.SEALED_HASHES)),
     Table(name="tuned", schema=_fixed(schemas.TUNED)),
     Table(name="digests", schema=_fixed(schemas.DIGESTS)),
     Table(name="checks", schema=_fixed(schemas.CHECKS)),

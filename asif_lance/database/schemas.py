@@ -57,6 +57,13 @@ WAIVERS = _schema(
     ids=pa.list_(pa.string()),
 )
 
+#: What receipts are about as quick hashes, encrypted, see `forgetting.sealed_hashes`.
+SEALED_HASHES = _schema(
+    receipt_id=pa.string(),
+    key_id=pa.string(),
+    sealed=pa.list_(pa.uint64()),
+)
+
 #: Settings that tuning chose, see `model.stored_settings`; k and p of image and text side.
 TUNED = _schema(
     version=pa.string(),

@@ -15,6 +15,7 @@ from wrapt import when_imported
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
 from asif_lance.encoders.cards import EncoderCard, read_card
 from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
+from asif_lance.encoders.inside_files import read_picture
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
     PIECE_BYTES,
@@ -28,28 +29,33 @@ from asif_lance.encoders.picture_files import (
     PictureSource,
     encode_pictures,
     expand_folders,
+    is_picture_name,
     picture_name,
     reject_picture,
     tell_left_out,
     to_image_item,
+    walk_files,
     walk_pictures,
 )
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_images
+from asif_lance.encoders.tar_files import Member, looks_like_tar, read_tar
+from asif_lance.encoders.zip_files import ZIP_DAMAGE, open_zip, zip_members
 
 if TYPE_CHECKING:
     from asif_lance.encoders.lancedb_functions import SentenceEmbeddings, TimmEmbeddings
 
 # fmt: off
 __all__ = [
-    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE",
-    "PIECE_BYTES", "EncodedBatch", "EncoderCard", "ImageEncoder", "ImageFile",
-    "LeftOut", "ParquetRows", "PictureSource", "SentenceEmbeddings", "TextEncoder",
-    "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each", "encode_images",
-    "encode_pictures", "expand_folders", "first_line", "image_encoder", "picture_name",
-    "read_bytes", "read_card", "read_label_vectors", "read_vectors", "reject_picture", "sha256_of",
-    "tell_left_out", "text_encoder", "to_image_item", "walk_pictures",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE", "EncodedBatch",
+    "EncoderCard", "ImageEncoder", "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureSource",
+    "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "decode_image",
+    "encode_each", "encode_images", "encode_pictures", "expand_folders", "first_line",
+    "image_encoder", "is_picture_name", "looks_like_tar", "open_zip", "picture_name", "read_bytes",
+    "read_card", "read_label_vectors", "read_picture", "read_tar", "read_vectors", "reject_picture",
+    "sha256_of", "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures",
+    "zip_members",
 ]
 # fmt: on
 

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -25,14 +26,18 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".webp", ".bmp", ".tif",
     ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".jpx",
+    ".heic", ".heif", ".hif",
 })
 # Pictures that people have in folders and that cannot be read.
 UNSUPPORTED_SUFFIXES = frozenset({
-    ".svg", ".svgz", ".heic", ".heif", ".hif", ".psd", ".eps", ".ai", ".jxl", ".jxr", ".ico",
+    ".svg", ".svgz", ".psd", ".eps", ".ai", ".jxl", ".jxr", ".ico",
     ".tga", ".exr", ".hdr", ".xcf", ".wmf", ".emf", ".dng", ".raw", ".cr2", ".cr3", ".nef",
     ".arw", ".orf", ".raf", ".rw2",
 })
 # fmt: on
+
+# How the boxes of a HEIC picture begin, after their length; AVIF, which Pillow reads, has others.
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
 
 # Pillow's own warning limit. Decoding takes at most 12 bytes per pixel: the picture as it is
 # stored, the same turned, and the same as RGB.
@@ -171,9 +176,11 @@ def _read_file(path: Path) -> bytes:
 def _open(content: bytes) -> ImageFile.ImageFile:
     with _damage_as_reason():
         try:
-            image = Image.open(BytesIO(content), formats=FORMATS)
+            formats = (*FORMATS, _heif_format()) if _is_heif(content) else FORMATS
+            image = Image.open(BytesIO(content), formats=formats)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            _check_size(*_header_size(content))
+            if size := _header_size(content):
+                _check_size(*size)
             raise
         except UnidentifiedImageError as error:
             raise ImageError("not an image") from error
@@ -181,10 +188,32 @@ def _open(content: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def _header_size(content: bytes) -> tuple[int, int]:
-    """The size that made Pillow refuse: its error does not tell, its format readers do."""
+def _is_heif(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS and b"avif" not in content[:64]
+
+
+@cache
+def _heif_format() -> str:
+    """The name of Pillow's plugin for HEIC, which is an extra.
+
+    Raises:
+        ImageError: it is not installed.
+    """
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError("HEIC needs an extra: pip install 'asif-lance[heif]'") from error
+    register_heif_opener(thumbnails=False)
+    return "HEIF"
+
+
+def _header_size(content: bytes) -> tuple[int, int] | None:
+    """The size that made Pillow refuse: its error does not tell, its own format readers do."""
     readers = (Image.OPEN[name] for name in FORMATS)
-    reader = next(read for read, accepts in readers if accepts and accepts(content[:16]) is True)
+    fitting = (read for read, accepts in readers if accepts and accepts(content[:16]) is True)
+    reader = next(fitting, None)
+    if reader is None:
+        return None
     width, height = reader(BytesIO(content), "").size
     return width, height
 

@@ -21,6 +21,8 @@ from asif_lance.records import Float32Array, Reject
 PictureSource = Path | bytes
 ImageFile = str | PictureSource
 
+_SUFFIXES = tuple(SUFFIXES)
+
 # Folders of thumbnails and leftovers that programs make unasked, beside those with a dot.
 _JUNK_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 
@@ -65,7 +67,7 @@ def walk_pictures(
         left_out: counts what is left out; `tell_left_out` says it.
     """
     left_out = LeftOut() if left_out is None else left_out
-    for file in _walk_files(folder, refuse, left_out):
+    for file in walk_files(folder, refuse, left_out):
         suffix = file.suffix.lower()
         if file.name.startswith("."):
             left_out.files += suffix in SUFFIXES | UNSUPPORTED_SUFFIXES
@@ -81,9 +83,16 @@ def tell_left_out(folder: ImageFile, left_out: LeftOut) -> None:
         note(f"{picture_name(folder)}: left out {told}")
 
 
-def _walk_files(
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is a picture that may be read."""
+    return not name.startswith(".") and name.lower().endswith(_SUFFIXES)
+
+
+def walk_files(
     folder: Path, refuse: Callable[[Path, str], object], left_out: LeftOut
 ) -> Iterator[Path]:
+    """All files in folders that `walk_pictures` goes through, hidden ones too."""
+
     def refuse_folder(error: OSError) -> None:
         refuse(Path(error.filename), f"unreadable folder ({error.strerror})")
 

@@ -45,6 +45,9 @@ from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 from asif_lance.search import unit_queries
 
+# Where there is a folder per class, what metadata say of captions does not matter.
+_FOLDERS = ("folder", "imagefolder")
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -136,7 +139,7 @@ def read_labelled(location: str | Path, rejects: list[Reject] | None = None) -> 
         known = ".csv, .tsv, .json, .jsonl, .ndjson, .parquet, .pq"
         expected = f"expected a folder of CLASS/picture.jpg, or one of {known}"
         raise SourceError(f"{printable(str(path))}: {expected}")
-    found = _folder(path, refused) if format == "folder" else _file(path, format, refused)
+    found = _folder(path, refused) if format in _FOLDERS else _file(path, format, refused)
     if refused and (rejects is None or not found.names):
         first = f"{refused[0].item}: {refused[0].reason}"
         raise SourceError(f"{printable(str(path))} has rows that cannot be used: {first}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from asif_lance.encoders import decode_image
+from asif_lance.encoders import decode_image, read_picture
 from asif_lance.errors import ImageError, InputError, printable
 from asif_lance.model import Prediction
 from asif_lance.records import Attribution
@@ -161,11 +161,11 @@ def _describe_pair(
 
 
 def _thumbnail(uri: str | None) -> bytes:
-    """The pair's picture, small, if it is a file here that can be decoded."""
+    """The pair's picture, small, if it is a file or in an archive here that can be decoded."""
     if not uri:
         return b""
     try:
-        return _jpeg(decode_image(Path(uri), min_side=THUMBNAIL), THUMBNAIL)
+        return _jpeg(decode_image(read_picture(uri), min_side=THUMBNAIL), THUMBNAIL)
     except ImageError:
         return b""
 

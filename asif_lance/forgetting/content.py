@@ -281,7 +281,7 @@ class Content:
 
     @cached_property
     def _windows(self) -> NDArray[np.uint64]:
-        return np.array([int.from_bytes(w, "little") for w in self._by_window], dtype="<u8")
+        return np.sort(np.array([int.from_bytes(w, "little") for w in self._by_window], "<u8"))
 
 
 def _normalise(vectors: Float32Array) -> Float32Array:
@@ -310,7 +310,10 @@ def _find_same_direction(block: Float32Array, sought: Float32Array) -> Iterator[
 
 
 def _find_windows(data: bytes, windows: NDArray[np.uint64]) -> Iterator[int]:
-    """Where 8 bytes of the data are one of the windows."""
+    """Where 8 bytes of the data are one of the windows, which are sorted: files are many."""
+    if not len(windows):
+        return
     for shift in range(min(_WINDOW_BYTES, max(len(data) - _WINDOW_BYTES + 1, 0))):
         words = np.frombuffer(data, "<u8", count=(len(data) - shift) // _WINDOW_BYTES, offset=shift)
-        yield from (np.flatnonzero(np.isin(words, windows)) * _WINDOW_BYTES + shift).tolist()
+        near = np.minimum(np.searchsorted(windows, words), len(windows) - 1)
+        yield from (np.flatnonzero(windows[near] == words) * _WINDOW_BYTES + shift).tolist()

@@ -50,6 +50,7 @@ from asif_lance.forgetting.planning import (
     read_content,
 )
 from asif_lance.forgetting.purge import Purge
+from asif_lance.forgetting.sealed_hashes import save_hashes
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import State, Survey
 from asif_lance.forgetting.twins import find_twins
@@ -224,6 +225,8 @@ def _complete(
         freed = purge.run()
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
+        if keys is not None:
+            save_hashes(uri, intent["receipt_id"], content.rows, keys.fingerprint)
         record_digests(uri)  # guesses at a file could be tested against its digest, too
         report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         if keys is not None:

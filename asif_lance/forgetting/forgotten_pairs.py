@@ -4,17 +4,21 @@ A pair is forgotten if a receipt has its id, its picture (the hash of it, or its
 unless pairs that stayed had that picture too, or its picture together with its caption. An equal
 caption alone is no sign. Looking up needs the key that the receipts were made with; receipts of
 releases before the keys bring their own.
+
+Receipts are large. Those with sealed hashes are read only once a pair may be in one of them.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import lance
+import numpy as np
 import pyarrow as pa
 
 from asif_lance.database import FragmentKey, data_files, open_table, read_table
@@ -22,6 +26,8 @@ from asif_lance.errors import ForgottenPairError, InputError, KeysError, Receipt
 from asif_lance.forgetting.content import find_quote, list_values
 from asif_lance.forgetting.fingerprint_tables import FingerprintTables, Forgetting
 from asif_lance.forgetting.keys import find_fingerprint_keys, find_keys_folder
+from asif_lance.forgetting.quick_hashes import HashSet
+from asif_lance.forgetting.sealed_hashes import load_hashes
 from asif_lance.forgetting.waivers import (
     ALLOW_FORGOTTEN,
     WITHOUT_KEY,
@@ -29,6 +35,7 @@ from asif_lance.forgetting.waivers import (
     load_admitted,
     save_waiver,
 )
+from asif_lance.records import Int64Array
 from asif_lance.verifier import Document, Receipt, hash_value
 
 _SHOWN = 3  # pairs that an error names
@@ -43,6 +50,7 @@ LOOKED_UP_COLUMNS = (
 )
 
 Found = dict[int, Forgetting]
+Find = Callable[[FingerprintTables, pa.Table], Found]
 
 
 class ForgottenPairs:
@@ -63,12 +71,12 @@ class ForgottenPairs:
     def __init__(self, uri: str, folder: Path | None = None, waiver: Waiver | None = None) -> None:
         self._uri, self._folder, self._waiver = uri, folder, waiver
         self._receipts_state = open_table(uri, "receipts").version
-        receipts, damaged = _load_receipts(uri)
-        self._tables, unknown = _make_tables(receipts, folder)
-        self._cannot_tell = len(unknown) + damaged
-        if self._cannot_tell and not (waiver and waiver.without_key):
-            raise KeysError(_ask_for_key(len(receipts) + damaged, unknown, damaged, folder))
-        self._admitted = load_admitted(uri) if self._tables else {}
+        self._cannot_tell = 0
+        self._ids = read_table(uri, "receipts", ["receipt_id"])["receipt_id"].to_pylist()
+        sealed = load_hashes(uri, folder)
+        self._sealed = sealed.keys() & set(self._ids)
+        self._hashes = HashSet(np.concatenate([np.empty(0, np.uint64), *sealed.values()]))
+        self._tables = self._load_tables(set(self._ids) - self._sealed)
         self._files: set[FragmentKey] = set()
         self._waiver_id = secrets.token_hex(_ID_BYTES)
         self._unrecorded: set[str] = set()
@@ -91,11 +99,12 @@ class ForgottenPairs:
         Returns:
             "forgotten on DATE, receipt R", by row. Rows that a waiver lets in are left out.
         """
-        return self._refuse(rows, (_find_names(tables, rows) for tables in self._tables))
+        pictures = [name for name in _PICTURES if _has_any(rows, name)]
+        return self._refuse(rows, self._find(_find_names, rows, ["pair_id", *pictures]))
 
     def find_vectors(self, rows: pa.Table) -> dict[int, str]:
         """The same by the vectors and captions, which are as in `pairs_schema`."""
-        return self._refuse(rows, (_find_vectors(tables, rows) for tables in self._tables))
+        return self._refuse(rows, self._find(_find_vectors, rows, ["image_vector"]))
 
     def find(self, rows: pa.Table) -> dict[str, str]:
         """The same by all of it, and by the pairs' ids instead of rows."""
@@ -105,7 +114,7 @@ class ForgottenPairs:
 
     def knows_any(self) -> bool:
         """Whether there is anything that could be found."""
-        return bool(self._tables)
+        return bool(self._tables or self._sealed)
 
     def refuse(self, found: dict[str, str], *, at_head: bool = False) -> None:
         """Passes if nothing was found, in what is to be added or at head.
@@ -150,10 +159,37 @@ class ForgottenPairs:
 
     # Inside
 
+    @cached_property
+    def _sealed_tables(self) -> list[FingerprintTables]:
+        return self._load_tables(self._sealed)
+
+    @cached_property
+    def _admitted(self) -> dict[str, datetime]:
+        return load_admitted(self._uri)
+
+    def _load_tables(self, ids: Collection[str]) -> list[FingerprintTables]:
+        """The fingerprints of some receipts."""
+        receipts, damaged = _load_receipts(self._uri, ids) if ids else ([], 0)
+        tables, unknown = _make_tables(receipts, self._folder)
+        self._cannot_tell += len(unknown) + damaged
+        if self._cannot_tell and not (self._waiver and self._waiver.without_key):
+            raise KeysError(_ask_for_key(len(self._ids), unknown, damaged, self._folder))
+        return tables
+
+    def _find(self, find: Find, rows: pa.Table, names: list[str]) -> Iterator[Found]:
+        """What each table has of some rows, of which these columns are looked up first."""
+        yield from (find(tables, rows) for tables in self._tables)
+        columns = (_column(rows, name) for name in names) if self._sealed else ()
+        parts: list[Int64Array] = [self._hashes.find(column) for column in columns]
+        suspects = np.unique(np.concatenate(parts)) if parts else ()
+        if len(suspects):
+            some = rows.take(pa.array(suspects))
+            for tables in self._sealed_tables:
+                found = find(tables, some)
+                yield {int(suspects[place]): one for place, one in found.items()}
+
     def _refuse(self, rows: pa.Table, finds: Iterable[Found]) -> dict[int, str]:
-        found: Found = {}
-        for one in finds:
-            found.update(one)
+        found = _keep_newest(finds)
         if not found:
             return {}
         ids = dict(zip(found, rows["pair_id"].take(list(found)).to_pylist(), strict=True))
@@ -180,10 +216,12 @@ class ForgottenPairs:
             )
 
 
-def _load_receipts(uri: str) -> tuple[list[Receipt], int]:
-    """All that can be read, and how many cannot."""
+def _load_receipts(uri: str, ids: Collection[str]) -> tuple[list[Receipt], int]:
+    """Those of some ids that can be read, and how many cannot."""
     receipts, damaged = [], 0
-    for body in read_table(uri, "receipts", ["body"])["body"].to_pylist():
+    quoted = ", ".join("'" + one.replace("'", "''") + "'" for one in sorted(ids))
+    rows = read_table(uri, "receipts", ["body"], where=f"receipt_id in ({quoted})")
+    for body in rows["body"].to_pylist():
         try:
             receipts.append(Document.parse(body).receipt)
         except ReceiptError:
@@ -222,11 +260,10 @@ def _ask_for_key(total: int, unknown: list[Receipt], damaged: int, folder: Path 
 
 
 def _find_names(tables: FingerprintTables, rows: pa.Table) -> Found:
-    found = _choose(tables, tables.find(tables.ids, _column(rows, "pair_id")))
-    for name in _PICTURES:
-        if name in rows.schema.names and rows[name].null_count < len(rows):
-            found |= _choose(tables, tables.find(tables.own_values, _column(rows, name)))
-    return found
+    pictures = [name for name in _PICTURES if _has_any(rows, name)]
+    ids = tables.find(tables.ids, _column(rows, "pair_id"))
+    found = [ids, *(tables.find(tables.own_values, _column(rows, name)) for name in pictures)]
+    return _keep_newest(_choose(tables, one) for one in found)
 
 
 def _find_vectors(tables: FingerprintTables, rows: pa.Table) -> Found:
@@ -243,9 +280,17 @@ def _find_vectors(tables: FingerprintTables, rows: pa.Table) -> Found:
         place: pictures[row] & (captions.get(place, set()) | texts.get(place, set()))
         for place, row in enumerate(at)
     }
-    return {
-        at[place]: one for one_of in (both, own) for place, one in _choose(tables, one_of).items()
-    }
+    found = _keep_newest(_choose(tables, one) for one in (both, own))
+    return {at[place]: one for place, one in found.items()}
+
+
+def _keep_newest(finds: Iterable[Found]) -> Found:
+    """One receipt for each row, whichever way it was found, in whichever of several tables."""
+    kept: Found = {}
+    for row, one in (item for found in finds for item in found.items()):
+        if row not in kept or one.created_at > kept[row].created_at:
+            kept[row] = one
+    return kept
 
 
 def _choose(tables: FingerprintTables, found: dict[int, set[int]]) -> Found:
@@ -255,6 +300,10 @@ def _choose(tables: FingerprintTables, found: dict[int, set[int]]) -> Found:
         for row, numbers in found.items()
         if numbers
     }
+
+
+def _has_any(rows: pa.Table, name: str) -> bool:
+    return name in rows.schema.names and rows[name].null_count < len(rows)
 
 
 def _column(rows: pa.Table, name: str) -> pa.Array:

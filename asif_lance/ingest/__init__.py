@@ -2,11 +2,15 @@
 
 Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
 few hundred pairs, and running it again goes on where it stopped; memory grows by some 32 bytes a
-pair. Assumes: sources stay as they are while they are read. Never changes a source.
+pair, and by the ids and names of a COCO file's images. Assumes: sources stay as they are while
+they are read. Never changes a source, unpacks an archive or fetches an address. A format is a
+module with a reader and a line in `formats.FORMATS`.
 """
 
 from asif_lance.ingest.admission import RESERVED
-from asif_lance.ingest.columns import LABELLED_COLUMNS
+from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
+from asif_lance.ingest.expansion import expand_sources
+from asif_lance.ingest.formats import FORMATS
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.parquet_reader import read_column_classes
 from asif_lance.ingest.pipeline import IngestReport, ingest_sources
@@ -18,8 +22,9 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vect
 
 # fmt: off
 __all__ = [
-    "LABELLED_COLUMNS", "RESERVED", "IngestOptions", "IngestReport", "Preparation", "TableSource",
-    "as_matrix", "count_items", "ingest_sources", "read_column_classes", "read_pairs",
-    "read_source", "sniff_format", "unit_float16", "valid_vectors",
+    "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "IngestOptions", "IngestReport",
+    "Preparation", "TableSource", "as_matrix", "count_items", "expand_sources", "ingest_sources",
+    "read_column_classes", "read_pairs", "read_source", "sniff_format", "unit_float16",
+    "valid_vectors",
 ]
 # fmt: on

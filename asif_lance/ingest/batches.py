@@ -6,10 +6,13 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import polars as pl
 
+from asif_lance.encoders import PIECE_BYTES
+from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import SCHEMA, SourceBatch
 from asif_lance.records import Reject
 
@@ -32,11 +35,21 @@ def read_entry(source: str, item: str, read: Callable[..., dict[str, Any]], *arg
 
 
 def batch_entries(entries: Iterator[Entry], batch_size: int | None) -> Iterator[SourceBatch]:
-    """Gather rows and rejections, `batch_size` at a time."""
-    while batch := list(islice(entries, batch_size or _ROWS)):
+    """Gather rows and rejections, `batch_size` at a time; fewer where they bring large pictures."""
+    while batch := list(_take(entries, batch_size or _ROWS)):
         rows = [entry for entry in batch if isinstance(entry, dict)]
         rejects = [entry for entry in batch if isinstance(entry, Reject)]
         yield SourceBatch(pl.DataFrame(rows, schema=SCHEMA), rejects)
+
+
+def _take(entries: Iterator[Entry], most: int) -> Iterator[Entry]:
+    size = 0
+    for entry in islice(entries, most):
+        yield entry
+        if isinstance(entry, dict):
+            size += len(entry.get("image_bytes") or b"")
+            if size > PIECE_BYTES:
+                return
 
 
 def as_text(value: Any, what: str) -> str | None:
@@ -63,6 +76,17 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def archive_uri(path: Path) -> str:
+    """What pictures inside a file are called before the `#`.
+
+    Raises:
+        SourceError: it cannot be stored as text.
+    """
+    if not is_text(found := str(path.resolve())):
+        raise SourceError(f"{printable(found)} is no UTF-8 name: rename it")
+    return found
 
 
 def as_json(attributes: dict[str, Any]) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 
-from asif_lance.errors import SourceError
+from asif_lance.errors import InputError, SourceError
 from asif_lance.records import Reject
 
 # item: where in the source the pair is; image_path: an absolute path, or null; image_bytes: the
@@ -28,6 +28,8 @@ SCHEMA: dict[str, DataType | DataTypeClass] = {
     "image_vector": pl.List(pl.Float32),
     "text_vector": pl.List(pl.Float32),
 }
+# How an address begins, as a regular expression.
+REMOTE = "^[A-Za-z][A-Za-z0-9+.-]*://"
 VECTORS = ("image_vector", "text_vector")
 
 
@@ -40,9 +42,11 @@ class ColumnNames:
         image: a picture's path, address or bytes.
         pair_id: a row's own name.
         image_vector, text_vector: embeddings.
+        license, source: what is recorded with a row.
         text: what the text is called in reasons.
         rows: what the rows are called in reasons.
         several: whether a list of texts makes a row of each.
+        required: which of these have to be there, since the user named them.
     """
 
     caption: tuple[str, ...]
@@ -50,10 +54,41 @@ class ColumnNames:
     pair_id: tuple[str, ...] = ("pair_id",)
     image_vector: tuple[str, ...] = ("image_vector",)
     text_vector: tuple[str, ...] = ("text_vector",)
+    license: tuple[str, ...] = ("license",)
+    source: tuple[str, ...] = ("source",)
     text: str = "caption"
     rows: str = "pairs"
     several: bool = True
+    required: tuple[str, ...] = ()
 
+    def choose(self, columns: Mapping[str, str]) -> ColumnNames:
+        """The same where some columns are called as the user says.
+
+        Args:
+            columns: `caption`, `image`, `id`, `license`, `source`, `image_vector` or `text_vector`
+                to the column's name.
+
+        Raises:
+            InputError: none of these can be chosen so.
+        """
+        for role in columns:
+            if role not in CHOOSABLE:
+                known = ", ".join(CHOOSABLE)
+                raise InputError(f"no column is called {role!r} here: choose one of {known}")
+        chosen = {CHOOSABLE[role]: (spelling(name),) for role, name in columns.items()}
+        return replace(self, **chosen, required=tuple(chosen))  # type: ignore[arg-type]
+
+
+#: What users may name the columns of, and the attribute of `ColumnNames` that it is.
+CHOOSABLE = {
+    "image": "image",
+    "caption": "caption",
+    "id": "pair_id",
+    "license": "license",
+    "source": "source",
+    "image_vector": "image_vector",
+    "text_vector": "text_vector",
+}
 
 IMAGE_NAMES = (
     *("image", "image_path", "image_file", "file_name", "filename", "file", "filepath"),
@@ -62,8 +97,8 @@ IMAGE_NAMES = (
 )
 PAIR_COLUMNS = ColumnNames(
     caption=(
-        *("caption", "text", "title", "description", "sentence", "alt_text"),
-        *("captions", "texts", "sentences"),
+        *("caption", "text", "title", "description", "sentence", "alt_text", "txt"),
+        *("captions", "texts", "sentences", "comment"),
     ),
     image=IMAGE_NAMES,
 )
@@ -148,21 +183,19 @@ def sniff_columns(
             raise SourceError(f"{location} has the column {present[0]!r} twice: {twice}")
         return spellings[present[0]][0] if present else None
 
+    for role in known.required:
+        candidates = getattr(known, role)
+        _require(location, names, role, candidates, find(*candidates))
     caption, image = find(*known.caption), find(*known.image)
     inside = [name for name in known.image if set(spellings.get(name, ())) & set(contents)]
     image = find(*inside) or image
     vectors = {side: find(*getattr(known, side)) for side in VECTORS}
+    pictures = (*known.image, *known.image_vector)
     _require(location, names, known.text, known.caption, caption or vectors["text_vector"])
-    _require(
-        location,
-        names,
-        "image",
-        (*known.image, *known.image_vector),
-        image or vectors["image_vector"],
-    )
+    _require(location, names, "image", pictures, image or vectors["image_vector"])
     uri = find(*_ADDRESSES) if image in contents else find("image_uri")
     uri = None if uri == image else uri
-    found = {"pair_id": find(*known.pair_id), "license": find("license"), "source": find("source")}
+    found = {name: find(*getattr(known, name)) for name in ("pair_id", "license", "source")}
     return Columns(caption=caption, image=image, image_uri=uri, **found, **vectors)
 
 
@@ -183,6 +216,6 @@ def _require(
     if found is None:
         here = ", ".join(names) or "none at all"
         if len(candidates) == 1:
-            raise SourceError(f"{location} has no column {what!r}; its columns: {here}")
+            raise SourceError(f"{location} has no column {candidates[0]!r}; its columns: {here}")
         known = ", ".join(candidates)
         raise SourceError(f"{location} has no {what} column ({known}) among: {here}")

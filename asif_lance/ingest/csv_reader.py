@@ -10,9 +10,10 @@ from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Literal, TextIO
 
+from asif_lance.encoders import is_picture_name
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.batches import Entry, batch_entries, is_text
-from asif_lance.ingest.columns import ColumnNames, SourceBatch, sniff_columns
+from asif_lance.ingest.columns import REMOTE, ColumnNames, SourceBatch, sniff_columns
 from asif_lance.ingest.manifest_rows import Manifest
 from asif_lance.records import Reject
 
@@ -23,21 +24,25 @@ _SEPARATOR = re.compile(r'"?sep=.?"?\s*$')
 
 
 def read_csv(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
-    """Comma-, semicolon- or tab-separated values with a header line.
+    """Comma-, semicolon-, tab- or bar-separated values with a header line.
 
-    Quotes mean what RFC 4180 says; where tabs separate, only if the whole file is quoted so, since
-    most programs write such files without any quoting.
+    Two fields with a picture's name or address and a text need no header. Quotes mean what RFC 4180
+    says; where tabs separate, only if the whole file is quoted so, since most programs write such
+    files without any quoting; where bars separate, nothing.
     """
     name = printable(str(path))
     with _open_text(path) as stream:
         lines = _Lines(_without_blank_start(stream))
         header_line = next(lines, "")
-        delimiter = max(",;\t", key=header_line.count)
+        delimiter = max(",;\t|", key=header_line.count)
         if "\0" in header_line or not is_text(header_line):
             raise SourceError(f"{name} is not UTF-8 text")
-        quoted = delimiter != "\t" or _is_quoted_tsv(path)
+        quoted = delimiter in ",;" or (delimiter == "\t" and _is_quoted_tsv(path))
         quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         header = _read_header(name, csv.reader([header_line], delimiter=delimiter, quoting=quoting))
+        if first_row := _names_without_header(header, known.text):
+            header = first_row
+            lines.give_back()
         manifest = Manifest(name, sniff_columns(name, header, known), known)
         # strict: a quote that is never closed is an error instead of one enormous field.
         rows = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
@@ -68,6 +73,14 @@ def _read_header(source: str, rows: Iterator[list[str]]) -> list[str]:
         return next(rows, [])
     except csv.Error as error:
         raise SourceError(f"{source} has no header line ({error})") from error
+
+
+def _names_without_header(first: list[str], text: str) -> list[str]:
+    """The columns of a file whose first line is a pair already; none if it is a header."""
+    pictures = [bool(re.match(REMOTE, field)) or is_picture_name(field) for field in first]
+    if len(first) != 2 or sum(pictures) != 1:
+        return []
+    return ["image", text] if pictures[0] else [text, "image"]
 
 
 def _is_quoted_tsv(path: Path) -> bool:
@@ -147,6 +160,10 @@ class _Lines:
         if not self._back:
             self._back.extend(islice(self._rest, 1))
         return not self._back
+
+    def give_back(self) -> None:
+        """Undo the reading of a row."""
+        self._back.extendleft(reversed(self.taken))
 
     def give_back_all_but_first(self) -> None:
         """Undo the reading of a malformed row, except for its first line."""

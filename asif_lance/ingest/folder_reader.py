@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 from asif_lance.encoders import LeftOut, tell_left_out, walk_pictures
@@ -18,9 +18,16 @@ from asif_lance.ingest.batches import (
     read_entry,
 )
 from asif_lance.ingest.columns import ColumnNames, SourceBatch
+from asif_lance.progress import note
 from asif_lance.records import Reject
 
 MAX_CAPTION_FILE = 4 * 2**20
+
+
+# What may hold the captions of pictures that have none beside them.
+_MANIFESTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".token", ".tar", ".zip")
+_SHOWN_MANIFESTS = 3
+_NO_CAPTION = "no caption file"
 
 
 def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
@@ -31,30 +38,63 @@ def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Itera
     return batch_entries(_folder_entries(path), batch_size)
 
 
+def read_pictures(
+    folder: Path, files: Iterable[Path], batch_size: int | None
+) -> Iterator[SourceBatch]:
+    """The same of pictures that were named one by one, and the folder that they are all in."""
+    entries = (_entry_of(printable(str(folder)), folder, file) for file in files)
+    return batch_entries(entries, batch_size)
+
+
 def _folder_entries(path: Path) -> Iterator[Entry]:
     source, root, refused = printable(str(path)), path.resolve(), list[Reject]()
 
-    def item_of(file: Path) -> str:
-        return printable(str(file.relative_to(root)))
-
     def refuse(file: Path, reason: str) -> None:
-        refused.append(Reject(source, item_of(file), reason))
+        refused.append(Reject(source, printable(str(file.relative_to(root))), reason))
 
-    left_out = LeftOut()
+    left_out, with_caption, without = LeftOut(), 0, 0
     for file in walk_pictures(root, refuse, left_out):
-        yield read_entry(source, item_of(file), _picture_entry, root, file)
+        entry = _entry_of(source, root, file)
+        without += isinstance(entry, Reject) and entry.reason.startswith(_NO_CAPTION)
+        with_caption += isinstance(entry, dict)
+        yield entry
     tell_left_out(path, left_out)
+    if without and not with_caption and (manifests := _find_manifests(root)):
+        shown = ", ".join(printable(str(file)) for file in manifests)
+        note(f"{source}: no picture has a caption beside it; to read them from a file: {shown}")
     yield from refused
+
+
+def _find_manifests(root: Path) -> list[Path]:
+    """Files in a folder, or else beside it, that may hold its pictures' captions."""
+    for place in (root, root.parent):
+        try:
+            files = [file for file in place.iterdir() if not file.name.startswith(".")]
+        except OSError:  # beside a folder that may be read, one may lie that may not
+            continue
+        found = sorted(f for f in files if f.suffix.lower() in _MANIFESTS and f.is_file())
+        # Beside the folder may be anything: only what mentions captions or the folder counts.
+        if place != root:
+            found = [f for f in found if "caption" in f.name.lower() or f.stem == root.name]
+        if found:
+            return found[:_SHOWN_MANIFESTS]
+    return []
+
+
+def _entry_of(source: str, root: Path, file: Path) -> Entry:
+    item = printable(str(file.relative_to(root)))
+    return read_entry(source, item, _picture_entry, root, file)
 
 
 def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
     image_path = as_text(str(picture), "file name")
-    folder = picture.parent.relative_to(root).as_posix()
-    return {
-        "caption": _read_caption(picture.with_suffix(".txt")),
-        "image_path": image_path,
-        "attributes": as_json({"folder": folder}),
-    }
+    row = picture_row(picture.relative_to(root), _read_caption(picture.with_suffix(".txt")))
+    return row | {"image_path": image_path}
+
+
+def picture_row(inside: PurePath, caption: str) -> dict[str, Any]:
+    """What is known of a picture by where it is in its folder or archive."""
+    return {"caption": caption, "attributes": as_json({"folder": inside.parent.as_posix()})}
 
 
 def _read_caption(file: Path) -> str:
@@ -62,13 +102,23 @@ def _read_caption(file: Path) -> str:
         found = file.stat()
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             raise UnusableFieldError("unreadable caption file (a device or a pipe)")
-        if found.st_size > MAX_CAPTION_FILE:
-            raise UnusableFieldError(f"caption file too large (over {MAX_CAPTION_FILE >> 20} MiB)")
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
+        return caption_of(file.read_bytes, found.st_size)
     except FileNotFoundError as error:
-        raise UnusableFieldError(f"no caption file ({printable(file.name)})") from error
+        raise UnusableFieldError(f"{_NO_CAPTION} ({printable(file.name)})") from error
     except OSError as error:
         raise UnusableFieldError(f"unreadable caption file ({error.strerror})") from error
+
+
+def caption_of(read: Callable[[], bytes], size: int) -> str:
+    """The caption in a text file: its first line that is not empty.
+
+    Raises:
+        UnusableFieldError: it is too large, or not UTF-8.
+    """
+    if size > MAX_CAPTION_FILE:
+        raise UnusableFieldError(f"caption file too large (over {MAX_CAPTION_FILE >> 20} MiB)")
+    try:
+        lines = read().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UnusableFieldError("caption is not UTF-8") from error
     return next((line for line in lines if line.strip()), "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asif_lance.forgetting import Waiver
@@ -13,7 +14,9 @@ class IngestOptions:
     """How to ingest.
 
     Attributes:
-        format: `folder`, `csv`, `tsv`, `jsonl`, `json` or `parquet`; recognised when None.
+        format: one of `FORMATS`; recognised when None.
+        image_root: where relative image paths begin; by default found near the manifest.
+        columns: what columns are called that are not recognised, see `ColumnNames.choose`.
         image_encoder: `timm/NAME`; None is the database's own, or the packaged default.
         text_encoder: `sentence-transformers/NAME`; None likewise.
         license: for pairs that name none of their own.
@@ -31,6 +34,8 @@ class IngestOptions:
     """
 
     format: str | None = None
+    image_root: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     image_encoder: str | None = None
     text_encoder: str | None = None
     license: str | None = None

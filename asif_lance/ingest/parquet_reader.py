@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,11 +58,24 @@ def read_frame(
     name: str, frame: pl.DataFrame, batch_size: int | None, known: ColumnNames
 ) -> Iterator[SourceBatch]:
     """The same of a table in memory, which has a name instead of a path."""
-    columns = sniff_columns(name, frame.columns, known, _picture_columns(frame.schema))
-    batch_size = batch_size or _usual_rows(columns)
-    for raw in frame.with_row_index(_ROW, 1).iter_slices(batch_size):
-        for converted in _converted(name, columns, known, raw, batch_size):
-            yield SourceBatch(converted, [])
+    return read_frames(name, frame.schema, [frame], batch_size, known)
+
+
+def read_frames(
+    name: str,
+    schema: pl.Schema,
+    frames: Iterable[pl.DataFrame],
+    batch_size: int | None,
+    known: ColumnNames,
+) -> Iterator[SourceBatch]:
+    """The same of a table that comes in parts, all with one schema."""
+    columns = sniff_columns(name, schema.names(), known, _picture_columns(schema))
+    batch_size, first = batch_size or _usual_rows(columns), 1
+    for frame in frames:
+        for raw in frame.with_row_index(_ROW, first).iter_slices(batch_size):
+            for converted in _converted(name, columns, known, raw, batch_size):
+                yield SourceBatch(converted, [])
+        first += len(frame)
 
 
 def read_column_classes(path: Path, known: ColumnNames) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow as pa
 from asif_lance.database import ROWS_PER_FRAGMENT
 from asif_lance.errors import IngestInterruptedError, PairConflictError
 from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PIECE_ROWS
 from asif_lance.ingest.preparation import Preparation
@@ -65,7 +67,7 @@ class IngestReport:
 
 def ingest_sources(
     uri: str | Path,
-    sources: Sequence[Source],
+    sources: Sequence[Any],
     options: IngestOptions | None = None,
     *,
     progress: Advance | None = None,
@@ -76,12 +78,13 @@ def ingest_sources(
 
     Args:
         uri: the database.
-        sources: folders, files or tables, see `read_source`.
+        sources: folders, files, patterns or tables, see `read_source` and `expand_sources`.
         options: how.
         progress: called with the number of items done since the last call.
 
     Raises:
         SourceError: a source cannot be read at all.
+        InputError: no column of sources is called as `options.columns` says.
         EncoderMismatchError: the database was filled by other encoders.
         EncoderUnavailableError: an encoder cannot be had.
         KeysError: the key is missing with which it could be told what was forgotten.
@@ -92,7 +95,7 @@ def ingest_sources(
         StorageError: the disk refused; what was committed stays, running again resumes.
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
-    options = options or IngestOptions()
+    options, sources = options or IngestOptions(), expand_sources(sources)
     destination = Destination(str(uri), options)
     prepared = Preparation(destination, options, skip_known=True, progress=progress)
     writer = _Writer(destination, replace=options.on_conflict == "update")

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from asif_lance.errors import ImageError, SourceError, printable
 from asif_lance.ingest.admission import add_reserved, find_reserved, missing_values
-from asif_lance.ingest.columns import SourceBatch
+from asif_lance.ingest.columns import PAIR_COLUMNS, SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures_to_encode
@@ -94,7 +94,12 @@ class Preparation:
         Raises:
             SourceError: as for `tables`.
         """
-        opened = [(source, read_source(source, format=self._options.format)) for source in sources]
+        options = self._options
+        known = PAIR_COLUMNS.choose(options.columns)
+        opened = [
+            (s, read_source(s, format=options.format, known=known, image_root=options.image_root))
+            for s in sources
+        ]
         for source, batches in opened:
             self._location = printable(str(source))
             try:
@@ -181,7 +186,9 @@ class Preparation:
         forgotten = self._destination.forgotten
         if forgotten is None or not forgotten.knows_any():
             return frame
-        found = forgotten.find_names(frame.select("caption", *STORED).to_arrow())
+        # Besides names a waiver's reason needs the rest, which must not be quoted in it.
+        columns = ("caption", *STORED) if self._options.waiver else ("pair_id", "image_sha256")
+        found = forgotten.find_names(frame.select(columns).to_arrow())
         return frame.filter(self._refuse_forgotten(frame, found)) if found else frame
 
     def _not_forgotten(self, frame: pl.DataFrame, pairs: pa.Table) -> pa.Table:

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from asif_lance.database import pair_rows, schemas
 from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.sources import Source
@@ -32,6 +33,6 @@ def read_pairs(
     schema = schemas.pairs_schema(store.image.dimension, store.text.dimension)
     tables = [
         pair_rows.conform(pair_rows.add_ingest_time(rows), schema)
-        for rows in prepared.tables(sources)
+        for rows in prepared.tables(expand_sources(sources))
     ]
     return pa.concat_tables([schema.empty_table(), *tables]), tuple(prepared.rejects)

@@ -1,4 +1,4 @@
-"""Reads image-text pairs from folders, CSV, JSON, Parquet and tables in memory.
+"""Reads image-text pairs from files, folders, archives, databases and tables in memory.
 
 Items that cannot be used become rejects with a reason.
 """
@@ -8,35 +8,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from asif_lance.errors import SourceError, printable
-from asif_lance.ingest.batches import is_text
-from asif_lance.ingest.columns import PAIR_COLUMNS, SCHEMA, VECTORS, ColumnNames, SourceBatch
-from asif_lance.ingest.csv_reader import read_csv
-from asif_lance.ingest.folder_reader import read_folder
-from asif_lance.ingest.formats import NAMES, format_by_name, format_of
-from asif_lance.ingest.json_reader import read_json, read_jsonl
-from asif_lance.ingest.parquet_reader import read_frame, read_parquet
-from asif_lance.ingest.vector_columns import valid_vectors
+from asif_lance.ingest.columns import PAIR_COLUMNS, REMOTE, SCHEMA, ColumnNames, SourceBatch
+from asif_lance.ingest.folder_reader import read_pictures
+from asif_lance.ingest.formats import FORMATS, Format, format_by_name, format_of, format_of_folder
+from asif_lance.ingest.parquet_reader import read_frame
+from asif_lance.ingest.usable import MAX_CAPTION, Reading, usable_batches
 from asif_lance.records import Reject
 
 __all__ = ["FORMATS", "MAX_CAPTION", "SCHEMA", "SourceBatch", "read_source"]
-
-MAX_CAPTION = 100_000
-FORMATS = {
-    "folder": read_folder,
-    "csv": read_csv,
-    "tsv": read_csv,
-    "jsonl": read_jsonl,
-    "json": read_json,
-    "parquet": read_parquet,
-}
-_REMOTE = "^[A-Za-z][A-Za-z0-9+.-]*://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +35,18 @@ class TableSource:
         return self.name
 
 
-Source = str | Path | TableSource
+@dataclass(frozen=True, slots=True)
+class PictureList:
+    """Pictures that were named one by one, and the folder that they are all in."""
+
+    folder: Path
+    files: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+
+Source = str | Path | TableSource | PictureList
 
 
 def source_name(source: Source) -> str:
@@ -64,39 +60,48 @@ def read_source(
     format: str | None = None,
     batch_size: int | None = None,
     known: ColumnNames = PAIR_COLUMNS,
+    image_root: Path | None = None,
 ) -> Iterator[SourceBatch]:
     """Read the pairs of a source in order, and what was refused of it.
 
-    Images are not opened: a missing or damaged one shows when it is decoded. Relative image paths
-    start at the manifest's folder, or at the folder beside it that has the manifest's name without
-    its suffix (`photos.csv`, `photos/`). If the first batch has vectors of a side, every row needs
-    them.
+    Image files are not opened: a missing or damaged one shows when it is decoded. If the first
+    batch has vectors of a side, every row needs them.
 
     Args:
         location: a folder, a file or a table.
-        format: one of `FORMATS`; otherwise recognised by the file's content and its suffix.
+        format: one of `FORMATS`; otherwise recognised by the file's content and its suffix. A
+            folder with a format of files is read as parts of that format.
         batch_size: most rows per batch.
         known: what the columns may be called.
+        image_root: where relative image paths start; by default where the pictures are: the
+            manifest's folder, the one beside it that has its name, or one inside.
 
-    Returns:
-        Batches with the columns of `SCHEMA`.
+    Returns batches with the columns of `SCHEMA`.
 
     Raises:
         SourceError: at once, if there is no such source or its format is not recognised; while
             iterating, if it cannot be read or no columns fit.
     """
+    reading = Reading(batch_size, known, image_root)
     if isinstance(location, TableSource):
         batches = read_frame(location.name, location.table, batch_size, known)
-        return _usable(batches, Path(location.name), location.name, known)
+        return usable_batches(batches, Path(location.name), location.name, reading)
+    if isinstance(location, PictureList):
+        name = printable(str(location.folder))
+        batches = read_pictures(location.folder, location.files, batch_size)
+        return usable_batches(batches, location.folder, name, reading)
     if location == "":  # which would be the folder where the command runs
         raise SourceError("the name of a source is empty")
-    if isinstance(location, str) and re.match(_REMOTE, location):
+    if isinstance(location, str) and re.match(REMOTE, location):
         raise SourceError(f"{location} is remote: download it and name the file")
-    path = Path(location).expanduser()
+    return _read_path(Path(location).expanduser(), format, reading)
+
+
+def _read_path(path: Path, format: str | None, reading: Reading) -> Iterator[SourceBatch]:
     name = printable(str(path))
     found = format or sniff_format(path)
     try:
-        reader = FORMATS[found or ""]
+        entry = FORMATS[found or ""]
     except KeyError as error:
         known_formats = ", ".join(FORMATS)
         if format:
@@ -104,12 +109,52 @@ def read_source(
         else:
             reason = f"cannot tell the format of {name}: name one of {known_formats}"
         raise SourceError(reason) from error
-    _check_kind(path, name, folder=reader is read_folder)
-    batches = _usable(reader(path, batch_size, known), path, name, known)
+    is_folder = os.path.isdir(path)  # noqa: PTH112
+    if entry.read is None and not is_folder:
+        raise SourceError(f"{name} is not a folder")
+    if entry.read is None or (is_folder and not entry.of_folders):
+        parts = entry.parts(path)
+        if not parts:
+            raise SourceError(f"{name} holds no {entry.title} files")
+        return _read_parts(path, name, parts, found if entry.read else None, reading)
+    _check_kind(path, name, entry)
+    reading = replace(reading, looks_beside=entry.looks_beside)
+    batches = entry.read(path, reading.batch_size, reading.known)
+    batches = usable_batches(batches, path, name, reading)
     by_name = format_by_name(path)
-    if format or not found or not by_name or by_name == found or found == "folder":
+    if format or not by_name or by_name == found or entry.of_folders:
         return batches
-    return _explained(batches, f"its content is {NAMES[found]}, its name says {NAMES[by_name]}")
+    title = FORMATS[by_name].title
+    return _explained(batches, f"its content is {entry.title}, its name says {title}")
+
+
+def _read_parts(
+    folder: Path, name: str, parts: list[Path], format: str | None, reading: Reading
+) -> Iterator[SourceBatch]:
+    """The parts of a source one after the other; one that cannot be read is refused as one item.
+
+    Raises:
+        SourceError: none of them can be read.
+    """
+    failed: list[SourceError] = []
+    for part in parts:
+        relative = printable(str(part.relative_to(folder)))
+        try:
+            for batch in _read_path(part, format, reading):
+                items = pl.format("{}#{}", pl.lit(relative), "item").alias("item")
+                refused = [_of_part(name, relative, part, reject) for reject in batch.rejects]
+                yield SourceBatch(batch.frame.with_columns(items), refused)
+        except SourceError as error:
+            failed.append(error)
+            if len(failed) == len(parts):
+                raise
+            yield SourceBatch(pl.DataFrame(schema=SCHEMA), [Reject(name, relative, str(error))])
+
+
+def _of_part(name: str, relative: str, part: Path, reject: Reject) -> Reject:
+    """A part's rejection as its source's; what concerns the whole part is named by it alone."""
+    whole = reject.item == printable(part.name)
+    return Reject(name, relative if whole else f"{relative}#{reject.item}", reject.reason)
 
 
 def _explained(batches: Iterator[SourceBatch], why: str) -> Iterator[SourceBatch]:
@@ -121,14 +166,14 @@ def _explained(batches: Iterator[SourceBatch], why: str) -> Iterator[SourceBatch
 
 
 def sniff_format(path: Path) -> str | None:
-    """One of `FORMATS`, by a file's content and suffix; None if it is none of them.
+    """One of `FORMATS`, by content and suffix; None if it is none of them.
 
     Raises:
         SourceError: there is nothing, or it cannot be read.
     """
     # `Path.is_dir` fails where a name is too long or may not be looked at.
     if os.path.isdir(path):  # noqa: PTH112
-        return "folder"
+        return format_of_folder(path)
     name = printable(str(path))
     return format_of(_head(path, name), path, name)
 
@@ -148,125 +193,10 @@ def _head(path: Path, name: str) -> bytes:
     return head
 
 
-def _check_kind(path: Path, name: str, *, folder: bool) -> None:
-    if folder and not path.is_dir():
+def _check_kind(path: Path, name: str, entry: Format) -> None:
+    if entry.of_folders and not path.is_dir():
         raise SourceError(
             f"{name} is not a folder" if path.exists() else f"there is no folder {name}"
         )
-    if not folder:
+    if not entry.of_folders:
         _head(path, name)
-
-
-def _usable(
-    batches: Iterator[SourceBatch], path: Path, name: str, known: ColumnNames
-) -> Iterator[SourceBatch]:
-    """The batches with image paths made absolute, and without the rows that cannot be used."""
-    try:
-        first = next(batches, None)
-        if first is None:
-            raise SourceError(f"{name} has no {known.rows}")
-        root = _image_root(path, first.frame["image_path"])
-        required, clean = _required_columns(first.frame), _clean_columns(root)
-        for batch in chain([first], batches):
-            frame = batch.frame.with_columns(**clean)
-            yield _split(frame, batch.rejects, required, name, known.text)
-    except OSError as error:
-        raise SourceError(f"{name} cannot be read ({error.strerror})") from error
-
-
-def _required_columns(first: pl.DataFrame) -> list[str]:
-    """Columns that every row must have: those vectors that the first batch has, and captions.
-
-    Only a source that brings its text vectors may have no captions at all.
-    """
-    vectors = [side for side in VECTORS if first[side].count()]
-    bare = "text_vector" in vectors and not first["caption"].count()
-    return vectors if bare else [*vectors, "caption"]
-
-
-def _image_root(manifest: Path, paths: pl.Series) -> Path:
-    """The folder where the first relative image path that exists leads to it.
-
-    The manifest's own folder, or the one beside the manifest that has its name.
-
-    Raises:
-        SourceError: the folder's name is not UTF-8, so paths below it cannot be stored.
-    """
-    relative = paths.drop_nulls().filter(~paths.drop_nulls().str.contains(f"^/|{_REMOTE}"))
-    own = manifest.resolve().parent
-    roots = [own, own / manifest.stem]
-    found = (root for path in relative for root in roots if os.path.lexists(root / path))
-    root = next(found, own)
-    if len(relative) and not is_text(str(root)):
-        raise SourceError(f"{printable(str(root))} is no UTF-8 name: rename the folder")
-    return root
-
-
-def _clean_columns(root: Path) -> dict[str, pl.Expr]:
-    """Absolute image paths, bare captions; what is remote keeps its address, but has no path."""
-    given = pl.col("image_path").replace("", None)
-    remote = given.str.contains(_REMOTE) & ~given.str.starts_with("file://")
-    local = given.str.strip_prefix("file://")
-    absolute = (
-        pl.when(local.str.starts_with("/"))
-        .then(local)
-        .otherwise(pl.format("{}/{}", pl.lit(str(root)), local))
-    )
-    return {
-        "image_path": pl.when(~remote).then(absolute),
-        "image_uri": pl.coalesce("image_uri", pl.when(remote).then(given).otherwise(absolute)),
-        "caption": pl.col("caption").str.strip_chars(),
-        "pair_id": pl.col("pair_id").replace("", None),
-    }
-
-
-def _split(
-    frame: pl.DataFrame, rejects: list[Reject], required: list[str], name: str, text: str
-) -> SourceBatch:
-    """Usable rows, and the others with the first reason against each.
-
-    Vectors of a side come with all usable rows or with none.
-    """
-    given = [side for side in VECTORS if side in required or frame[side].count()]
-    faults = {f"\0{side}": valid_vectors(frame[side])[1] for side in given}
-    captions = [_caption_fault(text)] if "caption" in required else []
-    reason = pl.coalesce(*captions, *map(pl.col, faults), _image_fault())
-    checked = frame.with_columns(**faults).with_columns(reason.alias("\0reason"))
-    if checked["\0reason"].count():
-        bad = checked.filter(pl.col("\0reason").is_not_null()).select("item", "\0reason")
-        rejects = rejects + [Reject(name, item, why) for item, why in bad.iter_rows()]
-        checked = checked.filter(pl.col("\0reason").is_null())
-    return SourceBatch(
-        checked.select(SCHEMA.keys()).with_columns(pl.col("caption").fill_null("")), rejects
-    )
-
-
-def _caption_fault(text: str) -> pl.Expr:
-    caption = pl.col("caption")
-    return (
-        pl.when(caption.is_null())
-        .then(pl.lit(f"missing {text}"))
-        .when(caption == "")
-        .then(pl.lit(f"empty {text}"))
-        .when(caption.str.contains("\0", literal=True))
-        .then(pl.lit(f"{text} holds a NUL character"))
-        .when(caption.str.len_chars() > MAX_CAPTION)
-        .then(
-            pl.format(
-                f"{text} too long ({{}} characters, at most {{}})",
-                caption.str.len_chars(),
-                pl.lit(MAX_CAPTION),
-            )
-        )
-    )
-
-
-def _image_fault() -> pl.Expr:
-    absent = pl.all_horizontal(pl.col("image_path", "image_bytes", "image_vector").is_null())
-    remote = pl.col("image_uri").str.contains(_REMOTE)
-    return (
-        pl.when(absent & remote)
-        .then(pl.lit("remote images are not fetched"))
-        .when(absent)
-        .then(pl.lit("missing image"))
-    )

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asif_lance.encoders import walk_pictures
-from asif_lance.ingest.sources import Source, TableSource
+from asif_lance.ingest.sources import PictureList, Source, TableSource, sniff_format
 
 
 def count_items(sources: Sequence[Source]) -> int | None:
@@ -25,9 +25,13 @@ def count_items(sources: Sequence[Source]) -> int | None:
 def _count(source: Source) -> int | None:
     if isinstance(source, TableSource):
         return len(source.table)
+    if isinstance(source, PictureList):
+        return len(source.files)
     path = Path(source).expanduser()
     try:
         if path.is_dir():
+            if sniff_format(path) != "folder":
+                return None
             refused: list[Path] = []
             usable = sum(1 for _ in walk_pictures(path, lambda file, _: refused.append(file)))
             return usable + len(refused)

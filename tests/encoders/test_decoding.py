@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from asif_lance.encoders import decoding
 from asif_lance.encoders.decoding import MAX_PIXELS, decode_image, sha256_of
 from asif_lance.errors import ImageError
 
@@ -209,3 +211,30 @@ def test_sha256_is_of_the_stored_bytes(tmp_path: Path) -> None:
 def test_sha256_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"^missing file$"):
         sha256_of(tmp_path / "none")
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+
+
+def test_heic_names_its_extra_where_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    decoding._heif_format.cache_clear()
+    with pytest.raises(ImageError, match=r"HEIC needs an extra: pip install 'asif-lance\[heif\]'"):
+        decode_image(HEIC)
+
+
+def test_heic_is_read_with_its_extra() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    decoding._heif_format.cache_clear()
+    stream = BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(stream)
+    red, green, blue = decode_image(stream.getvalue()).getpixel((5, 5))  # type: ignore[misc]
+    assert red > 200 > 60 > max(green, blue)
+    with pytest.raises(ImageError):
+        decode_image(stream.getvalue()[:200])
+
+
+def test_avif_is_read_without_any() -> None:
+    stream = BytesIO()
+    Image.new("RGB", (64, 48), "red").save(stream, "AVIF")
+    assert decode_image(stream.getvalue()).size == (64, 48)

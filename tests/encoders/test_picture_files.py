@@ -40,16 +40,16 @@ def test_a_folder_without_pictures_is_rejected(folder: Path) -> None:
 
 
 def test_folders_tell_what_they_leave_out(folder: Path) -> None:
-    for name in ("__MACOSX/a.png", "@eaDir/b.jpg", "phone.HEIC", "b/drawing.svg"):
+    for name in ("__MACOSX/a.png", "@eaDir/b.jpg", "layers.PSD", "b/drawing.svg"):
         (folder / "all" / name).parent.mkdir(exist_ok=True)
         (folder / "all" / name).write_bytes(b"")
     rejects: list[Reject] = []
     assert len(list(expand_folders([folder / "all"], rejects))) == 4
     assert [(Path(reject.item).name, reject.reason) for reject in rejects] == [
-        ("phone.HEIC", ".heic pictures are not supported"),
+        ("layers.PSD", ".psd pictures are not supported"),
         ("drawing.svg", ".svg pictures are not supported"),
     ]
-    with pytest.raises(ImageError, match=r"phone\.HEIC: \.heic pictures are not supported"):
+    with pytest.raises(ImageError, match=r"layers\.PSD: \.psd pictures are not supported"):
         list(expand_folders([folder / "all"], None))
 
 

@@ -133,7 +133,7 @@ def test_a_single_picture_gives_a_difference_no_interval(cli: Cli, tmp_path: Pat
 
 
 def test_what_cannot_be_compared_is_refused(predict: Predict) -> None:
-    with pytest.raises(InputError, match="2 predictions for 1 labelled pictures"):
+    with pytest.raises(InputError, match="2 predictions for 1 labelled picture"):
         accuracy.evaluate(predict([0, 1], "v1"), labelled([0], "a"))
     with pytest.raises(InputError, match="the class 'z' is not among the 3 labels"):
         accuracy.evaluate(predict([0], "v1"), labelled([0], "z"))

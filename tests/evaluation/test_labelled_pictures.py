@@ -124,7 +124,7 @@ def test_vectors_that_cannot_be_compared_cost_their_rows(tmp_path: Path) -> None
 
 def test_folders_leave_out_hidden_ones_and_tell_the_rest(tmp_path: Path) -> None:
     names = ("bird/a.png", ".ipynb_checkpoints/b.png", "bird/._a.png", "bird/.thumbnails/c.png")
-    for name in (*names, "stray.png", "fruit/d.heic", "store/e.png"):
+    for name in (*names, "stray.png", "fruit/d.psd", "store/e.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"")
     (tmp_path / "in" / "store").rename(tmp_path / "elsewhere")
@@ -133,7 +133,7 @@ def test_folders_leave_out_hidden_ones_and_tell_the_rest(tmp_path: Path) -> None
     found = read_labelled(tmp_path / "in", rejects)
     assert found.truths == ("bird", "linked")
     assert [(Path(reject.item).name, reject.reason) for reject in rejects] == [
-        ("d.heic", ".heic pictures are not supported"),
+        ("d.psd", ".psd pictures are not supported"),
         ("stray.png", "not in a folder of its class"),
     ]
 
@@ -157,7 +157,7 @@ def test_held_out_pictures_are_of_every_class_and_never_both_here_and_there() ->
     assert sorted(out.truths) == list("abb")
     assert sorted(kept.names + out.names) == sorted(labelled.names)
     assert hold_out(labelled, 0.25, seed=3)[1].names == out.names
-    for share, reason in ((0.0, "between 0 and 1"), (0.01, "too few to hold out 1%")):
+    for share, reason in ((0.0, "between 0 and 1"), (0.01, "too few to hold out 1.0%")):
         with pytest.raises(InputError, match=reason):
             hold_out(labelled, share)
 

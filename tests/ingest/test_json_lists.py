@@ -91,7 +91,7 @@ def test_an_error_says_both_where_name_and_content_differ(tmp_path: Path) -> Non
         ),
         ("image,caption\n".encode("utf-16"), "is not UTF-8 text but UTF-16: save it as UTF-8"),
         (b"\x1f\x8b\x08", "is compressed (gzip): unpack it first"),
-        (b"PK\x03\x04", "is a ZIP archive or a workbook: unpack it, or save it as CSV"),
+        (b"PK\x03\x04  [Content_Types].xml", "is a workbook: save it as CSV"),
     ],
 )
 def test_what_is_no_list_of_rows_is_told(tmp_path: Path, content: str | bytes, reason: str) -> None:
@@ -177,7 +177,7 @@ def test_rows_of_enormous_lines_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asif_lance.ingest.csv_reader._MAX_LINE", 1000)
-    monkeypatch.setattr("asif_lance.ingest.json_reader._MAX_ROW", 1000)
+    monkeypatch.setattr("asif_lance.ingest.json_reader.MAX_ROW", 1000)
     long = "x" * 5000
     rows, rejects = read(write(tmp_path / "t.csv", f"image,caption\na,{long}\nb,good\n"))
     assert ([row["caption"] for row in rows], [item for item, _ in rejects]) == (
@@ -198,7 +198,7 @@ def test_a_list_is_read_alike_from_a_window_of_any_size(
 
     told = [row | {"image": f"{i}.png", "caption": "c"} for i, row in enumerate(rows)]
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asif_lance.ingest.json_reader._CHUNK", chunk)
+        patch.setattr("asif_lance.ingest.json_window._CHUNK", chunk)
         found, rejects = read(write(Path(folder, "t.json"), json.dumps(told, ensure_ascii=False)))
     assert [json.loads(row["attributes"]) for row in found] == rows
     assert rejects == []

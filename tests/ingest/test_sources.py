@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from source_files import read, refusal, write, write_parquet
 
 from asif_lance.errors import SourceError
-from asif_lance.ingest import count_items
+from asif_lance.ingest import FORMATS, count_items
 from asif_lance.ingest.sources import read_source
 from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
@@ -644,26 +644,24 @@ def test_an_empty_source_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_told(tmp_path: Path) -> None:
-    known = "folder, csv, tsv, jsonl, json, parquet"
+    known = ", ".join(FORMATS)
     for content in (b"\x89PNG\r\n,", b"hello\n", b"\xff,\n"):
         source = write(tmp_path / "thing", content)
         assert refusal(source) == f"cannot tell the format of {source}: name one of {known}"
-    assert refusal(tmp_path, format="webdataset") == (
-        f"unknown format 'webdataset': use one of {known}"
-    )
+    assert refusal(tmp_path, format="word") == f"unknown format 'word': use one of {known}"
 
 
 def test_a_format_that_does_not_fit_is_told(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", "image,caption\n")
     assert refusal(source, format="folder") == f"{source} is not a folder"
-    assert refusal(tmp_path, format="csv") == f"{tmp_path} cannot be read (Is a directory)"
+    assert refusal(tmp_path, format="zip") == f"{tmp_path} holds no ZIP files"
 
 
 def test_missing_columns_are_told_with_those_that_are_there(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", "image,label\nx,y\n")
     assert refusal(source) == (
         f"{source} has no caption column (caption, text, title, description, sentence, alt_text, "
-        "captions, texts, sentences) among: image, label"
+        "txt, captions, texts, sentences, comment) among: image, label"
     )
     source = write(tmp_path / "a.jsonl", '{"caption": "x"}')
     assert refusal(source).startswith(f"{source} has no image column (image, image_path, ")

@@ -127,8 +127,8 @@ def test_texts_that_the_encoder_cuts_are_told_with_their_number(cli: Cli, tmp_pa
     for _ in range(2):  # encoded, then kept
         asked = ["--labels", f"dog,{long},cat {long}"]
         assert cli("--db", "db", "classify", "0.png", *asked).err == f"2 prompts {told}\n"
-    assert cli("--db", "db", "search", long).err == f"1 texts {told}\n"
-    assert cli("--db", "db", "search", "a bird").err == ""
+    assert cli("--db", "db", "search", long).err.startswith(f"1 texts {told}\n")
+    assert told not in cli("--db", "db", "search", "a bird").err
 
 
 @pytest.mark.encoders

@@ -286,7 +286,7 @@ def test_forgetting_and_compaction_leave_no_distances_of_what_is_gone(
     data.rename(data.with_suffix(".elsewhere"))  # as compaction and pruning leave it
     there.distances(newest.dataset, newest.stored._sources[-1], "image_vector", np.zeros(8))
     assert names_in(kept) == [gone.files]
-    distance_cache.save_distances(newest.dataset.uri, "image_vector", [there])
+    distance_cache.save_distances(newest.dataset.uri, "image_vector", [there], store.epoch())
     assert names_in(kept) == [there.files]
 
 

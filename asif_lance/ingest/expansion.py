@@ -1,0 +1,90 @@
+"""What users name as sources made to sources: patterns, lists, pictures, tables in memory."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from asif_lance.encoders import is_picture_name
+from asif_lance.errors import SourceError, printable
+from asif_lance.ingest.columns import REMOTE
+from asif_lance.ingest.sources import PictureList, Source, TableSource
+
+#: Stands for a list of files, one per line, on standard input.
+STDIN = "-"
+
+
+def expand_sources(sources: Iterable[Any]) -> list[Source]:
+    """Sources as they are read.
+
+    Args:
+        sources: paths; patterns (`shards/*.tar`), which stand for what they match, by name; `-` for
+            a list of these on standard input; tables of polars, pandas or Arrow; and sources.
+
+    Returns:
+        Sources. Pictures that were named one after the other are one of them.
+
+    Raises:
+        SourceError: a pattern matches nothing, or an object is no table.
+    """
+    named = [each for source in sources for each in _expand(source)]
+    found: list[Source] = []
+    for are_pictures, run in groupby(named, _is_picture):
+        members = list(run)
+        found += [_picture_list(list(map(str, members)))] if are_pictures else members
+    return found
+
+
+def _expand(source: Any) -> Iterator[Source]:
+    if isinstance(source, TableSource | PictureList):
+        yield source
+    elif not isinstance(source, str | Path):
+        yield _as_table(source)
+    elif str(source) == STDIN:
+        lines = (line.rstrip("\r\n") for line in sys.stdin)
+        for line in filter(None, lines):
+            yield from _expand_pattern(line)
+    else:
+        yield from _expand_pattern(source)
+
+
+def _expand_pattern(source: str | Path) -> Iterator[Source]:
+    pattern = os.path.expanduser(source)  # noqa: PTH111
+    if not glob.has_magic(pattern) or os.path.lexists(pattern):
+        yield source
+        return
+    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+    if not matches:
+        raise SourceError(f"nothing matches {printable(pattern)}")
+    yield from matches
+
+
+def _as_table(table: Any) -> TableSource:
+    """A table of any library that speaks Arrow, named by its type."""
+    name = f"<{type(table).__name__}>"
+    if isinstance(table, pl.LazyFrame):
+        table = table.collect()
+    if not isinstance(table, pl.DataFrame) and not hasattr(table, "__arrow_c_stream__"):
+        raise SourceError(
+            f"{name} is no source: give a path, or a table of polars, pandas or Arrow"
+        )
+    return TableSource(name, pl.DataFrame(table))
+
+
+def _is_picture(source: Source) -> bool:
+    if not isinstance(source, str | Path) or re.match(REMOTE, str(source)):
+        return False
+    return is_picture_name(Path(source).name) and not os.path.isdir(source)  # noqa: PTH112
+
+
+def _picture_list(names: Sequence[str]) -> PictureList:
+    files = tuple(Path(os.path.abspath(os.path.expanduser(name))) for name in names)  # noqa: PTH100, PTH111
+    return PictureList(Path(os.path.commonpath([file.parent for file in files])), files)
