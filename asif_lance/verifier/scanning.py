@@ -28,7 +28,15 @@ from lance.file import LanceFileReader
 
 from asif_lance.progress import track
 from asif_lance.records import Float32Array, Int64Array
-from asif_lance.verifier.files import LANCE, FileRecord, find_format, list_files, record_file
+from asif_lance.verifier.files import (
+    LANCE,
+    FileRecord,
+    find_format,
+    list_files,
+    open_lance,
+    panics_as_errors,
+    record_file,
+)
 from asif_lance.verifier.fingerprints import (
     ContentMatcher,
     as_binary,
@@ -63,7 +71,7 @@ _WORDS_OF_PROGRAM = {
 }
 _LONGER_TEXT = 8
 # Files of tables are named by numbers, by chance, or by tags, which the table `versions` has, too.
-_NAMED_BY_LANCE = re.compile(r"[^/]+\.lance/(data|_versions|_transactions|_deletions|_refs)/.*")
+_NAMED_BY_LANCE = re.compile(r"[^/]+\.lance/(data|_versions|_transactions|_deletions|_refs)(/.*)?")
 _SQ_LEVELS = 255
 _FRAGMENT_BITS = 32
 
@@ -135,7 +143,8 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
     root = Path(database)
     findings, record = _Findings(), []
     unread: list[Path] = []
-    for path in track("search files", list_files(root, ignore, unread)):
+    folders: list[Path] = []
+    for path in track("search files", list_files(root, ignore, unread, folders)):
         try:
             record.append(record_file(root, path))
             _scan_file(findings, root, path, matcher)
@@ -143,6 +152,10 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
             continue  # upkeep took it away meanwhile
         except OSError:
             unread.append(path)
+    filled = {folder for file in record for folder in Path(file.path).parents}
+    for folder in (path.relative_to(root) for path in folders):
+        if folder not in filled:  # the others are parts of their files' names
+            _scan_name(findings, folder.as_posix(), matcher)
     for path in unread:
         findings.doubtful.append(Hit(path.relative_to(root).as_posix(), "unreadable", ""))
     for table in track("search indices", sorted(root.glob("*.lance"))):
@@ -180,7 +193,8 @@ def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatc
     _scan_name(findings, name, matcher)
     way = "columns" if find_format(path) else "bytes"
     try:
-        VERIFIERS[way](findings, name, path, matcher)
+        with panics_as_errors():
+            VERIFIERS[way](findings, name, path, matcher)
     except FileNotFoundError:
         raise
     except _DAMAGED as error:
@@ -206,7 +220,7 @@ def _scan_columns(findings: _Findings, name: str, path: Path, matcher: ContentMa
         with pa.OSFile(str(path)) as file:
             batches = pa.ipc.open_file(file).read_all().to_batches()
     else:
-        reader = LanceFileReader(str(path))
+        reader = open_lance(path)
         batches = reader.read_all().to_batches() if reader.num_rows() else ()
         for buffer in _read_buffers(path, reader):
             _scan_bytes(findings, name, buffer, matcher)
@@ -339,11 +353,18 @@ def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMa
     """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
     files = [path for path in list_files(table) if path.suffix in LANCE]
     indices = [path for path in files if "_indices" in path.parts]
-    fragments = _read_fragment_ids(table) if indices else set()
+    try:
+        with panics_as_errors():
+            fragments = _read_fragment_ids(table) if indices else set()
+    except _DAMAGED as error:
+        where = f"unreadable: {type(error).__name__}"
+        findings.doubtful.append(Hit(table.relative_to(root).as_posix(), where, ""))
+        return
     for path in indices:
         try:
-            codes = LanceFileReader(str(path)).read_all().to_table()
-        except (OSError, ValueError, RuntimeError):
+            with panics_as_errors():
+                codes = open_lance(path).read_all().to_table()
+        except _DAMAGED:
             continue  # already among the doubtful
         name = str(path.relative_to(root))
         if "__sq_code" in codes.schema.names:

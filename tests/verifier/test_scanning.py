@@ -171,6 +171,13 @@ def test_a_file_that_cannot_be_read_is_doubtful(store: PairStore) -> None:
     assert hit.where.startswith("unreadable: ")
 
 
+@pytest.mark.parametrize("folder", [GONE, f"a/{GONE}", f"a/{GONE}/b", f"{GONE}.lance"])
+def test_a_folder_is_known_by_its_name_even_if_it_is_empty(store: PairStore, folder: str) -> None:
+    Path(store.uri, folder).mkdir(parents=True)
+    for matcher in (SOUGHT, SOUGHT.fingerprints()):
+        assert folder in found(store, matcher)
+
+
 def test_words_that_users_ask_about_are_their_own(store: PairStore) -> None:
     rows = pa.table({"label": [CAPTION], "truth": [CAPTION], "score": [0.5]})
     lance.write_dataset(rows, f"{store.uri}/answers.lance")
