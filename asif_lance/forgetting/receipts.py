@@ -53,6 +53,7 @@ OUT_OF_REACH = (
 NOT_SOUGHT = (
     "labels and templates that somebody asked with, even if they read like a caption",
     "single characters in other texts; texts of two or three letters in files that are no texts",
+    "in files of Lance, receipts and digests: words that they are made of, as names of columns",
     "parts of captions and values: all is sought whole, and by whole words",
     "texts that are not in UTF-8, and what is packed or encrypted in a format unknown here",
 )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import lance
-from lance.file import LanceFileReader
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import ReceiptError
 from asif_lance.verifier.documents import Document
+from asif_lance.verifier.files import open_lance, panics_as_errors
 
 # Columns that repeat what the document says, so that SQL can read them.
 _REPEATED = ("receipt_id", "created_at", "reason", "pairs", "clean")
@@ -39,8 +39,9 @@ class Stored:
 def read_receipts(database: Path) -> tuple[list[Stored], list[str]]:
     """All receipts in the order of the chain, those of the earlier format first; and problems."""
     try:
-        rows = lance.dataset(str(database / "receipts.lance")).to_table().to_pylist()
-    except (OSError, ValueError) as error:
+        with panics_as_errors():
+            rows = lance.dataset(str(database / "receipts.lance")).to_table().to_pylist()
+    except (OSError, ValueError, RuntimeError) as error:
         return [], [f"the table of receipts cannot be read: {type(error).__name__}"]
     stored, problems = [], []
     for row in rows:
@@ -55,7 +56,8 @@ def holds_only(path: Path, stored: Sequence[Stored]) -> bool:
     """Whether a data file has nothing but receipts of this chain, signed or not yet."""
     known = {one.document.link("") for one in stored}
     try:
-        rows = LanceFileReader(str(path)).read_all().to_table().to_pylist()
+        with panics_as_errors():
+            rows = open_lance(path).read_all().to_table().to_pylist()
         read = [Stored(row, Document.parse(row["body"])) for row in rows]
         return all(r.document.link("") in known and not _compare_row(r) for r in read)
     except (OSError, ValueError, KeyError, RuntimeError, ReceiptError):

@@ -91,6 +91,8 @@ def verify(
     """
     if not database.is_dir():
         raise InputError(f"{database}: not a directory")
+    if not any(database.glob("*.lance")):
+        raise InputError(f"{database}: no database: there are no tables in it")
     stored, broken = read_receipts(database)
     document, here = _find(database, receipt, stored)
     seen = _look(database, document.receipt, key, stored)

@@ -4,8 +4,8 @@
     asif-lance-verify copy.lancedb receipt.json --public-key signing.pub.pem --key fingerprint.key
 
 It needs neither a model nor the rest of asif-lance. Exit status: 0 all holds; 1 something is wrong;
-2 nothing was checked (wrong usage, files that cannot be read) or the answer could not be written;
-3 nothing is wrong, but not all can be told.
+2 nothing was checked (wrong usage, no receipt, no database, files that cannot be read) or the
+answer could not be written; 3 nothing is wrong, but not all can be told.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from asif_lance.errors import AsifError, ReceiptError, printable
+from asif_lance.errors import AsifError, printable
 from asif_lance.verifier.checking import verify
 from asif_lance.verifier.inputs import read_file, read_key, read_public_key
-from asif_lance.verifier.report import REFUTED, STATUSES, Report, describe
+from asif_lance.verifier.report import STATUSES, Report, describe
 
 #: The exit status where there is no verdict.
 NOT_CHECKED = 2
@@ -39,8 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timestamp=read_file(asked.timestamp) if asked.timestamp else None,
             authorities=asked.authority,
         )
-    except ReceiptError as error:
-        return _fail(str(error), STATUSES[REFUTED])
     except (AsifError, OSError) as error:
         return _fail(str(error))
     if sys.stdout is None:
@@ -53,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return STATUSES[report.verdict]
 
 
-def _fail(why: str, status: int = NOT_CHECKED) -> int:
+def _fail(why: str) -> int:
     sys.stderr.write(f"asif-lance-verify: {printable(why)}\n")
-    return status
+    return NOT_CHECKED
 
 
 def _write(report: Report, form: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from lance.file import LanceFileReader
 
 #: Endings of the files that Lance writes for rows and for indices.
 LANCE = {".lance", ".idx"}
@@ -38,7 +41,10 @@ def name_surface(path: str) -> str:
 
 
 def list_files(
-    root: Path, ignore: Iterable[str] = (), unread: list[Path] | None = None
+    root: Path,
+    ignore: Iterable[str] = (),
+    unread: list[Path] | None = None,
+    folders: list[Path] | None = None,
 ) -> list[Path]:
     """All files below a directory, those behind links too, each directory once.
 
@@ -46,6 +52,7 @@ def list_files(
         root: the directory.
         ignore: names at its top that are left out.
         unread: gets what cannot be read: folders, links that lead nowhere, pipes.
+        folders: gets the directories themselves, empty ones too.
     """
     skipped = {root / name for name in ignore}
     files: list[Path] = []
@@ -59,6 +66,8 @@ def list_files(
         real = {os.path.realpath(Path(folder, name)): name for name in below}
         below[:] = [name for path, name in real.items() if path not in seen]
         seen.update(real)
+        if folders is not None:
+            folders += [Path(folder, name) for name in below]
         paths = [Path(folder, name) for name in names]
         files += [path for path in paths if path.is_file()]
         missed += [p for p in paths if os.path.lexists(p) and not p.is_file()]
@@ -83,3 +92,32 @@ def find_format(path: Path) -> str | None:
     if path.suffix == ".parquet" or (start[:4] == _PARQUET_MAGIC == end):
         return "parquet"
     return "arrow" if path.suffix in _ARROW or start == _ARROW_MAGIC else None
+
+
+def open_lance(path: Path) -> LanceFileReader:
+    """Opens a file that Lance wrote.
+
+    Raises:
+        OSError: it is none, or cut off.
+    """
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(_LANCE_MAGIC), 0))
+        if file.read() != _LANCE_MAGIC:
+            raise OSError(f"{path}: not a whole file of Lance")
+    with panics_as_errors():
+        return LanceFileReader(str(path))
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Lance reads files, and damaged ones may make it panic, which is no `Exception`.
+
+    Raises:
+        OSError: it did.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # each library of Rust makes its own class
+            raise
+        raise OSError(" ".join(str(error).split())) from error

@@ -12,7 +12,6 @@ import contextlib
 import gzip
 import io
 import json
-import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -28,9 +27,18 @@ from lance.file import LanceFileReader
 
 from asif_lance.progress import track
 from asif_lance.records import Float32Array, Int64Array
-from asif_lance.verifier.files import LANCE, FileRecord, find_format, list_files, record_file
+from asif_lance.verifier.files import (
+    LANCE,
+    FileRecord,
+    find_format,
+    list_files,
+    open_lance,
+    panics_as_errors,
+    record_file,
+)
 from asif_lance.verifier.fingerprints import (
     ContentMatcher,
+    Found,
     as_binary,
     as_matrix,
     find_in_item,
@@ -38,6 +46,14 @@ from asif_lance.verifier.fingerprints import (
     find_quotes,
     is_text,
     is_vector,
+)
+from asif_lance.verifier.vocabulary import (
+    WORDS_OF_PROGRAM,
+    find_own_words,
+    is_lock,
+    is_named_by_lance,
+    is_of_lance,
+    is_ours,
 )
 
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -48,24 +64,8 @@ _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
 _WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
 # Paths: a caption's words in one are no quotation.
 _PATHS = {("predictions.lance", "image"): find_in_path, ("rejects.lance", "item"): find_in_item}
-# What the program chose may read like a short id; only longer texts are sought in it.
-_WORDS_OF_PROGRAM = {
-    "versions.lance": {"name", "command", "aliases"},
-    "rejects.lance": {"ingest_id"},
-    "runs.lance": {"run_id", "model", "recipe"},
-    "predictions.lance": {"prediction_id", "run_id", "model", "k", "p"},
-    "queries.lance": {"prediction_id"},
-    "attributions.lance": {"prediction_id"},
-    "prompts.lance": {"run_id", "ensemble"},
-    "receipts.lance": {"receipt_id"},
-    "tuned.lance": {"version", "recipe", "ensemble"},
-    "migrations.lance": {"id", "hash"},
-}
 _LONGER_TEXT = 8
-# Files of tables are named by numbers, by chance, or by tags, which the table `versions` has, too.
-_NAMED_BY_LANCE = re.compile(r"[^/]+\.lance/(data|_versions|_transactions|_deletions|_refs)/.*")
-_SQ_LEVELS = 255
-_FRAGMENT_BITS = 32
+_SQ_LEVELS, _FRAGMENT_BITS = 255, 32
 
 
 # Texts, binaries or vectors, where they are, and the row of each; -1 where that is not known.
@@ -116,8 +116,12 @@ class ScanReport:
 
 @dataclass
 class _Findings:
-    """Collected over all files; only at the end is it known which values survivors hold."""
+    """Collected over all files; only at the end is it known which values survivors hold.
 
+    `own` are words of the files themselves, which say nothing where Lance or the program put them.
+    """
+
+    own: frozenset[str]
     loose: list[Hit] = field(default_factory=list)
     certain: list[Hit] = field(default_factory=list)
     doubtful: list[Hit] = field(default_factory=list)
@@ -133,9 +137,10 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
         ignore: names of files at its top that are left out.
     """
     root = Path(database)
-    findings, record = _Findings(), []
+    findings, record = _Findings(find_own_words(root, matcher)), []
     unread: list[Path] = []
-    for path in track("search files", list_files(root, ignore, unread)):
+    folders: list[Path] = []
+    for path in track("search files", list_files(root, ignore, unread, folders)):
         try:
             record.append(record_file(root, path))
             _scan_file(findings, root, path, matcher)
@@ -143,6 +148,10 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
             continue  # upkeep took it away meanwhile
         except OSError:
             unread.append(path)
+    filled = {folder for file in record for folder in Path(file.path).parents}
+    for folder in (path.relative_to(root) for path in folders):
+        if folder not in filled:  # the others are parts of their files' names
+            _scan_name(findings, folder.as_posix(), matcher)
     for path in unread:
         findings.doubtful.append(Hit(path.relative_to(root).as_posix(), "unreadable", ""))
     for table in track("search indices", sorted(root.glob("*.lance"))):
@@ -153,7 +162,7 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
 def scan_files(database: str | Path, files: Iterable[Path], matcher: ContentMatcher) -> ScanReport:
     """Reads some files in a database's directory as `scan` reads all; codes are not compared."""
     root = Path(database)
-    findings, record = _Findings(), []
+    findings, record = _Findings(find_own_words(root, matcher)), []
     for path in track("search files that are not ours", list(files)):
         with contextlib.suppress(FileNotFoundError):  # somebody took it away meanwhile
             record.append(record_file(root, path))
@@ -180,7 +189,8 @@ def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatc
     _scan_name(findings, name, matcher)
     way = "columns" if find_format(path) else "bytes"
     try:
-        VERIFIERS[way](findings, name, path, matcher)
+        with panics_as_errors():
+            VERIFIERS[way](findings, name, path, matcher)
     except FileNotFoundError:
         raise
     except _DAMAGED as error:
@@ -191,10 +201,11 @@ def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatc
 
 def _scan_name(findings: _Findings, name: str, matcher: ContentMatcher) -> None:
     """What a file is called, with its folders, may be a pair's id or the name of its picture."""
-    if not _NAMED_BY_LANCE.fullmatch(name):
+    if not is_named_by_lance(name):
         texts = (name, Path(name).stem)
         hits = (key for text in texts for key in find_in_path(matcher, text))
-        findings.loose.extend(Hit(name, "its name", key) for key in hits)
+        own = findings.own if is_ours(name) else ()
+        findings.loose.extend(Hit(name, "its name", key) for key in hits if key not in own)
 
 
 def _scan_columns(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
@@ -206,7 +217,7 @@ def _scan_columns(findings: _Findings, name: str, path: Path, matcher: ContentMa
         with pa.OSFile(str(path)) as file:
             batches = pa.ipc.open_file(file).read_all().to_batches()
     else:
-        reader = LanceFileReader(str(path))
+        reader = open_lance(path)
         batches = reader.read_all().to_batches() if reader.num_rows() else ()
         for buffer in _read_buffers(path, reader):
             _scan_bytes(findings, name, buffer, matcher)
@@ -233,7 +244,11 @@ def _read_buffers(path: Path, reader: LanceFileReader) -> Iterator[bytes]:
 
 
 def _scan_bytes(findings: _Findings, name: str, data: bytes, matcher: ContentMatcher) -> None:
-    findings.loose.extend(Hit(name, "bytes", key) for key in matcher.match_bytes(data))
+    if is_lock(name, data):
+        return
+    own = findings.own if is_of_lance(name) else ()
+    keys = (key for key in matcher.match_bytes(data) if key not in own)
+    findings.loose.extend(Hit(name, "bytes", key) for key in keys)
     if data.startswith(_ZIP_MAGIC):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for member in archive.namelist():
@@ -251,9 +266,10 @@ def _scan_batch(
     gone = None if owners is None else np.array([matcher.is_forgotten(o or "") for o in owners])
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
-    words = _WORDS_OF_PROGRAM.get(name.split("/")[0], set())
+    words = WORDS_OF_PROGRAM.get(name.split("/")[0], set())
     for column, where, rows in _find_leaves(batch, words):
-        for place, key in _match(column, matcher):
+        own = findings.own if where in words else frozenset[str]()
+        for place, key in _match(column, matcher, own):
             row = rows[place]
             if gone is None or row < 0:
                 findings.loose.append(Hit(name, where, key))
@@ -262,7 +278,7 @@ def _scan_batch(
             elif names >= _PAIR_COLUMNS:
                 findings.held.setdefault(key, Hit(name, where, key))
         if gone is None and is_text(column.type):
-            _scan_text(findings, (name, where), column, matcher)
+            _scan_text(findings, (name, where), column, matcher, own)
     if names >= _PAIR_COLUMNS and gone is not None and "attributes" in names:
         kept = batch["attributes"].filter(pa.array(~gone)).unique().to_pylist()
         for key in matcher.match_texts(leaf for text in kept for leaf in list_leaves(text)):
@@ -270,7 +286,11 @@ def _scan_batch(
 
 
 def _scan_text(
-    findings: _Findings, place: tuple[str, str], column: pa.Array, matcher: ContentMatcher
+    findings: _Findings,
+    place: tuple[str, str],
+    column: pa.Array,
+    matcher: ContentMatcher,
+    own: frozenset[str],
 ) -> None:
     """A text that nobody owns may quote forgotten ones: a message, a reason."""
     file, name = place
@@ -278,7 +298,8 @@ def _scan_text(
     binary = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
     for value in as_binary(column).drop_null().unique().to_pylist():
         keys = matcher.match_bytes(value) if binary else find(matcher, value.decode())
-        findings.loose.extend(Hit(f"{file}:{name}", "quoted", key) for key in keys)
+        found = (Hit(f"{file}:{name}", "quoted", key) for key in keys if key not in own)
+        findings.loose.extend(found)
 
 
 def list_leaves(attributes: str | None) -> Iterator[str]:
@@ -293,10 +314,10 @@ def list_leaves(attributes: str | None) -> Iterator[str]:
                 left += value.values() if isinstance(value, dict) else value
 
 
-def _match(column: pa.Array, matcher: ContentMatcher) -> Iterator[tuple[int, str]]:
+def _match(column: pa.Array, matcher: ContentMatcher, own: frozenset[str]) -> Found:
     if is_vector(column.type):
         return matcher.match_vectors(as_matrix(column).astype(np.float32))
-    return matcher.match_values(column)
+    return ((row, key) for row, key in matcher.match_values(column) if key not in own)
 
 
 def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[_Leaf]:
@@ -339,11 +360,18 @@ def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMa
     """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
     files = [path for path in list_files(table) if path.suffix in LANCE]
     indices = [path for path in files if "_indices" in path.parts]
-    fragments = _read_fragment_ids(table) if indices else set()
+    try:
+        with panics_as_errors():
+            fragments = _read_fragment_ids(table) if indices else set()
+    except _DAMAGED as error:
+        where = f"unreadable: {type(error).__name__}"
+        findings.doubtful.append(Hit(table.relative_to(root).as_posix(), where, ""))
+        return
     for path in indices:
         try:
-            codes = LanceFileReader(str(path)).read_all().to_table()
-        except (OSError, ValueError, RuntimeError):
+            with panics_as_errors():
+                codes = open_lance(path).read_all().to_table()
+        except _DAMAGED:
             continue  # already among the doubtful
         name = str(path.relative_to(root))
         if "__sq_code" in codes.schema.names:

@@ -397,3 +397,28 @@ def test_what_lies_behind_a_link_is_read(store: PairStore, keys: Keys, tmp_path:
     assert check(store, 2, keys=keys, search=False).verdict == "confirmed"
     (tmp_path / "elsewhere" / "left.txt").write_text(f"'{GONE[0]}'")
     assert check(store, keys=keys).verdict == "refuted"
+
+
+# What is no file of Lance
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off" * 99], ids=["empty", "cut off"])
+def test_forgetting_beside_an_unreadable_file_goes_on_and_names_it(
+    store: PairStore, keys: Keys, content: bytes
+) -> None:
+    Path(store.uri, "x.lance").write_bytes(content)
+    receipt = forget(store, names(30, 31), reason="asked to")
+    assert (receipt.findings, receipt.clean) == (("x.lance: unreadable: OSError",), False)
+    report = check(store, 3, keys=keys)
+    assert (report.verdict, open_questions(report)) == ("undecided", {"content"})
+
+
+@pytest.mark.parametrize("file", ["_versions/*.manifest", "data/*.lance"])
+def test_a_table_of_receipts_that_is_cut_off_is_told(
+    store: PairStore, keys: Keys, file: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "receipt.json"
+    out.write_text(load_documents(store.uri)[0].body)
+    for path in Path(store.uri, "receipts.lance").glob(file):
+        path.write_bytes(path.read_bytes()[:40])
+    assert "cannot be read" in wrong(check(store, out, keys=keys))["chain"]

@@ -12,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
+from asif_lance.database import registry
+from asif_lance.forgetting import find_keys
 from asif_lance.forgetting.content import Content
+from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
-from asif_lance.verifier import ContentMatcher, scan
+from asif_lance.verifier import ContentMatcher, scan, verify, vocabulary
 
 IMAGE, TEXT = 64, 32
 [GONE] = names(7, 8)
@@ -171,6 +174,13 @@ def test_a_file_that_cannot_be_read_is_doubtful(store: PairStore) -> None:
     assert hit.where.startswith("unreadable: ")
 
 
+@pytest.mark.parametrize("folder", [GONE, f"a/{GONE}", f"a/{GONE}/b", f"{GONE}.lance"])
+def test_a_folder_is_known_by_its_name_even_if_it_is_empty(store: PairStore, folder: str) -> None:
+    Path(store.uri, folder).mkdir(parents=True)
+    for matcher in (SOUGHT, SOUGHT.fingerprints()):
+        assert folder in found(store, matcher)
+
+
 def test_words_that_users_ask_about_are_their_own(store: PairStore) -> None:
     rows = pa.table({"label": [CAPTION], "truth": [CAPTION], "score": [0.5]})
     lance.write_dataset(rows, f"{store.uri}/answers.lance")
@@ -181,3 +191,55 @@ def test_a_report_says_how_much_was_read(store: PairStore) -> None:
     report = scan(store.uri, SOUGHT)
     files = [path for path in Path(store.uri).rglob("*") if path.is_file()]
     assert (report.files, report.bytes) == (len(files), sum(f.stat().st_size for f in files))
+
+
+# Words that the files themselves are made of
+
+OWN = ["string", "model", "image", "source", "caption", "pairs", "int64", "fixed_size_list"]
+OWN += ["paper", "latest", "image_vector", "float", "pair", "version", "payload", "forget"]
+IDS = [*("pairs", "data", "v1", "manifest", "_indices"), *names(500, 495 + len(OWN))]
+ORDINARY = Content(b"some salt", pairs(IDS, image=IMAGE, text=TEXT, caption=OWN))
+
+
+def test_forgetting_ordinary_words_leaves_clean_receipts(tmp_path: Path) -> None:
+    store = new_store(tmp_path, IMAGE, TEXT)
+    store.add(ORDINARY.rows)
+    store.add(pairs(names(100, 400), image=IMAGE, text=TEXT))
+    lance.dataset(f"{store.uri}/pairs.lance").create_index(
+        "image_vector", "IVF_FLAT", metric="cosine", num_partitions=1
+    )
+    store.publish(command="ingest")
+    receipt = forget(store, IDS, reason="asked to")
+    assert (receipt.findings, receipt.clean) == ((), True)
+    keys = find_keys()
+    assert keys is not None
+    public = [keys.signer.public_key]
+    report = verify(Path(store.uri), receipt.receipt_id, key=keys.fingerprint, public_keys=public)
+    assert (report.findings, report.verdict) == ((), "confirmed")
+
+
+@pytest.mark.parametrize("word", OWN)
+def test_an_ordinary_word_is_found_where_neither_lance_nor_the_program_wrote_it(
+    store: PairStore, word: str
+) -> None:
+    for matcher in (ORDINARY, ORDINARY.fingerprints()):
+        assert found(store, matcher) == set()
+    root = Path(store.uri)
+    (root / "notes.txt").write_text(f"first\n{word}\nlast\n")
+    (root / "pairs.lance" / "notes.bin").write_bytes(b"\x00\x01" + word.encode() + b"\x00\xff")
+    lance.write_dataset(pa.table({"text": ["other", word]}), str(root / "copy.lance"))
+    store.add(pairs(names(600, 601), image=IMAGE, text=TEXT))
+    store.publish(command="ingest", message=f"without {word!r}, as asked")
+    for matcher in (ORDINARY, ORDINARY.fingerprints()):
+        places = {file.split("/data/")[0] for file in found(store, matcher)}
+        assert places == {"notes.txt", "pairs.lance/notes.bin", "copy.lance", "versions.lance"}
+
+
+def test_a_column_of_a_table_that_is_not_ours_may_be_named_by_a_pair(store: PairStore) -> None:
+    lance.write_dataset(pa.table({GONE: [1]}), f"{store.uri}/wide.lance")
+    assert {file.split("/")[0] for file in found(store)} == {"wide.lance"}
+
+
+def test_the_verifier_knows_which_places_the_program_names() -> None:
+    assert {table.name for table in registry.TABLES} == vocabulary.TABLES
+    assert {cache.name for cache in registry.CACHES} == vocabulary.CACHES
