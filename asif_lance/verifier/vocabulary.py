@@ -85,9 +85,17 @@ def find_own_words(root: Path, matcher: ContentMatcher) -> frozenset[str]:
     for kind in (Receipt, RewrittenVersion, Surface, FileRecord):
         words |= {field.name for field in fields(kind)}
     for table in root.glob("*.lance"):
+        words |= set(_read_numbers(table))
         for schema in _read_schemas(table):
             words |= _list_words(schema, named=table.stem in TABLES)
     return frozenset(matcher.match_texts({part for word in words for part in _list_parts(word)}))
+
+
+def _read_numbers(table: Path) -> Iterator[str]:
+    """The numbers of versions, sizes and times in what Lance writes as JSON."""
+    for path in (*table.glob("_versions/*.json"), *table.glob("_refs/**/*.json")):
+        with contextlib.suppress(OSError):
+            yield from re.findall(r"\d+", path.read_text(errors="replace"))
 
 
 def _read_schemas(table: Path) -> Iterator[pa.Schema]:
