@@ -22,7 +22,9 @@ from asif_lance.database.digests import Digest, explain_failure, read_digests, r
 from asif_lance.database.fragments import data_files
 from asif_lance.database.integrity import (
     CHANGED,
+    LOST,
     deletion_file,
+    find_lost,
     in_threads,
     list_files,
     manifest_file,
@@ -159,6 +161,7 @@ class _Findings:
                 self.unknown.append(file)
             elif not verdict:
                 self.damage[file] = CHANGED
+        self.damage |= dict.fromkeys(find_lost(self.root, known), LOST)
 
     def decode(self) -> None:
         """Decodes files without a digest, and opens every table and version."""
@@ -190,7 +193,7 @@ class _Findings:
         return reason is None
 
     def _is_damaged(self, table: str) -> bool:
-        return any(file.startswith(f"{table}.lance/") for file in self.damage)
+        return any(file.split("/")[0] == f"{table}.lance" for file in self.damage)
 
     def _open_table(self, name: str) -> None:
         """Decodes a table as it is now, but for vectors and captions, which have digests."""

@@ -23,6 +23,7 @@ from asif_lance.database import (
     WriteLock,
     describe_indices,
     find_changes,
+    keep_digests,
     local_path,
     open_table,
     rebuild_indices,
@@ -242,6 +243,7 @@ def _complete(
         rebuilt = rebuild_indices(table_uri(uri, "pairs"), intent["recipes"])
     if rebuilt:
         Ledger(uri).adopt(open_table(uri, "pairs"))
+    keep_digests(uri)  # of the receipt's row
     return receipt
 
 
