@@ -21,6 +21,7 @@ from typing import Any
 from asif_lance.database import (
     Ledger,
     WriteLock,
+    check_readable,
     describe_indices,
     find_changes,
     keep_digests,
@@ -135,6 +136,7 @@ def recover(uri: str) -> str | None:
             if not journal.started:
                 journal.close()
                 return None
+            check_readable(uri)  # or it would stop at the same place each time
             journal.repair()
             keys = _find_keys_of(uri, next(journal.entries()))
             receipt = _complete(uri, journal, keys)
