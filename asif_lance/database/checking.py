@@ -148,6 +148,7 @@ class _Findings:
     sizes: dict[str, int] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     damage: dict[str, str] = field(default_factory=dict)
+    index_files: list[str] = field(default_factory=list)
 
     def compare(self) -> None:
         """Reads every file, and compares those with a digest."""
@@ -161,6 +162,7 @@ class _Findings:
                 self.unknown.append(file)
             elif not verdict:
                 self.damage[file] = CHANGED
+        self.index_files = [file for file in known if "/_indices/" in file]
         self.damage |= dict.fromkeys(find_lost(self.root, known), LOST)
 
     def decode(self) -> None:
@@ -245,6 +247,13 @@ class _Findings:
                     self.damage[tag] = f"{name} has {pairs:,} pairs, what it names {counted:,}"
 
     def _find_missing(self, table: str, dataset: lance.LanceDataset) -> None:
+        """Looks for the files that a state of a table needs; of indices, those with a digest."""
+        needed = {s.uuid for index in dataset.describe_indices() for s in index.segments}
+        for file in self.index_files:
+            owner, _, segment, *_ = file.split("/")
+            is_needed = owner == f"{table}.lance" and segment in needed
+            if is_needed and not (self.root / file).exists():
+                self.damage[file] = "missing"
         for fragment in dataset.get_fragments():
             files = [f"data/{name}" for name in data_files(fragment)]
             deletions = deletion_file(fragment)

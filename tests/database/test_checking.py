@@ -175,6 +175,14 @@ def test_a_table_that_lost_its_newest_state_is_told_however_often_one_asks(
         assert newest.relative_to(root).as_posix() in damaged(root)
 
 
+def test_a_lost_file_of_a_search_index_is_found(root: Path) -> None:
+    lance.dataset(f"{root}/pairs.lance").create_scalar_index("pair_id", "BTREE")
+    assert check(str(root)).ok  # it is known now
+    path = one(root, "pairs.lance/_indices/*/*.lance")
+    path.unlink()
+    assert path.relative_to(root).as_posix() in damaged(root)
+
+
 def test_a_lost_state_is_still_told_after_further_changes(root: Path) -> None:
     store = PairStore.open(str(root))
     add_rows(store)
