@@ -73,11 +73,9 @@ def test_a_lost_receipt_lets_no_forgotten_pair_in_again(
     cli: Cli, database: Path, pairs_file: Path
 ) -> None:
     assert cli("forget", "p1", "--reason", "asked to", "--yes").status == 0
-    newest = min(database.glob("receipts.lance/_versions/*.manifest"))
-    newest.unlink()
-    name = newest.relative_to(database).as_posix()
+    min(database.glob("receipts.lance/_versions/*.manifest")).unlink()
     for command in (("ingest", pairs_file), ("versions",)):
         refused = cli(*command)
         assert refused.status == 1
-        assert f"{name} is damaged (missing: the newest state of the table)" in refused.err
-    assert name in cli("check").err
+        assert "receipts.lance is damaged (receipt f" in refused.err
+    assert "DAMAGED: receipts.lance: receipt f" in cli("check").err

@@ -44,6 +44,7 @@ from asif_lance.database.integrity import (
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.lost_receipts import JOURNAL_FILE
 from asif_lance.database.migrate import (
     apply_migrations,
     check_migrated,
@@ -79,9 +80,9 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
-    "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage", "Diff",
-    "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
+    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "JOURNAL_FILE", "LABEL_SETS",
+    "LATEST", "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage",
+    "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
     "Surface", "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",
     "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_readable",
     "check_still_migrated", "clean_up", "count_changes", "count_reclaimable", "data_files",

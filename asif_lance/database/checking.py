@@ -33,6 +33,7 @@ from asif_lance.database.integrity import (
     record_digests,
 )
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.lost_receipts import find_lost_receipts
 from asif_lance.database.migrate import check_migrated
 from asif_lance.database.registry import TABLES
 from asif_lance.database.schemas import CHECKS
@@ -107,6 +108,7 @@ def check(uri: str) -> CheckReport:
     found = _Findings(root)
     found.compare()
     found.decode()
+    found.look_for_receipts(uri)
     if refusal is not None and not found.damage:
         raise refusal
     done = datetime.now(UTC)
@@ -175,6 +177,12 @@ class _Findings:
             for table in TABLES:
                 self._open_table(table.name)
             self._open_versions()
+
+    def look_for_receipts(self, uri: str) -> None:
+        """Receipts come after the last digests of a forget, and are missed by their hashes."""
+        if not any(map(self._is_damaged, ("receipts", "sealed_hashes"))):
+            for lost in find_lost_receipts(uri):
+                self.damage["receipts.lance"] = f"receipt {lost} is missing"
 
     def sum_up(self) -> Iterator[Surface]:
         """The findings of each part of the database."""

@@ -202,7 +202,7 @@ def test_a_database_whose_rules_lost_their_newest_state_is_not_opened(
     newest.unlink()
     with pytest.raises(CorruptDatabaseError) as caught:
         PairStore.open(str(root))
-    assert caught.value.file == newest.relative_to(root).as_posix()
+    assert caught.value.file.startswith(f"{table}.lance")
 
 
 @pytest.mark.parametrize("tag", [b"", b"{}", b'{"version": 99}', b'{"version": 1}'])
