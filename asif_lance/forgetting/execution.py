@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from asif_lance.database import (
+    JOURNAL_FILE,
     Ledger,
     WriteLock,
     check_readable,
@@ -42,7 +43,7 @@ from asif_lance.errors import (
 from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
-from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, interrupted
+from asif_lance.forgetting.journal import CONTENT_FILE, Journal, interrupted
 from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.planning import (
     check_can_forget,
