@@ -21,6 +21,7 @@ from asif_lance.errors import AsifError
 from .adapt import adapt
 from .admin import check, info, migrate, optimize
 from .audit import audit
+from .bill import bill
 from .classify import classify
 from .data import delete, ingest
 from .demo import demo
@@ -148,5 +149,5 @@ def _complete(command: click.Command) -> None:
 _register([demo, ingest, classify, search])
 _register([delete, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, prune, audit, runs])
+_register([explain, what_if, prune, audit, runs, bill])
 _register([index, info, check, optimize, migrate])

@@ -27,7 +27,7 @@ from .options import (
     pairs_arguments,
 )
 from .output import confirm, note, print_json, print_table
-from .parameter_types import ColumnChoice, OutputFile
+from .parameter_types import Choices, ColumnChoice, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
@@ -96,6 +96,19 @@ SHOWN_REJECTS = 10
     help="Neighbouring captions of one picture: one pair with their mean vector, or a pair each.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
+@click.option(
+    "--require",
+    type=Choices("license", "source"),
+    default=(),
+    metavar="NAME,…",
+    help="Refuse pairs that do not state it: license, source or both.",
+)
+@click.option(
+    "--rights",
+    type=click.Choice(["flag", "refuse"]),
+    help="Pairs with a mark that reserves their rights (noai, noindex, tdm-reservation, …): flag "
+    "them in their attributes, or refuse them.",
+)
 @click.option("--allow-forgotten", is_flag=True, help="Let in what `forget` took out.")
 @click.option(
     "--without-key",

@@ -13,23 +13,37 @@ from asif_lance.errors import format_count
 from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
 from .output import note, print_json, print_table
-from .parameter_types import Count
+from .parameter_types import Count, Real
 from .query import open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Diagnosis
-    from asif_lance.evaluation.diagnosis import Gap
+    from asif_lance.evaluation.diagnosis import Captions, Gap
+    from asif_lance.model import Model
+
+#: Groups of duplicates that a table has.
+SHOWN_GROUPS = 20
 
 
 @click.command()
 @label_options
 @click.option("--probes", type=Count(), default=1000, show_default=True, metavar="N")
+@click.option(
+    "--duplicates", is_flag=True, help="Look for pictures that several pairs show instead."
+)
+@click.option(
+    "--similarity",
+    type=Real(min=0, max=1, min_open=True),
+    help="From which cosine on two pictures are nearly the same. [default: 0.9]",
+)
 @experiment_options
 @click.pass_obj
 def diagnose(
     context: Context,
     /,
     probes: int,
+    duplicates: bool,
+    similarity: float | None,
     seed: int,
     plot: Path | None,
     model: str | None,
@@ -44,12 +58,23 @@ def diagnose(
     labels it says how many captions mention each, and whether the images of the captions nearest
     to it agree: labels without either will be confused.
 
+    With --duplicates every picture is compared with every other, by the stored vectors; pictures
+    with the same bytes are counted apart. `--format json` lists all groups.
+
     \b
       asif-lance diagnose --plot pairs.png
+      asif-lance diagnose --duplicates --similarity 0.95
       asif-lance diagnose --labels-file classes.txt --model v3
     """
     from asif_lance.evaluation import diagnosis as library
 
+    if similarity is not None and not duplicates:
+        raise click.UsageError("--similarity is for --duplicates")
+    if duplicates:
+        if plot or any(arguments[name] for name in LABEL_OPTIONS):
+            raise click.UsageError("--duplicates takes neither labels nor --plot")
+        _tell_duplicates(open_model(context, model=model, device=device), similarity, output)
+        return
     opened = open_model(context, model=model, device=device)
     asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
     prompts = read_asked_labels(**arguments).embed(opened) if asked else None
@@ -85,11 +110,52 @@ def _print(found: Diagnosis) -> None:
             ["share of lists", "caption", "pair_id"],
             [(f"{share:.1%}", caption, pair_id) for pair_id, caption, share in hubs.top],
         )
-    _print_captions(found)
+    _print_captions(found.captions)
+    if found.coverage:
+        click.echo()
+        print_table(
+            ["label", "mentions", "nearest", "agreement", "nearest caption"],
+            [(c.label, c.mentions, c.nearest, c.agreement, c.caption) for c in found.coverage],
+        )
 
 
-def _print_captions(found: Diagnosis) -> None:
-    captions = found.captions
+def _tell_duplicates(opened: Model, similarity: float | None, output: str) -> None:
+    from asif_lance.evaluation import find_duplicates
+
+    asked = {} if similarity is None else {"similarity": similarity}
+    found = find_duplicates(opened, **asked)
+    if output == "json":
+        print_json(asdict(found))
+        return
+    click.echo(
+        f"{found.model}: {found.identical:,} of {format_count(found.hashed, 'pair')} whose "
+        "picture's bytes were seen have the same as another\n"
+        f"{found.similar:,} of {format_count(found.pairs, 'pair')} in "
+        f"{format_count(len(found.groups), 'group')} with a cosine from {found.similarity:g} on"
+    )
+    print_table(
+        ["pairs", "same bytes", "captions", "sources", "pair_ids"],
+        [
+            (
+                len(group.pair_ids),
+                {True: "yes", False: "no", None: "unknown"}[group.identical],
+                *(_first(texts) for texts in (group.captions, group.sources, group.pair_ids)),
+            )
+            for group in found.groups[:SHOWN_GROUPS]
+        ],
+    )
+    if len(found.groups) > SHOWN_GROUPS:
+        note(f"… and {len(found.groups) - SHOWN_GROUPS:,} more: --format json has all")
+    _print_captions(found.captions)
+
+
+def _first(texts: tuple[str, ...]) -> str:
+    """The first few different ones."""
+    different = list(dict.fromkeys(filter(None, texts)))
+    return ", ".join(different[:3]) + (", …" if len(different) > 3 else "")
+
+
+def _print_captions(captions: Captions) -> None:
     click.echo(
         f"\n{captions.duplicates:,} of {format_count(captions.pairs, 'pair')} share their caption "
         "with another; "
@@ -98,9 +164,3 @@ def _print_captions(found: Diagnosis) -> None:
     print_table(["repeated caption", "pairs"], captions.repeated)
     if captions.examples:
         print_table(["says nothing"], [(caption,) for caption in captions.examples])
-    if found.coverage:
-        click.echo()
-        print_table(
-            ["label", "mentions", "nearest", "agreement", "nearest caption"],
-            [(c.label, c.mentions, c.nearest, c.agreement, c.caption) for c in found.coverage],
-        )

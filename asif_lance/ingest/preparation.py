@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.errors import EmptySourceError, ImageError, SourceError, printable
+from asif_lance.ingest.admission import add_reserved, find_reserved, missing_values
 from asif_lance.ingest.caption_groups import (
     MAX_CAPTIONS,
     NO_CAPTIONS,
@@ -148,7 +149,7 @@ class Preparation:
         """Usable items, each named as a pair of its own."""
         for batch in batches:
             self._refuse(batch.rejects)
-            yield self._distinct(self._identified(self._checked(batch.frame)))
+            yield self._distinct(self._admitted(self._identified(self._checked(batch.frame))))
 
     def _joined(self, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """The same with `captions`; those of one picture as one item, if that is asked for."""
@@ -190,6 +191,17 @@ class Preparation:
             license=pl.coalesce("license", pl.lit(self._options.license, pl.String)),
             source=pl.coalesce("source", pl.lit(source)),
         )
+
+    def _admitted(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Rows that have what is required, and whose rights are not reserved or are flagged."""
+        if self._options.require:
+            frame = self._keep(frame, missing_values(frame, self._options.require))
+        if self._options.rights is None:
+            return frame
+        marks = find_reserved(frame["attributes"])
+        if self._options.rights == "refuse":
+            return self._keep(frame, "rights reserved (" + marks + ")")
+        return frame.with_columns(add_reserved(frame["attributes"], marks))
 
     def _distinct(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose pair is no earlier item's."""

@@ -1,4 +1,4 @@
-"""docs/inputs.md is true: its files are written, and its transcript runs."""
+"""docs/inputs.md and docs/bill.md are true: their files are written, their transcripts run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from source_archives import samples, write_tar
 from test_readme import BLOCK, check, steps
 
-PAGE = (Path(__file__).parents[1] / "docs" / "inputs.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def write_shards(folder: Path) -> None:
@@ -25,8 +25,9 @@ def write_shards(folder: Path) -> None:
 
 
 @pytest.mark.encoders
+@pytest.mark.parametrize("page", ["inputs.md", "bill.md"])
 def test_the_transcript_is_what_happens(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asif_lance.cli.progress.LINE_SECONDS", 3600.0)  # a busy machine's lines
     (tmp_path / "photos").mkdir()
@@ -35,9 +36,8 @@ def test_the_transcript_is_what_happens(
         Image.new("RGB", (64, 64), colour).save(tmp_path / "photos" / f"{name}.png")
         (tmp_path / "photos" / f"{name}.txt").write_text(f"The colour {colour}.")
     write_shards(tmp_path / "shards")
-    for command, expected in steps(
-        "".join(t for name, t in BLOCK.findall(PAGE) if name == "console")
-    ):
+    blocks = BLOCK.findall((DOCS / page).read_text())
+    for command, expected in steps("".join(text for name, text in blocks if name == "console")):
         name, *arguments = shlex.split(command)
         if name == "cat":
             Path(arguments[0]).write_text("\n".join(expected) + "\n")
