@@ -54,3 +54,28 @@ def test_nothing_there_is_told_in_a_line(cli: Cli) -> None:
     done = cli("--db", "none.lancedb", "check")
     assert done.status == 1
     assert "no asif_lance database at" in done.err
+
+
+def test_a_run_that_vanished_with_the_newest_state_of_its_table_is_told(
+    cli: Cli, database: Path, query_file: Path, label_file: Path
+) -> None:
+    asked = ("classify", "--vectors", query_file, "--label-vectors", label_file, "--record")
+    assert cli(*asked).status == 0
+    newest = min(database.glob("runs.lance/_versions/*.manifest"))
+    newest.unlink()
+    done = cli("check")
+    assert done.status == 1
+    name = newest.relative_to(database).as_posix()
+    assert f"DAMAGED: {name}: missing: the newest state of the table\n" in done.err
+
+
+def test_a_lost_receipt_lets_no_forgotten_pair_in_again(
+    cli: Cli, database: Path, pairs_file: Path
+) -> None:
+    assert cli("forget", "p1", "--reason", "asked to", "--yes").status == 0
+    min(database.glob("receipts.lance/_versions/*.manifest")).unlink()
+    for command in (("ingest", pairs_file), ("versions",)):
+        refused = cli(*command)
+        assert refused.status == 1
+        assert "receipts.lance is damaged (receipt f" in refused.err
+    assert "DAMAGED: receipts.lance: receipt f" in cli("check").err

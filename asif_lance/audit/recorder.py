@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from asif_lance.audit.replay import make_prompt_rows, make_query_row, to_table
 from asif_lance.audit.runs import drop_runs, list_runs, retention_rule
-from asif_lance.database import append_rows, check_epoch, schemas
+from asif_lance.database import append_rows, check_epoch, keep_digests, schemas
 from asif_lance.errors import DatabaseError, InputError, StaleModelError
 from asif_lance.relative import Recipe, format_sides
 from asif_lance.store import PairStore
@@ -135,6 +135,8 @@ class Recorder:
         run = self._row | {"predictions": self._count}
         self._append("runs", to_table([run], schemas.RUNS))
         self.dropped = self._drop_older_runs()
+        with self._store.writing("record"):
+            keep_digests(self._store.uri)
 
     def _take_back(self) -> None:
         if self._written:

@@ -44,6 +44,7 @@ from asif_lance.database.integrity import (
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.lost_receipts import JOURNAL_FILE
 from asif_lance.database.migrate import (
     apply_migrations,
     check_migrated,
@@ -51,6 +52,7 @@ from asif_lance.database.migrate import (
     run_migrations,
 )
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
+from asif_lance.database.readability import check_readable
 from asif_lance.database.registry import (
     CACHES,
     DISTANCES,
@@ -78,17 +80,17 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
-    "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage", "Diff",
-    "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
+    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "JOURNAL_FILE", "LABEL_SETS",
+    "LATEST", "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage",
+    "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
     "Surface", "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",
-    "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_still_migrated",
-    "clean_up", "count_changes", "count_reclaimable", "data_files", "describe_indices",
-    "diff_states", "drop_caches", "files_exist", "find_changes", "find_table", "finish_deletes",
-    "hash_ids", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
-    "list_erasers", "live_rows_key", "load_cache", "local_path", "name_files", "one_line",
-    "open_table", "purge_rows", "read_epoch", "read_pins", "read_table", "rebuild_indices",
-    "record_digests", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
-    "storage_errors", "table_uri", "upsert_rows", "version_record",
+    "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_readable",
+    "check_still_migrated", "clean_up", "count_changes", "count_reclaimable", "data_files",
+    "describe_indices", "diff_states", "drop_caches", "files_exist", "find_changes", "find_table",
+    "finish_deletes", "hash_ids", "join_fragments", "join_tiny_fragments", "keep_digests",
+    "last_check", "list_erasers", "live_rows_key", "load_cache", "local_path", "name_files",
+    "one_line", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
+    "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
+    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
 ]
 # fmt: on

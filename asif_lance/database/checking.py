@@ -22,7 +22,9 @@ from asif_lance.database.digests import Digest, explain_failure, read_digests, r
 from asif_lance.database.fragments import data_files
 from asif_lance.database.integrity import (
     CHANGED,
+    LOST,
     deletion_file,
+    find_lost,
     in_threads,
     list_files,
     manifest_file,
@@ -31,6 +33,7 @@ from asif_lance.database.integrity import (
     record_digests,
 )
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.lost_receipts import find_lost_receipts
 from asif_lance.database.migrate import check_migrated
 from asif_lance.database.registry import TABLES
 from asif_lance.database.schemas import CHECKS
@@ -105,6 +108,7 @@ def check(uri: str) -> CheckReport:
     found = _Findings(root)
     found.compare()
     found.decode()
+    found.look_for_receipts(uri)
     if refusal is not None and not found.damage:
         raise refusal
     done = datetime.now(UTC)
@@ -146,6 +150,7 @@ class _Findings:
     sizes: dict[str, int] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     damage: dict[str, str] = field(default_factory=dict)
+    index_files: list[str] = field(default_factory=list)
 
     def compare(self) -> None:
         """Reads every file, and compares those with a digest."""
@@ -159,6 +164,8 @@ class _Findings:
                 self.unknown.append(file)
             elif not verdict:
                 self.damage[file] = CHANGED
+        self.index_files = [file for file in known if "/_indices/" in file]
+        self.damage |= dict.fromkeys(find_lost(self.root, known), LOST)
 
     def decode(self) -> None:
         """Decodes files without a digest, and opens every table and version."""
@@ -170,6 +177,12 @@ class _Findings:
             for table in TABLES:
                 self._open_table(table.name)
             self._open_versions()
+
+    def look_for_receipts(self, uri: str) -> None:
+        """Receipts come after the last digests of a forget, and are missed by their hashes."""
+        if not any(map(self._is_damaged, ("receipts", "sealed_hashes"))):
+            for lost in find_lost_receipts(uri):
+                self.damage["receipts.lance"] = f"receipt {lost} is missing"
 
     def sum_up(self) -> Iterator[Surface]:
         """The findings of each part of the database."""
@@ -190,7 +203,7 @@ class _Findings:
         return reason is None
 
     def _is_damaged(self, table: str) -> bool:
-        return any(file.startswith(f"{table}.lance/") for file in self.damage)
+        return any(file.split("/")[0] == f"{table}.lance" for file in self.damage)
 
     def _open_table(self, name: str) -> None:
         """Decodes a table as it is now, but for vectors and captions, which have digests."""
@@ -242,6 +255,13 @@ class _Findings:
                     self.damage[tag] = f"{name} has {pairs:,} pairs, what it names {counted:,}"
 
     def _find_missing(self, table: str, dataset: lance.LanceDataset) -> None:
+        """Looks for the files that a state of a table needs; of indices, those with a digest."""
+        needed = {s.uuid for index in dataset.describe_indices() for s in index.segments}
+        for file in self.index_files:
+            owner, _, segment, *_ = file.split("/")
+            is_needed = owner == f"{table}.lance" and segment in needed
+            if is_needed and not (self.root / file).exists():
+                self.damage[file] = "missing"
         for fragment in dataset.get_fragments():
             files = [f"data/{name}" for name in data_files(fragment)]
             deletions = deletion_file(fragment)

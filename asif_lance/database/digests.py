@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +92,16 @@ def read_digests(root: Path, files: Iterable[str] | None = None) -> dict[str, Di
     }
 
 
-def _read_table(root: Path) -> pa.Table:
-    return lance.dataset(str(digests_path(root))).to_table(columns=DIGESTS.names)
+def list_known_manifests(root: Path) -> list[str]:
+    """The own files of Lance versions that have a digest; none where the table cannot be read."""
+    found: list[pa.Table] = []
+    if digests_path(root).is_dir():
+        explain_failure(lambda: found.append(_read_table(root, ["file"])))
+    return [f for table in found for f in table["file"].to_pylist() if f.endswith(".manifest")]
+
+
+def _read_table(root: Path, columns: Sequence[str] = DIGESTS.names) -> pa.Table:
+    return lance.dataset(str(digests_path(root))).to_table(columns=list(columns))
 
 
 def to_rows(digests: Mapping[str, Digest]) -> pa.Table:

@@ -20,6 +20,7 @@ from asif_lance.database.digests import (
     Digest,
     digests_path,
     explain_failure,
+    list_known_manifests,
     read_digests,
     to_rows,
 )
@@ -29,6 +30,8 @@ from asif_lance.errors import CorruptDatabaseError, StorageError
 
 #: What is said of a file that differs from its digest.
 CHANGED = "not as it was written"
+#: What is said of a table whose newest state is gone: Lance would take the one before for it.
+LOST = "missing: the newest state of the table"
 
 # The folders of a Lance table whose files never change; tags and the hint of its version do.
 _FOLDERS = ("data", "_deletions", "_versions", "_transactions", "_indices")
@@ -36,6 +39,8 @@ _CHANGING = "latest_version_hint.json"
 _OWN_TABLES = ("digests", "checks")  # they change whenever digests are kept or compared
 _COVERED = tuple(table.name for table in TABLES if table.name not in _OWN_TABLES)
 _NAMING_TABLES = ("migrations", "versions")  # a changed value there is another model, or none
+# Without their newest rows forgotten pairs would be let in again.
+_FORGETTING_TABLES = ("receipts", "sealed_hashes")
 _THREADS = 2  # one waits for the disk while the other computes
 _LAST_MANIFEST = 2**64 - 1  # files of versions are named by what is left up to it
 
@@ -66,7 +71,8 @@ def record_digests(uri: str) -> int:
         return 0
     with storage_errors(uri):
         known, there = read_digests(root), list_files(root)
-        kept = {file: known[file] for file in there if file in known}
+        # That of a lost state stays, as that alone shows the loss.
+        kept = {file: known[file] for file in (*there, *find_lost(root, known)) if file in known}
         new = [file for file in there if file not in known]
         if new or len(kept) < len(known):
             made = dict(zip(new, in_threads(lambda f: Digest.of(root / f), new), strict=True))
@@ -110,12 +116,41 @@ def check_opened(dataset: Any) -> Any:
 def check_naming_tables(uri: str) -> None:
     """Passes when the tables that say what the others are have only files as they were.
 
+    These and the tables that keep forgotten pairs out have to be in their newest state, too.
+
     Raises:
-        CorruptDatabaseError: one is damaged.
+        CorruptDatabaseError: one is damaged, or its newest state is gone.
     """
     root = local_path(uri)
-    if root is not None:
-        _compare(uri, root, list_files(root, _NAMING_TABLES))
+    if root is None:
+        return
+    for file in find_lost(root, list_known_manifests(root)):
+        if name_surface(file) in (*_NAMING_TABLES, *_FORGETTING_TABLES):
+            raise CorruptDatabaseError(uri, file, LOST)
+    _compare(uri, root, list_files(root, _NAMING_TABLES))
+
+
+def find_lost(root: Path, known: Iterable[str]) -> Iterator[str]:
+    """The own files of newest states that are gone, of those files that have a digest.
+
+    Upkeep removes states, but never the newest, and the number of a table's version only rises: a
+    table that is now at a lower one than was recorded has lost a state.
+    """
+    newest: dict[str, tuple[int, str]] = {}
+    for file in known:
+        table, folder, _ = file.split("/", 2)
+        if folder == "_versions":
+            version = manifest_version(Path(file))
+            newest[table] = max(newest.get(table, (0, "")), (version, file))
+    for table, (version, file) in newest.items():
+        # Listed again: one that another process replaces meanwhile may escape the first time.
+        if all(_newest_version(root / table) < version for _ in range(2)):
+            yield file
+
+
+def _newest_version(table: Path) -> int:
+    files = (file for file in (table / "_versions").glob("*.manifest") if file.stem.isdecimal())
+    return max(map(manifest_version, files), default=0)
 
 
 def _compare(uri: str, root: Path, files: Iterable[str]) -> None:

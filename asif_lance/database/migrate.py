@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,6 +23,7 @@ import pyarrow as pa
 from asif_lance.database.encoder_pins import read_pins
 from asif_lance.database.integrity import check_naming_tables, keep_digests
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.lost_receipts import find_lost_receipts
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
     find_table,
@@ -31,6 +33,7 @@ from asif_lance.database.tables import (
     table_uri,
 )
 from asif_lance.errors import (
+    CorruptDatabaseError,
     DatabaseError,
     DatabaseNotFoundError,
     MigrationNeededError,
@@ -82,6 +85,15 @@ def check_migrated(uri: str) -> None:
     pending = _find_pending(uri, find_migrations())
     if pending:
         raise MigrationNeededError(uri, tuple(step.id for step in pending))
+    _check_receipts(uri)
+
+
+def _check_receipts(uri: str) -> None:
+    lost: list[str] = []
+    with suppress(DatabaseError):  # whoever reads a damaged table will tell
+        lost = find_lost_receipts(uri)
+    if lost:
+        raise CorruptDatabaseError(uri, "receipts.lance", f"receipt {lost[0]} is missing")
 
 
 def check_still_migrated(uri: str) -> None:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from asif_lance.database import (
+    JOURNAL_FILE,
     Ledger,
     WriteLock,
+    check_readable,
     describe_indices,
     find_changes,
     local_path,
@@ -41,7 +43,7 @@ from asif_lance.errors import (
 from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
-from asif_lance.forgetting.journal import CONTENT_FILE, JOURNAL_FILE, Journal, interrupted
+from asif_lance.forgetting.journal import CONTENT_FILE, Journal, interrupted
 from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.planning import (
     check_can_forget,
@@ -134,6 +136,7 @@ def recover(uri: str) -> str | None:
             if not journal.started:
                 journal.close()
                 return None
+            check_readable(uri)  # or it would stop at the same place each time
             journal.repair()
             keys = _find_keys_of(uri, next(journal.entries()))
             receipt = _complete(uri, journal, keys)

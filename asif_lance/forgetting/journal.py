@@ -16,9 +16,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from asif_lance.database import local_path
+from asif_lance.database import JOURNAL_FILE, local_path
 
-JOURNAL_FILE = ".asif-forget.jsonl"
 CONTENT_FILE = ".asif-forget.arrow"
 _DRAFT = ".draft"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from asif_lance.database import Ledger, local_path, open_table, storage_errors
+from asif_lance.database import Ledger, check_readable, local_path, open_table, storage_errors
 from asif_lance.errors import DatabaseError
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, find_foreign
@@ -176,6 +176,7 @@ def check_can_forget(uri: str) -> Path:
 
     Raises:
         DatabaseError: an object store, or a table with branches, clones or columns of blobs.
+        CorruptDatabaseError: a table cannot be read, and forgetting would stop half-way.
     """
     directory = local_path(uri)
     if directory is None:
@@ -183,5 +184,6 @@ def check_can_forget(uri: str) -> Path:
             f"{uri}: forgetting works in local directories: an object store has no lock that "
             "keeps writers out meanwhile, and may keep versions of its own"
         )
+    check_readable(uri)
     check_not_shared(uri)
     return directory

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.database import check, digests, last_check
+from asif_lance.database import TABLES, check, digests, keep_digests, last_check
 from asif_lance.errors import CorruptDatabaseError, DatabaseError
 from asif_lance.store import PairStore, optimize, prune_versions
 from asif_lance.store.forget import forget
@@ -144,6 +144,65 @@ def test_lost_digests_are_made_anew_by_the_next_version(root: Path) -> None:
     report = check(str(root))
     assert report.ok
     assert sum(one.unknown for one in report.surfaces) == 0
+
+
+@pytest.mark.parametrize("table", [table.name for table in TABLES])
+def test_a_table_without_any_state_is_damage_and_no_crash(root: Path, table: str) -> None:
+    shutil.rmtree(root / f"{table}.lance/_versions")
+    assert any(file.startswith(f"{table}.lance") for file in damaged(root))
+
+
+COVERED = [table.name for table in TABLES if table.name not in ("digests", "checks")]
+
+
+def add_rows(store: PairStore) -> None:
+    """One more row or state in every table that has digests, recorded."""
+    for table in COVERED:
+        path = f"{store.uri}/{table}.lance"
+        lance.dataset(path).update_config({"asif_lance.test": "1"})
+    with store.writing("test"):
+        keep_digests(store.uri)
+
+
+@pytest.mark.parametrize("table", COVERED)
+def test_a_table_that_lost_its_newest_state_is_told_however_often_one_asks(
+    root: Path, table: str
+) -> None:
+    add_rows(PairStore.open(str(root)))
+    newest = one(root, f"{table}.lance/_versions/*.manifest")
+    newest.unlink()
+    for _ in range(2):
+        assert newest.relative_to(root).as_posix() in damaged(root)
+
+
+def test_a_lost_file_of_a_search_index_is_found(root: Path) -> None:
+    lance.dataset(f"{root}/pairs.lance").create_scalar_index("pair_id", "BTREE")
+    assert check(str(root)).ok  # it is known now
+    path = one(root, "pairs.lance/_indices/*/*.lance")
+    path.unlink()
+    assert path.relative_to(root).as_posix() in damaged(root)
+
+
+def test_a_lost_state_is_still_told_after_further_changes(root: Path) -> None:
+    store = PairStore.open(str(root))
+    add_rows(store)
+    newest = one(root, "runs.lance/_versions/*.manifest")
+    newest.unlink()
+    store.add(pairs(names(50, 52), image=64, text=32))
+    store.publish(command="ingest")
+    assert newest.relative_to(root).as_posix() in damaged(root)
+
+
+@pytest.mark.parametrize("table", ["migrations", "versions", "receipts", "sealed_hashes"])
+def test_a_database_whose_rules_lost_their_newest_state_is_not_opened(
+    root: Path, table: str
+) -> None:
+    forget(PairStore.open(str(root)), names(7, 9), reason="asked to")
+    newest = one(root, f"{table}.lance/_versions/*.manifest")
+    newest.unlink()
+    with pytest.raises(CorruptDatabaseError) as caught:
+        PairStore.open(str(root))
+    assert caught.value.file.startswith(f"{table}.lance")
 
 
 @pytest.mark.parametrize("tag", [b"", b"{}", b'{"version": 99}', b'{"version": 1}'])

@@ -20,12 +20,13 @@ from lance.fragment import LanceFragment
 from pairs_at_hand import AGAIN, names, new_store, pairs
 
 from asif_lance.audit import matching_ids, matching_ids_anywhere
+from asif_lance.database import JOURNAL_FILE
 from asif_lance.database.lock import WriteLock
 from asif_lance.errors import DatabaseError, InputError, PredicateError
 from asif_lance.forgetting import purge, receipts
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.execution import recover
-from asif_lance.forgetting.journal import JOURNAL_FILE, Journal
+from asif_lance.forgetting.journal import Journal
 from asif_lance.records import Reject
 from asif_lance.store.forget import forget, plan, verify_receipt
 from asif_lance.store.pair_store import PairStore

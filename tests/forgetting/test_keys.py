@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
+from asif_lance.database import JOURNAL_FILE
 from asif_lance.errors import InputError, KeysError
 from asif_lance.forgetting import find_keys, find_keys_folder, keys, obtain_keys
-from asif_lance.forgetting.journal import JOURNAL_FILE
 from asif_lance.store.forget import forget
 
 

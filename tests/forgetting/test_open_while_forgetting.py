@@ -24,7 +24,14 @@ from asif_lance import Together
 from asif_lance.anchors import INDEX, IndexSearch, SearchSetting
 from asif_lance.audit import Audit, list_runs
 from asif_lance.audit.recorder import Recorder
-from asif_lance.database import DISTANCES, PROMPT_VECTORS, TABLES, open_table, save_cache
+from asif_lance.database import (
+    DISTANCES,
+    JOURNAL_FILE,
+    PROMPT_VECTORS,
+    TABLES,
+    open_table,
+    save_cache,
+)
 from asif_lance.errors import (
     ForgottenPairError,
     NewerDatabaseError,
@@ -32,7 +39,6 @@ from asif_lance.errors import (
     VersionNotFoundError,
 )
 from asif_lance.forgetting.content import Content
-from asif_lance.forgetting.journal import JOURNAL_FILE
 from asif_lance.ingest import IngestOptions, TableSource, ingest_sources
 from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.records import Reject

@@ -13,10 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lance
+import pyarrow as pa
 import pytest
-from pairs_at_hand import names, new_store, pairs
+from pairs_at_hand import names, neutral, new_store, pairs
 
-from asif_lance.errors import AsifError, DatabaseError, InputError, KeysError, StorageError
+from asif_lance.database import TABLES
+from asif_lance.errors import (
+    AsifError,
+    CorruptDatabaseError,
+    DatabaseError,
+    InputError,
+    KeysError,
+    StorageError,
+)
 from asif_lance.forgetting import execution, journal, obtain_keys
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.receipts import load_receipts
@@ -216,6 +225,59 @@ def test_a_killed_forget_is_finished_where_the_directory_was_moved_and_in_each_c
         assert not scan(place, content).hits
         assert [receipt.clean for receipt in load_receipts(str(place))] == [True]
         assert not list(place.glob(".asif-forget*"))
+
+
+def damage_table(store: PairStore, table: str) -> str:
+    """Empties a data file of a table; returns its path in the database."""
+    path = Path(store.uri, f"{table}.lance")
+    dataset = lance.dataset(str(path))
+    rows = [{field.name: neutral(field) for field in dataset.schema}]
+    lance.write_dataset(pa.Table.from_pylist(rows, schema=dataset.schema), dataset, mode="append")
+    newest = max(path.glob("data/*.lance"), key=lambda file: file.stat().st_mtime_ns)
+    newest.write_bytes(b"")
+    return newest.relative_to(store.uri).as_posix()
+
+
+DAMAGEABLE = [table.name for table in TABLES if table.name not in ("digests", "migrations")]
+
+
+@pytest.mark.parametrize("table", DAMAGEABLE)
+def test_a_damaged_file_of_any_table_is_named_before_anything_is_done(
+    store: PairStore, table: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = damage_table(store, table)
+    before = read_files(store)
+    for act in (lambda: plan(store, GONE), lambda: forget(store, GONE, reason="asked to")):
+        with pytest.raises(CorruptDatabaseError) as caught:
+            act()
+        assert caught.value.file == file
+    assert read_files(store) == before
+    assert "panicked" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["runs", "predictions", "rejects", "queries"])
+def test_a_table_that_is_gone_is_named_before_anything_is_done(
+    store: PairStore, table: str
+) -> None:
+    shutil.rmtree(Path(store.uri, f"{table}.lance/_versions"))
+    before = read_files(store)
+    with pytest.raises(CorruptDatabaseError, match=f"{table}.lance is damaged"):
+        forget(store, GONE, reason="asked to")
+    assert read_files(store) == before
+
+
+def test_damage_met_by_an_unfinished_forget_is_told_and_stops_only_writers(
+    store: PairStore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kill(store, "start")
+    file = damage_table(store, "runs")
+    opened = PairStore.open(store.uri)
+    assert str(opened.notice).startswith("an interrupted forget could not be finished yet: ")
+    assert file in str(opened.notice)
+    assert len(opened.read("v1")) == 20
+    with pytest.raises(CorruptDatabaseError, match=file):
+        opened.add(pairs(names(50, 51), image=64, text=32))
+    assert "panicked" not in capfd.readouterr().err
 
 
 def test_where_it_cannot_be_written_readers_go_on_and_are_told(
