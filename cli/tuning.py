@@ -140,8 +140,7 @@ def tune(
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
     found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
     _print(found, output, {"stored": found.objection is None} if store else {})
-    subject = describe(opened, labelled, pictures)
-    save_plot(plot, lambda figures: figures.tuning_figure(found, subject))
+    save_plot(plot, lambda f: f.tuning_figure(found, describe(opened, labelled, pictures)))
     if store:
         _store(opened, found)
     report_rejects(rejects)
