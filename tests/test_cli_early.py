@@ -55,7 +55,7 @@ def test_the_encoders_would_be_asked_for(ready: Cli) -> None:
         (("adapt", "test", "--caption", "a photo"), "has no {} where the label goes"),
         (("adapt", "test", "--keep", "--per-class", "1,2"), "--keep needs one number"),
         (("adapt", "test", "--old", "none"), "does not exist"),
-        (("adapt", "test", "--old", "db"), "no pictures in db"),
+        (("adapt", "test", "--old", "db"), "has no column 'label'"),
         (("index", "build", "--model", "v1", "--labels", "a"), "which is v2, not v1"),
     ],
 )

@@ -10,6 +10,7 @@ import click
 import numpy as np
 import polars as pl
 import pytest
+from asif_lance.cli.parameter_types import Choices, ColumnChoice
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, Ran, entry_point, pairs_frame
 
 from asif_lance.audit import Audit
@@ -60,7 +61,7 @@ def numeric(command: click.Command) -> list[str]:
         for option in command.params
         if isinstance(option, click.Option)
         and not option.is_flag
-        and not isinstance(option.type, click.Choice | click.Path)
+        and not isinstance(option.type, click.Choice | click.Path | Choices | ColumnChoice)
         and option.type.name not in ("text", "FILE")
     ]
 

@@ -31,7 +31,7 @@ class CaptionGroups:
 
     Attributes:
         refused: the items of the last batch that are too many captions of one picture.
-        apart: pictures so far that came again, apart from their other captions.
+        apart: pictures so far that came again, apart from captions that they could have joined.
     """
 
     def __init__(self) -> None:
@@ -58,8 +58,11 @@ class CaptionGroups:
             self._waiting = None
 
     def _count_apart(self, joined: pl.DataFrame) -> pl.DataFrame:
-        unnamed = joined.filter(pl.col("row_id").is_null())
-        pictures = unnamed.select(pl.coalesce("image_sha256", "image_uri")).to_series().drop_nulls()
+        picture = pl.coalesce("image_sha256", "image_uri")
+        unnamed = joined.filter(pl.col("row_id").is_null() & picture.is_not_null())
+        # Those of another license or source are never joined.
+        whole = pl.concat_str(picture, "license", "source", separator="\0", ignore_nulls=True)
+        pictures = unnamed.select(whole).to_series()
         self.apart += int((~self._pictures.take_new(pictures)).sum())
         return joined
 
