@@ -188,7 +188,9 @@ class Content:
         plain = bool(found) and is_plain(data)
         for place, value in found:
             around = data[max(place - 1, 0) : place], data[place + len(value) :][:1]
-            if not (plain and any(byte.isalnum() for byte in around)):
+            # Lance names its files by long rows of zeros and ones: numbers are whole anywhere.
+            whole = plain or value.isdigit()
+            if not (whole and any(byte.isalnum() for byte in around)):
                 yield value
 
     def _find_long(self, data: bytes) -> Iterator[tuple[int, bytes]]:

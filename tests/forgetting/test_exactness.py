@@ -18,6 +18,7 @@ from pairs_at_hand import names, new_store, pairs, vectors
 from asif_lance.audit.recorder import Recorder
 from asif_lance.database import open_table
 from asif_lance.forgetting import load_document, load_receipts
+from asif_lance.forgetting.content import Content
 from asif_lance.model import Model
 from asif_lance.records import Reject
 from asif_lance.relative.recipes import PAPER
@@ -208,3 +209,12 @@ def test_vectors_of_other_pairs_pictures_stay(tmp_path: Path) -> None:
     assert len(before) == len(after) == 2
     assert np.array_equal(before["vector"].to_pylist(), after["vector"].to_pylist())
     assert pc.all(pc.equal(before["prediction_id"], after["prediction_id"])).as_py()
+
+
+def test_a_number_is_no_part_of_a_longer_one_in_any_file() -> None:
+    rows = batch(["one"], caption=["000000000"])
+    content = Content(b"some key of 32 bytes, or so, it is", rows)
+    named = b"\x0a\x21pairs/0110000000001bb862d441e8.lance\x12\x00"
+    assert not list(content.match_bytes(named))
+    assert list(content.match_bytes(b"\x0a\x09000000000\x12\x04"))
+    assert list(content.match_bytes(b"'000000000'"))
