@@ -281,3 +281,8 @@ class KeysError(InputError):
 
 class ReceiptError(InputError):
     """A document that is no receipt of forgetting, or was damaged."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether an error is a panic of Rust code, whose class each library makes for itself."""
+    return type(error).__name__ == "PanicException"

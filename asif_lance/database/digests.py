@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from asif_lance.database.schemas import DIGESTS
+from asif_lance.errors import is_panic
 
 _CHUNK = 2**18  # it stays in the processor's cache between reading and hashing
 _KEY_BYTES = 16
@@ -156,11 +157,6 @@ def explain_failure(read: Callable[[], object]) -> str | None:
             raise
         return one_line(error)
     return None
-
-
-def is_panic(error: BaseException) -> bool:
-    """Whether an error is a panic of Rust code, whose class each library makes for itself."""
-    return type(error).__name__ == "PanicException"
 
 
 def one_line(error: BaseException) -> str:

@@ -23,10 +23,9 @@ from asif_lance.database.digests import (
     READ_ERRORS,
     find_damage,
     find_damaged_tag,
-    is_panic,
     one_line,
 )
-from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, printable
+from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, is_panic, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16

@@ -111,12 +111,7 @@ def walk_files(
             waiting += [path for path in inside if path.is_symlink()]
             folders[:] = [path.name for path in inside if not path.is_symlink()]
             for path in (Path(here, name) for name in sorted(files)):
-                if (
-                    not path.suffix
-                    and not path.name.startswith(".")
-                    and path.is_symlink()
-                    and not path.exists()
-                ):
+                if _is_broken_link(path):
                     refuse(path, "link to nothing")
                 else:
                     yield path

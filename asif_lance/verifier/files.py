@@ -11,6 +11,8 @@ from pathlib import Path
 
 from lance.file import LanceFileReader
 
+from asif_lance.errors import is_panic
+
 #: Endings of the files that Lance writes for rows and for indices.
 LANCE = {".lance", ".idx"}
 _ARROW = {".arrow", ".feather"}
@@ -118,6 +120,6 @@ def panics_as_errors() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # each library of Rust makes its own class
+        if not is_panic(error):
             raise
         raise OSError(" ".join(str(error).split())) from error
