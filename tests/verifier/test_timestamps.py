@@ -75,11 +75,11 @@ def documents(store: PairStore) -> list[Document]:
     return load_documents(store.uri)
 
 
-def respond(authority: Path, request: bytes) -> bytes:
+def respond(authority: Path, request: bytes, *more: str) -> bytes:
     (authority / "request.tsq").write_bytes(request)
     openssl(
         authority, "ts", "-reply", "-config", "ts.cnf", "-section", "tsa_config", "-queryfile",
-        "request.tsq", "-signer", "tsa.pem", "-inkey", "tsa.key", "-out", "response.tsr",
+        "request.tsq", "-signer", "tsa.pem", "-inkey", "tsa.key", "-out", "response.tsr", *more,
     )  # fmt: skip
     return (authority / "response.tsr").read_bytes()
 
@@ -91,6 +91,27 @@ def test_an_authoritys_word_about_a_receipt_is_confirmed(store: PairStore, autho
     assert check_timestamp(first, response, roots).holds is True
     assert check_timestamp(first, response).holds is None
     assert "of something else" in check_timestamp(second, response, roots).told
+
+
+def test_an_authority_may_send_its_certificates_in_any_order(
+    store: PairStore, authority: Path, tmp_path: Path
+) -> None:
+    [first, second] = documents(store)
+    both = [(authority / "root.pem").read_text()]
+    both.append((make_authority(tmp_path / "other") / "root.pem").read_text())
+    for order in (both, both[::-1]):
+        (authority / "chain.pem").write_text("".join(order))
+        response = respond(authority, make_request(first), "-chain", "chain.pem")
+        assert check_timestamp(first, response, [authority / "root.pem"]).holds is True
+        assert "of something else" in check_timestamp(second, response).told
+
+
+def test_whatever_is_cut_or_no_timestamp_is_told(store: PairStore, authority: Path) -> None:
+    [first, _] = documents(store)
+    response = respond(authority, make_request(first))
+    noise = [b"", b"\x30", b"\x30\x80", b"\x30\x84\xff\xff\xff\xff", b"\x00" * 40, b"{}"]
+    for other in (*noise, *(response[:length] for length in range(0, len(response), 7))):
+        assert check_timestamp(first, other).told == "not a timestamp (RFC 3161)"
 
 
 def test_another_authoritys_word_is_told(store: PairStore, authority: Path, tmp_path: Path) -> None:
