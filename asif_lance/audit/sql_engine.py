@@ -114,7 +114,9 @@ class SqlEngine:
 
     def _show(self, name: str, table: pa.Table | ReadableDataset) -> None:
         """Let SQL see a table; states of pairs that lack a column of today have it empty."""
-        lacking = name.startswith("pairs") and schemas.CAPTIONS.name not in table.schema.names
+        with storage_errors(self._store.uri):  # DuckDB would tell of damage in Rust's words
+            columns = table.schema.names
+        lacking = name.startswith("pairs") and schemas.CAPTIONS.name not in columns
         self._sql.register(_STORED + name if lacking else name, table)
         if lacking:
             view, stored = (_quote(each) for each in (name, _STORED + name))

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from asif_lance.audit.sql_engine import SqlEngine
+from asif_lance.database import storage_errors
 from asif_lance.errors import AsifError, VersionNotFoundError
 from asif_lance.store import PairStore
 
@@ -32,8 +33,8 @@ def main() -> None:
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     settings = json.loads(requests.readline())
     try:
-        store = PairStore.open(settings["uri"])
-        engine = SqlEngine(store, settings["version"], settings["memory"], settings["result_bytes"])
+        with storage_errors(settings["uri"]):
+            engine = _open_engine(settings)
         _limit_memory(settings["memory_bytes"])
     except AsifError as error:
         _reply(replies, _described(error))
@@ -43,7 +44,8 @@ def main() -> None:
         request = json.loads(line)
         _limit_time(settings["cpu_seconds"])
         try:
-            table = _answer(engine, request)
+            with storage_errors(settings["uri"]):
+                table = _answer(engine, request)
         except AsifError as error:
             _reply(replies, _described(error))
             continue
@@ -51,6 +53,11 @@ def main() -> None:
         with pa.ipc.new_stream(replies, table.schema) as stream:
             stream.write_table(table)
         replies.flush()
+
+
+def _open_engine(settings: dict[str, Any]) -> SqlEngine:
+    store = PairStore.open(settings["uri"])
+    return SqlEngine(store, settings["version"], settings["memory"], settings["result_bytes"])
 
 
 def _answer(engine: SqlEngine, request: dict[str, Any]) -> pa.Table:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -512,3 +514,15 @@ def _with_input(text: str) -> object:
         return invoke(self, main, arguments, input=text)  # type: ignore[arg-type]
 
     return run
+
+
+def test_a_damaged_table_is_told_in_one_line(
+    store: PairStore, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Lance panics on this one, which is no exception of Python's."""
+    damaged = replace(store, uri=str(shutil.copytree(store.uri, tmp_path / "db")))
+    for path in Path(damaged.uri).glob("rejects.lance/_versions/*.manifest"):
+        path.write_bytes(path.read_bytes().replace(b"string", b"3tring"))
+    with Audit(damaged) as audit, pytest.raises(AuditError, match=r"rejects\S* is damaged"):
+        audit.query("SELECT count(*) FROM pairs")
+    assert "Traceback" not in capfd.readouterr().err
