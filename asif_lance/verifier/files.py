@@ -59,20 +59,27 @@ def list_files(
     skipped = {root / name for name in ignore}
     files: list[Path] = []
     missed: list[Path] = [] if unread is None else unread
+    # Links are followed last: what lies in the directory itself goes by its own name.
+    waiting: list[Path] = [root]
     seen: set[str] = set()
 
     def miss(error: OSError) -> None:
         missed.append(Path(error.filename))
 
-    for folder, below, names in os.walk(root, onerror=miss, followlinks=True):
-        real = {os.path.realpath(Path(folder, name)): name for name in below}
-        below[:] = [name for path, name in real.items() if path not in seen]
-        seen.update(real)
-        if folders is not None:
-            folders += [Path(folder, name) for name in below]
-        paths = [Path(folder, name) for name in names]
-        files += [path for path in paths if path.is_file()]
-        missed += [p for p in paths if os.path.lexists(p) and not p.is_file()]
+    for start in waiting:
+        for folder, below, names in os.walk(start, onerror=miss):
+            real = os.path.realpath(folder)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            inside = [Path(folder, name) for name in below]
+            waiting += [path for path in inside if path.is_symlink()]
+            if folders is not None:
+                folders += inside
+            paths = [Path(folder, name) for name in names]
+            files += [path for path in paths if path.is_file()]
+            missed += [p for p in paths if os.path.lexists(p) and not p.is_file()]
     return sorted(set(files) - skipped)
 
 
