@@ -130,7 +130,8 @@ def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) ->
             print_json(asdict(plan))
         return
     if plan.unknown:
-        note(f"{len(plan.unknown):,} of the ids are in no version")
+        verb = "is" if len(plan.unknown) == 1 else "are"
+        note(f"{len(plan.unknown):,} of the ids {verb} in no version")
     if not plan.pairs:
         note("nothing to forget")
         return

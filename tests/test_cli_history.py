@@ -64,7 +64,7 @@ def test_without_a_yes_nothing_is_forgotten(grown: Cli) -> None:
 
 def test_unknown_pairs_are_nothing_to_forget(grown: Cli) -> None:
     done = grown(*DB, "forget", "nobody", "--yes")
-    assert done.err == "1 of the ids are in no version\nnothing to forget\n"
+    assert done.err == "1 of the ids is in no version\nnothing to forget\n"
 
 
 def test_an_unknown_receipt_is_one_line(grown: Cli) -> None:

@@ -44,7 +44,6 @@ from asif_lance.database.integrity import (
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
 from asif_lance.database.lock import WriteLock
-from asif_lance.database.lost_receipts import JOURNAL_FILE
 from asif_lance.database.migrate import (
     apply_migrations,
     check_migrated,
@@ -80,7 +79,7 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "JOURNAL_FILE", "LABEL_SETS",
+    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS",
     "LATEST", "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage",
     "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
     "Surface", "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",

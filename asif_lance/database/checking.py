@@ -33,13 +33,13 @@ from asif_lance.database.integrity import (
     record_digests,
 )
 from asif_lance.database.lock import WriteLock
-from asif_lance.database.lost_receipts import find_lost_receipts
 from asif_lance.database.migrate import check_migrated
-from asif_lance.database.registry import TABLES
+from asif_lance.database.registry import TABLES, find_missing_columns
 from asif_lance.database.schemas import CHECKS
 from asif_lance.database.tables import append_rows, local_path, read_table
 from asif_lance.errors import DatabaseError, DatabaseNotFoundError, MigrationNeededError
 from asif_lance.progress import step, track
+from asif_lance.verifier import find_lost_receipts, find_problems, read_receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def check(uri: str) -> CheckReport:
     found = _Findings(root)
     found.compare()
     found.decode()
-    found.look_for_receipts(uri)
+    found.look_at_receipts()
     if refusal is not None and not found.damage:
         raise refusal
     done = datetime.now(UTC)
@@ -178,11 +178,14 @@ class _Findings:
                 self._open_table(table.name)
             self._open_versions()
 
-    def look_for_receipts(self, uri: str) -> None:
-        """Receipts come after the last digests of a forget, and are missed by their hashes."""
+    def look_at_receipts(self) -> None:
+        """Receipts come after the last digests of a forget; hashes and signatures tell of them."""
         if not any(map(self._is_damaged, ("receipts", "sealed_hashes"))):
-            for lost in find_lost_receipts(uri):
-                self.damage["receipts.lance"] = f"receipt {lost} is missing"
+            stored, broken = read_receipts(self.root)
+            lost = [f"receipt {one} is missing" for one in find_lost_receipts(self.root)]
+            problems = broken + (lost or find_problems(stored))
+            if problems:
+                self.damage["receipts.lance"] = "; ".join(problems)
 
     def sum_up(self) -> Iterator[Surface]:
         """The findings of each part of the database."""
@@ -216,6 +219,10 @@ class _Findings:
         opened: list[lance.LanceDataset] = []
         self._try(path.name, lambda: opened.append(lance.dataset(str(path))))
         for dataset in opened:
+            # Old states of pairs may lack columns of today.
+            lacks = find_missing_columns(name, dataset.schema.names) if name != "pairs" else []
+            if lacks:
+                self.damage[path.name] = f"it has no column {lacks[0]!r}"
             self._find_missing(name, dataset)
             if name != "pairs" and not self._is_damaged(name):
                 self._try(path.name, partial(_decode_rows, dataset))

@@ -12,7 +12,6 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -23,10 +22,10 @@ import pyarrow as pa
 from asif_lance.database.encoder_pins import read_pins
 from asif_lance.database.integrity import check_naming_tables, keep_digests
 from asif_lance.database.lock import WriteLock
-from asif_lance.database.lost_receipts import find_lost_receipts
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
     find_table,
+    local_path,
     open_table,
     resolve_uri,
     storage_errors,
@@ -41,6 +40,7 @@ from asif_lance.errors import (
 )
 from asif_lance.progress import track
 from asif_lance.records import EncoderPin
+from asif_lance.verifier import find_lost_receipts
 
 Pins = Mapping[str, EncoderPin]
 
@@ -89,11 +89,9 @@ def check_migrated(uri: str) -> None:
 
 
 def _check_receipts(uri: str) -> None:
-    lost: list[str] = []
-    with suppress(DatabaseError):  # whoever reads a damaged table will tell
-        lost = find_lost_receipts(uri)
-    if lost:
-        raise CorruptDatabaseError(uri, "receipts.lance", f"receipt {lost[0]} is missing")
+    root = local_path(uri)
+    for lost in find_lost_receipts(root) if root else ():
+        raise CorruptDatabaseError(uri, "receipts.lance", f"receipt {lost} is missing")
 
 
 def check_still_migrated(uri: str) -> None:

@@ -6,7 +6,7 @@ adds a table adds it here, and says who erases forgotten pairs from it and who v
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -147,6 +147,12 @@ CACHES = (
     Stored(name=DISTANCES, holds_content=True, eraser="distances", verifier="bytes"),
     Stored(name=PROMPT_VECTORS, holds_content=True, eraser="prompt vectors", verifier="bytes"),
 )
+
+
+def find_missing_columns(name: str, columns: Sequence[str]) -> list[str]:
+    """The columns that a table of ours has lost: another program may write over it."""
+    (table,) = (one for one in TABLES if one.name == name)
+    return [column for column in table.schema(1, 1).names if column not in columns]
 
 
 def list_erasers() -> tuple[str, ...]:

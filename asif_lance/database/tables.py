@@ -25,6 +25,7 @@ from asif_lance.database.digests import (
     find_damaged_tag,
     one_line,
 )
+from asif_lance.database.registry import find_missing_columns
 from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, is_panic, printable
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
@@ -190,11 +191,17 @@ def read_table(
 
     Raises:
         StorageError: it is not there or cannot be read.
+        CorruptDatabaseError: it is damaged, or another program took columns away.
     """
     names = None if columns is None else list(columns)
-    return retry_read(
-        uri, lambda: open_table(uri, name).to_table(columns=names, filter=where, limit=limit)
-    )
+
+    def read() -> pa.Table:
+        table = open_table(uri, name)
+        for missing in find_missing_columns(name, table.schema.names):
+            raise CorruptDatabaseError(uri, f"{name}.lance", f"it has no column {missing!r}")
+        return table.to_table(columns=names, filter=where, limit=limit)
+
+    return retry_read(uri, read)
 
 
 def append_rows(uri: str, name: str, rows: pa.Table) -> None:

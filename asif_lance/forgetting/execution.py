@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from asif_lance.database import (
-    JOURNAL_FILE,
     Ledger,
     WriteLock,
     check_readable,
@@ -44,7 +43,13 @@ from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
 from asif_lance.forgetting.journal import CONTENT_FILE, Journal, interrupted
-from asif_lance.forgetting.keys import Keys, find_keys, obtain_keys
+from asif_lance.forgetting.keys import (
+    Keys,
+    find_fingerprint_keys,
+    find_keys,
+    find_public_keys,
+    obtain_keys,
+)
 from asif_lance.forgetting.planning import (
     check_can_forget,
     locate,
@@ -58,7 +63,9 @@ from asif_lance.forgetting.survey import State, Survey
 from asif_lance.forgetting.twins import find_twins
 from asif_lance.progress import step
 from asif_lance.verifier import (
+    JOURNAL_FILE,
     KEY_BYTES,
+    Document,
     Receipt,
     Report,
     RewrittenVersion,
@@ -138,7 +145,7 @@ def recover(uri: str) -> str | None:
                 return None
             check_readable(uri)  # or it would stop at the same place each time
             journal.repair()
-            keys = _find_keys_of(uri, next(journal.entries()))
+            keys = _find_keys_of(uri, journal.intent())
             receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
         return None
@@ -153,6 +160,8 @@ def recover(uri: str) -> str | None:
 def verify_receipt(uri: str, receipt_id: str, *, folder: Path | None = None) -> Report:
     """Checks a receipt with the user's keys, as far as they are there; pairs that came back count.
 
+    Keys that were replaced count, too.
+
     Args:
         uri: the database.
         receipt_id: an id, or a file that was handed out.
@@ -162,9 +171,11 @@ def verify_receipt(uri: str, receipt_id: str, *, folder: Path | None = None) -> 
         InputError: there is no such receipt.
         ReceiptError: it is damaged.
     """
-    keys = find_keys(folder)
-    public_keys = [keys.signer.public_key] if keys else []
-    key = keys.fingerprint if keys else None
+    keys, path = find_keys(folder), Path(receipt_id)
+    public_keys = [*([keys.signer.public_key] if keys else []), *find_public_keys(folder)]
+    document = Document.read(path) if path.is_file() else receipts.load_document(uri, receipt_id)[0]
+    own = keys.fingerprint if keys else None
+    key = find_fingerprint_keys(folder).get(document.receipt.key_id, own)
     return verify(_find_directory(uri), receipt_id, key=key, public_keys=public_keys)
 
 
@@ -219,7 +230,7 @@ def _complete(
 
     Without keys the receipt is not signed; without a survey it was interrupted.
     """
-    intent = next(journal.entries())
+    intent = journal.intent()
     receipt = receipts.find_receipt(uri, intent["receipt_id"])
     if receipt is None:
         survey = found or _survey_again(uri, journal, intent)
@@ -260,6 +271,7 @@ def _load_content(
     rows = journal.content()
     if rows is None:
         rows = read_content(found, intent["pair_ids"])
+        journal.check_content(rows)
         journal.keep_content(rows)
     key = keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES)
     shared = intent.get("shared")  # not in journals of earlier releases

@@ -16,7 +16,9 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from asif_lance.database import JOURNAL_FILE, local_path
+from asif_lance.database import local_path
+from asif_lance.errors import CorruptDatabaseError
+from asif_lance.verifier import JOURNAL_FILE
 
 CONTENT_FILE = ".asif-forget.arrow"
 _DRAFT = ".draft"
@@ -71,11 +73,28 @@ class Journal:
         with self._path.open("ab") as file:
             _write(file, entry)
 
+    def intent(self) -> Entry:
+        """What is to be forgotten: the first line.
+
+        Raises:
+            CorruptDatabaseError: the journal is damaged.
+        """
+        for entry in self.entries():
+            return entry
+        raise self._damage(JOURNAL_FILE)
+
     def entries(self) -> Iterator[Entry]:
-        """All lines, the intent first."""
+        """All lines, the intent first.
+
+        Raises:
+            CorruptDatabaseError: the journal is damaged.
+        """
         for line in self._path.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise self._damage(JOURNAL_FILE) from error
 
     def keep_content(self, rows: pa.Table) -> None:
         """Writes the rows to be forgotten; the verifier looks for them after a kill, too."""
@@ -86,18 +105,40 @@ class Journal:
         draft.replace(self.directory / CONTENT_FILE)
 
     def content(self) -> pa.Table | None:
-        """The rows that `keep_content` wrote, or None."""
+        """The rows that `keep_content` wrote, or None.
+
+        Raises:
+            CorruptDatabaseError: they are damaged, or are not those of the journal.
+        """
         path = self.directory / CONTENT_FILE
         if not path.exists():
             return None
-        with pa.OSFile(str(path)) as file:
-            return pa.ipc.open_file(file).read_all()
+        try:
+            with pa.OSFile(str(path)) as file:
+                rows = pa.ipc.open_file(file).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._damage(CONTENT_FILE) from error
+        self.check_content(rows)
+        return rows
+
+    def check_content(self, rows: pa.Table) -> None:
+        """Passes when the rows are those of all pairs that the journal names.
+
+        Raises:
+            CorruptDatabaseError: some are missing, so that nobody could look for them afterwards.
+        """
+        if set(rows["pair_id"].to_pylist()) != set(self.intent()["pair_ids"]):
+            raise self._damage(CONTENT_FILE)
 
     def close(self) -> None:
         """Ends the purge: the content goes first, so that no journal ever lacks its end."""
         for path in _find_files(self.directory):
             path.unlink()
         _sync(self.directory)
+
+    def _damage(self, name: str) -> CorruptDatabaseError:
+        reason = "it is not whole, and the forget that was killed cannot be finished without it"
+        return CorruptDatabaseError(str(self.directory), name, reason)
 
     @property
     def _path(self) -> Path:

@@ -8,6 +8,7 @@ made with it, is for whoever checks receipts.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from dataclasses import dataclass, field
@@ -23,11 +24,11 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, SSlibKey
 
 from asif_lance.database import local_path
 from asif_lance.errors import InputError, KeysError
-from asif_lance.verifier import KEY_BYTES, name_key, read_key
+from asif_lance.verifier import KEY_BYTES, name_key, read_key, read_public_key
 
 KEYS_VARIABLE = "ASIF_LANCE_KEYS"
 FINGERPRINT_FILE, SIGNING_FILE, PUBLIC_FILE = "fingerprint.key", "signing.pem", "signing.pub.pem"
@@ -101,6 +102,15 @@ def find_fingerprint_keys(folder: Path | None = None) -> dict[str, bytes]:
     return {name_key(key): key for key in keys}
 
 
+def find_public_keys(folder: Path | None = None) -> list[SSlibKey]:
+    """All keys in a folder that check signatures: every file that ends in `.pub.pem`.
+
+    Raises:
+        KeysError: a file is no key.
+    """
+    return [read_public_key(path) for path in sorted(find_keys_folder(folder).glob("*.pub.pem"))]
+
+
 def obtain_keys(uri: str, folder: Path | None = None) -> Keys:
     """The keys of a folder, made if there are none.
 
@@ -122,10 +132,19 @@ def _make_keys(home: Path) -> Keys:
         _write_once(home / FINGERPRINT_FILE, secrets.token_hex(KEY_BYTES).encode() + b"\n")
         _write_once(home / SIGNING_FILE, CryptoSigner.generate_ed25519().private_bytes)
         keys = Keys(home, read_key(home / FINGERPRINT_FILE), _read_signer(home), made=True)
-        _write_once(home / PUBLIC_FILE, keys.public_pem)
+        _write_public_key(home / PUBLIC_FILE, keys.public_pem)
     except OSError as error:
-        raise KeysError(f"cannot make keys in {home}: {error.strerror}") from error
+        reason = "it is a file" if home.is_file() else error.strerror
+        raise KeysError(f"cannot make keys in {home}: {reason}") from error
     return keys
+
+
+def _write_public_key(path: Path, content: bytes) -> None:
+    """One of a signing key that was replaced is kept: it checks earlier receipts."""
+    if path.exists() and path.read_bytes() != content:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.replace(path.with_name(f"{digest[:8]}.{path.name}"))
+    _write_once(path, content)
 
 
 def _write_once(path: Path, content: bytes) -> None:
@@ -148,7 +167,8 @@ def _read_signer(home: Path) -> CryptoSigner:
     try:
         private = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:  # TypeError: it has a password
-        raise KeysError(f"{path}: not a private key: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "damaged, or with a password"
+        raise KeysError(f"{path}: not a private key: {reason}") from error
     if not isinstance(private, Ed25519PrivateKey):
         raise KeysError(f"{path}: not an Ed25519 key")
     return CryptoSigner(private)

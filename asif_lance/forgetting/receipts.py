@@ -172,7 +172,7 @@ def find_receipt(uri: str, receipt_id: str) -> Receipt | None:
         ReceiptError: it is damaged.
     """
     found = _find_row(uri, receipt_id)
-    return Document.parse(found["body"]).receipt if found else None
+    return _parse(found).receipt if found else None
 
 
 def load_documents(uri: str) -> list[Document]:
@@ -181,8 +181,15 @@ def load_documents(uri: str) -> list[Document]:
     Raises:
         ReceiptError: one is damaged.
     """
-    documents = map(Document.parse, read_table(uri, "receipts")["body"].to_pylist())
+    documents = map(_parse, read_table(uri, "receipts", ["receipt_id", "body"]).to_pylist())
     return sorted(documents, key=lambda d: (d.receipt.number, d.receipt.created_at))
+
+
+def _parse(row: Mapping[str, Any]) -> Document:
+    try:
+        return Document.parse(row["body"])
+    except ReceiptError as error:
+        raise ReceiptError(f"receipt {row['receipt_id']} is damaged: {error}") from error
 
 
 def load_receipts(uri: str) -> list[Receipt]:
@@ -214,7 +221,7 @@ def load_document(uri: str, receipt_id: str) -> tuple[Document, bytes | None]:
     row = _find_row(uri, receipt_id)
     if row is None:
         raise InputError(f"no receipt {receipt_id!r} in {uri}")
-    return Document.parse(row["body"]), row["timestamp"]
+    return _parse(row), row["timestamp"]
 
 
 def _find_row(uri: str, receipt_id: str) -> dict[str, Any] | None:

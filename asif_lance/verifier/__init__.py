@@ -7,7 +7,12 @@ rfc3161-client; no torch. `documents` is what a receipt says, `chain` how receip
 `checking` puts all to one receipt.
 """
 
-from asif_lance.verifier.chain import read_receipts
+from asif_lance.verifier.chain import (
+    JOURNAL_FILE,
+    find_lost_receipts,
+    find_problems,
+    read_receipts,
+)
 from asif_lance.verifier.checking import verify
 from asif_lance.verifier.documents import (
     ERASED,
@@ -69,14 +74,15 @@ from asif_lance.verifier.timestamps import check_timestamp, make_request
 
 # fmt: off
 __all__ = [
-    "CONFIRMED", "ERASED", "KEY_BYTES", "LOSSLESS", "NOT_COVERED", "NO_BASELINE", "PRINTABLE_RUN",
-    "REDACTED", "REFUTED", "RESIDUAL", "SHORTEST_IN_BINARY", "SHORTEST_TEXT", "STATUSES",
-    "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher", "Document", "FileRecord", "Fingerprints",
-    "Found", "Hit", "Receipt", "Report", "RewrittenVersion", "ScanReport", "Surface", "as_binary",
-    "as_matrix", "check_timestamp", "cut_ends", "describe", "find_in_item", "find_in_path",
-    "find_quoted", "find_quotes", "hash_reason", "hash_value", "is_plain", "is_text", "is_vector",
-    "list_files", "list_findings", "list_leaves", "list_quotable", "make_request", "name_key",
-    "name_surface", "read_file", "read_key", "read_public_key", "read_receipts", "scan",
-    "scan_files", "split_words", "verify",
+    "CONFIRMED", "ERASED", "JOURNAL_FILE", "KEY_BYTES", "LOSSLESS", "NOT_COVERED", "NO_BASELINE",
+    "PRINTABLE_RUN", "REDACTED", "REFUTED", "RESIDUAL", "SHORTEST_IN_BINARY", "SHORTEST_TEXT",
+    "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher", "Document", "FileRecord",
+    "Fingerprints", "Found", "Hit", "Receipt", "Report", "RewrittenVersion", "ScanReport",
+    "Surface", "as_binary", "as_matrix", "check_timestamp", "cut_ends", "describe",
+    "find_in_item", "find_in_path", "find_lost_receipts", "find_problems", "find_quoted",
+    "find_quotes", "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_files",
+    "list_findings", "list_leaves", "list_quotable", "make_request", "name_key", "name_surface",
+    "read_file", "read_key", "read_public_key", "read_receipts", "scan", "scan_files",
+    "split_words", "verify",
 ]
 # fmt: on

@@ -1,7 +1,8 @@
 """The receipts of a database, each linked by hash to the one before.
 
-Links show what was altered, replaced, added or taken out anywhere but at the end: that receipts
-were cut off there shows only against a newer receipt that somebody keeps elsewhere.
+Links show what was altered, replaced, added or taken out anywhere but at the end. That receipts
+were cut off there shows by the table `sealed_hashes`, which has a row for each; if it was cut, too,
+only against a newer receipt that somebody keeps elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from asif_lance.errors import ReceiptError
 from asif_lance.verifier.documents import Document
 from asif_lance.verifier.files import open_lance, panics_as_errors
 
+#: The journal of a forget under way, in the database's directory; see `forgetting.journal`.
+JOURNAL_FILE = ".asif-forget.jsonl"
+
+_RECEIPTS, _SEALED = "receipts.lance", "sealed_hashes.lance"
 # Columns that repeat what the document says, so that SQL can read them.
 _REPEATED = ("receipt_id", "created_at", "reason", "pairs", "clean")
 
@@ -38,18 +43,45 @@ class Stored:
 
 def read_receipts(database: Path) -> tuple[list[Stored], list[str]]:
     """All receipts in the order of the chain, those of the earlier format first; and problems."""
+    if not (database / _RECEIPTS).is_dir():
+        return [], ["there is no table of receipts"]
     try:
         with panics_as_errors():
-            rows = lance.dataset(str(database / "receipts.lance")).to_table().to_pylist()
-    except (OSError, ValueError, RuntimeError) as error:
-        return [], [f"the table of receipts cannot be read: {type(error).__name__}"]
+            table = lance.dataset(str(database / _RECEIPTS)).to_table()
+    except (OSError, ValueError, RuntimeError):
+        return [], ["the table of receipts cannot be read: it is damaged"]
+    for column in (*_REPEATED, "body"):
+        if column not in table.column_names:
+            return [], [f"the table of receipts has no column {column!r}"]
     stored, problems = [], []
-    for row in rows:
+    for row in table.to_pylist():
         try:
             stored.append(Stored(row, Document.parse(row["body"])))
         except ReceiptError as error:
             problems.append(f"receipt {row['receipt_id']}: {error}")
     return sorted(stored, key=_place), problems
+
+
+def find_lost_receipts(database: Path) -> list[str]:
+    """Ids of receipts that are gone, though the table `sealed_hashes` has their rows.
+
+    A receipt is the last that a forget writes. One that was killed before has left its journal, and
+    is finished by whoever opens the database. What cannot be read is told by whoever reads it.
+    """
+    try:
+        expected = _read_ids(database / _SEALED)
+        # In this order: a forget that ends meanwhile stores its receipt before the journal goes.
+        if not expected or (database / JOURNAL_FILE).exists():
+            return []
+        return sorted(expected - _read_ids(database / _RECEIPTS))
+    except (OSError, ValueError, RuntimeError):
+        return []
+
+
+def _read_ids(table: Path) -> set[str]:
+    with panics_as_errors():
+        rows = lance.dataset(str(table)).to_table(["receipt_id"])
+    return set(rows["receipt_id"].to_pylist())
 
 
 def holds_only(path: Path, stored: Sequence[Stored]) -> bool:

@@ -16,6 +16,7 @@ from securesystemslib.signer import SSlibKey
 from asif_lance.errors import InputError, format_count
 from asif_lance.verifier.chain import (
     Stored,
+    find_lost_receipts,
     find_problems,
     find_strangers,
     holds_only,
@@ -94,6 +95,7 @@ def verify(
     if not any(database.glob("*.lance")):
         raise InputError(f"{database}: no database: there are no tables in it")
     stored, broken = read_receipts(database)
+    broken += [f"receipt {lost} is missing" for lost in find_lost_receipts(database)]
     document, here = _find(database, receipt, stored)
     seen = _look(database, document.receipt, key, stored)
     checks = [

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.database import TABLES, check, digests, keep_digests, last_check
-from asif_lance.errors import CorruptDatabaseError, DatabaseError
+from asif_lance.database import TABLES, check, digests, keep_digests, last_check, read_table
+from asif_lance.errors import CorruptDatabaseError, DatabaseError, ReceiptError
+from asif_lance.forgetting import load_receipts
 from asif_lance.store import PairStore, optimize, prune_versions
 from asif_lance.store.forget import forget
 
@@ -173,6 +174,41 @@ def test_a_table_that_lost_its_newest_state_is_told_however_often_one_asks(
     newest.unlink()
     for _ in range(2):
         assert newest.relative_to(root).as_posix() in damaged(root)
+
+
+@pytest.mark.parametrize("table", ["receipts", "rejects", "runs", "sealed_hashes", "waivers"])
+def test_a_table_that_another_program_took_columns_from_is_damage_for_whoever_reads_it(
+    root: Path, table: str
+) -> None:
+    path = f"{root}/{table}.lance"
+    rows = lance.dataset(path).to_table()
+    lance.write_dataset(rows.select(rows.column_names[:1]), path, mode="overwrite")
+    [damage] = check(str(root)).damage
+    assert (damage.file, "it has no column" in damage.reason) == (f"{table}.lance", True)
+    with pytest.raises(CorruptDatabaseError, match="it has no column"):
+        read_table(str(root), table)
+
+
+def test_a_receipt_is_known_by_its_signature_before_its_file_has_a_digest(root: Path) -> None:
+    store = PairStore.open(str(root))
+    receipt = forget(store, names(7, 9), reason="asked to")
+    path = f"{root}/receipts.lance"
+    [row] = lance.dataset(path).to_table().to_pylist()
+    row["body"] = row["body"].replace('"payload":"', '"payload":"e30K', 1)
+    schema = lance.dataset(path).schema
+    lance.write_dataset(pa.Table.from_pylist([row], schema), path, mode="overwrite")
+    [damage] = check(str(root)).damage
+    assert (damage.file, receipt.receipt_id in damage.reason) == ("receipts.lance", True)
+    with pytest.raises(ReceiptError, match=f"receipt {receipt.receipt_id} is damaged"):
+        load_receipts(str(root))
+
+
+def test_every_receipt_that_is_gone_is_named(root: Path) -> None:
+    store = PairStore.open(str(root))
+    made = [forget(store, names(i, i + 1), reason="asked to").receipt_id for i in (7, 8)]
+    lance.dataset(f"{root}/receipts.lance").delete("true")
+    [damage] = check(str(root)).damage
+    assert all(f"receipt {one} is missing" in damage.reason for one in made)
 
 
 def test_a_lost_file_of_a_search_index_is_found(root: Path) -> None:

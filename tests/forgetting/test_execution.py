@@ -20,17 +20,16 @@ from lance.fragment import LanceFragment
 from pairs_at_hand import AGAIN, names, new_store, pairs
 
 from asif_lance.audit import matching_ids, matching_ids_anywhere
-from asif_lance.database import JOURNAL_FILE
 from asif_lance.database.lock import WriteLock
-from asif_lance.errors import DatabaseError, InputError, PredicateError
+from asif_lance.errors import CorruptDatabaseError, DatabaseError, InputError, PredicateError
 from asif_lance.forgetting import purge, receipts
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.execution import recover
-from asif_lance.forgetting.journal import Journal
+from asif_lance.forgetting.journal import CONTENT_FILE, Journal
 from asif_lance.records import Reject
 from asif_lance.store.forget import forget, plan, verify_receipt
 from asif_lance.store.pair_store import PairStore
-from asif_lance.verifier import scan
+from asif_lance.verifier import JOURNAL_FILE, scan
 
 # Enough dimensions that no two random vectors point the same way.
 IMAGE, TEXT = 64, 32
@@ -480,6 +479,40 @@ def test_recovering_can_be_killed_too(tmp_path: Path) -> None:
     assert recover(store.uri) is not None or receipts.load_receipts(store.uri)
     assert states(store) == expected
     assert not (Path(store.uri) / JOURNAL_FILE).exists()
+
+
+@pytest.mark.parametrize("file", [JOURNAL_FILE, CONTENT_FILE])
+@pytest.mark.parametrize("left", [0.0, 0.5])
+def test_readers_go_on_beside_a_damaged_journal_and_writers_are_told_of_it(
+    tmp_path: Path, file: str, left: float
+) -> None:
+    store = small(tmp_path)
+    assert _killed(12, lambda: forget(store, names(4, 5), reason="asked to"))
+    path = Path(store.uri, file)
+    path.write_bytes(path.read_bytes()[: int(left * path.stat().st_size)])
+    assert f"{file} is damaged" in str(PairStore.open(store.uri).notice)
+    with pytest.raises(CorruptDatabaseError) as caught:
+        store.add(batch(names(12, 15)))
+    assert caught.value.file == file
+
+
+def test_no_receipt_is_made_where_the_content_to_look_for_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pairs are out of the tables by then: nobody could say what to search the files for."""
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    store = small(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(receipts, "save_receipt", kill)
+        with pytest.raises(Killed):
+            forget(store, names(4, 5), reason="asked to")
+    Path(store.uri, CONTENT_FILE).unlink()
+    with pytest.raises(CorruptDatabaseError, match=CONTENT_FILE):
+        recover(store.uri)
+    assert receipts.load_receipts(store.uri) == []
 
 
 def test_a_writer_that_was_open_already_finishes_the_purge_first(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.database import JOURNAL_FILE
 from asif_lance.errors import InputError, KeysError
 from asif_lance.forgetting import find_keys, find_keys_folder, keys, obtain_keys
-from asif_lance.store.forget import forget
+from asif_lance.store.forget import forget, verify_receipt
+from asif_lance.verifier import JOURNAL_FILE
 
 
 def test_keys_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
@@ -60,6 +60,25 @@ def test_nothing_is_forgotten_when_keys_cannot_be_made(
         forget(store, names(0, 1), reason="asked to")
     assert store.existing(names(0, 3)) == set(names(0, 3))
     assert not (Path(store.uri) / JOURNAL_FILE).exists()
+
+
+@pytest.mark.parametrize("replaced", [["signing.pem"], ["signing.pem", "fingerprint.key"]])
+def test_receipts_of_keys_that_were_replaced_are_still_the_users_own(
+    tmp_path: Path, replaced: list[str]
+) -> None:
+    store, folder = new_store(tmp_path), tmp_path / "keys"
+    store.add(pairs(names(0, 3)))
+    receipts = [forget(store, names(0, 1), reason="asked to", folder=folder)]
+    old = {name: (folder / name).rename(folder / f"old.{name}") for name in replaced}
+    receipts.append(forget(store, names(1, 2), reason="asked to", folder=folder))
+    for receipt in receipts:
+        report = verify_receipt(store, receipt.receipt_id, folder=folder)
+        assert (report.verdict, report.checks[-1].told[:7]) == ("confirmed", "none of")
+    assert old["signing.pem"].exists()
+    made = find_keys(folder)
+    assert made is not None
+    assert (folder / "signing.pub.pem").read_bytes() == made.public_pem
+    assert len(list(folder.glob("*.pub.pem"))) == 2
 
 
 def test_a_key_that_is_gone_is_not_made_anew_beside_the_other(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from pairs_at_hand import AGAIN, names, new_store, pairs
 
-from asif_lance.database import JOURNAL_FILE, run_migrations
+from asif_lance.database import run_migrations
 from asif_lance.errors import DatabaseError, ForgottenPairError, InputError, KeysError
 from asif_lance.forgetting import (
     execution,
@@ -28,6 +28,7 @@ from asif_lance.forgetting.journal import CONTENT_FILE
 from asif_lance.forgetting.receipts import write_document
 from asif_lance.store.forget import forget, verify_receipt
 from asif_lance.store.pair_store import PairStore
+from asif_lance.verifier import JOURNAL_FILE
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

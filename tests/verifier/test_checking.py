@@ -20,7 +20,7 @@ from pairs_at_hand import AGAIN, names, new_store, pairs
 from asif_lance.errors import InputError, ReceiptError
 from asif_lance.forgetting import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.receipts import load_documents, write_document
-from asif_lance.store.forget import forget
+from asif_lance.store.forget import forget, plan
 from asif_lance.store.pair_store import PairStore
 from asif_lance.verifier import Document, Receipt, Report, verify
 
@@ -293,12 +293,22 @@ def test_a_receipt_taken_out_of_the_middle_is_told(store: PairStore, keys: Keys)
     assert "it is number 2 of those that are here" in told
 
 
-def test_receipts_cut_off_at_the_end_are_told_by_one_that_was_handed_out(
+def test_receipts_cut_off_at_the_end_are_told_by_the_hashes_that_were_stored_before_them(
+    store: PairStore, keys: Keys
+) -> None:
+    cut_off = load_ids(store)[1:]
+    forge(store, lambda rows: rows[:1])
+    told = wrong(check(store, 0, keys=keys))["chain"]
+    assert all(f"receipt {one} is missing" in told for one in cut_off)
+
+
+def test_what_was_cut_off_with_its_hashes_is_told_by_a_receipt_that_was_handed_out(
     store: PairStore, keys: Keys, tmp_path: Path
 ) -> None:
     handed = tmp_path / "receipt.json"
     handed.write_text(load_documents(store.uri)[2].body)
     assert check(store, handed, keys=keys).verdict == "confirmed"
+    lance.dataset(f"{store.uri}/sealed_hashes.lance").delete(f"receipt_id = '{load_ids(store)[2]}'")
     forge(store, lambda rows: rows[:2])
     assert check(store, 0, keys=keys).verdict == "confirmed"  # nothing here can tell
     report = check(store, handed, keys=keys)
@@ -399,6 +409,21 @@ def test_what_lies_behind_a_link_is_read(store: PairStore, keys: Keys, tmp_path:
     assert check(store, keys=keys).verdict == "refuted"
 
 
+@pytest.mark.parametrize("target", [".", "..", "pairs.lance", "../elsewhere/back"])
+def test_a_link_to_what_is_read_anyway_changes_nothing(
+    store: PairStore, keys: Keys, target: str
+) -> None:
+    root = Path(store.uri)
+    (root.parent / "elsewhere").mkdir()
+    (root.parent / "elsewhere/back").symlink_to(root)
+    (root / "a link").symlink_to(target)
+    assert plan(store, names(30, 31)).copies == ()
+    receipt = forget(store, names(30, 31), reason="asked to")
+    assert receipt.findings == ()
+    assert not any(file.path.startswith("a link") for file in receipt.record)
+    assert check(store, 3, keys=keys).verdict == "confirmed"
+
+
 # What is no file of Lance
 
 
@@ -411,6 +436,18 @@ def test_forgetting_beside_an_unreadable_file_goes_on_and_names_it(
     assert (receipt.findings, receipt.clean) == (("x.lance: unreadable: OSError",), False)
     report = check(store, 3, keys=keys)
     assert (report.verdict, open_questions(report)) == ("undecided", {"content"})
+
+
+def test_a_table_of_receipts_without_its_columns_is_told(
+    store: PairStore, keys: Keys, tmp_path: Path
+) -> None:
+    out = tmp_path / "receipt.json"
+    out.write_text(load_documents(store.uri)[0].body)
+    path = f"{store.uri}/receipts.lance"
+    lance.write_dataset(lance.dataset(path).to_table(["receipt_id"]), path, mode="overwrite")
+    assert "has no column 'created_at'" in wrong(check(store, out, keys=keys))["chain"]
+    shutil.rmtree(path)
+    assert "there is no table of receipts" in wrong(check(store, out, keys=keys))["chain"]
 
 
 @pytest.mark.parametrize("file", ["_versions/*.manifest", "data/*.lance"])
