@@ -270,8 +270,9 @@ def _load_content(
     """The forgotten rows, kept in the journal before the first change and taken from it after."""
     rows = journal.content()
     if rows is None:
-        rows = read_content(found, intent["pair_ids"])
-        journal.check_content(rows)
+        wanted = intent["pair_ids"]
+        journal.check_content(found.found | locate_unnamed(found, wanted).found)
+        rows = read_content(found, wanted)
         journal.keep_content(rows)
     key = keys.fingerprint if keys else secrets.token_bytes(KEY_BYTES)
     shared = intent.get("shared")  # not in journals of earlier releases

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -118,16 +118,16 @@ class Journal:
                 rows = pa.ipc.open_file(file).read_all()
         except (pa.ArrowInvalid, OSError) as error:
             raise self._damage(CONTENT_FILE) from error
-        self.check_content(rows)
+        self.check_content(rows["pair_id"].to_pylist())
         return rows
 
-    def check_content(self, rows: pa.Table) -> None:
-        """Passes when the rows are those of all pairs that the journal names.
+    def check_content(self, pair_ids: Iterable[str]) -> None:
+        """Passes when there are rows of all pairs that the journal names.
 
         Raises:
             CorruptDatabaseError: some are missing, so that nobody could look for them afterwards.
         """
-        if set(rows["pair_id"].to_pylist()) != set(self.intent()["pair_ids"]):
+        if set(pair_ids) != set(self.intent()["pair_ids"]):
             raise self._damage(CONTENT_FILE)
 
     def close(self) -> None:
