@@ -126,7 +126,12 @@ def execute(
     left = len(find_twins(uri, ids, rows).same_picture) if twins else None
     intent = {**_make_intent(uri, found, ids, reason), **described, "twins": left}
     journal.start({**intent, "shared": sorted(shared)}, rows)
-    return _complete(uri, journal, keys, found)
+    try:
+        with storage_errors(uri):
+            return _complete(uri, journal, keys, found)
+    except StorageError as error:
+        told = "the forget has begun, and is finished when the database is opened next"
+        raise StorageError(f"{error}; {told}") from error
 
 
 def recover(uri: str) -> str | None:

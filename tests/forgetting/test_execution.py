@@ -589,7 +589,10 @@ def test_a_full_disk_is_one_line_and_the_purge_is_finished_when_there_is_room(
         cwd=Path(__file__).parents[1],
     )
     first, second = done.stdout.strip().splitlines()
-    assert first == f"{store.uri}: File too large (os error 27)"
+    assert first == (
+        f"{store.uri}: File too large (os error 27); the forget has begun, and is finished when "
+        "the database is opened next"
+    )
     assert second.startswith("an interrupted forget could not be finished yet: ")
     assert len(store.read("v1")) == 500
     notice = PairStore.open(store.uri).notice
