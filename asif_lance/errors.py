@@ -143,8 +143,9 @@ class VersionNotFoundError(AsifError):
 
     def __init__(self, name: str, known: tuple[str, ...], message: str | None = None) -> None:
         self.name, self.known = name, known
-        newest = ", ".join(known[-5:]) or "none yet"
-        super().__init__(message or f"no model version {name!r}; there are: {newest}")
+        none = "there is no model version yet: `asif-lance ingest` makes one"
+        others = f"no model version {name!r}; there are: {', '.join(known[-5:])}"
+        super().__init__(message or (others if known else none))
 
 
 class SearchUnavailableError(AsifError):

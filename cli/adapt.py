@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     type=Numbers(int),
     default="10",
     show_default=True,
-    help="Pictures of each class that become pairs; several numbers make a curve.",
+    help="Pictures of each class that become pairs, of small classes all but one; "
+    "several numbers make a curve.",
 )
 @click.option("--caption", metavar="T", help="Caption of an added picture. [default: the template]")
 @click.option(

@@ -25,7 +25,7 @@ from .options import (
 from .output import note, print_json, print_table
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
-from .query import check_label_options, open_model, read_labels
+from .query import check_asked_labels, open_model, read_labels
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def classify(
     refuse_beside(others, vectors=vectors, record=record)
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
-        check_label_options(*(asked[name] for name in LABEL_OPTIONS[:-1]))
+        check_asked_labels(asked)
     if images and all(map(is_missing, images)):
         _refuse_missing(context, images)
     arguments["search"] = search_by

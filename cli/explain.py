@@ -9,15 +9,15 @@ import click
 
 from .options import LABEL_OPTIONS, Context, label_options, model_options
 from .output import note
-from .parameter_types import Count, OutputFile
-from .query import open_model, read_labels
+from .parameter_types import Count, FileArgument, OutputFile
+from .query import check_asked_labels, open_model, read_labels
 
 if TYPE_CHECKING:
     from asif_lance.model import Prediction
 
 
 @click.command()
-@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("image", type=FileArgument)
 @label_options
 @click.option("--pairs", type=Count(), default=8, show_default=True, metavar="N")
 @click.option(
@@ -48,6 +48,7 @@ def explain(
       asif-lance explain cat.jpg --labels cat,dog -o why.png --pairs 5
     """
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
+    check_asked_labels(asked)
     model = open_model(context, **arguments)
     (prediction,) = model.classify([image], read_labels(model, **asked))
     output.write_bytes(_draw(output, prediction, image, pairs))

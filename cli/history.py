@@ -10,11 +10,18 @@ import click
 
 from asif_lance.errors import format_count
 
-from .options import Context, device_option, format_option, message_option, open_store
+from .options import (
+    LABEL_OPTIONS,
+    Context,
+    device_option,
+    format_option,
+    message_option,
+    open_store,
+)
 from .output import confirm, megabytes, moment, note, print_json, print_table
 from .parameter_types import Age, Count
 from .query import open_model
-from .whatif import asked_about, report
+from .whatif import asked_about, check_pictures_and_labels, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +141,11 @@ def diff(
       asif-lance diff prod --rows 20
       asif-lance diff v3 v7 --images test/ --labels cat,dog
     """
-    if asked["images"] or asked["vectors"]:
+    about = ("images", "vectors", *LABEL_OPTIONS)
+    if any(asked[name] for name in about):
+        if rows:
+            raise click.UsageError("--rows shows pairs; pictures and labels ask for predictions")
+        check_pictures_and_labels(asked)
         before, after = (open_model(context, model=name, device=device) for name in (old, new))
         report(before, after, {**asked, "output": output})
         return
@@ -194,5 +205,10 @@ def tag(context: Context, alias: str, version: str, remove: bool) -> None:
 @click.pass_obj
 def rollback(context: Context, version: str, message: str) -> None:
     """Make an old version the newest one: a new version with the old one's pairs."""
-    made = open_store(context).rollback(version, message=message)
+    store = open_store(context)
+    newest = store.version()
+    made = store.rollback(version, message=message)
+    if made.name == newest.name:
+        note(f"{made.name} is the newest already, with the pairs of {version}; no new version")
+        return
     note(f"{made.name} has the {format_count(made.pairs, 'pair')} of {version}")

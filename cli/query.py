@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 from asif_lance.errors import InputError
 
 from .options import (
+    LABEL_OPTIONS,
     Context,
     chosen_templates,
     format_option,
@@ -20,7 +21,7 @@ from .options import (
     open_store,
 )
 from .output import note, print_json, print_table
-from .parameter_types import Count
+from .parameter_types import Count, FileArgument
 
 if TYPE_CHECKING:
     from asif_lance.model import (
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("text", required=False)
-@click.option("--image", type=click.Path(dir_okay=False), help="Find captions for this picture.")
+@click.option("--image", type=FileArgument, help="Find captions for this picture.")
 @click.option("--top", type=Count(), default=10, show_default=True, metavar="N")
 @click.option(
     "--candidates",
@@ -53,7 +54,7 @@ def search(
     context: Context,
     /,
     text: str | None,
-    image: str | None,
+    image: Path | None,
     top: int,
     candidates: int | None,
     output: str,
@@ -75,7 +76,7 @@ def search(
     pin = model.store.image if text is None else model.store.text
     if pin.name == BROUGHT:
         raise InputError(
-            "this database holds vectors that were brought along: no encoder is known for them, "
+            f"{context.db} holds vectors that were brought along: no encoder is known for them, "
             "and what is searched for cannot be encoded"
         )
     if text is not None:
@@ -114,9 +115,10 @@ def open_model(
     search: Any = "exact",
 ) -> Model:
     """The model that `model_options` describe; no such version is told before torch is loaded."""
+    if as_of is not None and model is not None:
+        raise click.UsageError("give --model or --as-of, one of the two")
     store = open_store(context)
-    if as_of is None or model is None:  # both together are refused below
-        store.version_as_of(as_of) if as_of else store.version(model or "latest")
+    store.version_as_of(as_of) if as_of else store.version(model or "latest")
     from asif_lance.model import opening as library
 
     return library.open_model(
@@ -162,6 +164,11 @@ class AskedLabels:
 def read_labels(model: Model, **asked: Any) -> LabelSet:
     """The label set that `label_options` describe, compiled."""
     return model.compile(read_asked_labels(**asked).embed(model))
+
+
+def check_asked_labels(asked: Mapping[str, Any]) -> None:
+    """Refuse `label_options`, by name, before anything is loaded; see `check_label_options`."""
+    check_label_options(*(asked[name] for name in LABEL_OPTIONS[:-1]))
 
 
 def check_label_options(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,11 @@ from .options import (
 )
 from .output import note, print_json, print_table
 from .parameter_types import Count, FileArgument
-from .query import open_model, read_asked_labels
+from .query import check_asked_labels, open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.audit import Run
-    from asif_lance.model import Model, Prompts
+    from asif_lance.model import Model
     from asif_lance.records import Float32Array, Reject
     from asif_lance.whatif import PredictionChange
 
@@ -89,6 +90,8 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     version = model.version.name
     chosen = list(ids) if where is None else matching_ids(model.store, where, version)
     after, count = without_pairs(model, chosen)
+    if missing := len(set(chosen)) - count:
+        note(f"{missing:,} of the ids are not in {version}")
     note(
         f"{model.version.name} without {count:,} of its {format_count(model.anchors.count, 'pair')}"
     )
@@ -120,7 +123,7 @@ def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None
 def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
     names = ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
     options = {name: arguments.pop(name) for name in names}
-    about = ("images", "vectors", *LABEL_OPTIONS[:-1])
+    about = ("images", "vectors", *LABEL_OPTIONS)
     if not any(arguments[name] for name in about):
         if any(options[name] is not None for name in names[:5]):
             raise click.UsageError(
@@ -131,9 +134,19 @@ def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str
         return open_model(context, **_made_with(context, run), **limits), arguments
     if arguments["run"]:
         raise click.UsageError("give a --run, or images and labels, one of the two")
-    if bool(arguments["images"]) == (arguments["vectors"] is not None):
-        raise click.UsageError("give --images, or --vectors, one of the two")
+    check_pictures_and_labels(arguments)
     return open_model(context, **options), arguments
+
+
+def check_pictures_and_labels(asked: Mapping[str, Any]) -> None:
+    """Refuse `asked_about` without pictures or without labels, before anything is loaded.
+
+    Raises:
+        click.UsageError: with what to give.
+    """
+    if bool(asked["images"]) == (asked["vectors"] is not None):
+        raise click.UsageError("give --images, or --vectors, one of the two")
+    check_asked_labels(asked)
 
 
 def _run(context: Context, arguments: dict[str, Any]) -> Run:
@@ -176,8 +189,9 @@ def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
     from asif_lance.whatif import compare_states
 
     rejects: list[Reject] = []
+    labels = read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS})
     ids, vectors = _queries(before, asked, rejects)
-    prompts = _prompts(before, asked)
+    prompts = labels.embed(before)
     found = list(compare_states(before, after, ids, vectors, prompts))
     flips = sorted((c for c in found if c.flips), key=_gap, reverse=True)
     moved = sum(c.before.ranking != c.after.ranking for c in found)
@@ -210,10 +224,6 @@ def _queries(
     from asif_lance.encoders import expand_folders
 
     return model.encode(list(expand_folders(asked["images"], rejects)), rejects=rejects)
-
-
-def _prompts(model: Model, asked: dict[str, Any]) -> Prompts:
-    return read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS}).embed(model)
 
 
 def _print(change: PredictionChange, because: int, output: str) -> None:

@@ -118,6 +118,13 @@ def test_an_alias_and_a_moment_name_a_version(
     assert found[0]["model"] == "v2"
 
 
+def test_going_back_to_where_one_is_makes_no_version_and_says_so(filled: Cli) -> None:
+    assert filled(*DB, "rollback", "v1").err == (
+        "v1 is the newest already, with the pairs of v1; no new version\n"
+    )
+    assert len(filled(*DB, "versions", "--format", "json").objects) == 1
+
+
 def test_deleting_ids_that_are_not_there_makes_no_version(filled: Cli) -> None:
     done = filled(*DB, "delete", "nobody", "--format", "json")
     assert done.objects == [{"deleted": 0, "not_found": 1, "version": "v1"}]
@@ -160,7 +167,7 @@ def test_pictures_need_an_encoder_that_made_the_vectors(filled: Cli, label_file:
     done = filled(*DB, "classify", "cat.jpg", "--label-vectors", label_file)
     assert done.status == 1
     assert done.err == (
-        "asif-lance: this database holds vectors that were brought along, "
+        f"asif-lance: {Path('t.lancedb').absolute()} holds vectors that were brought along, "
         "no encoder is known for them: use --vectors\n"
     )
 

@@ -125,7 +125,7 @@ def test_statements_from_a_pipe_are_told_apart_by_their_semicolons(shell: Run) -
     [
         ("ingest", "pairs.parquet", "--rejects", "none/r.csv"),
         ("audit", "FROM pairs", "--output", "none/a.csv"),
-        ("explain", "picture.png", "--labels", "a,b", "--output", "none/a.html"),
+        ("explain", "pairs.parquet", "--labels", "a,b", "--output", "none/a.html"),
         ("evaluate", ".", "--plot", "none/a.png"),
     ],
 )

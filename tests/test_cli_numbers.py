@@ -34,7 +34,7 @@ NEEDED = {
     "scaling": (*TASK, "--setting", "5:3"),
     "diagnose": (),
     "adapt": (*TASK, "--trials", "2"),
-    "explain": ("a.png", "--label-vectors", "labels.parquet"),
+    "explain": ("labels.parquet", "--label-vectors", "labels.parquet"),
     "what-if delete": ("p1", *VECTORS),
     "what-if add": ("pairs.parquet", *VECTORS),
     "prune": ("--dry-run",),

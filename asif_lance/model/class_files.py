@@ -66,6 +66,8 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
         if len(set(own)) < len(own):
             raise InputError(f"{at}: label {_quote(label)} has a name twice")
         names[label] = own
+    if not names:
+        raise InputError(f"{shown} has no labels: give at least one")
     return names
 
 
@@ -176,7 +178,9 @@ def _bare(text: str) -> str:
 def _json_classes(text: str, shown: str) -> list[_Class]:
     try:
         found = json.loads(text, object_pairs_hook=_JsonObject)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise InputError(f"{shown}: its JSON is nested too deeply for labels") from None
+    except ValueError as error:
         raise InputError(f"{shown} begins like JSON but is not: {error}") from None
     pairs = found if isinstance(found, _JsonObject) else [(label, label) for label in found]
     classes = []

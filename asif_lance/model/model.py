@@ -157,14 +157,13 @@ class Model:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """The encoder that made the image vectors."""
-        return image_encoder(
-            _loadable(self.store.image.name, "--vectors"), device=str(self._device)
-        )
+        name = _loadable(self.store.uri, self.store.image.name, "--vectors")
+        return image_encoder(name, device=str(self._device))
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The encoder that made the caption vectors."""
-        name = _loadable(self.store.text.name, "--label-vectors")
+        name = _loadable(self.store.uri, self.store.text.name, "--label-vectors")
         return text_encoder(name, device=str(self._device))
 
     def labels(
@@ -360,10 +359,10 @@ class Model:
         return Prediction(name, self.version.name, self.recipe, ranking, evidence)
 
 
-def _loadable(encoder_name: str, option: str) -> str:
+def _loadable(uri: str, encoder_name: str, option: str) -> str:
     if encoder_name == BROUGHT:
         raise InputError(
-            "this database holds vectors that were brought along, no encoder is known for them: "
+            f"{uri} holds vectors that were brought along, no encoder is known for them: "
             f"use {option}"
         )
     return encoder_name

@@ -249,5 +249,5 @@ def test_the_command_writes_the_page(cli: Cli, tmp_path: Path, picture: Path) ->
     assert Image.open(tmp_path / "why.png").format == "PNG"
     assert cli(*asked).status == 2
     missing = cli("--db", "t.lancedb", "explain", "nowhere.png", "--labels", "a,b")
-    assert missing.status == 1
-    assert missing.err == "asif-lance: nowhere.png: missing file\n"
+    assert missing.status == 2
+    assert "'nowhere.png' does not exist" in missing.err
