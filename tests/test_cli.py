@@ -161,7 +161,8 @@ def test_pictures_need_an_encoder_that_made_the_vectors(filled: Cli, label_file:
     assert done.status == 1
     assert done.err == (
         "asif-lance: this database holds vectors that were brought along, "
-        "no encoder is known for them: use --vectors\n"
+        "no encoder is known for them: use --vectors, or "
+        "name them with `asif-lance encoders`\n"
     )
 
 

@@ -364,7 +364,7 @@ def _loadable(encoder_name: str, option: str) -> str:
     if encoder_name == BROUGHT:
         raise InputError(
             "this database holds vectors that were brought along, no encoder is known for them: "
-            f"use {option}"
+            f"use {option}, or name them with `asif-lance encoders`"
         )
     return encoder_name
 
