@@ -2,9 +2,9 @@
 
 Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
 few hundred pairs, and running it again goes on where it stopped; memory grows by some 48 bytes a
-pair, and by the ids and names of a COCO file's images. Assumes: sources stay as they are while
-they are read. Never changes a source, unpacks an archive or fetches an address. A format is a
-module with a reader and a line in `formats.FORMATS`.
+pair, 80 more where pictures that look alike are sought, and by the ids and names of a COCO file's
+images. Assumes: sources stay as they are while they are read. Never changes a source, unpacks an
+archive or fetches an address. A format is a module with a reader and a line in `formats.FORMATS`.
 """
 
 from asif_lance.ingest.admission import RESERVED
