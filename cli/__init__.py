@@ -23,9 +23,11 @@ from .admin import check, info, migrate, optimize
 from .audit import audit
 from .bill import bill
 from .classify import classify
-from .data import delete, ingest
+from .data import ingest
+from .delete import delete
 from .demo import demo
 from .diagnose import diagnose
+from .encoders import encoders
 from .evaluate import evaluate
 from .explain import explain
 from .forget import forget
@@ -38,6 +40,7 @@ from .progress import quiet_option, shown_progress
 from .prune import prune
 from .query import search
 from .receipt import receipt
+from .reencode import reencode
 from .runs import runs
 from .tuning import scaling, tune
 from .whatif import what_if
@@ -150,4 +153,4 @@ _register([demo, ingest, classify, search])
 _register([delete, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
 _register([explain, what_if, prune, audit, runs, bill])
-_register([index, info, check, optimize, migrate])
+_register([index, encoders, reencode, info, check, optimize, migrate])

@@ -11,6 +11,7 @@ import click
 
 from asif_lance.errors import format_count
 
+from .encoders import describe
 from .options import Context, format_option, open_store
 from .output import megabytes, note, print_json, print_table
 
@@ -32,8 +33,8 @@ def info(context: Context, output: str) -> None:
     at_once = megabytes(found.bytes_reclaimable + found.bytes_waiting)
     facts = {
         "database": found.uri,
-        "image encoder": f"{found.image.name} ({found.image.dimension}-d)",
-        "text encoder": f"{found.text.name} ({found.text.dimension}-d)",
+        "image encoder": describe(found.image),
+        "text encoder": describe(found.text),
         "versions": found.versions,
         "newest": found.latest.name if found.latest else "none yet",
         "pairs": found.latest.pairs if found.latest else 0,

@@ -1,4 +1,4 @@
-"""ingest and delete: pairs in, pairs out of the newest model."""
+"""ingest: pairs in."""
 
 from __future__ import annotations
 
@@ -16,23 +16,28 @@ import click
 from asif_lance.errors import IngestInterruptedError, format_count
 from asif_lance.progress import step
 
+from .hygiene import (
+    check_options,
+    expand_checks,
+    findings_as_json,
+    print_findings,
+    write_page,
+)
 from .options import (
     Context,
     device_option,
     format_option,
     keys_option,
     message_option,
-    need_ids_or_where,
     open_store,
-    pairs_arguments,
 )
-from .output import confirm, note, print_json, print_table
+from .output import note, print_json, print_table
 from .parameter_types import Choices, ColumnChoice, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
     from asif_lance.ingest import DryRun, IngestOptions, IngestReport
-    from asif_lance.records import ModelVersion, Reject
+    from asif_lance.records import Reject
 
 # As shells do: 128 and the number of SIGINT.
 _INTERRUPTED = 130
@@ -109,6 +114,7 @@ SHOWN_REJECTS = 10
     help="Pairs with a mark that reserves their rights (noai, noindex, tdm-reservation, …): flag "
     "them in their attributes, or refuse them.",
 )
+@check_options
 @click.option("--allow-forgotten", is_flag=True, help="Let in what `forget` took out.")
 @click.option(
     "--without-key",
@@ -131,6 +137,8 @@ def ingest(
     columns: tuple[tuple[str, str], ...],
     source_name: str | None,
     rejects: Path | None,
+    checks: tuple[tuple[str, str], ...],
+    page: Path | None,
     dry_run: bool,
     allow_forgotten: bool,
     without_key: bool,
@@ -163,19 +171,37 @@ def ingest(
       asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
     """
     waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
-    with _stoppable():
+    with stoppable():
         from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
 
         expanded = expand_sources(sources)
     given |= {"format": source_format, "columns": dict(columns), "source": source_name}
-    options = IngestOptions(**given, waiver=waiver)
+    options = IngestOptions(**given, checks=expand_checks(checks), waiver=waiver)
     total = count_items(expanded)
     if dry_run:
-        _try_ingest(context, expanded, options, total, rejects, output)
+        tried = _try_ingest(context, expanded, options, total, output)
+        _write_rejects(tried, rejects)
+        write_page(tried, page)
         return
-    with _stoppable(total), step("ingest pairs", total) as advance:
+    with stoppable(total), step("ingest pairs", total) as advance:
         report = ingest_sources(context.db, expanded, options, progress=advance)
+    write_page(report, page)
     _finish_ingest(report, rejects, output)
+    if report.version is not None and output == "table":
+        _note_unnamed(context)
+
+
+def _note_unnamed(context: Context) -> None:
+    """Say what vectors of encoders without a name keep from working."""
+    from asif_lance.records import BROUGHT
+
+    store = open_store(context)
+    pins = {"image": store.image, "text": store.text}
+    if sides := [side for side, pin in pins.items() if pin.name == BROUGHT]:
+        note(
+            f"no encoder of the {' and '.join(sides)} vectors is named, so pictures and texts "
+            "cannot be asked with: `asif-lance encoders` names them"
+        )
 
 
 def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Waiver | None:
@@ -191,7 +217,7 @@ def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Wa
 
 
 @contextmanager
-def _stoppable(total: int | None = None) -> Iterator[None]:
+def stoppable(total: int | None = None) -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM end the command with a line that says what is kept."""
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -210,65 +236,6 @@ def _stoppable(total: int | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@click.command()
-@pairs_arguments
-@click.option("--dry-run", is_flag=True, help="Say how many pairs it would take; change nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before taking most of the pairs.")
-@message_option
-@format_option
-@click.pass_obj
-def delete(
-    context: Context,
-    ids: tuple[str, ...],
-    where: str | None,
-    dry_run: bool,
-    yes: bool,
-    message: str,
-    output: str,
-) -> None:
-    """Take pairs out of the newest model, by ID or by a predicate.
-
-    Older versions still have them, so `rollback` brings them back. To take pairs out of every
-    version and off the disk, see `forget`. A predicate that takes more than half of the pairs has
-    to be confirmed.
-
-    \b
-      asif-lance delete 8c4b…  f01d…
-      asif-lance delete --where "license = 'CC-BY-NC'"
-    """
-    need_ids_or_where(ids, where)
-    store = open_store(context)
-    from asif_lance.audit import HEAD, matching_ids
-
-    chosen = list(dict.fromkeys(ids)) if where is None else matching_ids(store, where, HEAD)
-    newest = store.version()
-    if dry_run:
-        _print_deletion(len(store.existing(chosen)), len(chosen), newest, output, done=False)
-        return
-    if where is not None and not yes and 2 * len(chosen) > newest.pairs:
-        confirm(f"That takes {len(chosen):,} of {format_count(newest.pairs, 'pair')}. Delete them?")
-    deleted = store.delete(chosen)
-    version = store.publish(command="delete", message=message) or newest
-    _print_deletion(deleted, len(chosen), version, output, done=True)
-
-
-def _print_deletion(
-    deleted: int, asked: int, version: ModelVersion, output: str, *, done: bool
-) -> None:
-    if output == "json":
-        print_json({"deleted": deleted, "not_found": asked - deleted, "version": version.name})
-        return
-    if deleted < asked:
-        note(f"{asked - deleted:,} of the ids are not in the newest model")
-    if done:
-        note(f"deleted {format_count(deleted, 'pair')}; the newest model is {version.name}")
-    else:
-        note(
-            f"would delete {deleted:,} of {format_count(version.pairs, 'pair')}; "
-            "nothing was changed"
-        )
 
 
 def _note_details(report: IngestReport) -> None:
@@ -310,6 +277,7 @@ def _print_report(report: IngestReport, output: str) -> None:
                 "rejected": len(report.rejects),
                 "version": version,
                 "cut_captions": report.cut_captions,
+                **findings_as_json(report),
             }
         )
     else:
@@ -321,10 +289,12 @@ def _print_report(report: IngestReport, output: str) -> None:
         )
         _note_details(report)
     if output == "table":
-        _print_rejects(report.rejects)
+        print_findings(report.findings)
+        print_rejects(report.rejects)
 
 
-def _print_rejects(rejects: Sequence[Reject]) -> None:
+def print_rejects(rejects: Sequence[Reject]) -> None:
+    """The first of what was refused, and how many more there are."""
     if rejects:
         print_table(["rejected", "reason"], [(r.item, r.reason) for r in rejects[:SHOWN_REJECTS]])
         if len(rejects) > SHOWN_REJECTS:
@@ -336,15 +306,14 @@ def _try_ingest(
     sources: Sequence[Any],
     options: IngestOptions,
     total: int | None,
-    rejects: Path | None,
     output: str,
-) -> None:
+) -> DryRun:
     from asif_lance.ingest import try_ingest
 
     with step("look through the sources", total) as advance:
         found = try_ingest(context.db, sources, options, progress=advance)
     _print_dry_run(found, options.on_conflict, output)
-    _write_rejects(found, rejects)
+    return found
 
 
 def _print_dry_run(found: DryRun, on_conflict: str, output: str) -> None:
@@ -356,6 +325,7 @@ def _print_dry_run(found: DryRun, on_conflict: str, output: str) -> None:
         "rejected": len(found.rejects),
         "seconds": found.seconds,
         "bytes": found.bytes,
+        **findings_as_json(found),
     }
     if output == "json":
         print_json({**counts, "first": [asdict(pair) for pair in found.first]})
@@ -376,7 +346,8 @@ def _print_dry_run(found: DryRun, on_conflict: str, output: str) -> None:
         if found.seconds is not None:
             took = f"about {found.seconds:,.0f} s"
         note(f"by the first {format_count(found.sample, 'pair')}: {took}; about {room}")
-    _print_rejects(found.rejects)
+    print_findings(found.findings)
+    print_rejects(found.rejects)
 
 
 def _write_rejects(report: IngestReport | DryRun, path: Path | None) -> None:

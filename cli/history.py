@@ -21,11 +21,13 @@ from .options import (
 from .output import confirm, megabytes, moment, note, print_json, print_table
 from .parameter_types import Age, Count
 from .query import open_model
+from .together import split_database
 from .whatif import asked_about, check_pictures_and_labels, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asif_lance.model import Model
     from asif_lance.records import ModelVersion
     from asif_lance.store import PairStore
 
@@ -134,21 +136,25 @@ def diff(
     """Compare two versions: pairs added, removed and changed, by source and license.
 
     With --images (or --vectors) and labels: the predictions that flip from the first version to
-    the second, and the pairs that moved them most.
+    the second, and the pairs that moved them most. Then a version may also be another database's,
+    as DATABASE@V, such as one that `reencode` made.
 
     \b
       asif-lance diff v3 v7
       asif-lance diff prod --rows 20
       asif-lance diff v3 v7 --images test/ --labels cat,dog
+      asif-lance diff v3 other.lancedb@v3 --images test/ --labels cat,dog
     """
     about = ("images", "vectors", *LABEL_OPTIONS)
     if any(asked[name] for name in about):
         if rows:
             raise click.UsageError("--rows shows pairs; pictures and labels ask for predictions")
         check_pictures_and_labels(asked)
-        before, after = (open_model(context, model=name, device=device) for name in (old, new))
+        before, after = (_open_version(context, name, device) for name in (old, new))
         report(before, after, {**asked, "output": output})
         return
+    if "@" in old + new:
+        raise click.UsageError("versions of two databases are compared by --images and labels")
     store = open_store(context)
     found = store.diff(old, new)
     kinds = {k: getattr(found.changes, k) for k in ("added", "removed", "changed")}
@@ -167,6 +173,12 @@ def diff(
     for kind, ids in kinds.items():
         if rows and ids:
             _print_pairs(store, old if kind == "removed" else new, kind, ids[:rows])
+
+
+def _open_version(context: Context, name: str, device: str) -> Model:
+    """A version of this database, or `DATABASE@V`; no version's name has an @."""
+    database, version = split_database(name) if "@" in name else (context.db, name)
+    return open_model(Context(database), model=version, device=device)
 
 
 def _print_pairs(store: PairStore, version: str, kind: str, ids: Sequence[str]) -> None:

@@ -77,7 +77,7 @@ def search(
     if pin.name == BROUGHT:
         raise InputError(
             f"{context.db} holds vectors that were brought along: no encoder is known for them, "
-            "and what is searched for cannot be encoded"
+            "and what is searched for cannot be encoded; `asif-lance encoders` names them"
         )
     if text is not None:
         note_cut("texts", model.encode_texts([text]))

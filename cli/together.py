@@ -37,7 +37,7 @@ def open_together(
     from asif_lance.model import Together
 
     opened = {}
-    for db, version in [(context.db, model), *map(_database_and_version, others)]:
+    for db, version in [(context.db, model), *map(split_database, others)]:
         found = open_model(Context(db), model=version, **arguments)
         name = f"{db}@{found.version.name}"
         if name in opened:
@@ -46,7 +46,7 @@ def open_together(
     return Together(opened)
 
 
-def _database_and_version(text: str) -> tuple[str, str | None]:
+def split_database(text: str) -> tuple[str, str | None]:
     """`photos.lancedb@v3` taken apart, unless a database has this very name."""
     db, at, version = text.rpartition("@")
     named = at and "/" not in version and not Path(text).is_dir()

@@ -186,13 +186,20 @@ def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
 
 def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
     """Print the predictions that flip, those that moved most first, and how many there are."""
-    from asif_lance.whatif import compare_states
+    from asif_lance.whatif import compare_models, compare_states
 
     rejects: list[Reject] = []
     labels = read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS})
     ids, vectors = _queries(before, asked, rejects)
     prompts = labels.embed(before)
-    found = list(compare_states(before, after, ids, vectors, prompts))
+    if after.store.uri == before.store.uri:
+        found = list(compare_states(before, after, ids, vectors, prompts))
+    else:
+        if asked["vectors"] is not None:
+            raise click.UsageError("two databases are compared by --images: each encodes its own")
+        _, others = _queries(after, asked, [])
+        both = (before, vectors, prompts), (after, others, labels.embed(after))
+        found = list(compare_models(*both, ids))
     flips = sorted((c for c in found if c.flips), key=_gap, reverse=True)
     moved = sum(c.before.ranking != c.after.ranking for c in found)
     for change in flips:

@@ -168,7 +168,7 @@ def test_pictures_need_an_encoder_that_made_the_vectors(filled: Cli, label_file:
     assert done.status == 1
     assert done.err == (
         f"asif-lance: {Path('t.lancedb').absolute()} holds vectors that were brought along, "
-        "no encoder is known for them: use --vectors\n"
+        "no encoder is known for them: use --vectors, or name them with `asif-lance encoders`\n"
     )
 
 

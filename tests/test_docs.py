@@ -1,16 +1,21 @@
-"""docs/inputs.md and docs/bill.md are true: their files are written, their transcripts run."""
+"""Pages of docs/ are true: their files are written, their transcripts run."""
 
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from conftest import Cli, entry_point
 from PIL import Image
 from source_archives import samples, write_tar
 from test_readme import BLOCK, check, steps
+
+from asif_lance.encoders import text_encoder
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -24,8 +29,17 @@ def write_shards(folder: Path) -> None:
         (folder / f"{name}_stats.json").write_text(f'{{"successes": {pictures}}}')
 
 
+def write_own_vectors(path: Path) -> None:
+    """Vectors that the packaged text encoder and nobody knows what made."""
+    captions = ["A red bus.", "A blue boat.", "Two green trees."]
+    images = np.eye(3, 8, dtype=np.float32)
+    texts = text_encoder().encode(captions)
+    columns = {"caption": captions, "image_vector": images, "text_vector": texts}
+    pl.DataFrame(columns).write_parquet(path)
+
+
 @pytest.mark.encoders
-@pytest.mark.parametrize("page", ["inputs.md", "bill.md"])
+@pytest.mark.parametrize("page", ["inputs.md", "bill.md", "encoders.md"])
 def test_the_transcript_is_what_happens(
     page: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -36,6 +50,10 @@ def test_the_transcript_is_what_happens(
         Image.new("RGB", (64, 64), colour).save(tmp_path / "photos" / f"{name}.png")
         (tmp_path / "photos" / f"{name}.txt").write_text(f"The colour {colour}.")
     write_shards(tmp_path / "shards")
+    write_own_vectors(tmp_path / "own.parquet")
+    for name in ("red", "blue"):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        shutil.copy(tmp_path / "photos" / f"{name}.png", tmp_path / "labelled" / name)
     blocks = BLOCK.findall((DOCS / page).read_text())
     for command, expected in steps("".join(text for name, text in blocks if name == "console")):
         name, *arguments = shlex.split(command)

@@ -30,7 +30,7 @@ from asif_lance.database.diff import (
     rows_by_id,
 )
 from asif_lance.database.digests import one_line
-from asif_lance.database.encoder_pins import check_pin, read_pins
+from asif_lance.database.encoder_pins import check_pin, read_pins, write_pins
 from asif_lance.database.epoch import check_epoch, read_epoch
 from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key, name_files
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
@@ -91,5 +91,6 @@ __all__ = [
     "one_line", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
     "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
     "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
+    "write_pins",
 ]
 # fmt: on

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 
 import lance
 
@@ -19,6 +21,15 @@ def read_pins(pairs: lance.LanceDataset) -> dict[str, EncoderPin]:
     return {
         side: EncoderPin(**json.loads(metadata[k])) for side, k in keys.items() if k in metadata
     }
+
+
+def write_pins(pairs: lance.LanceDataset, pins: Mapping[str, EncoderPin]) -> None:
+    """Have the metadata of a table's head name these encoders; the caller holds the write lock."""
+    known = read_pins(pairs)
+    new = {side: pin for side, pin in pins.items() if known.get(side) != pin}
+    if new:
+        told = {f"asif.{side}_encoder": json.dumps(asdict(pin)) for side, pin in new.items()}
+        pairs.update_schema_metadata(told)
 
 
 def check_pin(side: str, pinned: EncoderPin, given: EncoderPin) -> None:

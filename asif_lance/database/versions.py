@@ -115,10 +115,14 @@ class Ledger:
         return tuple(sorted(self.lance_versions().keys() - ours))
 
     def publish(self, head: lance.LanceDataset, row: Row) -> Row:
-        """Names the state `head` with the next number; returns the completed row."""
+        """Names the state `head`, of now and by the next number unless the row has its own.
+
+        Returns the completed row.
+        """
         rows = self.rows()
         number = int(rows[-1]["number"]) + 1 if rows else 1
-        row = {**row, "name": f"v{number}", "number": number, "created_at": datetime.now(UTC)}
+        row = {"number": number, "created_at": datetime.now(UTC), **row}
+        row["name"] = f"v{row['number']}"
         self.point(row["name"], head.version)
         self.write([{**row, "aliases": []}])
         self.point(LATEST, head.version)

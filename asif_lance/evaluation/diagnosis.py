@@ -28,6 +28,7 @@ from asif_lance.evaluation.pair_similarity import (
     skewness,
 )
 from asif_lance.evaluation.statistics import check_seed, deviation
+from asif_lance.ingest import is_uninformative
 from asif_lance.model import Model, Prompts
 from asif_lance.progress import track
 from asif_lance.records import BoolArray, Int64Array
@@ -37,14 +38,6 @@ SHOWN = 5
 
 #: Captions nearest to a label whose images are compared for `agreement`.
 AGREEING = 10
-
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_FILE = re.compile(r"\.(jpe?g|png|gif|webp|tiff?|bmp|heic|raw|cr2|nef)$", re.IGNORECASE)
-# What cameras and programs call pictures, and how they describe lenses and exposures.
-_CAMERA = re.compile(
-    r"\b(img|dscn?|dscf|pict?|scan|screenshot|untitled|f/?\d[\d.]*|iso ?\d+|[\d.-]+ ?mm)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +190,6 @@ def diagnose(
         captions=examine_captions(captions),
         coverage=() if prompts is None else _coverage(anchors, captions, prompts),
     )
-
-
-def is_uninformative(caption: str) -> bool:
-    """Whether a caption is a file name, a camera setting, or holds no word of three letters."""
-    rest = _CAMERA.sub(" ", _FILE.sub("", caption.strip()).replace("_", " "))
-    return not _WORD.search(rest)
 
 
 def examine_captions(captions: Sequence[str]) -> Captions:

@@ -2,30 +2,42 @@
 
 Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
 few hundred pairs, and running it again goes on where it stopped; memory grows by some 48 bytes a
-pair, and by the ids and names of a COCO file's images. Assumes: sources stay as they are while
-they are read. Never changes a source, unpacks an archive or fetches an address. A format is a
-module with a reader and a line in `formats.FORMATS`.
+pair, 80 more where pictures that look alike are sought, and by the ids and names of a COCO file's
+images. Assumes: sources stay as they are while they are read. Never changes a source, unpacks an
+archive or fetches an address. A format is a module with a reader and a line in `formats.FORMATS`.
 """
 
 from asif_lance.ingest.admission import RESERVED
+from asif_lance.ingest.caption_checks import is_uninformative
 from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
 from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
+from asif_lance.ingest.encoder_naming import NamedEncoder, name_and_check_encoders
 from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.formats import FORMATS
+from asif_lance.ingest.hygiene import ACTIONS, CHECKS, Finding
+from asif_lance.ingest.hygiene_page import hygiene_page
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.parquet_reader import read_column_classes
 from asif_lance.ingest.pipeline import IngestReport, ingest_sources
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.preview import read_pairs
+from asif_lance.ingest.reencoding import (
+    ReencodedVersion,
+    ReencodeOptions,
+    ReencodeReport,
+    reencode,
+)
 from asif_lance.ingest.sources import TableSource, read_source, sniff_format
 from asif_lance.ingest.totals import count_items
 from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
 # fmt: off
 __all__ = [
-    "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "ComingPair", "DryRun", "IngestOptions",
-    "IngestReport", "Preparation", "TableSource", "as_matrix", "count_items", "expand_sources",
-    "ingest_sources", "read_column_classes", "read_pairs", "read_source", "sniff_format",
-    "try_ingest", "unit_float16", "valid_vectors",
+    "ACTIONS", "CHECKS", "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "ComingPair",
+    "DryRun", "Finding", "IngestOptions", "IngestReport", "NamedEncoder", "Preparation",
+    "ReencodeOptions", "ReencodeReport", "ReencodedVersion", "TableSource", "as_matrix",
+    "count_items", "expand_sources", "hygiene_page", "ingest_sources", "is_uninformative",
+    "name_and_check_encoders", "read_column_classes", "read_pairs", "read_source", "reencode",
+    "sniff_format", "try_ingest", "unit_float16", "valid_vectors",
 ]
 # fmt: on

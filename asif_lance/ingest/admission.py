@@ -9,7 +9,6 @@ from typing import Any
 
 import polars as pl
 
-from asif_lance.errors import InputError
 from asif_lance.ingest.columns import spelling
 
 #: What `require` may name.
@@ -32,13 +31,7 @@ def missing_values(rows: pl.DataFrame, required: Sequence[str]) -> pl.Series:
     """The reason against each of n rows that lacks a value of its own, null against the others.
 
     A source counts if the item or the user named it: that of its file or folder does not.
-
-    Raises:
-        InputError: something else is required.
     """
-    if unknown := set(required) - set(REQUIRABLE):
-        names = ", ".join(REQUIRABLE)
-        raise InputError(f"cannot require {min(unknown)!r}; what can be required: {names}")
     faults = pl.lit(None, pl.String)
     for name in required:
         stated = pl.col(name).str.strip_chars().fill_null("") != ""
@@ -61,7 +54,9 @@ def find_reserved(attributes: pl.Series) -> pl.Series:
 def add_reserved(attributes: pl.Series, marks: pl.Series) -> pl.Series:
     """The n JSON objects, those with marks with one more attribute that names them."""
     flagged = [
-        json.dumps({**json.loads(text), RESERVED: found}, ensure_ascii=False) if found else text
+        json.dumps({**json.loads(text or "{}"), RESERVED: found}, ensure_ascii=False)
+        if found
+        else text
         for text, found in zip(attributes, marks, strict=True)
     ]
     return pl.Series("attributes", flagged, pl.String)

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.hygiene import Finding
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.preparation import Preparation, write_rejects
 from asif_lance.ingest.sources import Source
@@ -52,6 +53,7 @@ class DryRun:
         sample: how many new items were encoded to try it.
         seconds: about what the ingest would take, by the sample; None where no encoder is needed.
         bytes: about what the new pairs would take on the disk.
+        findings: as in `IngestReport`.
     """
 
     first: tuple[ComingPair, ...]
@@ -63,6 +65,7 @@ class DryRun:
     sample: int
     seconds: float | None
     bytes: int
+    findings: tuple[Finding, ...] = ()
 
     def write_rejects(self, path: Path) -> None:
         """Write the refused items as CSV: source, item, reason."""
@@ -113,6 +116,7 @@ def try_ingest(
         sample=made,
         seconds=reading + seconds * count if destination.encodes and made else None,
         bytes=int(size * count),
+        findings=prepared.findings,
     )
 
 

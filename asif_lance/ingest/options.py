@@ -31,6 +31,7 @@ class IngestOptions:
         require: what an item must state, of `license` and `source`; one that does not is refused.
         rights: what becomes of an item with a mark that reserves its rights, see `admission`:
             `flag` adds the attribute `rights_reserved`, `refuse` refuses it, None looks for none.
+        checks: further ones of `hygiene.CHECKS`, and what becomes of items that they find.
         keys_folder: where the keys are that tell what was forgotten; by default the user's.
         waiver: lets in what was forgotten, or may have been, and keeps on record why.
     """
@@ -49,5 +50,6 @@ class IngestOptions:
     captions: str = "mean"
     require: tuple[str, ...] = ()
     rights: str | None = None
+    checks: Mapping[str, str] = field(default_factory=dict)
     keys_folder: Path | None = None
     waiver: Waiver | None = None

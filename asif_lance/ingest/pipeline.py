@@ -19,6 +19,7 @@ from asif_lance.database import ROWS_PER_FRAGMENT
 from asif_lance.errors import IngestInterruptedError, PairConflictError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.expansion import expand_sources
+from asif_lance.ingest.hygiene import Finding
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PIECE_ROWS
 from asif_lance.ingest.preparation import Preparation, write_rejects
@@ -47,6 +48,7 @@ class IngestReport:
         cut_captions: captions of which the encoder did not read the end.
         max_tokens: how much it reads, if it has a limit.
         apart: pictures that came again apart from their other captions, as pairs of their own.
+        findings: what the checks that were asked for have found.
     """
 
     added: int
@@ -58,6 +60,7 @@ class IngestReport:
     cut_captions: int = 0
     max_tokens: int | None = None
     apart: int = 0
+    findings: tuple[Finding, ...] = ()
 
     def write_rejects(self, path: Path) -> None:
         """Write the refused items as CSV: source, item, reason."""
@@ -119,6 +122,7 @@ def ingest_sources(
         cut_captions=prepared.cut_captions,
         max_tokens=destination.max_tokens,
         apart=prepared.apart,
+        findings=prepared.findings,
     )
 
 

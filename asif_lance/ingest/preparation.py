@@ -7,6 +7,7 @@ name the pair), encode what has no vector yet. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import polars as pl
 import pyarrow as pa
 
 from asif_lance.errors import EmptySourceError, ImageError, SourceError, printable
-from asif_lance.ingest.admission import add_reserved, find_reserved, missing_values
 from asif_lance.ingest.caption_groups import (
     MAX_CAPTIONS,
     NO_CAPTIONS,
@@ -25,12 +25,13 @@ from asif_lance.ingest.caption_groups import (
 from asif_lance.ingest.columns import PAIR_COLUMNS, SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
+from asif_lance.ingest.hygiene import Finding, Hygiene
 from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures_to_encode
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.picture_pieces import PictureEncoder
 from asif_lance.ingest.sources import Source, read_source, source_name
 from asif_lance.ingest.vector_columns import given_vectors, unit_float16, wrong_sizes
-from asif_lance.progress import Advance
+from asif_lance.progress import Advance, listen
 from asif_lance.records import Float16Array, Float32Array, Reject
 
 #: What is kept of an item besides its caption and vectors.
@@ -80,9 +81,15 @@ class Preparation:
         self._destination, self._options = destination, options
         self._skip_known, self._progress = skip_known, progress or (lambda count: None)
         self._location = ""
+        self._hygiene = Hygiene(options)
         self._seen = SeenIds()
         self._digests = PictureDigests()
         self._pictures = PictureEncoder(destination, options.batch_size)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the checks that are asked for have found so far."""
+        return self._hygiene.findings
 
     def tables(self, sources: Sequence[Source]) -> Iterator[pa.Table]:
         """New pairs as `PairStore.add` takes them: a source's batch, or a few that took encoding.
@@ -118,6 +125,9 @@ class Preparation:
         options = self._options
         known = PAIR_COLUMNS.choose(options.columns)
         how = {"format": options.format, "known": known, "image_root": options.image_root}
+        if self._hygiene.needs_survey():
+            with listen(lambda what, done, total: None):  # notes come again
+                self._hygiene.survey(lambda: _captions(sources, how))
         opened = [(s, self._open(s, how, alone=len(sources) == 1)) for s in sources]
         for source, batches in opened:
             self._location = printable(str(source))
@@ -139,7 +149,8 @@ class Preparation:
             return iter(())
 
     def _new_items_of(self, batches: Iterator[SourceBatch]) -> Iterator[pl.DataFrame]:
-        for frame in self._joined(self._items_of(batches)):
+        for joined in self._joined(self._items_of(batches)):
+            frame = self._keep(*self._hygiene.judge_pictures(joined))
             if self._skip_known and len(frame):
                 frame = self._remembered(self._new(frame))
             if len(frame):
@@ -193,15 +204,8 @@ class Preparation:
         )
 
     def _admitted(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Rows that have what is required, and whose rights are not reserved or are flagged."""
-        if self._options.require:
-            frame = self._keep(frame, missing_values(frame, self._options.require))
-        if self._options.rights is None:
-            return frame
-        marks = find_reserved(frame["attributes"])
-        if self._options.rights == "refuse":
-            return self._keep(frame, "rights reserved (" + marks + ")")
-        return frame.with_columns(add_reserved(frame["attributes"], marks))
+        """Rows that no check refuses."""
+        return self._keep(*self._hygiene.judge_items(frame))
 
     def _distinct(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Rows whose pair is no earlier item's."""
@@ -278,6 +282,14 @@ class Preparation:
     def _refuse(self, rejects: Sequence[Reject]) -> None:
         self.rejects += rejects
         self._progress(len(rejects))
+
+
+def _captions(sources: Sequence[Source], how: Any) -> Iterator[pl.Series]:
+    """All captions; what is wrong with a source is told when its pairs are read."""
+    for source in sources:
+        with suppress(SourceError):
+            for batch in read_source(source, **how):
+                yield batch.frame["caption"]
 
 
 def write_rejects(rejects: Sequence[Reject], path: Path) -> None:

@@ -18,6 +18,7 @@ from asif_lance.ingest.columns import PAIR_COLUMNS, REMOTE, SCHEMA, ColumnNames,
 from asif_lance.ingest.folder_reader import read_pictures
 from asif_lance.ingest.formats import FORMATS, Format, format_by_name, format_of, format_of_folder
 from asif_lance.ingest.parquet_reader import read_frame
+from asif_lance.ingest.stored_pairs import StoredPairs
 from asif_lance.ingest.usable import MAX_CAPTION, Reading, usable_batches
 from asif_lance.records import Reject
 
@@ -46,7 +47,7 @@ class PictureList:
         return str(self.folder)
 
 
-Source = str | Path | TableSource | PictureList
+Source = str | Path | TableSource | PictureList | StoredPairs
 
 
 def source_name(source: Source) -> str:
@@ -82,6 +83,8 @@ def read_source(
         SourceError: at once, if there is no such source or its format is not recognised; while
             iterating, if it cannot be read or no columns fit.
     """
+    if isinstance(location, StoredPairs):
+        return location.batches()
     reading = Reading(batch_size, known, image_root)
     if isinstance(location, TableSource):
         batches = read_frame(location.name, location.table, batch_size, known)

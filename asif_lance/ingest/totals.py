@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from asif_lance.encoders import walk_pictures
 from asif_lance.ingest.sources import PictureList, Source, TableSource, sniff_format
+from asif_lance.ingest.stored_pairs import StoredPairs
 
 
 def count_items(sources: Sequence[Source]) -> int | None:
@@ -27,6 +28,8 @@ def _count(source: Source) -> int | None:
         return len(source.table)
     if isinstance(source, PictureList):
         return len(source.files)
+    if isinstance(source, StoredPairs):
+        return source.count
     path = Path(source).expanduser()
     try:
         if path.is_dir():

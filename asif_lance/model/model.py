@@ -363,7 +363,7 @@ def _loadable(uri: str, encoder_name: str, option: str) -> str:
     if encoder_name == BROUGHT:
         raise InputError(
             f"{uri} holds vectors that were brought along, no encoder is known for them: "
-            f"use {option}"
+            f"use {option}, or name them with `asif-lance encoders`"
         )
     return encoder_name
 

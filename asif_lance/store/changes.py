@@ -42,16 +42,26 @@ def begin_change(uri: str, command: str, *, timeout: float, since: int | None) -
 
 
 def name_head(
-    uri: str, latest: lance.LanceDataset | None, command: str, message: str
+    uri: str,
+    latest: lance.LanceDataset | None,
+    command: str,
+    message: str,
+    like: ModelVersion | None = None,
 ) -> ModelVersion | None:
-    """Gives what is at head the next version's name; None when `latest` holds the same pairs."""
+    """Gives what is at head the next version's name; None when `latest` holds the same pairs.
+
+    A version that is to be `like` one of another database gets its number and time, and is made
+    in any case.
+    """
     head = open_table(uri, "pairs")
     added, removed, changed = count_changes(latest, head)
-    if not added + removed + changed:
+    if not added + removed + changed and like is None:
         return None
     counts = {"added": added + changed, "removed": removed + changed}
     # Not without a lock: a fragment that goes is in the way of those who delete from it.
     if local_path(uri) is not None and join_tiny_fragments(head):
         head = open_table(uri, "pairs")
     row = {"command": command, "message": message, "pairs": head.count_rows(), **counts}
+    if like is not None:
+        row |= {"number": like.number, "created_at": like.created_at}
     return version_record(Ledger(uri).publish(head, row), head.version)

@@ -47,6 +47,7 @@ from asif_lance.database import (
     schemas,
     storage_errors,
     version_record,
+    write_pins,
 )
 from asif_lance.errors import DatabaseExistsError
 from asif_lance.forgetting import ForgottenPairs, Waiver, interrupted
@@ -61,9 +62,8 @@ from asif_lance.store.refusal import check_added, check_unpublished
 class PairStore:
     """One open database.
 
-    Any number of processes may read and write one database at once: changes are serialised by a
-    lock file (see `database.lock`), each change is atomic, and what a reader has under a version's
-    name stays as it is. Objects are immutable and may be shared between threads.
+    Any number of processes may use one database at once: a lock file (see `database.lock`) puts
+    changes in a row, each is atomic. Objects are immutable and may be shared between threads.
 
     Attributes:
         uri: directory or object-store address.
@@ -236,17 +236,19 @@ class PairStore:
         since: int | None = None,
         looked_up: ForgottenPairs | None = None,
         waiver: Waiver | None = None,
+        like: ModelVersion | None = None,
     ) -> ModelVersion | None:
         """Names what is at head as the next version; None when `latest` holds the same pairs.
 
-        `since` is the epoch at which the message was made, if it may quote pairs.
+        `since` is the epoch at which the message was made, if it may quote pairs. With `like` the
+        version gets the number and time of one of another database, and is made in any case.
 
         Raises:
             ForgottenPairError, KeysError: as for `add`, of pairs that others put at head.
         """
         with self.writing("publish", since=since):
             check_unpublished(self.uri, self._latest(), self._head(), looked_up, waiver)
-            return name_head(self.uri, self._latest(), command, message)
+            return name_head(self.uri, self._latest(), command, message, like)
 
     def versions(self) -> list[ModelVersion]:
         """All model versions, oldest first."""
@@ -300,10 +302,11 @@ class PairStore:
             VersionNotFoundError: there is no such version.
         """
         with self.writing("rollback"):
-            old = self.version(version)
+            old, pins = self.version(version), read_pins(self._head())
             with storage_errors(self.uri):
                 open_table(self.uri, "pairs", old.lance_version).restore()
                 pair_rows.complete_columns(self._head())
+                write_pins(self._head(), pins)
             message = message or f"back to {old.name}"
             return name_head(self.uri, self._latest(), "rollback", message) or self.version()
 
@@ -357,10 +360,7 @@ class PairStore:
         return retry_read(self.uri, lambda: find_changes(self._latest(), self._head()))
 
     def adopt_head(self) -> bool:
-        """Lets `latest` mean head when both hold the same pairs; says whether that changed it.
-
-        Whoever builds an index does so at head, and calls this for readers of `latest` to get it.
-        """
+        """Lets `latest` mean head, with its new index, if both hold the same pairs; tells if so."""
         with self.writing("adopt"):
             return Ledger(self.uri).adopt(self._head())
 

@@ -97,6 +97,28 @@ def compare_states(
         yield from compare_queries(before, after, ids[at], unit_queries(vectors[at]), labels)
 
 
+def compare_models(
+    before: tuple[Model, Float32Array, Prompts],
+    after: tuple[Model, Float32Array, Prompts],
+    ids: Sequence[str],
+) -> Iterator[PredictionChange]:
+    """Classify pictures by two models whose encoders may differ.
+
+    Args:
+        before: a model with the (m, d) image embeddings and the prompts of its own encoders.
+        after: another one with its own.
+        ids: the m pictures.
+
+    Raises:
+        DimensionError, InvalidVectorError: vectors that cannot be compared.
+    """
+    both = [
+        model.classify_vectors(ids, vectors, model.compile(prompts))
+        for model, vectors, prompts in (before, after)
+    ]
+    yield from map(PredictionChange, *both)
+
+
 def compare_queries(
     before: Model,
     after: Model,

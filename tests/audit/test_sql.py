@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Cli
@@ -526,3 +527,31 @@ def test_a_damaged_table_is_told_in_one_line(
     with Audit(damaged) as audit, pytest.raises(AuditError, match=r"rejects\S* is damaged"):
         audit.query("SELECT count(*) FROM pairs")
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_same_pictures_are_listed_with_all_their_pairs(cli: Cli, tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    digests = pa.array(["bb", "aa", None, "aa", "cc", None, "aa", "bb"], pa.string())
+    sources = ["web", "web", "web", "shop", "web", "web", "web", "web"]
+    captions = ["x", "red", "x", "red", "x", "x", "a picture", "x"]
+    columns = {"image_sha256": digests, "source": sources, "caption": captions}
+    store.add(pairs(names(0, 8), **columns))
+    store.publish(command="ingest")
+    found = cli("--db", store.uri, "audit", "--report", "same-pictures", "--format", "json")
+    ids = names(0, 8)
+    assert found.objects == [
+        {
+            "image_sha256": "aa",
+            "pairs": 3,
+            "captions": 2,
+            "sources": ["shop", "web"],
+            "pair_ids": [ids[1], ids[3], ids[6]],
+        },
+        {
+            "image_sha256": "bb",
+            "pairs": 2,
+            "captions": 1,
+            "sources": ["web"],
+            "pair_ids": [ids[0], ids[7]],
+        },
+    ]
