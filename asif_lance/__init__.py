@@ -42,3 +42,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'asif_lance' has no attribute {name!r}")
     module, attribute = _HOMES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """The public names, which are not there before they are asked for."""
+    return [*globals(), *__all__]

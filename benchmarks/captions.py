@@ -118,7 +118,7 @@ def answer(photos: Photos, question: Question, way: str) -> Iterator[tuple[str, 
         ingest_sources(f"{folder}/db", [f"{folder}/pairs.parquet"], options)
         names = [str(i) for i in range(len(question.truths))]
         for recipe in (DEFAULT, PAPER.name):
-            model = open_model(f"{folder}/db", recipe_name=recipe)
+            model = open_model(f"{folder}/db", recipe=recipe)
             labels = model.compile(prompts_from_vectors(prompts(question.labels)))
             answers = list(model.classify_vectors(names, question.vectors, labels))
             yield recipe, check_answers(answers, question.truths)

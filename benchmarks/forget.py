@@ -228,7 +228,7 @@ def add_version(store: PairStore, noise: np.random.Generator, number: int) -> No
 
 def open_newest(uri: str, labels: dict[str, np.ndarray]) -> Model:
     """The newest version, its labels compiled and one picture classified."""
-    model = open_model(uri, recipe_name="centred", device="cpu")
+    model = open_model(uri, recipe="centred", device="cpu")
     image = np.ones((1, DIMENSION), np.float32)
     next(iter(model.classify_vectors(["x"], image, model.label_vectors(labels))))
     return model

@@ -136,7 +136,7 @@ def main() -> None:
     grid = compared([chosen_on], {DEFAULT: {}} if options.no_grid else {DEFAULT: {}, **variants()})
     tables = [markdown(f"The set it was chosen on, {len(grid)} comparisons with `paper`", grid)]
     print(tables[0], flush=True)
-    rivals = {DEFAULT: {}, f"{PAPER.name} p 4,2": {"recipe_name": PAPER.name, "p": (4.0, 2.0)}}
+    rivals = {DEFAULT: {}, f"{PAPER.name} p 4,2": {"recipe": PAPER.name, "p": (4.0, 2.0)}}
     confirmed = compared([*others, *stamp_tasks(options.stamps, photos)], rivals)
     tables.append(markdown(f"Other sets, {len(confirmed)} comparisons", confirmed))
     print(tables[1])
@@ -153,7 +153,7 @@ def main() -> None:
 def variants() -> Recipes:
     """The grid: raw and centred, several k and p."""
     return {
-        f"{name} k {k[0]},{k[1]} p {p[0]:g},{p[1]:g}": {"recipe_name": name, "k": k, "p": p}
+        f"{name} k {k[0]},{k[1]} p {p[0]:g},{p[1]:g}": {"recipe": name, "k": k, "p": p}
         for name in (PAPER.name, DEFAULT)
         for k in GRID_K
         for p in GRID_P
@@ -166,7 +166,7 @@ def compared(tasks: Sequence[Task], recipes: Recipes) -> list[Row]:
     sizes: dict[str, int] = {}
     for task in tasks:
         sizes[task.name] = len(task.image)
-        for recipe, found in asked(task, {PAPER.name: {"recipe_name": PAPER.name}, **recipes}):
+        for recipe, found in asked(task, {PAPER.name: {"recipe": PAPER.name}, **recipes}):
             correct.setdefault((task.name, recipe), []).append(found)
     rows = []
     for name, size in sizes.items():

@@ -80,7 +80,7 @@ def main() -> None:
         sides = (more(side, asked.pairs, np.random.default_rng(2)) for side in (image, text))
         uri = build(f"{home}/db", *sides).uri
         for recipe in RECIPES:
-            model = asif_lance.open(uri, recipe_name=recipe, device="cpu")
+            model = asif_lance.open(uri, recipe=recipe, device="cpu")
             labels = model.label_vectors({f"label {i}": text[i] for i in chosen})
             measure(model, labels, images)  # warms up
             times = [measure(model, labels, images) for _ in range(asked.rounds)]

@@ -38,7 +38,7 @@ from asif_lance.search import exact_top_k, unit_queries
 from asif_lance.model import open_model
 what, uri, version, labels, limit, recipe = sys.argv[1:7]
 rng = np.random.default_rng(7)
-how = {"recipe_name": recipe, "device": "cpu", "memory_limit": int(limit) or None}
+how = {"recipe": recipe, "device": "cpu", "memory_limit": int(limit) or None}
 model = open_model(uri, version, **how)
 names = {str(i): rng.normal(size=model.store.text.dimension) for i in range(int(labels))}
 image = unit_queries(rng.normal(size=(1, model.store.image.dimension)))
@@ -163,7 +163,7 @@ def in_memory(uri: str, options: argparse.Namespace) -> dict[str, list[tuple[flo
     """Time versions in a process that already has v1 open and the labels compiled."""
     from asif_lance.model import open_model
 
-    rng, how = np.random.default_rng(7), {"recipe_name": options.recipe, "device": "cpu"}
+    rng, how = np.random.default_rng(7), {"recipe": options.recipe, "device": "cpu"}
     seconds: dict[str, list[tuple[float, float]]] = {"v2": [], "v3": []}
     first = open_model(uri, "v1", **how)
     prompts = {str(i): rng.normal(size=first.store.text.dimension) for i in range(options.labels)}

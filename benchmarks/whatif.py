@@ -138,7 +138,7 @@ class Images:
 
     def open(self, store: PairStore) -> Model:
         """Open the newest version."""
-        return asif_lance.open(store.uri, recipe_name=self.recipe, device="cpu")
+        return asif_lance.open(store.uri, recipe=self.recipe, device="cpu")
 
     def classify(self, model: Model) -> Iterator[Prediction]:
         """Classify all of them."""

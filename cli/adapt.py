@@ -87,7 +87,7 @@ def adapt(
     """
     from asif_lance.evaluation import adaptation as library
 
-    options = {name: arguments.pop(name) for name in ("model", "device", "recipe_name", "k", "p")}
+    options = {name: arguments.pop(name) for name in ("model", "device", "recipe", "k", "p")}
     _check(arguments["label_vectors"], caption, old_label_vectors, old, counts if keep else ())
     opened = open_model(context, **options)
     rejects: list[Reject] = []

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
 
-_MODEL = ("recipe_name", "k", "p", "device")
+_MODEL = ("recipe", "k", "p", "device")
 
 
 @click.command()

@@ -88,7 +88,7 @@ def build(
     """
     options = {
         name: arguments.pop(name)
-        for name in ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
+        for name in ("model", "as_of", "recipe", "k", "p", "device", "memory_limit")
     }
     model = open_model(context, **options)
     from asif_lance.indexing import index_tuning

@@ -67,7 +67,7 @@ message_option = click.option(
 
 recipe_option = click.option(
     "--recipe",
-    "recipe_name",
+    "recipe",
     metavar="NAME",
     help="How vectors are compared: paper, centred. "
     "[default: as tune stored with the version, else centred]",

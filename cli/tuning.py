@@ -195,7 +195,7 @@ def scaling(
     settings: tuple[Any, ...],
     sizes: tuple[int, ...] | None,
     repetitions: int,
-    recipe_name: str | None,
+    recipe: str | None,
     seed: int,
     plot: Path | None,
     model: str | None,
@@ -214,7 +214,7 @@ def scaling(
     """
     from asif_lance.evaluation import scaling_curve as library
 
-    opened = open_model(context, model=model, device=device, recipe_name=recipe_name)
+    opened = open_model(context, model=model, device=device, recipe=recipe)
     rejects: list[Reject] = []
     library.choose_sizes(opened.anchors.count, sizes or ())
     labelled, prompts = read_task(pictures, arguments, rejects).encode(opened, rejects)

@@ -121,7 +121,7 @@ def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None
 
 
 def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
-    names = ("model", "as_of", "recipe_name", "k", "p", "device", "memory_limit")
+    names = ("model", "as_of", "recipe", "k", "p", "device", "memory_limit")
     options = {name: arguments.pop(name) for name in names}
     about = ("images", "vectors", *LABEL_OPTIONS)
     if not any(arguments[name] for name in about):
@@ -161,7 +161,7 @@ def _made_with(context: Context, run: Run) -> dict[str, Any]:
     from asif_lance.audit.replay import recipe_of
 
     recipe = recipe_of(open_store(context), run)
-    made = {"model": run.model, "recipe_name": recipe.name, "k": recipe.k, "p": recipe.p}
+    made = {"model": run.model, "recipe": recipe.name, "k": recipe.k, "p": recipe.p}
     return {**made, "as_of": None}
 
 

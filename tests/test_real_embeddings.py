@@ -41,7 +41,7 @@ def database(folder: Path, pairs: pl.DataFrame) -> Model:
         text_encoder="sentence-transformers/all-MiniLM-L6-v2",
     )
     ingest_sources(folder / "t.lancedb", [folder / "pairs.parquet"], names)
-    return asif_lance.open(folder / "t.lancedb", recipe_name="paper")
+    return asif_lance.open(folder / "t.lancedb", recipe="paper")
 
 
 def flickr() -> pl.DataFrame:
@@ -59,7 +59,7 @@ def test_scores_on_photos_with_five_captions_are_the_oracles(
 ) -> None:
     pairs = flickr().head(n)
     database(tmp_path, pairs)
-    model = asif_lance.open(tmp_path / "t.lancedb", recipe_name="paper", k=k)
+    model = asif_lance.open(tmp_path / "t.lancedb", recipe="paper", k=k)
     images = np.array(cifar["vector"][:3].to_list(), dtype=np.float32)
     labels = model.labels(["frog", "dog", "airplane"])
     frame = pl.DataFrame(PairStore.open(str(tmp_path / "t.lancedb")).read()).sort("pair_id")

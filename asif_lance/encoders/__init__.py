@@ -37,6 +37,7 @@ from asif_lance.encoders.picture_files import (
     walk_files,
     walk_pictures,
 )
+from asif_lance.encoders.picture_inputs import PictureInput, PicturesInput, iterate_pictures
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_images
@@ -49,13 +50,13 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE", "EncodedBatch",
-    "EncoderCard", "ImageEncoder", "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureSource",
-    "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "decode_image",
-    "encode_each", "encode_images", "encode_pictures", "expand_folders", "first_line",
-    "image_encoder", "is_picture_name", "looks_like_tar", "open_zip", "picture_name", "read_bytes",
-    "read_card", "read_label_vectors", "read_picture", "read_tar", "read_vectors", "reject_picture",
-    "sha256_of", "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures",
-    "zip_members",
+    "EncoderCard", "ImageEncoder", "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureInput",
+    "PictureSource", "PicturesInput", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings",
+    "UnreadableRows", "decode_image", "encode_each", "encode_images", "encode_pictures",
+    "expand_folders", "first_line", "image_encoder", "is_picture_name", "iterate_pictures",
+    "looks_like_tar", "open_zip", "picture_name", "read_bytes", "read_card", "read_label_vectors",
+    "read_picture", "read_tar", "read_vectors", "reject_picture", "sha256_of", "tell_left_out",
+    "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

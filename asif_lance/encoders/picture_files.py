@@ -9,17 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from asif_lance.encoders.decoding import SUFFIXES, UNSUPPORTED_SUFFIXES
-from asif_lance.encoders.protocols import ImageEncoder
+from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.encoders.streaming import encode_images
 from asif_lance.errors import ImageError, printable
 from asif_lance.progress import note
 from asif_lance.records import Float32Array, Reject
 
+
+@dataclass(frozen=True, slots=True)
+class HeldPicture:
+    """A picture that a program holds.
+
+    Attributes:
+        name: what results call it.
+        read: gives its encoded bytes or its pixels, or raises ImageError.
+    """
+
+    name: str
+    read: Callable[[], bytes | Image.Image]
+
+
 #: A picture that is not decoded yet, and the same as users may name it.
 PictureSource = Path | bytes
-ImageFile = str | PictureSource
+ImageFile = str | PictureSource | HeldPicture
 
 _SUFFIXES = tuple(SUFFIXES)
 
@@ -132,13 +147,17 @@ def _identity(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def to_image_item(image: ImageFile) -> PictureSource:
+def to_image_item(image: ImageFile) -> ImageItem:
     """A picture as encoders take it."""
-    return image if isinstance(image, bytes) else Path(image)
+    if isinstance(image, HeldPicture):
+        return image.read
+    return Path(image) if isinstance(image, str) else image
 
 
 def picture_name(image: ImageFile) -> str:
     """What results call a picture."""
+    if isinstance(image, HeldPicture):
+        return printable(image.name)
     return "<bytes>" if isinstance(image, bytes) else printable(str(image))
 
 
@@ -165,7 +184,7 @@ def expand_folders(
     """
     for image in images:
         # `Path.is_dir` fails where a name is too long or may not be looked at.
-        if isinstance(image, bytes) or not os.path.isdir(image):  # noqa: PTH112
+        if not isinstance(image, str | Path) or not os.path.isdir(image):  # noqa: PTH112
             yield image
             continue
 
@@ -210,7 +229,7 @@ def encode_pictures(
         yield names, np.concatenate(parts)
 
 
-def _read_into(pending: deque[ImageFile], images: Iterable[ImageFile]) -> Iterator[PictureSource]:
+def _read_into(pending: deque[ImageFile], images: Iterable[ImageFile]) -> Iterator[ImageItem]:
     """The pictures as encoders take them, each added to `pending` when it is read."""
     for image in images:
         pending.append(image)

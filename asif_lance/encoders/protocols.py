@@ -11,8 +11,8 @@ from torch import Tensor
 
 from asif_lance.records import EncoderPin, Float32Array
 
-#: A picture, or what gives its bytes when an encoder comes to it.
-ImageItem: TypeAlias = bytes | Path | Image.Image | Callable[[], bytes]
+#: A picture, or what gives its bytes or pixels when an encoder comes to it.
+ImageItem: TypeAlias = bytes | Path | Image.Image | Callable[[], bytes | Image.Image]
 
 
 class ImageEncoder(Protocol):

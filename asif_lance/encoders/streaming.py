@@ -91,10 +91,10 @@ def _map_ahead(
 
 def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
     try:
-        if isinstance(item, Image.Image):
-            return encoder.prepare(upright_rgb(item))
-        content = item() if callable(item) else item
-        return encoder.prepare(decode_image(content, min_side=encoder.min_side))
+        picture = item() if callable(item) else item
+        if isinstance(picture, Image.Image):
+            return encoder.prepare(upright_rgb(picture))
+        return encoder.prepare(decode_image(picture, min_side=encoder.min_side))
     except ImageError as error:
         return ImageError(error.reason)  # without the traceback, which holds the picture's bytes
 

@@ -13,16 +13,19 @@ number of models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from asif_lance.encoders import (
     ImageFile,
+    PicturesInput,
     encode_each,
     expand_folders,
+    iterate_pictures,
     picture_name,
     reject_picture,
     to_image_item,
@@ -30,6 +33,7 @@ from asif_lance.encoders import (
 from asif_lance.errors import ImageError, InputError
 from asif_lance.model.labels import ClassNames, Ensemble, LabelSet
 from asif_lance.model.model import SEARCH_BATCH, Model
+from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Prediction, RankedLabels
 from asif_lance.progress import track
 from asif_lance.records import Attribution, EncoderPin, Float32Array, Reject
@@ -55,6 +59,17 @@ class JointPrediction(RankedLabels):
     def model(self) -> str:
         """The models' names in one word."""
         return " + ".join(self.names)
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """The joint answer, and in `models` what each model says alone."""
+        parts = zip(self.names, self.parts, strict=True)
+        alone = [{**part.to_dict(top), "model": name} for name, part in parts]
+        return {
+            "image": self.image,
+            "model": self.model,
+            "predictions": self.ranked(top),
+            "models": alone,
+        }
 
     def attributions(self, n: int = 10, label: str | None = None) -> list[tuple[str, Attribution]]:
         """The n pairs of any model that add most to the joint score of `label`, and whose they are.
@@ -104,15 +119,15 @@ class Together:
 
     def classify(
         self,
-        images: Iterable[ImageFile],
+        images: PicturesInput,
         labels: Sequence[LabelSet],
         *,
         rejects: list[Reject] | None = None,
-    ) -> Iterator[JointPrediction]:
+    ) -> Predictions[JointPrediction]:
         """Classify pictures, in order, in batches.
 
         Args:
-            images: paths, or the files' bytes; a folder stands for the pictures in it and below.
+            images: one or several, as `Model.classify` takes them.
             labels: from `labels`.
             rejects: gathers the pictures that some model cannot use; without it the first raises.
 
@@ -120,7 +135,15 @@ class Together:
             ImageError: a picture cannot be used and `rejects` was not given.
             InputError: label sets of other models, or of different labels.
         """
-        items = expand_folders(images, rejects)
+        items = expand_folders(iterate_pictures(images), rejects)
+        return Predictions(self._classify_chunks(items, labels, rejects))
+
+    def _classify_chunks(
+        self,
+        items: Iterator[ImageFile],
+        labels: Sequence[LabelSet],
+        rejects: list[Reject] | None,
+    ) -> Iterator[JointPrediction]:
         while chunk := list(islice(items, SEARCH_BATCH)):
             kept, vectors = self.encode(chunk, rejects=rejects)
             yield from self.classify_vectors(

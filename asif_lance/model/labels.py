@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
@@ -23,8 +23,8 @@ _SEPARATOR = " | "
 
 _VECTORS_KEPT = 2048  # of a label set's relative vectors; each takes about 10 kB
 
-#: Labels that are their own names, or label -> names that stand for it.
-ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
+#: Labels that are their own names, or label -> names that stand for it; a single string is one.
+ClassNames = str | Iterable[str] | Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,29 @@ class LabelSet:
         return mean
 
 
+def list_names(names: ClassNames) -> Sequence[str] | Mapping[str, Sequence[str]]:
+    """Class names as `fill_templates` takes them: in memory, and one string as one name.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(names, str):
+        return [names]
+    if isinstance(names, Mapping):
+        listed = {name: list_names(synonyms) for name, synonyms in names.items()}
+        return cast(dict[str, Sequence[str]], listed)
+    found = list(names) if isinstance(names, Iterable) else [names]
+    for name in found:
+        if not isinstance(name, str):
+            raise InputError(
+                "labels: give class names, a mapping of labels to names, or what `labels` of the "
+                f"model returned, not {type(name).__name__}"
+            )
+    return cast(list[str], found)
+
+
 def fill_templates(
-    names: ClassNames, templates: Sequence[str] = DEFAULT_TEMPLATES
+    names: Sequence[str] | Mapping[str, Sequence[str]], templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> tuple[list[str], Int64Array]:
     """Every prompt text, class by class, and the class that each belongs to.
 

@@ -9,10 +9,10 @@ print(p.label, p.score, p.attributions(10))
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from operator import length_hint
+from itertools import islice
 
 import numpy as np
 
@@ -22,10 +22,13 @@ from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
     ImageFile,
+    PictureInput,
+    PicturesInput,
     TextEncoder,
     encode_pictures,
     expand_folders,
     image_encoder,
+    iterate_pictures,
     text_encoder,
 )
 from asif_lance.errors import DimensionError, EmptyModelError, InputError, StaleModelError
@@ -37,9 +40,11 @@ from asif_lance.model.labels import (
     LabelSet,
     Prompts,
     fill_templates,
+    list_names,
     prompts_from_vectors,
     resolve_templates,
 )
+from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
 from asif_lance.model.retrieval import CANDIDATES, Match, retrieve
@@ -190,6 +195,7 @@ class Model:
         Raises:
             InputError: unusable names or templates.
         """
+        names = list_names(names)
         filled, name = resolve_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
         found = self.encode_texts(texts)
@@ -214,32 +220,44 @@ class Model:
 
     def classify(
         self,
-        images: Iterable[ImageFile],
-        labels: LabelSet,
+        images: PicturesInput,
+        labels: LabelSet | ClassNames,
         *,
         rejects: list[Reject] | None = None,
         batch_size: int = 32,
-    ) -> Iterator[Prediction]:
+    ) -> Predictions[Prediction]:
         """Classify pictures, in order, in batches.
 
         Args:
-            images: paths, or the files' bytes; a folder stands for the pictures in it and below.
-            labels: from `labels` of this very model.
+            images: one or several, see `PictureInput`; a folder's path stands for the pictures in
+                it and below.
+            labels: from `labels` of this very model, or class names, which are compiled first.
             rejects: gathers the pictures that cannot be used; without it the first one raises.
             batch_size: pictures encoded at once.
 
         Raises:
             ImageError: a picture cannot be used and `rejects` was not given.
+            InputError: no pictures, or unusable labels.
         """
+        pictures = expand_folders(iterate_pictures(images), rejects)
+        label_set = labels if isinstance(labels, LabelSet) else self.labels(labels)
+        return Predictions(self._classify_pictures(pictures, label_set, rejects, batch_size))
+
+    def _classify_pictures(
+        self,
+        pictures: Iterator[ImageFile],
+        labels: LabelSet,
+        rejects: list[Reject] | None,
+        batch_size: int,
+    ) -> Iterator[Prediction]:
         together = max(min(self.anchors.count // ANCHORS_PER_PICTURE, SEARCH_BATCH), 1)
-        pictures = expand_folders(images, rejects)
         batches = encode_pictures(self.image_encoder, pictures, rejects, batch_size, together)
         for names, vectors in batches:
             yield from self.classify_vectors(names, vectors, labels)
 
     def encode(
         self,
-        images: Iterable[ImageFile],
+        images: PicturesInput,
         *,
         rejects: list[Reject] | None = None,
         batch_size: int = 32,
@@ -248,10 +266,12 @@ class Model:
 
         Args and errors are those of `classify`.
         """
+        pictures = expand_folders(iterate_pictures(images), rejects)
         names: list[str] = []
         parts = [np.empty((0, self.store.image.dimension), dtype=np.float32)]
-        encoded = encode_pictures(self.image_encoder, images, rejects, batch_size)
-        with step("encode pictures", length_hint(images) or None) as advance:
+        encoded = encode_pictures(self.image_encoder, pictures, rejects, batch_size)
+        count = len(images) if isinstance(images, list | tuple) else None
+        with step("encode pictures", count) as advance:
             for usable, vectors in encoded:
                 names += usable
                 parts.append(vectors)
@@ -301,10 +321,13 @@ class Model:
         )
 
     def search_image(
-        self, image: ImageFile, *, top: int = 10, candidates: int | None = None
+        self, image: PictureInput, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
         """The captions of this version that fit a picture best; as `search_text`."""
-        ((_, vectors),) = encode_pictures(self.image_encoder, [image], None, 1)
+        pictures = list(islice(iterate_pictures(image), 2))
+        if len(pictures) != 1:
+            raise InputError("search_image takes one picture")
+        ((_, vectors),) = encode_pictures(self.image_encoder, pictures, None, 1)
         vector = unit_queries(vectors)
         return retrieve(
             self.anchors, self.recipe, "image", vector, top, candidates or max(top, CANDIDATES)

@@ -24,7 +24,7 @@ def open_model(
     model: str | None = None,
     *,
     as_of: datetime | None = None,
-    recipe_name: str | None = None,
+    recipe: str | None = None,
     k: int | tuple[int, int] | None = None,
     p: float | tuple[float, float] | None = None,
     device: str = "auto",
@@ -37,7 +37,7 @@ def open_model(
         uri: the database.
         model: `v3`, an alias, or nothing for `latest`.
         as_of: the newest version made at or before this time; not together with `model`.
-        recipe_name: the recipe that k and p refine. Where none of the three is given, what
+        recipe: the recipe that k and p refine. Where none of the three is given, what
             `tune --store` stored with the version, else the default recipe.
         k: anchors kept, for both sides or (image, text).
         p: power of similarities, for both sides or (image, text).
@@ -55,12 +55,12 @@ def open_model(
     """
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
-    chosen = make_recipe(recipe_name or DEFAULT, k=k, p=p)
+    chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
     ensemble: Ensemble = "max"
     templates: str | Sequence[str] = DEFAULT_TEMPLATES
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
-    if recipe_name is None and k is None and p is None:
+    if recipe is None and k is None and p is None:
         stored = load_setting(store, version.name)
         if stored is not None:
             chosen, ensemble = stored.recipe, parse_ensemble(stored.ensemble)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from asif_lance.errors import InputError
 from asif_lance.model.labels import LabelSet, best_prompt
 from asif_lance.records import Attribution, Float32Array, Float64Array, Int64Array, RelativeVectors
 from asif_lance.relative import Recipe, attributions
+
+# Labels that a notebook shows of one prediction.
+_SHOWN_LABELS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ class RankedLabels:
 
     __slots__ = ()
 
+    image: str
     ranking: tuple[tuple[str, float], ...]
 
     @property
@@ -130,8 +136,20 @@ class RankedLabels:
         """The best label's score, in [0, 1]; 0 when no pair supports any label."""
         return self.ranking[0][1]
 
+    def ranked(self, top: int | None = None) -> list[dict[str, Any]]:
+        """The `top` best labels as JSON has them, all by default."""
+        return [{"label": label, "score": score} for label, score in self.ranking[:top]]
 
-@dataclass(frozen=True, slots=True)
+    def _repr_html_(self) -> str:
+        bars = "".join(
+            f"<tr><td>{escape(label)}</td><td>{score:.4f}</td>"
+            f'<td><meter value="{score:.4f}" max="1"></meter></td></tr>'
+            for label, score in self.ranking[:_SHOWN_LABELS]
+        )
+        return f"<p><b>{escape(self.image)}</b></p><table>{bars}</table>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Prediction(RankedLabels):
     """The prediction of one model version for one image.
 
@@ -140,14 +158,47 @@ class Prediction(RankedLabels):
         model: name of the model version.
         recipe: the recipe with the k and p that were used.
         ranking: every label with its score, best first; equal scores in the label set's order.
-        evidence: what the scores were made of.
+        made_of: see `evidence`; nothing after pickling, since it is the model itself.
     """
 
     image: str
     model: str
     recipe: Recipe
     ranking: tuple[tuple[str, float], ...]
-    evidence: Evidence = field(repr=False, compare=False)
+    made_of: Evidence | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the scores were made of.
+
+        Raises:
+            InputError: the prediction was pickled, which keeps the answer but not the model.
+        """
+        if self.made_of is None:
+            raise InputError(
+                "this prediction was pickled without its model: classify the picture again"
+            )
+        return self.made_of
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """The prediction as `classify --format json` prints it, of the `top` best labels."""
+        k, p = self.recipe.k, self.recipe.p
+        return {
+            "image": self.image,
+            "model": self.model,
+            "recipe": self.recipe.name,
+            "k": k[0] if k[0] == k[1] else list(k),
+            "p": p[0] if p[0] == p[1] else list(p),
+            "predictions": self.ranked(top),
+        }
+
+    def __repr__(self) -> str:
+        """One line, with the best label alone."""
+        return f"Prediction({self.image!r}: {self.label!r} {self.score:.4f}, model {self.model!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the answer; the model stays where it is."""
+        return Prediction, (self.image, self.model, self.recipe, self.ranking)
 
     def attributions(self, n: int = 10, label: str | None = None) -> list[Attribution]:
         """The n pairs that add most to the score of `label`, by default the best label."""

@@ -72,7 +72,7 @@ def test_a_fragment_of_zeros_is_noticed_under_any_recipe(store: PairStore) -> No
     data[at : at + 2 * WIDTH * ROWS] = bytes(2 * WIDTH * ROWS)
     path.write_bytes(data)
     with pytest.raises(CorruptDatabaseError):
-        answer(open_model(store.uri, recipe_name="paper"))
+        answer(open_model(store.uri, recipe="paper"))
 
 
 def test_a_truncated_file_is_named(store: PairStore) -> None:

@@ -134,7 +134,7 @@ def one_by_one(model: Model, query: np.ndarray) -> dict[str, float]:
 def test_a_search_that_looks_everywhere_finds_the_nearest_pairs(
     store: PairStore, queries: Float32Array, search: Search, recipe: str, k: int
 ) -> None:
-    model = asif_lance.open(store.uri, recipe_name=recipe, k=(k, 10), p=P, device="cpu")
+    model = asif_lance.open(store.uri, recipe=recipe, k=(k, 10), p=P, device="cpu")
     found = search(model.anchors, model.recipe, queries, model.compile(LABELS).compiled)
     for query, positions, values in zip(queries, found.indices, found.values, strict=True):
         expected = one_by_one(model, query)

@@ -108,7 +108,7 @@ def test_recorded_shares_are_bit_by_bit_those_of_each_label_alone(
     store = new_store(tmp_path, 1280, 384)
     store.add(pairs(names(0, 400), image=1280, text=384))
     store.publish(command="ingest")
-    model = asif_lance.open(store.uri, recipe_name=recipe, k=200, device="cpu")
+    model = asif_lance.open(store.uri, recipe=recipe, k=200, device="cpu")
     captions = rng.standard_normal((5, 384)).astype(np.float32)
     labels = model.label_vectors(dict(zip(LABELS, captions, strict=True)))
     images = rng.standard_normal((7, 1280)).astype(np.float32)

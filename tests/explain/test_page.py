@@ -83,7 +83,7 @@ def prediction(cli: Cli, tmp_path: Path, picture: Path) -> Prediction:
     )
     frame.write_parquet(tmp_path / "pairs.parquet")
     assert cli("--db", "t.lancedb", "ingest", "pairs.parquet").status == 0
-    model = asif_lance.open(tmp_path / "t.lancedb", recipe_name="paper", p=1)
+    model = asif_lance.open(tmp_path / "t.lancedb", recipe="paper", p=1)
     vectors = {name: rng.random((2, TEXT_DIM)) for name in ("<i>one</i>", "two")}
     labels = model.label_vectors({n: v.astype(np.float32) for n, v in vectors.items()})
     query = rng.random((1, IMAGE_DIM)).astype(np.float32)

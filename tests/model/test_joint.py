@@ -49,7 +49,7 @@ def ingest(folder: Path, name: str, pairs: pl.DataFrame) -> Path:
 
 def opened(folder: Path, recipe: str = "centred") -> Together:
     return Together(
-        {n: asif_lance.open(folder / f"{n}.lancedb", recipe_name=recipe, k=K, p=P) for n in SIZES}
+        {n: asif_lance.open(folder / f"{n}.lancedb", recipe=recipe, k=K, p=P) for n in SIZES}
     )
 
 
@@ -140,7 +140,7 @@ def test_versions_are_chosen_for_each_and_stay_themselves(tmp_path: Path) -> Non
     ingest(tmp_path, "other", frame("other", range(30, 60)))
     assert [p.ranking for p in answers(opened(tmp_path))] != [p.ranking for p in before]
     old = {
-        name: asif_lance.open(tmp_path / f"{name}.lancedb", "v1", recipe_name="centred", k=K, p=P)
+        name: asif_lance.open(tmp_path / f"{name}.lancedb", "v1", recipe="centred", k=K, p=P)
         for name in SIZES
     }
     assert [p.ranking for p in answers(Together(old))] == [p.ranking for p in before]

@@ -31,7 +31,7 @@ def uri(tmp_path: Path, pairs_file: Path) -> Path:
 
 @pytest.fixture(params=sorted(RECIPES))
 def model(uri: Path, request: pytest.FixtureRequest) -> Model:
-    return asif_lance.open(uri, recipe_name=request.param, k=K, p=P)
+    return asif_lance.open(uri, recipe=request.param, k=K, p=P)
 
 
 def stored(model: Model) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -131,8 +131,8 @@ def test_a_model_after_deleting_and_adding_equals_one_built_fresh(
     kept = kept.filter(~pl.col("pair_id").is_in(gone)).sample(fraction=1, shuffle=True, seed=1)
     kept.write_parquet(tmp_path / "fresh.parquet")
     ingest_sources(tmp_path / "fresh.lancedb", [tmp_path / "fresh.parquet"])
-    edited = asif_lance.open(uri, recipe_name=recipe, k=K, p=P)
-    fresh = asif_lance.open(tmp_path / "fresh.lancedb", recipe_name=recipe, k=K, p=P)
+    edited = asif_lance.open(uri, recipe=recipe, k=K, p=P)
+    fresh = asif_lance.open(tmp_path / "fresh.lancedb", recipe=recipe, k=K, p=P)
     answers = [scores(m, images, m.label_vectors(prompts)).tolist() for m in (edited, fresh)]
     assert answers[0] == answers[1]
 
@@ -175,8 +175,8 @@ def test_a_label_set_of_another_version_is_refused(uri: Path, prompts: dict) -> 
 
 
 def test_a_label_set_of_another_recipe_is_refused(uri: Path, prompts: dict) -> None:
-    labels = asif_lance.open(uri, recipe_name="paper").label_vectors(prompts)
-    other = asif_lance.open(uri, recipe_name="centred")
+    labels = asif_lance.open(uri, recipe="paper").label_vectors(prompts)
+    other = asif_lance.open(uri, recipe="centred")
     with pytest.raises(InputError, match="compiled for the recipe paper"):
         list(other.classify_vectors(["x"], np.ones((1, IMAGE_DIM), np.float32), labels))
 

@@ -49,7 +49,7 @@ def store(tmp_path: Path) -> PairStore:
 
 
 def model_of(store: PairStore, version: str | None = None, recipe: str = "paper") -> Model:
-    return asif_lance.open(store.uri, version, recipe_name=recipe, k=K, p=3, device="cpu")
+    return asif_lance.open(store.uri, version, recipe=recipe, k=K, p=3, device="cpu")
 
 
 def classified(model: Model, prompts: Prompts = LABELS) -> list[Prediction]:
@@ -138,7 +138,7 @@ def test_recorded_predictions_flip_as_really_deleting_and_adding_flips_them(
     ensemble = data.draw(st.sampled_from(ENSEMBLES))
     prompts = prompts_from_vectors(SEVERAL, ensemble)  # type: ignore[arg-type]
     k, p = data.draw(st.sampled_from([(K, 3), (60, 8), (COUNT - 1, 5), (COUNT + 50, 2)]))
-    how = {"recipe_name": data.draw(st.sampled_from(NAMES)), "k": k, "p": p, "device": "cpu"}
+    how = {"recipe": data.draw(st.sampled_from(NAMES)), "k": k, "p": p, "device": "cpu"}
     before = asif_lance.open(store.uri, "v1", **how)
     asked = record(before, prompts)
     chosen = sorted(data.draw(st.sets(st.integers(0, COUNT - 1), max_size=8)))

@@ -46,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> PairStore:
 @given(st.data())
 def test_no_score_moves_further_than_its_bounds(store: PairStore, data: st.DataObject) -> None:
     k, p = data.draw(st.sampled_from([(50, 4), (200, 2), (100, 8.5)]))
-    how = {"recipe_name": data.draw(st.sampled_from(sorted(RECIPES))), "k": k, "p": p}
+    how = {"recipe": data.draw(st.sampled_from(sorted(RECIPES))), "k": k, "p": p}
     before = asif_lance.open(store.uri, "v1", device="cpu", **how)
     labels = before.compile(LABELS)
     with recorder.Recorder(store, labels, before.recipe) as run:
