@@ -42,6 +42,16 @@ _KINDS = (
 )
 _CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _PIXELS = (Image.Image, np.ndarray, Tensor)
+_SINGLE: tuple[type, ...] = (
+    str,
+    os.PathLike,
+    bytes,
+    bytearray,
+    memoryview,
+    Image.Image,
+    Mapping,
+    HeldPicture,
+)
 
 
 def iterate_pictures(given: PicturesInput) -> Iterator[ImageFile]:

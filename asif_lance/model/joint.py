@@ -31,7 +31,7 @@ from asif_lance.encoders import (
     to_image_item,
 )
 from asif_lance.errors import ImageError, InputError
-from asif_lance.model.labels import ClassNames, Ensemble, LabelSet
+from asif_lance.model.labels import Ensemble, LabelSet, NamesInput
 from asif_lance.model.model import SEARCH_BATCH, Model
 from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Prediction, RankedLabels
@@ -107,7 +107,7 @@ class Together:
 
     def labels(
         self,
-        names: ClassNames,
+        names: NamesInput,
         templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> tuple[LabelSet, ...]:

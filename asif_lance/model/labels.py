@@ -23,8 +23,11 @@ _SEPARATOR = " | "
 
 _VECTORS_KEPT = 2048  # of a label set's relative vectors; each takes about 10 kB
 
-#: Labels that are their own names, or label -> names that stand for it; a single string is one.
-ClassNames = str | Iterable[str] | Mapping[str, Sequence[str]]
+#: Labels that are their own names, or label -> names that stand for it.
+ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
+
+#: The same as programs give them; a single string is one name.
+NamesInput = str | Iterable[str] | Mapping[str, str | Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ class LabelSet:
         return mean
 
 
-def list_names(names: ClassNames) -> Sequence[str] | Mapping[str, Sequence[str]]:
+def list_names(names: NamesInput) -> ClassNames:
     """Class names as `fill_templates` takes them: in memory, and one string as one name.
 
     Raises:
@@ -120,7 +123,7 @@ def list_names(names: ClassNames) -> Sequence[str] | Mapping[str, Sequence[str]]
                 "labels: give class names, a mapping of labels to names, or what `labels` of the "
                 f"model returned, not {type(name).__name__}"
             )
-    return cast(list[str], found)
+    return found
 
 
 def fill_templates(

@@ -35,9 +35,9 @@ from asif_lance.errors import DimensionError, EmptyModelError, InputError, Stale
 from asif_lance.model.label_compiler import compile_prompts
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
-    ClassNames,
     Ensemble,
     LabelSet,
+    NamesInput,
     Prompts,
     fill_templates,
     list_names,
@@ -173,7 +173,7 @@ class Model:
 
     def labels(
         self,
-        names: ClassNames,
+        names: NamesInput,
         templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> LabelSet:
@@ -186,7 +186,7 @@ class Model:
 
     def prompts(
         self,
-        names: ClassNames,
+        names: NamesInput,
         templates: str | Sequence[str] | None = None,
         ensemble: Ensemble | None = None,
     ) -> Prompts:
@@ -221,7 +221,7 @@ class Model:
     def classify(
         self,
         images: PicturesInput,
-        labels: LabelSet | ClassNames,
+        labels: LabelSet | NamesInput,
         *,
         rejects: list[Reject] | None = None,
         batch_size: int = 32,

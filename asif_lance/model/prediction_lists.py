@@ -81,7 +81,8 @@ class Predictions(Generic[One]):
 
     def to_pandas(self) -> pd.DataFrame:
         """What is left as a pandas frame; pandas must be installed."""
-        return self.to_arrow().to_pandas()
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
 
     def _repr_html_(self) -> str:
         first = list(islice(self._rest, _SHOWN))
