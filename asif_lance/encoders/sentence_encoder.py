@@ -53,7 +53,7 @@ class SentenceEncoder:
         # one of its own, and the other has no more to change after its first text.
         self._counter = copy.deepcopy(self._model.tokenizer)
         self._dimension = self._model.get_embedding_dimension()
-        self.encode(["a"])
+        self._model.encode(["a"], show_progress_bar=False)
         self.pin = EncoderPin(TEXT_PREFIX + name, revision, self._dimension)
         self.max_tokens: int | None = self._model.max_seq_length
 
