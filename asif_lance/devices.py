@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from asif_lance.errors import InputError
 
@@ -35,6 +41,11 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.type == "cuda":  # so that `multiplies_float16` is true: search is much faster then
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     return device
+
+
+def take_turns(device: torch.device) -> AbstractContextManager[object]:
+    """What a thread enters to compute on a device: the processor is shared, others go in turn."""
+    return nullcontext() if device.type == "cpu" else threading.Lock()
 
 
 def _best() -> str:
@@ -129,3 +140,40 @@ def float64_device(device: torch.device) -> torch.device:
     if device.type == "mps" or (device.type == "cuda" and emulated):
         return torch.device("cpu")
     return device
+
+
+@contextmanager
+def limit_torch(threads: int) -> Iterator[None]:
+    """Let operations of torch use so many threads at most, if the calling thread asks for them.
+
+    `torch.set_num_threads` would change what others use.
+    """
+    if torch.get_num_threads() <= threads:  # torch sets this thread's number when first asked
+        yield
+        return
+    limit_mkl = _mkl_limit()
+    with _openmp().limit(limits=threads):
+        before = limit_mkl(threads)
+        try:
+            yield
+        finally:
+            limit_mkl(before)
+
+
+@functools.cache
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="openmp")
+
+
+@functools.cache
+def _mkl_limit() -> Callable[[int], int]:
+    """MKL's function that sets its number for the calling thread and returns the one before.
+
+    It follows OpenMP's only until somebody calls `torch.set_num_threads`. Does nothing where torch
+    is built without MKL.
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    set_local = None
+    if library.exists():
+        set_local = getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
+    return set_local or (lambda threads: 0)

@@ -1,6 +1,6 @@
 """Ingest against its floor: the bare encoders on what they eat, or the bare writing of vectors.
 
-    python benchmarks/ingest.py [FOLDER_OR_CSV]
+    python benchmarks/ingest.py [CSV]
     python benchmarks/ingest.py vectors [PAIRS] [IMAGE_DIMENSION] [TEXT_DIMENSION]
     python benchmarks/ingest.py forgotten [PAIRS] [FORGOTTEN]
 
@@ -11,9 +11,13 @@ and how much more memory ten times as many pairs take. With `forgotten`, the sam
 into a database that has forgotten others (by default 100,000) and into one that has not, in turns;
 the least processor time of each counts, for others on the machine only add to it, and the time
 within what looks them up, which is less than what two whole ingests differ by anyway. Otherwise
-rounds alternate between the whole of `ingest` (read, hash, decode, encode both sides, store) and
-the two encoders alone on prepared tensors and captions; the ratio of medians is the figure. Without
-an argument it takes the development photos beside the checkout, or makes pictures.
+rounds alternate between the whole of `ingest` (load, read, hash, decode, encode both sides, store)
+and the two encoders alone on prepared tensors and captions, in the same batches and layout, called
+one after the other with all of torch's threads, and then side by side as ingest calls them; the
+ratio of medians is the figure, once with the first caption of each picture and once with all of
+them. Processor time tells what threads lose that wait for each other, which is much where others
+want the processors too. Without an argument it takes the development photos beside the checkout, or
+makes pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import lance
@@ -41,7 +45,14 @@ from rich.console import Console
 from rich.table import Table
 
 from asif_lance.database import ROWS_PER_FRAGMENT
-from asif_lance.encoders import decode_image, image_encoder, text_encoder
+from asif_lance.encoders import (
+    EncoderThreads,
+    ImageEncoder,
+    TextEncoder,
+    decode_image,
+    image_encoder,
+    text_encoder,
+)
 from asif_lance.ingest import ingest_sources
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.preparation import Preparation
@@ -68,26 +79,67 @@ def main() -> None:
 
 
 def compare_encoding() -> None:
-    """Print pairs per second, and their ratio to those of the bare encoders."""
+    """Print pictures per second, and their ratio to those of the bare encoders."""
+    table = Table("captions", "what", "pictures/s", "of the bare", "processor s", "of the bare")
+    table.title = _processor()
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _manifest(Path(folder))
-        rows = pl.read_csv(manifest)
+        rows = _captioned_pictures(Path(folder))
+        paths = rows["image"].unique(maintain_order=True)
         images, texts = image_encoder(), text_encoder()
-        prepared = torch.stack(
-            [images.prepare(decode_image(Path(p), min_side=images.min_side)) for p in rows["image"]]
-        )
+        prepared = [
+            images.prepare(decode_image(Path(path), min_side=images.min_side)) for path in paths
+        ]
+        batches = torch.stack(prepared).split(BATCH)
+        for chosen in (rows.unique("image", keep="first", maintain_order=True), rows):
+            manifest = Path(folder, f"{len(chosen)}.csv")
+            chosen.write_csv(manifest)
+            steps = _encoding_steps(images, texts, batches, chosen["caption"].to_list(), manifest)
+            seconds = _alternating(*steps.values())
+            for what, (taken, busy) in zip(steps, seconds, strict=True):
+                ratios = f"{seconds[0][0] / taken:.2f}", f"{seconds[0][1] / busy:.2f}"
+                speed, count = f"{len(paths) / taken:.1f}", f"{len(chosen):,}"
+                table.add_row(count, what, speed, ratios[0], f"{busy:.1f}", ratios[1])
+    Console().print(table)
 
-        def bare() -> None:
-            for start in range(0, len(prepared), BATCH):
-                images.encode(prepared[start : start + BATCH])
-            texts.encode(rows["caption"].to_list())
 
-        def ingest() -> None:
-            with tempfile.TemporaryDirectory() as fresh:
-                report = ingest_sources(f"{fresh}/t.lancedb", [manifest])
-                assert report.added == len(rows), report
+def _encoding_steps(
+    images: ImageEncoder,
+    texts: TextEncoder,
+    batches: Sequence[torch.Tensor],
+    captions: list[str],
+    manifest: Path,
+) -> dict[str, Callable[[], None]]:
+    count = sum(map(len, batches))
 
-        _print(len(rows), *_alternating(bare, ingest))
+    def bare() -> None:
+        for batch in batches:
+            images.encode(batch)
+        texts.encode(captions)
+
+    def side_by_side() -> None:
+        with EncoderThreads() as threads:
+            begun = [threads.compute(images.encode, batch) for batch in batches]
+            step = -(-len(captions) // len(batches))
+            pieces = [captions[start : start + step] for start in range(0, len(captions), step)]
+            begun += [threads.compute(texts.encode, piece) for piece in pieces]
+            for future in begun:
+                future.result()
+
+    def ingest() -> None:
+        with tempfile.TemporaryDirectory() as fresh:
+            report = ingest_sources(f"{fresh}/t.lancedb", [manifest])
+            assert report.added == count, report
+
+    return {
+        "bare encoders, one after the other": bare,
+        "bare encoders, side by side": side_by_side,
+        "asif-lance ingest, loading included": ingest,
+    }
+
+
+def _processor() -> str:
+    found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
+    return f"{found[1] if found else 'processor'}, {os.cpu_count()} cores, medians of {ROUNDS}"
 
 
 def compare_writing(
@@ -250,47 +302,38 @@ def _write_pairs(path: Path, count: int, dimensions: tuple[int, int], seed: int 
         writer.close()
 
 
-def _manifest(folder: Path) -> Path:
-    path = folder / "pairs.csv"
+def _captioned_pictures(folder: Path) -> pl.DataFrame:
+    """Pictures with all their captions, neighbours in the table."""
     if len(sys.argv) > 1:
-        rows = pl.read_csv(sys.argv[1]).unique("image", maintain_order=True)
+        rows = pl.read_csv(sys.argv[1])
     elif SHARED.is_dir():
-        rows = pl.read_csv(SHARED / "images-1000.csv").unique("image", maintain_order=True)
+        rows = pl.read_csv(SHARED / "images-1000.csv")
         rows = rows.with_columns(image=str(SHARED / "images-1000") + "/" + pl.col("image"))
     else:
         rows = _made(folder)
-    rows.head(PICTURES).write_csv(path)
-    return path
+    return rows.filter(pl.col("image").rle_id() < PICTURES)
 
 
 def _made(folder: Path) -> pl.DataFrame:
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(0), list[dict[str, str]]()
     for i in range(PICTURES):
         small = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8))
         path = folder / f"{i}.jpg"
         small.resize((640, 480), Image.Resampling.BICUBIC).save(path)
-        rows.append({"image": str(path), "caption": f"smooth noise, picture number {i}"})
+        rows += [{"image": str(path), "caption": f"smooth noise {i}, view {n}"} for n in range(5)]
     return pl.DataFrame(rows)
 
 
-def _alternating(*steps: Callable[[], None]) -> list[float]:
-    """Median seconds of each step; the first round warms up and does not count."""
-    seconds: list[list[float]] = [[] for _ in steps]
+def _alternating(*steps: Callable[[], None]) -> list[tuple[float, float]]:
+    """Median seconds and processor seconds of each; the first round warms up, uncounted."""
+    seconds: list[list[tuple[float, float]]] = [[] for _ in steps]
     for _ in range(ROUNDS + 1):
         for step, times in zip(steps, seconds, strict=True):
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.process_time()
             step()
-            times.append(time.perf_counter() - start)
-    return [statistics.median(times[1:]) for times in seconds]
-
-
-def _print(count: int, bare: float, ingest: float) -> None:
-    table = Table("what", "pairs/s", "of the bare encoders", title=f"{count} pairs, medians")
-    table.add_row("bare encoders (both)", f"{count / bare:.1f}", "1.00")
-    table.add_row(
-        "asif-lance ingest, loading included", f"{count / ingest:.1f}", f"{bare / ingest:.2f}"
-    )
-    Console().print(table)
+            times.append((time.perf_counter() - start, time.process_time() - busy))
+    rounds = [list(zip(*times[1:], strict=True)) for times in seconds]
+    return [(statistics.median(wall), statistics.median(busy)) for wall, busy in rounds]
 
 
 if __name__ == "__main__":

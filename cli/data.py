@@ -32,7 +32,7 @@ from .options import (
     open_store,
 )
 from .output import note, print_json, print_table
-from .parameter_types import Choices, ColumnChoice, OutputFile
+from .parameter_types import Choices, ColumnChoice, Count, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
@@ -99,6 +99,14 @@ SHOWN_REJECTS = 10
     default="mean",
     show_default=True,
     help="Neighbouring captions of one picture: one pair with their mean vector, or a pair each.",
+)
+@click.option(
+    "--batch-size",
+    type=Count(most=4096),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Pictures encoded at once; more may be faster on a large device, and take its memory.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
 @click.option(

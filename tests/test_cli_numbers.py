@@ -28,6 +28,7 @@ NEEDED = {
     "classify": VECTORS,
     "search": ("a text",),
     "versions prune": ("--dry-run",),
+    "ingest": ("pairs.parquet",),
     "diff": ("v1", "v1"),
     "evaluate": TASK,
     "tune": (*TASK, "--ks", "5", "--ps", "3"),

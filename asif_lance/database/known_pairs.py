@@ -95,10 +95,12 @@ class FoundPairs:
 class KnownPairs:
     """Where the live pairs of a table are: 16 bytes a pair, however long their ids.
 
-    Hashes say where an id may be; the ids that are stored there decide. For one thread.
+    Hashes say where an id may be; the ids that are stored there decide. For one thread. Another
+    column of strings may stand for the ids, which several rows may share then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, column: str = "pair_id") -> None:
+        self._column = column
         self._table: lance.LanceDataset | None = None
         self._fragments: frozenset[tuple[object, ...]] = frozenset()
         self._addresses = HashTable()
@@ -113,8 +115,10 @@ class KnownPairs:
             self._addresses.drop_upper(np.array([key[0] for key in gone], np.uint64))
         new = [fragments[key] for key in fragments.keys() - self._fragments]
         if new:
-            scanner = table.scanner(columns=["pair_id"], with_row_address=True, fragments=new)
-            parts = [(_hash(b["pair_id"]), b["_rowaddr"].to_numpy()) for b in scanner.to_batches()]
+            scanner = table.scanner(columns=[self._column], with_row_address=True, fragments=new)
+            parts = [
+                (_hash(b[self._column]), b["_rowaddr"].to_numpy()) for b in scanner.to_batches()
+            ]
             if parts:
                 self._addresses.add(*map(np.concatenate, zip(*parts, strict=True)))
         self._table, self._fragments = table, frozenset(fragments)
@@ -127,12 +131,12 @@ class KnownPairs:
         """Those of n distinct ids that the table had when it was last looked at."""
         places, addresses = self._addresses.find(_hash(ids))
         if self._table is None or not len(places):
-            nothing = pa.table({"pair_id": pa.array([], pa.string())})
+            nothing = pa.table({self._column: pa.array([], pa.string())})
             return FoundPairs(places, addresses, nothing)
         order = np.argsort(addresses)  # far quicker to read
         places, addresses = places[order], addresses[order]
-        rows = self._table._take_rows(pa.array(addresses), columns=["pair_id", *columns])
-        right = pc.equal(rows["pair_id"], ids.take(pa.array(places))).to_numpy()
+        rows = self._table._take_rows(pa.array(addresses), columns=[self._column, *columns])
+        right = pc.equal(rows[self._column], ids.take(pa.array(places))).to_numpy()
         return FoundPairs(places[right], addresses[right], rows.filter(pa.array(right)))
 
 

@@ -4,7 +4,7 @@ Importing this package registers `asif-timm` and `asif-sentence-transformers` wi
 or when LanceDB's embeddings are imported: a program that does not use them never loads LanceDB.
 Promises: a vector depends on its own item, up to float noise; what cannot be used is an
 `ImageError` with a short reason, and costs only itself. Weights are loaded as tensors, never as
-pickles. Never touches a database. `prepare` may run in many threads, `encode` in one at a time.
+pickles. Never touches a database. Encoders may be used by many threads at once.
 """
 
 from types import ModuleType
@@ -40,7 +40,13 @@ from asif_lance.encoders.picture_files import (
 from asif_lance.encoders.picture_inputs import PictureInput, PicturesInput, iterate_pictures
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
-from asif_lance.encoders.streaming import EncodedBatch, encode_each, encode_images
+from asif_lance.encoders.streaming import (
+    EncodedBatch,
+    EncoderThreads,
+    encode_each,
+    encode_images,
+    map_ahead,
+)
 from asif_lance.encoders.tar_files import Member, looks_like_tar, read_tar
 from asif_lance.encoders.zip_files import ZIP_DAMAGE, open_zip, zip_members
 
@@ -50,13 +56,14 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE", "EncodedBatch",
-    "EncoderCard", "ImageEncoder", "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureInput",
-    "PictureSource", "PicturesInput", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings",
-    "UnreadableRows", "decode_image", "encode_each", "encode_images", "encode_pictures",
-    "expand_folders", "first_line", "image_encoder", "is_picture_name", "iterate_pictures",
-    "looks_like_tar", "open_zip", "picture_name", "read_bytes", "read_card", "read_label_vectors",
-    "read_picture", "read_tar", "read_vectors", "reject_picture", "sha256_of", "tell_left_out",
-    "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
+    "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile", "LeftOut", "Member",
+    "ParquetRows", "PictureInput", "PictureSource", "PicturesInput", "SentenceEmbeddings",
+    "TextEncoder", "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each",
+    "encode_images", "encode_pictures", "expand_folders", "first_line", "image_encoder",
+    "is_picture_name", "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip",
+    "picture_name", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
+    "read_vectors", "reject_picture", "sha256_of", "tell_left_out", "text_encoder", "to_image_item",
+    "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

@@ -75,10 +75,7 @@ def iterate_pictures(given: PicturesInput) -> Iterator[ImageFile]:
 def _is_single(given: object) -> bool:
     if isinstance(given, np.ndarray | Tensor):
         return given.ndim in (2, 3)
-    single = (
-        str | os.PathLike | bytes | bytearray | memoryview | Image.Image | Mapping | HeldPicture
-    )
-    return isinstance(given, single) or hasattr(given, "read")
+    return isinstance(given, _SINGLE) or hasattr(given, "read")
 
 
 def _is_batch(given: object) -> bool:

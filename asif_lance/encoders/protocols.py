@@ -16,7 +16,7 @@ ImageItem: TypeAlias = bytes | Path | Image.Image | Callable[[], bytes | Image.I
 
 
 class ImageEncoder(Protocol):
-    """A frozen image network. `prepare` may run in many threads, `encode` in one at a time.
+    """A frozen image network, which any number of threads may use at once.
 
     A row of `encode` depends on its own image only, up to float noise (about 1e-6).
 
@@ -38,7 +38,9 @@ class ImageEncoder(Protocol):
 
 
 class TextEncoder(Protocol):
-    """A frozen text network; a row depends on its own text only, up to float noise.
+    """A frozen text network, which any number of threads may use at once.
+
+    A row of `encode` depends on its own text only, up to float noise.
 
     Attributes:
         pin: name, weights and dimension.

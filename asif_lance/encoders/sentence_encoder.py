@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
+from asif_lance.devices import take_turns
 from asif_lance.encoders.weights import (
     PACKAGED_TEXT,
     TEXT_PREFIX,
@@ -45,7 +48,12 @@ class SentenceEncoder:
         folder, name = _find(name.removeprefix(TEXT_PREFIX))
         revision = weights_digest(folder)
         self._model = _load(folder, device)
+        self._turn, self._counting = take_turns(device), threading.Lock()
+        # Tokenizers cannot change how they cut texts while another thread uses them: counting has
+        # one of its own, and the other has no more to change after its first text.
+        self._counter = copy.deepcopy(self._model.tokenizer)
         self._dimension = self._model.get_embedding_dimension()
+        self._model.encode(["a"], show_progress_bar=False)
         self.pin = EncoderPin(TEXT_PREFIX + name, revision, self._dimension)
         self.max_tokens: int | None = self._model.max_seq_length
 
@@ -53,11 +61,12 @@ class SentenceEncoder:
         """L2-normalised float32 vectors (m, d) of m texts; lone surrogates read as `?`."""
         if not texts:
             return np.empty((0, self._dimension), np.float32)
-        vectors = self._model.encode(
-            [text.encode("utf-8", "replace").decode() for text in texts],
-            normalize_embeddings=True,
-            show_progress_bar=False,
-        )
+        with self._turn:
+            vectors = self._model.encode(
+                [text.encode("utf-8", "replace").decode() for text in texts],
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
         return np.asarray(vectors, dtype=np.float32)
 
     def count_cut(self, texts: Sequence[str]) -> int:
@@ -68,7 +77,8 @@ class SentenceEncoder:
         if not limit or not long:
             return 0
         clean = [text.encode("utf-8", "replace").decode() for text in long]
-        tokens = self._model.tokenizer(clean, truncation=False, verbose=False)["input_ids"]
+        with self._counting:
+            tokens = self._counter(clean, truncation=False, verbose=False)["input_ids"]
         return sum(len(own) > limit for own in tokens)
 
     @property

@@ -1,21 +1,23 @@
-"""Encodes pictures in order: decoded in threads, embedded in batches."""
+"""Encodes pictures in order: decoded in threads, embedded in batches, several of them at a time."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from typing import TypeVar
+from itertools import chain, islice
+from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from PIL import Image
 from torch import Tensor
 
+from asif_lance.devices import limit_torch
 from asif_lance.encoders.decoding import decode_image, upright_rgb
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.errors import ImageError
@@ -23,6 +25,9 @@ from asif_lance.records import Float32Array
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
+
+_MOST_SIDE_BY_SIDE = 4  # each holds a batch and what the network makes of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,64 @@ class EncodedBatch:
     vectors: Float32Array
     rows: tuple[int | ImageError, ...]
 
+    def row(self, place: int) -> Float32Array | ImageError:
+        """The (d,) vector of an item, or why it has none."""
+        row = self.rows[place]
+        return row if isinstance(row, ImageError) else self.vectors[row]
+
+
+class EncoderThreads:
+    """Threads that decode, and threads in which encoders compute side by side.
+
+    torch splits every operation among its threads, which wait for each other after it. Where
+    others want the processors too, such as decoding, most of the time is lost so. Here each thread
+    computes a batch of its own, with its share of torch's threads.
+
+    Attributes:
+        side_by_side: how many computations run at once.
+    """
+
+    def __init__(self, decoders: int | None = None, most: int = _MOST_SIDE_BY_SIDE) -> None:
+        """Start threads when they are needed.
+
+        Args:
+            decoders: how many decode; one per core, at most 16, by default.
+            most: how many computations may run at once.
+        """
+        threads = max(min(torch.get_num_threads(), int(cpu_count())), 1)
+        self.side_by_side = min(threads, most)
+        self._each = threads // self.side_by_side
+        self._decoding = ThreadPoolExecutor(decoders or min(16, os.cpu_count() or 1))
+        self._computing = ThreadPoolExecutor(self.side_by_side)
+
+    def __enter__(self) -> EncoderThreads:
+        """Itself; leaving ends the threads and drops what they have not begun."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._decoding.shutdown(wait=False, cancel_futures=True)
+        self._computing.shutdown(wait=True, cancel_futures=True)
+        self._decoding.shutdown(wait=True)
+
+    def compute(self, function: Callable[P, R], /, *args: P.args, **options: P.kwargs) -> Future[R]:
+        """Call a function of encoders in one of the threads."""
+
+        def run() -> R:
+            with limit_torch(self._each):
+                return function(*args, **options)
+
+        return self._computing.submit(run)
+
+    def encode(self, encoder: ImageEncoder, items: Sequence[ImageItem]) -> Future[EncodedBatch]:
+        """Decode and prepare some images each by itself, and encode them together."""
+        prepared = [self._decoding.submit(_prepare, encoder, item) for item in items]
+        return self.compute(_encode_batch, encoder, prepared)
+
 
 def encode_images(
     encoder: ImageEncoder,
@@ -47,8 +110,8 @@ def encode_images(
 ) -> Iterator[EncodedBatch]:
     """Decode, prepare and encode images in order, `batch_size` at a time.
 
-    Decoding runs in threads, at most three batches ahead of the encoder, so that the encoder
-    never waits for it and memory does not grow with the number of items.
+    A few batches are decoded and encoded ahead, so that the encoder never waits and memory does
+    not grow with the number of items.
 
     Args:
         encoder: the network.
@@ -59,13 +122,14 @@ def encode_images(
     Yields:
         Batches that cover all items in order; unusable ones carry their `ImageError`.
     """
-    pool = ThreadPoolExecutor(workers or min(16, os.cpu_count() or 1))
-    try:
-        prepared = _map_ahead(pool, partial(_prepare, encoder), items, ahead=3 * batch_size)
-        while batch := list(islice(prepared, batch_size)):
-            yield _encode_batch(encoder, batch)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    rest = iter(items)
+    first = list(islice(rest, batch_size))
+    batches = chain([first] if first else [], iter(lambda: list(islice(rest, batch_size)), []))
+    alone = len(first) < batch_size  # and has all of torch's threads
+    with EncoderThreads(workers, 1 if alone else _MOST_SIDE_BY_SIDE) as threads:
+        yield from map_ahead(
+            lambda batch: threads.encode(encoder, batch), batches, threads.side_by_side
+        )
 
 
 def encode_each(
@@ -73,20 +137,19 @@ def encode_each(
 ) -> Iterator[Float32Array | ImageError]:
     """The (d,) vector of each item in order, or why it has none; see `encode_images`."""
     for batch in encode_images(encoder, items, batch_size=batch_size):
-        for row in batch.rows:
-            yield row if isinstance(row, ImageError) else batch.vectors[row]
+        for place in range(len(batch.rows)):
+            yield batch.row(place)
 
 
-def _map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], *, ahead: int
-) -> Iterator[R]:
-    """`map(function, items)` in order, with `ahead` calls submitted before they are needed."""
-    rest = iter(items)
-    waiting = deque(pool.submit(function, item) for item in islice(rest, ahead))
-    while waiting:
-        result = waiting.popleft().result()
-        waiting.extend(pool.submit(function, item) for item in islice(rest, 1))
-        yield result
+def map_ahead(begin: Callable[[T], Future[R]], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """What is begun for each item, in order; `ahead` later ones are begun before one is awaited."""
+    begun: deque[Future[R]] = deque()
+    for item in items:
+        begun.append(begin(item))
+        while begun and (len(begun) > ahead or begun[0].done()):
+            yield begun.popleft().result()
+    while begun:
+        yield begun.popleft().result()
 
 
 def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
@@ -99,7 +162,10 @@ def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
         return ImageError(error.reason)  # without the traceback, which holds the picture's bytes
 
 
-def _encode_batch(encoder: ImageEncoder, batch: list[Tensor | ImageError]) -> EncodedBatch:
+def _encode_batch(
+    encoder: ImageEncoder, prepared: Sequence[Future[Tensor | ImageError]]
+) -> EncodedBatch:
+    batch = [future.result() for future in prepared]
     tensors = [entry for entry in batch if isinstance(entry, Tensor)]
     count = iter(range(len(tensors)))
     rows = tuple(next(count) if isinstance(entry, Tensor) else entry for entry in batch)

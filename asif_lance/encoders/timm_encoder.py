@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
+from asif_lance.devices import take_turns
 from asif_lance.encoders.weights import (
     IMAGE_PREFIX,
     PACKAGED_IMAGE,
@@ -45,7 +46,7 @@ class TimmEncoder:
         """
         model, name, revision = _load(name.removeprefix(IMAGE_PREFIX))
         config = resolve_data_config({}, model=model)
-        self._device = device
+        self._device, self._turn = device, take_turns(device)
         self._model = model.eval().to(device).to(memory_format=torch.channels_last)
         # Normalising belongs to `encode`: pixels travel as bytes, a quarter of the size.
         self._transform = create_transform(**config, normalize=False)
@@ -63,7 +64,7 @@ class TimmEncoder:
 
     def encode(self, batch: Tensor) -> Float32Array:
         """L2-normalised float32 vectors (b, d) of prepared images (b, 3, height, width) uint8."""
-        with torch.inference_mode():
+        with self._turn, torch.inference_mode():
             pixels = batch.to(self._device).to(memory_format=torch.channels_last)
             features = self._model(pixels.float().div_(255).sub_(self._mean).div_(self._std))
             unit = nn.functional.normalize(features.float(), dim=1)

@@ -1,10 +1,12 @@
 """Sources × encoders → store: every item becomes a pair or a rejection with its reason.
 
 Promises: a bad item costs only itself and is reported; an interrupted ingest keeps all but its last
-few hundred pairs, and running it again goes on where it stopped; memory grows by some 48 bytes a
+few hundred pairs, and running it again goes on where it stopped; memory grows by some 64 bytes a
 pair, 80 more where pictures that look alike are sought, and by the ids and names of a COCO file's
-images. Assumes: sources stay as they are while they are read. Never changes a source, unpacks an
-archive or fetches an address. A format is a module with a reader and a line in `formats.FORMATS`.
+images. A picture is read and encoded once, however its captions are scattered, also where an
+earlier ingest had it; only beyond 262,144 files is one that comes again read again, to be hashed.
+Assumes: sources stay as they are while they are read. Never changes a source, unpacks an archive or
+fetches an address. A format is a module with a reader and a line in `formats.FORMATS`.
 """
 
 from asif_lance.ingest.admission import RESERVED

@@ -18,7 +18,7 @@ from asif_lance.encoders import (
 from asif_lance.errors import DatabaseNotFoundError, EncoderMismatchError
 from asif_lance.forgetting import ForgottenPairs
 from asif_lance.ingest.options import IngestOptions
-from asif_lance.records import BROUGHT, EncoderPin
+from asif_lance.records import BROUGHT, EncoderPin, Float16Array
 from asif_lance.store import PairStore
 
 
@@ -45,6 +45,7 @@ class Destination:
         self._image: ImageEncoder | None = None
         self._text: TextEncoder | None = None
         self._known = KnownPairs()
+        self._pictures = KnownPairs("image_sha256")
         self._first: dict[str, EncoderPin] = {}
         self.forgotten: ForgottenPairs | None = None
         try:
@@ -98,6 +99,26 @@ class Destination:
         if self.store is None:
             return self._known.find(pair_ids)
         return self.store.find_known(self._known, pair_ids, columns)
+
+    def find_pictures(
+        self, digests: Sequence[str], *, anew: bool = False
+    ) -> dict[str, Float16Array]:
+        """The vectors of those pictures that the table has, by their hashes.
+
+        Args:
+            digests: distinct.
+            anew: whether those that this ingest has added count, too; otherwise they may.
+        """
+        if self.store is None or not digests:
+            return {}
+        found = self.store.find_known(
+            self._pictures, pa.array(digests, pa.string()), ("image_vector",), anew=anew
+        )
+        if not len(found.places):
+            return {}
+        vectors = found.rows["image_vector"].combine_chunks()
+        matrix = vectors.flatten().to_numpy().reshape(len(found.rows), -1)
+        return dict(zip(found.rows["image_sha256"].to_pylist(), matrix, strict=True))
 
     def look_up_forgotten(self, options: IngestOptions) -> None:
         """Be ready to tell which pairs were forgotten.

@@ -127,10 +127,9 @@ def _try(
     for frame in sample[:1]:  # so that loading the encoders is not taken for the pairs' time
         destination.load(*(s for s in ("image", "text") if not frame[f"{s}_vector"].count()))
     begun, size, made = time.monotonic(), 0, 0
-    for frame in sample:
-        for pairs in prepared.encode(frame):
-            size += pairs.nbytes
-            made += len(pairs)
+    for pairs in prepared.encode(iter(sample)):
+        size += pairs.nbytes
+        made += len(pairs)
     return (time.monotonic() - begun) / max(made, 1), size / max(made, 1), made
 
 

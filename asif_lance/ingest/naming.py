@@ -3,55 +3,84 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 
 from asif_lance.database import HashTable, hash_ids
-from asif_lance.encoders import PictureSource, sha256_of
+from asif_lance.encoders import PIECE_BYTES, PictureSource, read_bytes, sha256_of
 from asif_lance.errors import ImageError, printable
 from asif_lance.ingest.columns import VECTORS
 from asif_lance.ingest.vector_columns import given_vectors
 from asif_lance.ingest.window import Window
 from asif_lance.records import BoolArray, Float32Array
 
-#: Threads that hash pictures: reading dominates, and it releases the interpreter lock.
-HASHING_THREADS = 4
+#: Threads that read and hash pictures: both release the interpreter lock.
+READING_THREADS = 4
 
-_REMEMBERED_PATHS = 65_536  # some 20 MB
+_REMEMBERED_PATHS = 2**18  # some 80 MB
+_SLICE_ROWS = 256
 
 Digest = str | ImageError
 
+_NOT_READ: tuple[Digest, None] = "", None
 
-class PictureDigests:
-    """Digests of pictures; a file that comes up again and again is read once."""
+
+class PictureReader:
+    """Reads pictures and hashes them; a file that comes up again and again is read once."""
 
     def __init__(self) -> None:
         self._by_path: Window[PictureSource, Digest] = Window(_REMEMBERED_PATHS)
 
-    def digest(self, pictures: Sequence[PictureSource]) -> list[Digest]:
-        """Each picture's sha256, or what is wrong with its file."""
-        distinct = dict.fromkeys(pictures)
-        held = {picture: self._by_path.get(picture) for picture in distinct}
-        digests = {picture: digest for picture, digest in held.items() if digest is not None}
-        new = [picture for picture in distinct if picture not in digests]
-        with ThreadPoolExecutor(HASHING_THREADS) as pool:
-            digests |= zip(new, pool.map(_digest_or_fault, new), strict=True)
+    def read(self, pictures: Sequence[PictureSource]) -> list[tuple[Digest, bytes | None]]:
+        """Each picture's sha256, or what is wrong with its file, and its bytes.
+
+        Of a file that came up before, and of a second one of the same name, only the digest.
+        """
+        new = [p for p in dict.fromkeys(pictures) if self._by_path.get(p) is None]
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            read = dict(zip(new, pool.map(_read, new), strict=True))
+        known = {p: digest for p in set(pictures) - set(new) if (digest := self._by_path.get(p))}
+        known |= {picture: digest for picture, (digest, _) in read.items()}
         for picture in new:
             if isinstance(picture, Path):
-                self._by_path.put(picture, digests[picture])
-        return [digests[picture] for picture in pictures]
+                self._by_path.put(picture, known[picture])
+        return [
+            (known[p], p if isinstance(p, bytes) else read.pop(p, _NOT_READ)[1]) for p in pictures
+        ]
 
 
-def _digest_or_fault(picture: PictureSource) -> Digest:
+def _read(picture: PictureSource) -> tuple[Digest, bytes | None]:
     try:
-        return sha256_of(picture)
+        content = read_bytes(picture)
     except ImageError as error:
         # A new one, without the traceback, which holds the picture's bytes.
         missing = error.reason == "missing file"
-        return ImageError(f"missing file ({printable(str(picture))})" if missing else error.reason)
+        told = f"missing file ({printable(str(picture))})" if missing else error.reason
+        return ImageError(told), None
+    return sha256_of(content), content
+
+
+def slices_in_memory(pictures: Sequence[PictureSource]) -> Iterator[slice]:
+    """Slices of a batch whose pictures, each at least once, can be in memory together."""
+    begin, size = 0, 0
+    for end, picture in enumerate(pictures):
+        own = len(picture) if isinstance(picture, bytes) else _size_of(picture)
+        if end > begin and (size + own > PIECE_BYTES or end - begin == _SLICE_ROWS):
+            yield slice(begin, end)
+            begin, size = end, 0
+        size += own
+    if pictures:
+        yield slice(begin, len(pictures))
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):  # what is wrong shows when it is read
+        return 0
 
 
 def pictures_to_encode(frame: pl.DataFrame) -> list[PictureSource]:

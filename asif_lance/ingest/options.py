@@ -23,7 +23,7 @@ class IngestOptions:
         source: likewise; by default the name of the file or folder they come from.
         message: kept with the model version.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        batch_size: pictures encoded at once.
+        batch_size: pictures encoded at once; a few such batches are under way.
         on_conflict: what becomes of an item whose pair is there with other content: `skip` leaves
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
         captions: what neighbouring captions of one picture become: `each` a pair, `mean` one pair

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,17 @@ from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.hygiene import Finding
 from asif_lance.ingest.options import IngestOptions
-from asif_lance.ingest.picture_pieces import PIECE_ROWS
 from asif_lance.ingest.preparation import Preparation, write_rejects
 from asif_lance.ingest.sources import Source, source_name
 from asif_lance.progress import Advance
 from asif_lance.records import ModelVersion, Reject
 
-#: What a kill may cost: fewer encoded pairs than this, or what took about this many seconds.
+#: What a kill may cost: fewer encoded pairs than this (in batches of 32 pictures or fewer), or what
+#: took about this many seconds.
 UNCOMMITTED_ROWS, UNCOMMITTED_SECONDS = 500, 20.0
+
+#: Encoded pairs that are committed together; others are under way meanwhile.
+COMMIT_ROWS = 192
 
 # Kept in the database instead of a forgotten pair's name, which may be its picture's.
 _FORGOTTEN_ITEM = "[forgotten]"
@@ -105,8 +109,9 @@ def ingest_sources(
     try:
         if options.on_conflict == "fail":
             _check_conflicts(destination, sources, options)
-        for rows in prepared.tables(sources):
-            writer.take(rows)
+        with closing(prepared.tables(sources)) as tables:
+            for rows in tables:
+                writer.take(rows)
         writer.flush()
         version = _publish(destination, options, sources, prepared.rejects)
     except KeyboardInterrupt as stop:
@@ -183,7 +188,7 @@ class _Writer:
         self._destination.expect(rows)
         self._waiting.append(rows)
         encodes = self._destination.encodes
-        limit = UNCOMMITTED_ROWS - PIECE_ROWS if encodes else ROWS_PER_FRAGMENT
+        limit = COMMIT_ROWS if encodes else ROWS_PER_FRAGMENT
         while sum(map(len, self._waiting)) >= limit:
             self._commit()
         if time.monotonic() - self._since > UNCOMMITTED_SECONDS:

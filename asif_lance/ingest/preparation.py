@@ -6,15 +6,17 @@ name the pair), encode what has no vector yet. Nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from asif_lance.encoders import EncoderThreads, TextEncoder, map_ahead
 from asif_lance.errors import EmptySourceError, ImageError, SourceError, printable
 from asif_lance.ingest.caption_groups import (
     MAX_CAPTIONS,
@@ -26,9 +28,15 @@ from asif_lance.ingest.columns import PAIR_COLUMNS, SourceBatch
 from asif_lance.ingest.conflicts import columns_to_compare, find_changed
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.hygiene import Finding, Hygiene
-from asif_lance.ingest.naming import PictureDigests, SeenIds, pair_ids, pictures_to_encode
+from asif_lance.ingest.naming import (
+    PictureReader,
+    SeenIds,
+    pair_ids,
+    pictures_to_encode,
+    slices_in_memory,
+)
 from asif_lance.ingest.options import IngestOptions
-from asif_lance.ingest.picture_pieces import PictureEncoder
+from asif_lance.ingest.picture_pieces import PictureEncoder, Piece
 from asif_lance.ingest.sources import Source, read_source, source_name
 from asif_lance.ingest.vector_columns import given_vectors, unit_float16, wrong_sizes
 from asif_lance.progress import Advance, listen
@@ -41,6 +49,10 @@ _TOO_MANY = f"more than {MAX_CAPTIONS:,} captions of one picture"
 _CANCELLED = "the captions' vectors cancel each other out"
 
 _SHOWN_IDS = 3
+_PIECES_AHEAD = 2  # whose captions are encoded while others wait to be stored
+
+# Rows, both sides' vectors, and how many captions are longer than the encoder reads.
+_BothSides: TypeAlias = tuple[pl.DataFrame, Float16Array, Float32Array, int]
 
 
 class Preparation:
@@ -83,15 +95,15 @@ class Preparation:
         self._location = ""
         self._hygiene = Hygiene(options)
         self._seen = SeenIds()
-        self._digests = PictureDigests()
-        self._pictures = PictureEncoder(destination, options.batch_size)
+        self._reader = PictureReader()
+        self._given_sizes: dict[str, int] = {}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the checks that are asked for have found so far."""
         return self._hygiene.findings
 
-    def tables(self, sources: Sequence[Source]) -> Iterator[pa.Table]:
+    def tables(self, sources: Sequence[Source]) -> Generator[pa.Table, None, None]:
         """New pairs as `PairStore.add` takes them: a source's batch, or a few that took encoding.
 
         Raises:
@@ -99,22 +111,45 @@ class Preparation:
                 others, such a source is refused as one item.
             EncoderMismatchError, EncoderUnavailableError: an encoder cannot be had.
         """
-        for frame in self.new_items(sources):
-            for pairs in self.encode(frame):
-                self._progress(len(pairs))
-                yield pairs
+        for pairs in self.encode(self.new_items(sources)):
+            self._progress(len(pairs))
+            yield pairs
 
-    def encode(self, frame: pl.DataFrame) -> Iterator[pa.Table]:
-        """What becomes of new items, a few at a time where they have to be encoded."""
-        for piece in self._pictures.pieces(frame):
-            rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
-            if len(rows):
-                texts = self._text_vectors(rows)
+    def encode(self, frames: Iterator[pl.DataFrame]) -> Iterator[pa.Table]:
+        """What becomes of new items, a few at a time where they have to be encoded.
+
+        Reading, and what the caller does with pairs, happens here; threads decode and encode
+        meanwhile what comes next.
+        """
+        with EncoderThreads() as threads:
+            pictures = PictureEncoder(self._destination, threads, self._options.batch_size)
+            pieces = self._usable(pictures.pieces(frames))
+            for rows, images, texts, cut in map_ahead(
+                lambda piece: self._begin_texts(threads, *piece), pieces, _PIECES_AHEAD
+            ):
+                self.cut_captions += cut
                 there = texts.any(axis=1)
                 faults = pl.select(pl.when(~pl.Series(there)).then(pl.lit(_CANCELLED)))
-                rows = self._keep(rows, faults.to_series())
-                pairs = _pairs_table(rows, piece.images[there], texts[there])
-                yield self._not_forgotten(rows, pairs)
+                left = self._keep(rows, faults.to_series())
+                pairs = _pairs_table(left, images[there], texts[there])
+                yield self._not_forgotten(left, pairs)
+
+    def _usable(self, pieces: Iterator[Piece]) -> Iterator[tuple[pl.DataFrame, Float16Array]]:
+        for piece in pieces:
+            rows = self._keep(piece.frame, pl.Series(piece.faults, dtype=pl.String))
+            if len(rows):
+                yield rows, piece.images
+
+    def _begin_texts(
+        self, threads: EncoderThreads, rows: pl.DataFrame, images: Float16Array
+    ) -> Future[_BothSides]:
+        texts = given_vectors(rows, "text_vector")
+        if texts is None:
+            encoder = self._destination.text_encoder
+            return threads.compute(_encode_texts, encoder, rows, images)
+        given: Future[_BothSides] = Future()
+        given.set_result((rows, images, texts, 0))
+        return given
 
     def new_items(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
         """Items that are to become pairs, at most a source's batch at a time; nothing is encoded.
@@ -160,7 +195,9 @@ class Preparation:
         """Usable items, each named as a pair of its own."""
         for batch in batches:
             self._refuse(batch.rejects)
-            yield self._distinct(self._admitted(self._identified(self._checked(batch.frame))))
+            located = batch.frame.with_columns(location=pl.lit(self._location))
+            for frame in self._slices(self._checked(located)):
+                yield self._distinct(self._admitted(self._identified(frame)))
 
     def _joined(self, frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
         """The same with `captions`; those of one picture as one item, if that is asked for."""
@@ -179,17 +216,30 @@ class Preparation:
         for side in ("image", "text"):
             column = frame[f"{side}_vector"]
             if column.count():
-                dimension = self._destination.dimension(side) or len(column[0])
+                first = self._given_sizes.setdefault(side, len(column[0]))
+                dimension = self._destination.dimension(side) or first
                 frame = self._keep(frame, wrong_sizes(column, dimension))
         return frame
 
+    def _slices(self, frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """As many rows at once as their pictures leave room for, since these are read now."""
+        pictures = pictures_to_encode(frame)
+        if not pictures:
+            yield frame
+        for part in slices_in_memory(pictures):
+            yield frame[part]
+
     def _identified(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Hash the pictures that will be encoded, and name every pair that has no name."""
+        """Read the pictures that will be encoded, and name every pair that has no name."""
         frame = frame.with_columns(image_sha256=pl.lit(None, pl.String))
-        if hashes := self._digests.digest(pictures_to_encode(frame)):
+        if read := self._reader.read(pictures_to_encode(frame)):
+            hashes = [digest for digest, _ in read]
             faults = [h.reason if isinstance(h, ImageError) else None for h in hashes]
             digests = [None if isinstance(h, ImageError) else h for h in hashes]
-            frame = frame.with_columns(image_sha256=pl.Series(digests, dtype=pl.String))
+            frame = frame.with_columns(
+                image_sha256=pl.Series(digests, dtype=pl.String),
+                image_bytes=pl.Series([content for _, content in read], dtype=pl.Binary),
+            )
             frame = self._keep(frame, pl.Series(faults, dtype=pl.String))
         source = self._options.source or source_name(self._location)
         stated = self._options.source is not None
@@ -252,31 +302,20 @@ class Preparation:
 
     def _refuse_forgotten(self, frame: pl.DataFrame, found: dict[int, str]) -> pl.Series:
         """(n,) which of n rows are not among those found."""
-        items = frame["item"]
+        where, items = frame["location"], frame["item"]
         self._refuse(
-            [Reject(self._location, items[row], why, forgotten=True) for row, why in found.items()]
+            [Reject(where[row], items[row], why, forgotten=True) for row, why in found.items()]
         )
         left = np.ones(len(frame), bool)
         left[list(found)] = False
         return pl.Series(left)
 
-    def _text_vectors(self, frame: pl.DataFrame) -> Float32Array:
-        vectors = given_vectors(frame, "text_vector")
-        if vectors is not None:
-            return vectors
-        encoder = self._destination.text_encoder
-        lists = frame.select(pl.coalesce("captions", pl.concat_list("caption"))).to_series()
-        captions = lists.explode().to_list()
-        self.cut_captions += encoder.count_cut(captions)
-        vectors = encoder.encode(captions)
-        return unit_mean(vectors, lists.list.len().cast(pl.Int64).to_numpy()).astype(np.float32)
-
     def _keep(self, frame: pl.DataFrame, faults: pl.Series) -> pl.DataFrame:
         """The rows without a fault; the others become rejects."""
         if not faults.count():
             return frame
-        refused = zip(frame["item"], faults, strict=True)
-        self._refuse([Reject(self._location, item, why) for item, why in refused if why])
+        refused = zip(frame["location"], frame["item"], faults, strict=True)
+        self._refuse([Reject(where, item, why) for where, item, why in refused if why])
         return frame.filter(faults.is_null())
 
     def _refuse(self, rejects: Sequence[Reject]) -> None:
@@ -299,10 +338,17 @@ def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
     pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String)).write_csv(path)
 
 
-def _pairs_table(frame: pl.DataFrame, image: Float32Array, text: Float32Array) -> pa.Table:
+def _encode_texts(encoder: TextEncoder, rows: pl.DataFrame, images: Float16Array) -> _BothSides:
+    lists = rows.select(pl.coalesce("captions", pl.concat_list("caption"))).to_series()
+    captions = lists.explode().to_list()
+    means = unit_mean(encoder.encode(captions), lists.list.len().cast(pl.Int64).to_numpy())
+    return rows, images, means.astype(np.float32), encoder.count_cut(captions)
+
+
+def _pairs_table(frame: pl.DataFrame, image: Float16Array, text: Float32Array) -> pa.Table:
     """Rows as the store takes them; it fills in what it knows better (types, time)."""
     rows = frame.select(pl.col("caption").fill_null(""), "captions", *STORED).to_arrow()
-    rows = rows.append_column("image_vector", _vectors_column(unit_float16(image)))
+    rows = rows.append_column("image_vector", _vectors_column(image))
     return rows.append_column("text_vector", _vectors_column(unit_float16(text)))
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
+from asif_lance.devices import limit_torch
 from asif_lance.errors import DimensionError, InputError
 from asif_lance.records import Float16Array, Float32Array, Int64Array
-from asif_lance.search.parallel import limit_torch, torch_threads
+from asif_lance.search.parallel import torch_threads
 
 Matrix = Float16Array | Float32Array | torch.Tensor
 

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from asif_lance.devices import limit_torch
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
 from asif_lance.search.fast_products import FastProduct
 from asif_lance.search.kernel_loading import going_without
-from asif_lance.search.parallel import limit_torch, share_work, torch_threads
+from asif_lance.search.parallel import share_work, torch_threads
 from asif_lance.search.ranking import QueryBatch, SearchTable
 
 _SAMPLE_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to

@@ -9,13 +9,13 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from asif_lance.devices import bfloat16_is_faster, float32_rounding, multiplies_float16
+from asif_lance.devices import bfloat16_is_faster, float32_rounding, limit_torch, multiplies_float16
 from asif_lance.records import Float32Array, Float64Array
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.exact_products import ANCHOR_NORM
 from asif_lance.search.kernel_loading import loaded_kernels
-from asif_lance.search.parallel import limit_torch, thread_count
+from asif_lance.search.parallel import thread_count
 
 _GROUP_SIZE = 16  # runs and batches are multiples of it: narrower matrix products are slow
 _WIDENED_NUMBERS = 3 * 2**18  # made float32 at a time: 3 MB stay in the cache

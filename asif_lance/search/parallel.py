@@ -9,19 +9,17 @@ next, and work too small to be shared has one thread.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from joblib import cpu_count
-from threadpoolctl import ThreadpoolController
+
+from asif_lance.devices import limit_torch
 
 _Item = TypeVar("_Item")
 _MOST_THREADS = 16  # between operations Python runs one thread at a time
@@ -100,40 +98,3 @@ def _take_share(
     _this_thread.shares = True
     with limit_torch(threads):
         work(items)
-
-
-@contextmanager
-def limit_torch(threads: int) -> Iterator[None]:
-    """Let operations of torch use so many threads at most, if the calling thread asks for them.
-
-    `torch.set_num_threads` would change what others use.
-    """
-    if torch.get_num_threads() <= threads:  # torch sets this thread's number when first asked
-        yield
-        return
-    limit_mkl = _mkl_limit()
-    with _openmp().limit(limits=threads):
-        before = limit_mkl(threads)
-        try:
-            yield
-        finally:
-            limit_mkl(before)
-
-
-@functools.cache
-def _openmp() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="openmp")
-
-
-@functools.cache
-def _mkl_limit() -> Callable[[int], int]:
-    """MKL's function that sets its number for the calling thread and returns the one before.
-
-    It follows OpenMP's only until somebody calls `torch.set_num_threads`. Does nothing where torch
-    is built without MKL.
-    """
-    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    set_local = None
-    if library.exists():
-        set_local = getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
-    return set_local or (lambda threads: 0)

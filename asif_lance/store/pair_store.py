@@ -135,17 +135,20 @@ class PairStore:
             found = pair_rows.find_rows(self._head(), pa.array(pair_ids, pa.string()))
             return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
 
-    def find_known(self, known: KnownPairs, ids: pa.Array, columns: Sequence[str]) -> FoundPairs:
+    def find_known(
+        self, known: KnownPairs, ids: pa.Array, columns: Sequence[str], *, anew: bool = False
+    ) -> FoundPairs:
         """Those of n distinct ids that are at head, with columns of their rows.
 
         Args:
             known: what the caller knows of head; brought up to date where it has one of the ids.
             ids: (n,) strings.
             columns: besides `pair_id`.
+            anew: bring it up to date in any case.
         """
 
         def find() -> FoundPairs:
-            if known.may_have(ids):
+            if anew or known.may_have(ids):
                 known.refresh(self._head())
             return known.find(ids, columns)
 

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -223,15 +224,39 @@ def test_heic_names_its_extra_where_that_is_not_installed(monkeypatch: pytest.Mo
         decode_image(HEIC)
 
 
-def test_heic_is_read_with_its_extra() -> None:
-    pillow_heif = pytest.importorskip("pillow_heif")
+@pytest.fixture
+def heic() -> bytes:
+    """A picture as telephones take them: blue on its left, red on its right, and lying."""
     decoding._heif_format.cache_clear()
+    image = Image.new("RGB", (320, 240), "red")
+    image.paste("blue", (0, 0, 160, 240))
+    exif = Image.Exif()
+    exif[0x0112] = 6
     stream = BytesIO()
-    pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red")).save(stream)
-    red, green, blue = decode_image(stream.getvalue()).getpixel((5, 5))  # type: ignore[misc]
-    assert red > 200 > 60 > max(green, blue)
-    with pytest.raises(ImageError):
-        decode_image(stream.getvalue()[:200])
+    pillow_heif.from_pillow(image).save(stream, exif=exif.tobytes())
+    return stream.getvalue()
+
+
+def test_heic_is_read_upright(heic: bytes) -> None:
+    image = decode_image(heic, min_side=32)
+    assert image.size == (240, 320)
+    (top, _, blue), (red, _, bottom) = image.getpixel((120, 10)), image.getpixel((120, 310))  # type: ignore[misc]
+    assert min(blue, red) > 200 > 60 > max(top, bottom)
+
+
+def test_damaged_heic_is_refused_with_a_reason(heic: bytes) -> None:
+    reasons = {reason(heic[: len(heic) * part // 10]) for part in range(1, 10)}
+    assert reasons <= {"truncated image", "damaged image", "not an image"}
+    rng, refused = random.Random(0), 0
+    for _ in range(100):
+        broken = bytearray(heic)
+        for _ in range(rng.randrange(1, 12)):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        try:
+            assert decode_image(bytes(broken)).mode == "RGB"
+        except ImageError:
+            refused += 1
+    assert refused > 10
 
 
 def test_avif_is_read_without_any() -> None:

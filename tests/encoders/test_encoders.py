@@ -35,7 +35,7 @@ from asif_lance.encoders.by_name import (
     text_encoder,
 )
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
-from asif_lance.encoders.streaming import encode_images
+from asif_lance.encoders.streaming import EncoderThreads, encode_images
 from asif_lance.encoders.timm_encoder import by_position
 from asif_lance.errors import EncoderUnavailableError, ImageError, InputError
 from asif_lance.records import EncoderPin
@@ -191,7 +191,7 @@ def test_images_are_encoded_in_order_in_batches() -> None:
     encoder = MeanColour()
     colours = [Image.new("RGB", (9, 9), (seed, 255 - seed, 0)) for seed in range(10)]
     batches = list(encode_images(encoder, colours, batch_size=4, workers=3))
-    assert encoder.batches == [4, 4, 2]
+    assert sorted(encoder.batches) == [2, 4, 4]  # several are encoded at a time
     assert [batch.rows for batch in batches] == [(0, 1, 2, 3), (0, 1, 2, 3), (0, 1)]
     reds = np.vstack([batch.vectors for batch in batches])[:, 0]
     assert (np.diff(reds) > 0).all()
@@ -228,7 +228,7 @@ def test_reading_ahead_is_bounded() -> None:
 
     stream = encode_images(MeanColour(), endless(), batch_size=4)
     next(stream)
-    assert taken <= 16
+    assert taken <= 4 * (EncoderThreads().side_by_side + 1)
     threads = threading.active_count()
     stream.close()
     assert threading.active_count() < threads

@@ -20,13 +20,13 @@ from PIL import Image
 
 from asif_lance.audit import Audit
 from asif_lance.database import migrate
+from asif_lance.encoders import EncoderThreads
 from asif_lance.encoders.sentence_encoder import SentenceEncoder
 from asif_lance.ingest import (
     IngestOptions,
     IngestReport,
     TableSource,
     ingest_sources,
-    picture_pieces,
 )
 from asif_lance.ingest.caption_groups import MAX_CAPTIONS, CaptionGroups
 from asif_lance.ingest.columns import SCHEMA
@@ -157,17 +157,17 @@ def test_a_picture_and_its_captions_are_encoded_once(
     rows = "".join(f"red.png,{text}\n" for text in ("A red picture.", "Nothing but red.", "Red."))
     (tmp_path / "pairs.csv").write_text("image,caption\n" + rows)
     images, texts = list[Any](), list[str]()
-    embed, encode = picture_pieces.encode_each, SentenceEncoder.encode
+    embed, encode = EncoderThreads.encode, SentenceEncoder.encode
 
-    def count(encoder: Any, pictures: Any, **options: Any) -> Any:
+    def count(self: Any, encoder: Any, pictures: Any) -> Any:
         images.extend(pictures)
-        return embed(encoder, pictures, **options)
+        return embed(self, encoder, pictures)
 
     def gather(self: Any, batch: Any) -> Any:
         texts.extend(batch)
         return encode(self, batch)
 
-    monkeypatch.setattr(picture_pieces, "encode_each", count)
+    monkeypatch.setattr(EncoderThreads, "encode", count)
     monkeypatch.setattr(SentenceEncoder, "encode", gather)
     ingest_sources(tmp_path / "db", [tmp_path / "pairs.csv"])
     assert (len(images), len(texts)) == (1, 3)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 import pyarrow.compute as pc
 import pytest
 from conftest import Cli, picture
+from PIL import Image
 
-from asif_lance.encoders import decoding, streaming
-from asif_lance.ingest import IngestOptions, count_items, ingest_sources, naming, picture_pieces
+from asif_lance.encoders import EncoderThreads, ImageEncoder, decoding, streaming
+from asif_lance.encoders.protocols import ImageItem
+from asif_lance.ingest import (
+    IngestOptions,
+    TableSource,
+    count_items,
+    ingest_sources,
+    naming,
+    picture_pieces,
+    pipeline,
+)
 from asif_lance.ingest.window import Window
 from asif_lance.store import PairStore
 
@@ -48,19 +59,25 @@ def counted(monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> Counte
 
 
 @pytest.mark.parametrize("remembered", [1, 10_000])
-def test_a_picture_with_five_captions_is_hashed_decoded_and_encoded_once(
+def test_a_picture_with_five_captions_is_read_decoded_and_encoded_once(
     manifest: Path, monkeypatch: pytest.MonkeyPatch, remembered: int
 ) -> None:
-    hashed = counted(monkeypatch, naming, "sha256_of")
-    decoded = counted(monkeypatch, streaming, "decode_image")
+    read = counted(monkeypatch, naming, "read_bytes")
+    decoded = Counter[bytes]()
+    decode = streaming.decode_image
+
+    def count(content: bytes, **options: object) -> Image.Image:
+        decoded[content] += 1  # the bytes that were read: the file is not read again
+        return decode(content, **options)
+
+    monkeypatch.setattr(streaming, "decode_image", count)
     monkeypatch.setattr(picture_pieces, "_REMEMBERED_PICTURES", remembered)
     report = ingest_sources(manifest.parent / "db", [manifest])
     assert (report.added, len(report.rejects)) == (20, 5)
     assert {r.reason for r in report.rejects} == {"not an image"}
-    assert set(hashed.values()) == {1}
-    assert decoded == {"0.png": 1, "1.png": 1, "2.png": 1, "damaged.png": 1} or (
-        decoded == {"copy.png": 1, "1.png": 1, "2.png": 1, "damaged.png": 1}
-    )
+    assert set(read.values()) == {1}
+    files = (manifest.parent / name for name in ("0.png", "1.png", "2.png", "damaged.png"))
+    assert decoded == {file.read_bytes(): 1 for file in files}
     rows = PairStore.open(str(manifest.parent / "db")).read()
     by_digest = pl.DataFrame(
         {
@@ -70,6 +87,65 @@ def test_a_picture_with_five_captions_is_hashed_decoded_and_encoded_once(
     )
     assert by_digest["sha256"].n_unique() == by_digest["vector"].n_unique() == 3
     assert by_digest.unique().height == 3
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every picture that is given to an encoder from now on."""
+    given: list[object] = []
+    encode = EncoderThreads.encode
+
+    def note(self: EncoderThreads, encoder: ImageEncoder, items: Sequence[ImageItem]) -> object:
+        given.extend(items)
+        return encode(self, encoder, items)
+
+    monkeypatch.setattr(EncoderThreads, "encode", note)
+    return given
+
+
+def vectors_by_picture(database: Path) -> dict[str, set[tuple[float, ...]]]:
+    found: dict[str, set[tuple[float, ...]]] = {}
+    for row in PairStore.open(str(database)).read().to_pylist():
+        found.setdefault(row["image_sha256"], set()).add(tuple(row["image_vector"]))
+    return found
+
+
+def test_a_picture_of_an_earlier_ingest_keeps_its_vector(
+    manifest: Path, encoded: list[object]
+) -> None:
+    database = manifest.parent / "db"
+    ingest_sources(database, [manifest])
+    before, count = vectors_by_picture(database), len(encoded)
+    pl.DataFrame({"image": ["1.png", "2.png"], "caption": ["new", "newer"]}).write_csv(
+        manifest.parent / "more.csv"
+    )
+    assert ingest_sources(database, [manifest.parent / "more.csv"]).added == 2
+    assert len(encoded) == count
+    assert vectors_by_picture(database) == before
+
+
+def test_a_picture_that_comes_again_after_many_others_is_taken_from_the_table(
+    tmp_path: Path, encoded: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_pieces, "_REMEMBERED_PICTURES", 40)
+    monkeypatch.setattr(picture_pieces, "_WAITING_FRAMES", 1)
+    monkeypatch.setattr(naming, "_SLICE_ROWS", 4)
+    monkeypatch.setattr(pipeline, "COMMIT_ROWS", 1)
+    names = [picture(tmp_path / f"{number}.png", number).name for number in range(60)]
+    rows = {"image": names * 2, "caption": [f"caption {n}" for n in range(120)]}
+    pl.DataFrame(rows).write_csv(tmp_path / "two.csv")
+    options = IngestOptions(captions="each", batch_size=2)
+    assert ingest_sources(tmp_path / "db", [tmp_path / "two.csv"], options).added == 120
+    assert len(encoded) == 60
+    assert [len(vectors) for vectors in vectors_by_picture(tmp_path / "db").values()] == [1] * 60
+
+
+def test_pictures_inside_a_table_may_come_twice(tmp_path: Path, encoded: list[object]) -> None:
+    content = picture(tmp_path / "0.png", 0).read_bytes()
+    table = pl.DataFrame({"image": [content, content], "caption": ["a bird", "a red bird"]})
+    options = IngestOptions(captions="each")
+    assert ingest_sources(tmp_path / "db", [TableSource("birds", table)], options).added == 2
+    assert encoded == [content]
 
 
 def test_vectors_are_those_of_the_file_that_each_row_names(manifest: Path) -> None:

@@ -11,9 +11,15 @@ from pathlib import Path
 
 import lance
 import numpy as np
+import polars as pl
 import pytest
+import timm
+import torch
 from conftest import Cli, pairs_frame
+from PIL import Image
+from timm.models import save_for_hf
 
+from asif_lance.ingest.pipeline import UNCOMMITTED_ROWS
 from asif_lance.store import PairStore
 
 pytestmark = [pytest.mark.encoders, pytest.mark.slow]
@@ -90,3 +96,82 @@ def test_a_killed_ingest_loses_less_than_five_hundred_pairs(cli: Cli, source: Pa
     kept = rows_at_head(source.parent)
     assert 0 < kept < COUNT
     check_that_it_goes_on(cli, source, kept)
+
+
+# Killed again and again
+
+PICTURES, KILLS = 800, 10
+
+# The command, which also notes of each call of the image encoder how many pictures it is for.
+COUNTING = """
+import os
+from asif_lance.cli import main
+from asif_lance.encoders.timm_encoder import TimmEncoder
+
+log = os.open("encoded.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+encode = TimmEncoder.encode
+
+def count(self, batch):
+    if batch.any():  # the encoder itself asks for a blank one when it is loaded
+        os.write(log, b"%d\\n" % len(batch))
+    return encode(self, batch)
+
+TimmEncoder.encode = count
+main()
+"""
+
+
+@pytest.fixture
+def photos(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A folder with many small pictures, a manifest and a small network."""
+    torch.manual_seed(0)
+    save_for_hf(timm.create_model("test_resnet"), tmp_path / "tiny", safe_serialization=True)
+    (tmp_path / "photos").mkdir()
+    for number in range(PICTURES):
+        pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    rows = {
+        "image": [f"photos/{number}.png" for number in range(PICTURES)],
+        "caption": [f"noise of number {number}" for number in range(PICTURES)],
+    }
+    pl.DataFrame(rows).write_csv(tmp_path / "pairs.csv")
+    return tmp_path
+
+
+def encoded(folder: Path) -> int:
+    log = folder / "encoded.txt"
+    return sum(map(int, log.read_text().split())) if log.exists() else 0
+
+
+def start(folder: Path, database: str) -> subprocess.Popen[str]:
+    arguments = ["--db", database, "-q", "ingest", "pairs.csv", "--message", "photos"]
+    encoder = ["--image-encoder", f"timm/{folder}/tiny"]
+    command = [sys.executable, "-c", COUNTING, *arguments, *encoder]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.DEVNULL)
+
+
+def test_an_ingest_killed_at_ten_random_moments_makes_the_table_of_an_undisturbed_one(
+    photos: Path, rng: np.random.Generator
+) -> None:
+    assert start(photos, "whole.lancedb").wait(timeout=600) == 0
+    assert encoded(photos) == PICTURES
+    for _ in range(KILLS):
+        before, kept = encoded(photos), rows_at_head(photos)
+        with start(photos, "t.lancedb") as running:
+            while running.poll() is None and encoded(photos) == before:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 1))
+            running.kill()
+        assert encoded(photos) - before - (rows_at_head(photos) - kept) <= UNCOMMITTED_ROWS
+    before, kept = encoded(photos), rows_at_head(photos)
+    assert start(photos, "t.lancedb").wait(timeout=600) == 0
+    assert encoded(photos) - before == PICTURES - kept
+    expected, found = (PairStore.open(f"{photos}/{name}.lancedb") for name in ("whole", "t"))
+    assert [(v.name, v.pairs, v.message) for v in found.versions()] == [("v1", PICTURES, "photos")]
+    assert [v.pairs for v in expected.versions()] == [PICTURES]
+    tables = [store.read("v1").sort_by("pair_id") for store in (expected, found)]
+    for column in ("pair_id", "caption", "image_uri", "image_sha256", "source", "attributes"):
+        assert tables[0][column].equals(tables[1][column])
+    for side in ("image_vector", "text_vector"):  # alike up to float noise, rounded to float16
+        both = [np.vstack(table[side].to_numpy()).astype(np.float32) for table in tables]
+        assert np.abs(both[0] - both[1]).max() < 1e-3

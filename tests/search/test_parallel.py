@@ -12,8 +12,9 @@ import threading
 import pytest
 import torch
 
+from asif_lance.devices import limit_torch
 from asif_lance.search import parallel
-from asif_lance.search.parallel import limit_torch, share_work, thread_count, torch_threads
+from asif_lance.search.parallel import share_work, thread_count, torch_threads
 
 
 @pytest.fixture(params=[2, 4, 40])
