@@ -27,6 +27,7 @@ from asif_lance.evaluation.confidence_report import ConfidenceReport, report_con
 from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
 from asif_lance.evaluation.duplicates import Duplicates, find_duplicates
 from asif_lance.evaluation.equivalence import Proof, load_proofs, prove_equivalence
+from asif_lance.evaluation.label_forecast import Forecast, forecast_labels
 from asif_lance.evaluation.labelled_pictures import (
     Labelled,
     check_classes,
@@ -44,12 +45,13 @@ from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tunin
 # fmt: off
 __all__ = [
     "Accuracy", "Adaptation", "Calibration", "Confidence", "ConfidenceReport", "Confirmation",
-    "Diagnosis", "Duplicates", "Evaluation", "Grid", "Kind", "Labelled", "PairedComparison",
-    "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy", "TriedSetting",
-    "Tuning", "adapt", "bootstrap_mean", "build_self_test", "calibrate_by_pictures",
-    "calibrate_by_self_test", "captions_of", "check_classes", "check_rivals", "choose_sizes",
-    "compare", "compare_kinds", "diagnose", "encode_labelled", "evaluate", "find_duplicates",
-    "hold_out", "load_proofs", "mcnemar_test", "predict", "prove_equivalence", "read_labelled",
-    "report_confidence", "scaling", "share_interval", "tune", "tune_by_self_test",
+    "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Kind", "Labelled",
+    "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
+    "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test",
+    "calibrate_by_pictures", "calibrate_by_self_test", "captions_of", "check_classes",
+    "check_rivals", "choose_sizes", "compare", "compare_kinds", "diagnose", "encode_labelled",
+    "evaluate", "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test",
+    "predict", "prove_equivalence", "read_labelled", "report_confidence", "scaling",
+    "share_interval", "tune", "tune_by_self_test",
 ]
 # fmt: on
