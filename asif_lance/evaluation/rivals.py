@@ -116,13 +116,13 @@ def fit_procrustes(moments: Moments) -> LinearMap:
 
 def measure_moments(anchors: Anchors) -> Moments:
     """Means and covariances of a version's pairs, a block of them at a time."""
-    count, sums, products = 0, [0.0, 0.0], [0.0, 0.0, 0.0]
+    count, sums, products = 0, [np.zeros(())] * 2, [np.zeros(())] * 3
     for image, text in _blocks(anchors):
         count += len(image)
         sums = [total + side.sum(axis=0) for total, side in zip(sums, (image, text), strict=True)]
         new = image.T @ image, text.T @ text, image.T @ text
         products = [total + part for total, part in zip(products, new, strict=True)]
-    image_mean, text_mean = (np.asarray(total) / count for total in sums)
+    image_mean, text_mean = (total / count for total in sums)
     outer = (
         np.outer(one, other)
         for one, other in (
