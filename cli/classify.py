@@ -13,10 +13,13 @@ from asif_lance.errors import format_count, printable
 from asif_lance.progress import track
 
 from .confidence import (
+    CONFIDENCE,
     Assessor,
     add_confidence,
+    calibrate_option,
     check_confidence,
     confidence_options,
+    make_assessor,
     print_confident,
 )
 from .labelled import report_rejects
@@ -70,13 +73,7 @@ if TYPE_CHECKING:
     help="Compare with all pairs, or as `index build` has measured.",
 )
 @confidence_options
-@click.option(
-    "--calibrate",
-    type=click.Path(exists=True, path_type=Path),
-    metavar="PICTURES",
-    help="With --confidence: labelled pictures of the kind that is classified, as `evaluate` "
-    "takes them. [default: the pairs' own pictures]",
-)
+@calibrate_option
 @with_option
 @model_options
 @format_option
@@ -92,9 +89,6 @@ def classify(
     attributions: int,
     truth_is_folder: bool,
     search_by: str,
-    confidence: bool,
-    coverage: float | None,
-    calibrate: Path | None,
     others: tuple[str, ...],
     output: str,
     **arguments: Any,
@@ -116,10 +110,9 @@ def classify(
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
     """
     _check(images, vectors, record, search_by)
-    check_confidence(confidence, coverage=coverage, calibrate=calibrate)
-    if confidence and search_by != "exact":
-        raise click.UsageError("--confidence needs --search exact")
-    refuse_beside(others, vectors=vectors, record=record, confidence=confidence)
+    trust = {name: arguments.pop(name) for name in CONFIDENCE}
+    check_confidence(**trust, search=search_by)
+    refuse_beside(others, vectors=vectors, record=record, confidence=trust["confidence"])
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
         check_label_options(*(asked[name] for name in LABEL_OPTIONS[:-1]))
@@ -139,7 +132,7 @@ def classify(
         limits = {"top": top, "pairs": attributions}
         if record:
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
-        sure = Assessor(model, label_set, calibrate, coverage, rejects) if confidence else None
+        sure = make_assessor(model, label_set, rejects, **trust)
         for prediction in predictions:
             _tell(prediction, top, explain, output, sure)
         if sure is not None:

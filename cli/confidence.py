@@ -33,11 +33,25 @@ confidence_options = several(
 )
 
 
-def check_confidence(confidence: bool, **others: object) -> None:
-    """Refuse options that go with --confidence alone."""
+calibrate_option = click.option(
+    "--calibrate",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PICTURES",
+    help="With --confidence: labelled pictures of the kind that is classified, as `evaluate` "
+    "takes them. [default: the pairs' own pictures]",
+)
+
+#: What these options are called.
+CONFIDENCE = ("confidence", "coverage", "calibrate")
+
+
+def check_confidence(confidence: bool, *, search: str = "exact", **others: object) -> None:
+    """Refuse options that go with --confidence alone, or do not go with it."""
     given = [name for name, value in others.items() if value is not None]
     if given and not confidence:
         raise click.UsageError(f"--{given[0]} is for --confidence")
+    if confidence and search != "exact":
+        raise click.UsageError("--confidence needs --search exact")
 
 
 def chosen_coverage(coverage: float | None) -> float:
@@ -82,6 +96,19 @@ class Assessor:
         if self._seen:
             best, nearest = np.array(self._seen).T
             warn_of_kind(compare_kinds(self.calibration, best, nearest))
+
+
+def make_assessor(
+    model: Model,
+    labels: LabelSet,
+    rejects: list[Reject],
+    *,
+    confidence: bool,
+    coverage: float | None,
+    calibrate: Path | None,
+) -> Assessor | None:
+    """What says how probable answers are, if that was asked."""
+    return Assessor(model, labels, calibrate, coverage, rejects) if confidence else None
 
 
 def _calibrate(

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 SHOWN_CONFUSIONS = 5
 
 _MODEL = ("recipe_name", "k", "p", "device")
+_MORE = ("rivals", "confidence", "coverage")  # that is measured, on request
 
 
 @click.command()
@@ -82,9 +83,6 @@ def evaluate(
     pictures: Path,
     models: tuple[str, ...],
     clip: str | None,
-    rivals: bool,
-    confidence: bool,
-    coverage: float | None,
     others: tuple[str, ...],
     plot: Path | None,
     output: str,
@@ -112,9 +110,10 @@ def evaluate(
     from asif_lance.evaluation import accuracy as library
 
     given = {name: arguments.pop(name) for name in _MODEL}
-    check_confidence(confidence, coverage=coverage)
+    more = {name: arguments.pop(name) for name in _MORE}
+    check_confidence(more["confidence"], coverage=more["coverage"])
     if others:
-        refuse_beside(others, clip=clip, plot=plot, rivals=rivals, confidence=confidence)
+        refuse_beside(others, clip=clip, plot=plot, **{n: more[n] for n in _MORE[:2]})
         if len(models) > 1:
             raise click.UsageError("with --with, give one --model; --with DB@V names another's")
         together = open_together(context, others, model=models[0] if models else None, **given)
@@ -134,13 +133,11 @@ def evaluate(
         correct = library.check_answers(answers[0], labelled.truths)
         theirs = _check_clip(loaded, labelled, task, opened[0])
         comparisons.append(library.compare_correct((evaluations[0].model, clip), correct, theirs))
-    if rivals:
+    if more["rivals"]:
         comparisons += _compare_rivals(opened[0], answers[0], labelled, prompts)
     _print(evaluations, comparisons, output)
-    if rivals:
-        note("CSA and Procrustes name no pairs behind an answer, and forget none exactly")
-    if confidence:
-        _report_confidence(opened[0], answers[0], labelled, coverage, output)
+    if more["confidence"]:
+        _report_confidence(opened[0], answers[0], labelled, more["coverage"], output)
     counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
     subject = describe(opened[-1], labelled, pictures)
     save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
@@ -200,6 +197,7 @@ def _compare_rivals(
     from asif_lance.evaluation import accuracy as library
     from asif_lance.evaluation import check_rivals
 
+    note("CSA and Procrustes name no pairs behind an answer, and forget none exactly")
     correct = library.check_answers(answers, labelled.truths)
     return [
         library.compare_correct((name, opened.version.name), theirs, correct)

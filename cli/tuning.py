@@ -138,11 +138,9 @@ def tune(
     from asif_lance.evaluation import hold_out
     from asif_lance.evaluation import tuning as library
 
-    if template_sets and arguments["label_vectors"] is not None:
-        raise click.UsageError("--try-templates needs label names, not --label-vectors")
+    _check(self_test, pictures, holdout, template_sets, plot, arguments)
     grid = library.Grid(ks, ps, ensembles, recipes, per_side)
-    if self_test or pictures is None:
-        _refuse_pictures(self_test, pictures, holdout, template_sets, plot)
+    if pictures is None:
         asked = read_asked_labels(**arguments)
         opened = open_model(context, model=model, device=device)
         _tune_by_self_test(opened, asked, grid, store, output)
@@ -157,11 +155,16 @@ def tune(
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
     found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
-    _print(found, output, {"stored": found.objection is None} if store else {})
+    _tell(opened, found, store, output)
     save_plot(plot, lambda f: f.tuning_figure(found, describe(opened, labelled, pictures)))
+    report_rejects(rejects)
+
+
+def _tell(opened: Model, found: Tuning, store: bool, output: str) -> None:
+    """Print the result, and store the choice if that was asked."""
+    _print(found, output, {"stored": found.objection is None} if store else {})
     if store:
         _store(opened, found)
-    report_rejects(rejects)
 
 
 def _print(found: Tuning, output: str, more: dict[str, bool]) -> None:
@@ -178,17 +181,20 @@ def _store(opened: Model, found: Tuning) -> None:
     note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
 
 
-def _refuse_pictures(
+def _check(
     self_test: bool,
     pictures: Path | None,
     holdout: float,
     template_sets: tuple[str, ...],
     plot: Path | None,
+    labels: dict[str, Any],
 ) -> None:
     """Labelled pictures or the self-test, one of the two; what goes with pictures alone."""
+    if template_sets and labels["label_vectors"] is not None:
+        raise click.UsageError("--try-templates needs label names, not --label-vectors")
     if (pictures is not None) == self_test:
         raise click.UsageError("give labelled PICTURES, or --self-test with labels, one of the two")
-    if holdout or template_sets or plot:
+    if self_test and (holdout or template_sets or plot):
         raise click.UsageError("--self-test goes without --holdout, --try-templates and --plot")
 
 

@@ -113,14 +113,18 @@ class Calibration:
         Raises:
             InputError: a coverage that means nothing.
         """
-        names = [name for name, _ in prediction.ranking]
-        scores = np.array([[score for _, score in prediction.ranking]])
-        shares = self.probabilities(scores)[0]
-        low = float(self.share_as_low(scores[:, 0])[0])
+        scores, (best,) = score_matrix([prediction], [prediction.label])
+        found = self.probabilities(scores)[0]
+        numbers = {name: i for i, name in enumerate(prediction.evidence.labels.names)}
+        shares = {name: float(found[numbers[name]]) for name, _ in prediction.ranking}
+        low = float(self.share_as_low(scores[:, best])[0])
         least = self.threshold(coverage)
-        possible = tuple(n for n, share in zip(names, shares, strict=True) if share >= least)
-        none = prediction.score <= 0 or low <= 1 - coverage
-        return Confidence(tuple(shares.tolist()), possible, none, low)
+        return Confidence(
+            probabilities=tuple(shares.values()),
+            possible=tuple(name for name, share in shares.items() if share >= least),
+            none=prediction.score <= 0 or low <= 1 - coverage,
+            low=low,
+        )
 
 
 def check_coverage(coverage: float) -> float:
