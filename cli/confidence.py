@@ -159,7 +159,7 @@ def add_confidence(value: dict[str, Any], found: Confidence, sure: Assessor) -> 
 def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, top: int) -> None:
     """An answer as a table with probabilities, and what is possible below it."""
     rows = [
-        (label, score, f"{probability:.0%}")
+        (label, score, f"{probability:.1%}")
         for (label, score), probability in zip(
             prediction.ranking[:top], found.probabilities, strict=False
         )

@@ -136,8 +136,7 @@ def evaluate(
     if more["rivals"]:
         comparisons += _compare_rivals(opened[0], answers[0], labelled, prompts)
     _print(evaluations, comparisons, output)
-    if more["confidence"]:
-        _report_confidence(opened[0], answers[0], labelled, more["coverage"], output)
+    _tell_more(more, opened[0], answers[0], labelled, output)
     counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
     subject = describe(opened[-1], labelled, pictures)
     save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
@@ -197,7 +196,6 @@ def _compare_rivals(
     from asif_lance.evaluation import accuracy as library
     from asif_lance.evaluation import check_rivals
 
-    note("CSA and Procrustes name no pairs behind an answer, and forget none exactly")
     correct = library.check_answers(answers, labelled.truths)
     return [
         library.compare_correct((name, opened.version.name), theirs, correct)
@@ -205,16 +203,22 @@ def _compare_rivals(
     ]
 
 
-def _report_confidence(
+def _tell_more(
+    more: dict[str, Any],
     opened: Model,
     answers: Sequence[Prediction],
     labelled: Labelled,
-    coverage: float | None,
     output: str,
 ) -> None:
+    """What rivals cannot do, and how far confidence is to be trusted, where these were asked."""
     from asif_lance.evaluation import report_confidence
 
-    reports = report_confidence(opened, answers, labelled.truths, chosen_coverage(coverage))
+    if more["rivals"]:
+        note("CSA and Procrustes name no pairs behind an answer, and forget none exactly")
+    if not more["confidence"]:
+        return
+    coverage = chosen_coverage(more["coverage"])
+    reports = report_confidence(opened, answers, labelled.truths, coverage)
     if output == "json":
         for report in reports:
             print_json({"confidence": asdict(report)})
