@@ -114,7 +114,7 @@ def measure(model: Model, shared: Path, name: str, per_class: int) -> Measured:
     prompts = model.prompts(labelled.classes)
     grid = Grid(recipes=tuple(RECIPES))
     tuning = tune_by_self_test(model, prompts, grid)
-    some = labelled.take(draw_per_class(labelled, per_class, np.random.default_rng(0)))
+    some = draw(labelled, per_class)
     choices = tune(model, some, prompts, grid).choices
     tried = {_key(choice): choice.top_1 for choice in choices}
     answers = predict(model, labelled, prompts)
@@ -138,6 +138,13 @@ def measure(model: Model, shared: Path, name: str, per_class: int) -> Measured:
         },
         rivals=list(rival_cells(model, labelled)),
     )
+
+
+def draw(labelled: Labelled, per_class: int) -> Labelled:
+    """So many pictures of each class, or all where no class has more."""
+    if max(labelled.truths.count(name) for name in labelled.classes) <= per_class:
+        return labelled
+    return labelled.take(draw_per_class(labelled, per_class, np.random.default_rng(0)))
 
 
 def rival_cells(model: Model, labelled: Labelled) -> Iterator[str]:
@@ -187,9 +194,10 @@ def tuning_lines(found: Sequence[Measured]) -> Iterator[str]:
     yield "\n### `tune --self-test`: recipe, k and p without labels"
     yield (
         "| pictures | number | settings | rank correlation with accuracy: log-loss | top-1 of the "
-        "self-test | chosen | accuracy | best of the grid | `paper` |"
+        "self-test | chosen by log-loss | accuracy | of the one with the best top-1 | best of the "
+        "grid | `paper` |"
     )
-    yield "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: |"
+    yield "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |"
     for one in found:
         choices = [c for c in one.tuning.choices if _key(c) in one.tried]
         true = [one.tried[_key(c)] for c in choices]
@@ -197,11 +205,12 @@ def tuning_lines(found: Sequence[Measured]) -> Iterator[str]:
             spearmanr(values, true)[0]
             for values in ([-c.log_loss for c in choices], [c.top_1 for c in choices])
         )
-        best = one.tuning.best
+        best, by_top_1 = one.tuning.best, max(choices, key=lambda choice: choice.top_1)
         setting = f"`{best.recipe}`, k {format_sides(best.k)}, p {format_sides(best.p)}"
         yield (
             f"| {one.name} | {one.pictures:,} | {len(choices)} | {by_loss:+.2f} | {by_share:+.2f} "
-            f"| {setting} | {one.chosen:.1%} | {max(true):.1%} | {one.paper:.1%} |"
+            f"| {setting} | {one.chosen:.1%} | {one.tried[_key(by_top_1)]:.1%} | {max(true):.1%} "
+            f"| {one.paper:.1%} |"
         )
 
 
