@@ -21,6 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import accuracy_self_test
 import numpy as np
 import polars as pl
 from accuracy_answers import REFERENCE, Answers, Cell, Way, beside
@@ -61,6 +62,8 @@ def main() -> None:
         shop = Workshop(Path(folder), options.cache, text_encoder())
         text = rendered(measured(shop, Path(shared) if shared else None, options))
     (options.output / "accuracy.md").write_text(text, encoding="utf-8")
+    if shared:
+        accuracy_self_test.write(Path(shared), options.output, options.per_class)
 
 
 def rendered(page: dict[str, Any]) -> str:

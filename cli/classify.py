@@ -12,6 +12,16 @@ import click
 from asif_lance.errors import format_count, printable
 from asif_lance.progress import track
 
+from .confidence import (
+    CONFIDENCE,
+    Assessor,
+    add_confidence,
+    calibrate_option,
+    check_confidence,
+    confidence_options,
+    make_assessor,
+    print_confident,
+)
 from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
@@ -62,6 +72,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Compare with all pairs, or as `index build` has measured.",
 )
+@confidence_options
+@calibrate_option
 @with_option
 @model_options
 @format_option
@@ -86,15 +98,21 @@ def classify(
     A folder stands for the pictures in it and further down. Hidden files and folders are left out;
     linked folders are followed, each once; a note counts what is left out.
 
+    --confidence adds how probable each label is, the labels that are possible, and whether the
+    picture shows none of them. The pairs' own pictures tell that, or better, labelled ones.
+
     \b
       asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3
+      asif-lance classify new/ --labels cat,dog --confidence --calibrate labelled/
       asif-lance classify *.jpg --labels-file classes.txt --model v3 --format json
       asif-lance classify test/ --labels cat,dog --record --truth-is-folder
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
     """
     _check(images, vectors, record, search_by)
-    refuse_beside(others, vectors=vectors, record=record)
+    trust = {name: arguments.pop(name) for name in CONFIDENCE}
+    check_confidence(**trust, search=search_by)
+    refuse_beside(others, vectors=vectors, record=record, confidence=trust["confidence"])
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
         check_asked_labels(asked)
@@ -114,8 +132,11 @@ def classify(
         limits = {"top": top, "pairs": attributions}
         if record:
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
+        sure = make_assessor(model, label_set, rejects, **trust)
         for prediction in predictions:
-            _tell(prediction, top, explain, output)
+            _tell(prediction, top, explain, output, sure)
+        if sure is not None:
+            sure.note_kind()
     report_rejects(rejects)
 
 
@@ -188,14 +209,26 @@ def _recorded(
         note(f"dropped {format_count(len(run.dropped), 'older run')}, see `runs keep`")
 
 
-def _tell(prediction: Prediction, top: int, explain: int | None, output: str) -> None:
+def _tell(
+    prediction: Prediction,
+    top: int,
+    explain: int | None,
+    output: str,
+    sure: Assessor | None = None,
+) -> None:
     pairs = None if explain is None else prediction.attributions(explain)
+    found = None if sure is None else sure.assess(prediction)
     hide_bars()
     if output == "json":
         value = {"image": prediction.image, **_said(prediction, top)}
+        if sure is not None and found is not None:
+            add_confidence(value, found, sure)
         print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
         return
-    print_table([prediction.image, prediction.model], prediction.ranking[:top])
+    if sure is not None and found is not None:
+        print_confident(prediction, found, sure, top)
+    else:
+        print_table([prediction.image, prediction.model], prediction.ranking[:top])
     if pairs is not None:
         print_table(_COLUMNS, [_row(a) for a in pairs])
     click.echo()

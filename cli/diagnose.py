@@ -56,7 +56,10 @@ def diagnose(
     The gap is how much more alike captions are when their images are; without one there is nothing
     to learn from the pairs. Anchors in very many lists (skewness above 1) crowd out others. With
     labels it says how many captions mention each, and whether the images of the captions nearest
-    to it agree: labels without either will be confused.
+    to it agree: labels without either will be confused. The forecast comes from a self-test: how
+    probable each label is for the pictures whose captions are nearest to it, themselves left out,
+    times the cosine of the nearest caption. The labels that fail soonest come first, with the
+    pairs that would help.
 
     With --duplicates every picture is compared with every other, by the stored vectors; pictures
     with the same bytes are counted apart. `--format json` lists all groups.
@@ -116,6 +119,11 @@ def _print(found: Diagnosis) -> None:
         print_table(
             ["label", "mentions", "nearest", "agreement", "nearest caption"],
             [(c.label, c.mentions, c.nearest, c.agreement, c.caption) for c in found.coverage],
+        )
+        click.echo()
+        print_table(
+            ["label", "forecast", "self-test", "nearness", "what would help"],
+            [(f.label, f.forecast, f.self_test, f.nearness, f.helps) for f in found.forecasts],
         )
 
 

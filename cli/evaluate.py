@@ -12,6 +12,12 @@ import click
 
 from asif_lance.errors import format_count
 
+from .confidence import (
+    check_confidence,
+    chosen_coverage,
+    confidence_options,
+    print_confidence_reports,
+)
 from .labelled import (
     Task,
     describe,
@@ -29,20 +35,21 @@ from .options import (
     label_options,
     recipe_option,
 )
-from .output import print_json, print_table
+from .output import note, print_json, print_table
 from .parameter_types import PairOf
 from .query import open_model
 from .together import compile_joint_labels, open_together, refuse_beside, with_option
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Accuracy, Labelled, PairedComparison
-    from asif_lance.model import Model, Together
+    from asif_lance.model import Model, Prediction, Prompts, Together
     from asif_lance.records import Reject
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
 
 _MODEL = ("recipe", "k", "p", "device")
+_MORE = ("rivals", "confidence", "coverage")  # that is measured, on request
 
 
 @click.command()
@@ -59,6 +66,12 @@ _MODEL = ("recipe", "k", "p", "device")
 @click.option("--k", type=PairOf(int), help="Anchors kept: both sides, or image,text.")
 @click.option("--p", type=PairOf(float), help="Power of similarities: both, or image,text.")
 @click.option("--clip", metavar="NAME", help="A CLIP of sentence-transformers to compare with.")
+@click.option(
+    "--rivals",
+    is_flag=True,
+    help="Compare with canonical correlations (CSA) and orthogonal Procrustes on the same pairs.",
+)
+@confidence_options
 @with_option
 @plot_option
 @device_option
@@ -81,19 +94,26 @@ def evaluate(
     folders are followed, each once; a note counts what is left out); or CSV, TSV, JSON or Parquet
     with the columns image and label; or Parquet with vector and label. The classes are its labels
     unless they are given. Confidence, for calibration, is the best score's share of all labels'
-    scores.
+    scores. --confidence measures what `classify --confidence` says: its probabilities and sets,
+    by the self-test (no labels) and by one half of the pictures on the other.
+
+    --rivals compares with the authors' recipe and with two maps fitted in closed form on the same
+    pairs. Neither of the maps can say which pairs decided, or forget one exactly.
 
     \b
       asif-lance evaluate test/ --model v3
       asif-lance evaluate test.csv --model v3 --model v4 --templates imagenet-7
       asif-lance evaluate test.parquet --label-vectors labels.parquet --plot result.png
+      asif-lance evaluate test/ --rivals --confidence
       asif-lance evaluate test/ --with larger-encoders.lancedb
     """
     from asif_lance.evaluation import accuracy as library
 
     given = {name: arguments.pop(name) for name in _MODEL}
+    more = {name: arguments.pop(name) for name in _MORE}
+    check_confidence(more["confidence"], coverage=more["coverage"])
     if others:
-        refuse_beside(others, clip=clip, plot=plot)
+        refuse_beside(others, clip=clip, plot=plot, **{n: more[n] for n in _MORE[:2]})
         if len(models) > 1:
             raise click.UsageError("with --with, give one --model; --with DB@V names another's")
         together = open_together(context, others, model=models[0] if models else None, **given)
@@ -113,7 +133,10 @@ def evaluate(
         correct = library.check_answers(answers[0], labelled.truths)
         theirs = _check_clip(loaded, labelled, task, opened[0])
         comparisons.append(library.compare_correct((evaluations[0].model, clip), correct, theirs))
+    if more["rivals"]:
+        comparisons += _compare_rivals(opened[0], answers[0], labelled, prompts)
     _print(evaluations, comparisons, output)
+    _tell_more(more, opened[0], answers[0], labelled, output)
     counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
     subject = describe(opened[-1], labelled, pictures)
     save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
@@ -164,6 +187,43 @@ def _check_clip(loaded: Any, labelled: Labelled, task: Task, opened: Model) -> A
 
     templates = task.asked.templates or opened.templates
     return check_clip(loaded, labelled, task.asked.names, templates)
+
+
+def _compare_rivals(
+    opened: Model, answers: Sequence[Prediction], labelled: Labelled, prompts: Prompts
+) -> list[PairedComparison]:
+    """The model beside its rivals on the same pairs and pictures."""
+    from asif_lance.evaluation import accuracy as library
+    from asif_lance.evaluation import check_rivals
+
+    correct = library.check_answers(answers, labelled.truths)
+    return [
+        library.compare_correct((name, opened.version.name), theirs, correct)
+        for name, theirs in check_rivals(opened, labelled, prompts).items()
+    ]
+
+
+def _tell_more(
+    more: dict[str, Any],
+    opened: Model,
+    answers: Sequence[Prediction],
+    labelled: Labelled,
+    output: str,
+) -> None:
+    """What rivals cannot do, and how far confidence is to be trusted, where these were asked."""
+    from asif_lance.evaluation import report_confidence
+
+    if more["rivals"]:
+        note("CSA and Procrustes name no pairs behind an answer, and forget none exactly")
+    if not more["confidence"]:
+        return
+    coverage = chosen_coverage(more["coverage"])
+    reports = report_confidence(opened, answers, labelled.truths, coverage)
+    if output == "json":
+        for report in reports:
+            print_json({"confidence": asdict(report)})
+    else:
+        print_confidence_reports(reports)
 
 
 def _print(

@@ -23,12 +23,12 @@ from .labelled import (
 from .options import Context, label_options, recipe_option
 from .output import note, print_json, print_table
 from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf, Real
-from .query import AskedLabels, open_model
+from .query import AskedLabels, open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asif_lance.evaluation import Confirmation, TriedSetting, Tuning
+    from asif_lance.evaluation import Confirmation, Grid, SelfTuning, TriedSetting, Tuning
     from asif_lance.model import Model
     from asif_lance.records import Reject
 
@@ -50,8 +50,14 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 
 
 @click.command()
-@pictures_argument
+@click.argument("pictures", type=click.Path(exists=True, path_type=Path), required=False)
 @label_options
+@click.option(
+    "--self-test",
+    is_flag=True,
+    help="Choose without labelled pictures: the pairs whose captions are nearest to each label "
+    "stand for it. Needs labels, and tries all recipes unless --try-recipe names some.",
+)
 @click.option(
     "--ks",
     type=Numbers(int),
@@ -96,7 +102,8 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 def tune(
     context: Context,
     /,
-    pictures: Path,
+    pictures: Path | None,
+    self_test: bool,
     ks: tuple[int, ...],
     ps: tuple[float, ...],
     per_side: bool,
@@ -118,17 +125,26 @@ def tune(
     choice are optimistic: tune on a validation set, never on the test set, and let --holdout
     confirm the choice on pictures that did not make it.
 
+    With --self-test no picture is needed: those of the pairs whose captions are nearest to each
+    label are classified with themselves left out. The setting that makes their labels most likely
+    is chosen. It cannot see whether your pictures are of another kind than the pairs'.
+
     \b
       asif-lance tune validation/ --holdout 0.5
       asif-lance tune validation/ --try-templates single --try-templates general
       asif-lance tune validation.parquet --per-side --plot heat.png
+      asif-lance tune --self-test --labels-file classes.txt --store
     """
     from asif_lance.evaluation import hold_out
     from asif_lance.evaluation import tuning as library
 
-    if template_sets and arguments["label_vectors"] is not None:
-        raise click.UsageError("--try-templates needs label names, not --label-vectors")
+    _check(self_test, pictures, holdout, template_sets, plot, arguments)
     grid = library.Grid(ks, ps, ensembles, recipes, per_side)
+    if pictures is None:
+        asked = read_asked_labels(**arguments)
+        opened = open_model(context, model=model, device=device)
+        _tune_by_self_test(opened, asked, grid, store, output)
+        return
     opened = open_model(context, model=model, device=device)
     rejects: list[Reject] = []
     task = read_task(pictures, arguments, rejects)
@@ -139,11 +155,16 @@ def tune(
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
     found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
-    _print(found, output, {"stored": found.objection is None} if store else {})
+    _tell(opened, found, store, output)
     save_plot(plot, lambda f: f.tuning_figure(found, describe(opened, labelled, pictures)))
+    report_rejects(rejects)
+
+
+def _tell(opened: Model, found: Tuning, store: bool, output: str) -> None:
+    """Print the result, and store the choice if that was asked."""
+    _print(found, output, {"stored": found.objection is None} if store else {})
     if store:
         _store(opened, found)
-    report_rejects(rejects)
 
 
 def _print(found: Tuning, output: str, more: dict[str, bool]) -> None:
@@ -158,6 +179,66 @@ def _store(opened: Model, found: Tuning) -> None:
         return
     library.store_best(opened, found)
     note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
+
+
+def _check(
+    self_test: bool,
+    pictures: Path | None,
+    holdout: float,
+    template_sets: tuple[str, ...],
+    plot: Path | None,
+    labels: dict[str, Any],
+) -> None:
+    """Labelled pictures or the self-test, one of the two; what goes with pictures alone."""
+    if template_sets and labels["label_vectors"] is not None:
+        raise click.UsageError("--try-templates needs label names, not --label-vectors")
+    if (pictures is not None) == self_test:
+        raise click.UsageError("give labelled PICTURES, or --self-test with labels, one of the two")
+    if self_test and (holdout or template_sets or plot):
+        raise click.UsageError("--self-test goes without --holdout, --try-templates and --plot")
+
+
+def _tune_by_self_test(
+    opened: Model, asked: AskedLabels, grid: Grid, store: bool, output: str
+) -> None:
+    from asif_lance.evaluation import self_tuning as library
+
+    own = replace(asked, templates=None, ensemble=None).embed(opened)
+    found = library.tune_by_self_test(opened, asked.embed(opened), grid, own=own)
+    if output == "json":
+        print_json(asdict(found) | ({"stored": found.objection is None} if store else {}))
+    else:
+        _print_self_tuning(found)
+    if store and found.objection is not None:
+        note(f"not stored: {found.objection}")
+    elif store:
+        library.store_self_tuned(opened, found)
+        note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
+
+
+def _print_self_tuning(found: SelfTuning) -> None:
+    best, reference = found.best, found.reference
+    ordered = sorted(found.choices, key=lambda choice: (choice.log_loss, choice != best))[:SHOWN]
+    columns = ["recipe", "k", "p", "templates", "ensemble", "top-1", "log-loss"]
+    print_table(columns, [(*_row(choice), choice.log_loss) for choice in ordered])
+    click.echo(
+        f"\nbest of {format_count(len(found.choices), 'choice')} on {found.model}: "
+        f"{_setting_options(best)}\n"
+        f"chosen because it makes the labels of {format_count(found.pictures, 'pair')} that stand "
+        f"for {format_count(found.labels, 'label')} most likely: log-loss {best.log_loss:.3f} "
+        f"({best.top_1:.1%} right, each picture left out of the pairs)"
+    )
+    if best != reference:
+        interval = found.interval
+        spread = "" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})"
+        click.echo(
+            f"the model's own setting: log-loss {reference.log_loss:.3f} ({reference.top_1:.1%} "
+            f"right), difference {found.difference:+.3f}{spread}"
+        )
+    note(
+        "shares of the self-test are no accuracy: it does not see whether your pictures are of "
+        "another kind than the pairs'; classify --confidence tells that"
+    )
 
 
 def _ask_with_sets(asked: AskedLabels, names: Sequence[str]) -> list[AskedLabels]:
@@ -265,9 +346,7 @@ def _print_tuning(found: Tuning) -> None:
     print_table(columns, [_row(choice) for choice in ordered])
     click.echo(
         f"\nbest of {format_count(len(found.choices), 'choice')} on {found.model}: "
-        f"{whose}--recipe {best.recipe} "
-        f"--k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g}"
-        f"{_template_options(best.templates)} --ensemble {best.ensemble}"
+        f"{whose}{_setting_options(best)}"
     )
     _print_confirmed("on the pictures that chose it", found.on_tuning, compared=not whose)
     if found.held_out is None:
@@ -276,6 +355,14 @@ def _print_tuning(found: Tuning) -> None:
     _print_confirmed("on held-out pictures", found.held_out, compared=not whose)
     if not whose:
         click.echo(f"against the model's own setting, the choice is {found.verdict}")
+
+
+def _setting_options(best: TriedSetting) -> str:
+    """The options that answer so."""
+    return (
+        f"--recipe {best.recipe} --k {best.k[0]},{best.k[1]} --p {best.p[0]:g},{best.p[1]:g}"
+        f"{_template_options(best.templates)} --ensemble {best.ensemble}"
+    )
 
 
 def _row(choice: TriedSetting) -> tuple[object, ...]:

@@ -2,7 +2,8 @@
 
 Promises: every figure states its number of pictures and its uncertainty; seeds make it repeatable.
 `evaluation.figures` and `evaluation.clip_baseline` are imported by name: they need matplotlib and a
-trained CLIP. Writes only what `store_best`, `add_pairs` and `prove_equivalence` are asked to keep.
+trained CLIP. Writes only what `store_best`, `store_self_tuned`, `add_pairs` and `prove_equivalence`
+are asked to keep.
 """
 
 from asif_lance.evaluation.accuracy import (
@@ -14,9 +15,19 @@ from asif_lance.evaluation.accuracy import (
     predict,
 )
 from asif_lance.evaluation.adaptation import Adaptation, TrialAccuracy, adapt, captions_of
+from asif_lance.evaluation.confidence import (
+    Calibration,
+    Confidence,
+    Kind,
+    calibrate_by_pictures,
+    calibrate_by_self_test,
+    compare_kinds,
+)
+from asif_lance.evaluation.confidence_report import ConfidenceReport, report_confidence
 from asif_lance.evaluation.diagnosis import Diagnosis, diagnose
 from asif_lance.evaluation.duplicates import Duplicates, find_duplicates
 from asif_lance.evaluation.equivalence import Proof, load_proofs, prove_equivalence
+from asif_lance.evaluation.label_forecast import Forecast, forecast_labels
 from asif_lance.evaluation.labelled_pictures import (
     Labelled,
     check_classes,
@@ -24,16 +35,23 @@ from asif_lance.evaluation.labelled_pictures import (
     hold_out,
     read_labelled,
 )
+from asif_lance.evaluation.rivals import check_rivals
 from asif_lance.evaluation.scaling_curve import choose_sizes, scaling
+from asif_lance.evaluation.self_test import SelfTest, build_self_test
+from asif_lance.evaluation.self_tuning import SelfTriedSetting, SelfTuning, tune_by_self_test
 from asif_lance.evaluation.statistics import bootstrap_mean, mcnemar_test, share_interval
 from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
 
 # fmt: off
 __all__ = [
-    "Accuracy", "Adaptation", "Confirmation", "Diagnosis", "Duplicates", "Evaluation", "Grid",
-    "Labelled", "PairedComparison", "Proof", "TrialAccuracy", "TriedSetting", "Tuning", "adapt",
-    "bootstrap_mean", "captions_of", "check_classes", "choose_sizes", "compare", "diagnose",
-    "encode_labelled", "evaluate", "find_duplicates", "hold_out", "load_proofs", "mcnemar_test",
-    "predict", "prove_equivalence", "read_labelled", "scaling", "share_interval", "tune",
+    "Accuracy", "Adaptation", "Calibration", "Confidence", "ConfidenceReport", "Confirmation",
+    "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Kind", "Labelled",
+    "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
+    "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test",
+    "calibrate_by_pictures", "calibrate_by_self_test", "captions_of", "check_classes",
+    "check_rivals", "choose_sizes", "compare", "compare_kinds", "diagnose", "encode_labelled",
+    "evaluate", "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test",
+    "predict", "prove_equivalence", "read_labelled", "report_confidence", "scaling",
+    "share_interval", "tune", "tune_by_self_test",
 ]
 # fmt: on

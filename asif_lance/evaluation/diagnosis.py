@@ -21,6 +21,7 @@ import numpy as np
 
 from asif_lance.anchors import Anchors, Side
 from asif_lance.errors import InputError, format_count
+from asif_lance.evaluation.label_forecast import Forecast, forecast_labels
 from asif_lance.evaluation.pair_similarity import (
     NEAR_LEAST,
     PairSimilarity,
@@ -138,6 +139,7 @@ class Diagnosis:
         hubs: of both sides.
         captions: those that say little.
         coverage: of the labels, if any were given, the least mentioned first.
+        forecasts: what the pairs foretell of these labels, those that fail soonest first.
     """
 
     model: str
@@ -150,16 +152,17 @@ class Diagnosis:
     hubs: tuple[Hubs, ...]
     captions: Captions
     coverage: tuple[Coverage, ...]
+    forecasts: tuple[Forecast, ...]
 
 
 def diagnose(
     model: Model, prompts: Prompts | None = None, *, probes: int = 1000, seed: int = 0
 ) -> Diagnosis:
-    """Examine the pairs of a model version by raw cosines: recipe, k and p do not matter.
+    """Examine the pairs of a model version by raw cosines; recipe, k and p matter to forecasts.
 
     Args:
         model: the version.
-        prompts: labels whose coverage is wanted.
+        prompts: labels whose coverage and forecasts are wanted.
         probes: pairs that are compared with the others, drawn at random.
         seed: of the drawing.
 
@@ -189,6 +192,7 @@ def diagnose(
         hubs=tuple(_hubs(anchors, found, side) for side in ("image", "text")),
         captions=examine_captions(captions),
         coverage=() if prompts is None else _coverage(anchors, captions, prompts),
+        forecasts=() if prompts is None else forecast_labels(model, prompts),
     )
 
 

@@ -7,7 +7,7 @@ own setting, which is one of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import get_args
@@ -19,7 +19,7 @@ from asif_lance.evaluation.statistics import Interval, check_seed, share_interva
 from asif_lance.evaluation.sweep import Sweep, check_scores, score_labels, sweep
 from asif_lance.model import Ensemble, Model, Prompts, StoredSetting, store_setting
 from asif_lance.progress import track
-from asif_lance.records import BoolArray, Float64Array
+from asif_lance.records import BoolArray, Float32Array, Float64Array, Neighbors
 from asif_lance.relative import Recipe, check_k_and_p, make_recipe
 
 #: The verdict on a choice that is better on held-out pictures, too.
@@ -217,39 +217,73 @@ def _try_own(
     model: Model, labelled: Labelled, own: Prompts, tried: list[tuple[TriedSetting, BoolArray]]
 ) -> tuple[TriedSetting, BoolArray]:
     """The model's own setting: the one among those tried that answers alike, or a further one."""
-    recipe, count = model.recipe, model.anchors.count
-    single = len(own.owner) == len(own.names)
-    setting = TriedSetting(recipe.name, recipe.k, recipe.p, own.templates, own.ensemble, 0.0)
-
-    def facts(of: TriedSetting) -> tuple[object, ...]:
-        k = tuple(min(side, count) for side in of.k)
-        return of.recipe, k, of.p, of.templates, single or of.ensemble
-
+    setting = own_setting(model, own)
     for entry in tried:
-        if facts(entry[0]) == facts(setting):
+        if answer_alike(entry[0], setting, model, own):
             return entry
     correct = _check_setting(model, labelled, (own,), setting)
     tried.append((replace(setting, top_1=float(correct.mean())), correct))
     return tried[-1]
 
 
+def own_setting(model: Model, own: Prompts) -> TriedSetting:
+    """The model's own setting, not tried yet."""
+    recipe = model.recipe
+    return TriedSetting(recipe.name, recipe.k, recipe.p, own.templates, own.ensemble, 0.0)
+
+
+def answer_alike(one: TriedSetting, other: TriedSetting, model: Model, asked: Prompts) -> bool:
+    """Whether two settings give the same answers: k beyond all pairs, single prompts."""
+    count, single = model.anchors.count, len(asked.owner) == len(asked.names)
+
+    def facts(of: TriedSetting) -> tuple[object, ...]:
+        k = tuple(min(side, count) for side in of.k)
+        return of.recipe, k, of.p, of.templates, single or of.ensemble
+
+    return facts(one) == facts(other)
+
+
 def _try_recipe(
     model: Model, labelled: Labelled, asked: Sequence[Prompts], grid: Grid, name: str
 ) -> Iterator[tuple[TriedSetting, BoolArray]]:
     """Every setting of one recipe, and (m,) which pictures it gets right."""
+    names = asked[0].names
+    for setting, scores in score_settings(model, labelled.queries, asked, grid, name):
+        correct = check_scores(scores, names, labelled.truths)
+        yield replace(setting, top_1=float(correct.mean())), correct
+
+
+def score_settings(
+    model: Model,
+    queries: Float32Array,
+    asked: Sequence[Prompts],
+    grid: Grid,
+    name: str,
+    images: Callable[[Model, int], Neighbors] | None = None,
+) -> Iterator[tuple[TriedSetting, Float64Array]]:
+    """Every setting of one recipe, and the (m, c) scores that it gives; whose `top_1` is unknown.
+
+    Args:
+        model: the version.
+        queries: (m, d) float32 unit vectors of images.
+        asked: the classes, with each set of templates.
+        grid: what is tried.
+        name: the recipe's.
+        images: the nearest anchors of the queries under a model's recipe, so many of them; those
+            of all pairs unless given.
+    """
     ks = grid.within(model.anchors.count)
-    under, images = model.under(_recipe_of(model, name)), None
+    under = model.under(_recipe_of(model, name))
+    near = None if images is None else images(under, ks[-1])
     for prompts in asked:
         single = len(prompts.owner) == len(prompts.names)
         ensembles = grid.ensembles[:1] if single else grid.ensembles
-        found = sweep(under, labelled.queries, prompts, (ks[-1], ks[-1]), ensembles, images=images)
-        images = found.images
+        found = sweep(under, queries, prompts, (ks[-1], ks[-1]), ensembles, images=near)
+        near = found.images
         count = len(ensembles) * (len(ks) * len(grid.p)) ** (2 if grid.per_side else 1)
         settings = _score_grid(found, grid, ks, ensembles)
         for k, p, ensemble, scores in track(f"settings of {name}", settings, count):
-            correct = check_scores(scores, prompts.names, labelled.truths)
-            top_1 = float(correct.mean())
-            yield TriedSetting(name, k, p, prompts.templates, ensemble, top_1), correct
+            yield TriedSetting(name, k, p, prompts.templates, ensemble, 0.0), scores
 
 
 def _score_grid(
@@ -312,15 +346,22 @@ def store_best(model: Model, found: Tuning) -> None:
     """
     if found.objection is not None:
         raise InputError(f"not stored: {found.objection}")
-    best, held_out = found.best, found.held_out
+    held_out = None if found.held_out is None else found.held_out.top_1
+    keep_setting(model, found.best, found.on_tuning.pictures, len(found.choices), held_out)
+
+
+def keep_setting(
+    model: Model, best: TriedSetting, pictures: int, comparisons: int, held_out: float | None
+) -> None:
+    """Store a setting with the version; what it was chosen by is kept with it."""
     chosen = StoredSetting(
-        version=found.model,
+        version=model.version.name,
         recipe=make_recipe(best.recipe, k=best.k, p=best.p),
         ensemble=best.ensemble,
         templates=best.templates,
         top_1=best.top_1,
-        pictures=found.on_tuning.pictures,
-        comparisons=len(found.choices),
-        held_out=None if held_out is None else held_out.top_1,
+        pictures=pictures,
+        comparisons=comparisons,
+        held_out=held_out,
     )
     store_setting(model.store, chosen)

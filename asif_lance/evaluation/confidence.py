@@ -1,0 +1,242 @@
+"""Confidence: how probable is an answer, which labels are possible, or is it none of them?
+
+Scores are cosines of relative vectors. They become probabilities by a softmax whose sharpness (the
+inverse of the usual temperature) makes the true labels of the calibrating pictures most likely.
+Those are labelled pictures of the kind that is to be classified, or the self-test's, which needs no
+label. The latter's pictures are easier than others, so where a picture's scores spread less than
+those of the lowest quarter of the self-test's, its sharpness is lowered in proportion.
+
+The set of possible labels is conformal (Vovk et al. 2005; the threshold of Sadinle et al. 2019):
+the labels that are as probable as the true ones of the calibrating pictures usually are. For
+pictures of the same kind as the calibrating ones, the true label is among them in at least the
+stated share of cases, whatever the model. In the same way a picture is told to show none of the
+labels if its best score is as low as in less than the rest of the cases. The self-test's pictures
+are another kind than yours, and what is stated then holds for them alone: `evaluate --confidence`
+measures it.
+
+A calibration follows from the version, the recipe and the labels (and the labelled pictures, if
+any). Nothing is kept: after pairs were deleted or forgotten the next one knows nothing of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from asif_lance.errors import InputError
+from asif_lance.evaluation.self_test import sample_self_test
+from asif_lance.model import LabelSet, Model, Prediction
+from asif_lance.records import Float64Array, Int64Array
+
+COVERAGE = 0.9
+
+#: What a calibration is made of.
+SELF_TEST, LABELLED = "self-test", "labelled pictures"
+
+_SHARPNESS = (0.1, 1000.0)  # scores lie in [0, 1]
+_LOW_SPREAD = 0.25  # the share of the self-test's pictures below which spread is low
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """What is known of one answer.
+
+    Attributes:
+        probabilities: of the labels, best first, as in the prediction's ranking.
+        possible: the labels of the conformal set, best first.
+        none: whether the picture shows none of the labels, to all appearance.
+        low: share of the calibrating pictures whose best score is as low as this one's.
+    """
+
+    probabilities: tuple[float, ...]
+    possible: tuple[str, ...]
+    none: bool
+    low: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What n pictures say of a version's scores for a label set.
+
+    Attributes:
+        source: `self-test` or `labelled pictures`.
+        sharpness: what scores are multiplied with before the softmax.
+        spread: standard deviation of a picture's scores below which sharpness is lowered; 0 for
+            never.
+        true: (n,) ascending probabilities of the true labels.
+        best: (n,) ascending best scores.
+        nearest: (n,) ascending similarities to the most similar pair.
+    """
+
+    source: str
+    sharpness: float
+    spread: float
+    true: Float64Array
+    best: Float64Array
+    nearest: Float64Array
+
+    @property
+    def pictures(self) -> int:
+        """How many it was made of."""
+        return len(self.true)
+
+    def probabilities(self, scores: Float64Array) -> Float64Array:
+        """(m, c) probabilities of the labels from (m, c) scores."""
+        sharpness = np.full(len(scores), self.sharpness)
+        if self.spread > 0:
+            sharpness *= np.minimum(scores.std(axis=1) / self.spread, 1.0)
+        found: Float64Array = softmax(sharpness[:, None] * scores, axis=1)
+        return found
+
+    def threshold(self, coverage: float) -> float:
+        """The probability from which on a label is possible; 0 where n pictures are too few."""
+        rank = int(np.floor((1 - check_coverage(coverage)) * (self.pictures + 1) + 1e-9))
+        return float(self.true[rank - 1]) if rank else 0.0
+
+    def share_as_low(self, best: Float64Array) -> Float64Array:
+        """(m,) conformal p-values of (m,) best scores: how usual is one so low?"""
+        lower = np.searchsorted(self.best, best, side="right")
+        return np.asarray((lower + 1) / (self.pictures + 1), dtype=np.float64)
+
+    def assess(self, prediction: Prediction, coverage: float = COVERAGE) -> Confidence:
+        """What is known of one answer.
+
+        Args:
+            prediction: of the version, recipe and labels that were calibrated.
+            coverage: the share of pictures whose true label shall be possible, and of those that
+                show one of the labels that shall not be told to show none.
+
+        Raises:
+            InputError: a coverage that means nothing.
+        """
+        scores, (best,) = score_matrix([prediction], [prediction.label])
+        found = self.probabilities(scores)[0]
+        numbers = {name: i for i, name in enumerate(prediction.evidence.labels.names)}
+        shares = {name: float(found[numbers[name]]) for name, _ in prediction.ranking}
+        low = float(self.share_as_low(scores[:, best])[0])
+        least = self.threshold(coverage)
+        return Confidence(
+            probabilities=tuple(shares.values()),
+            possible=tuple(name for name, share in shares.items() if share >= least),
+            none=prediction.score <= 0 or low <= 1 - coverage,
+            low=low,
+        )
+
+
+def check_coverage(coverage: float) -> float:
+    """Pass a coverage between 0 and 1.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 < coverage < 1:
+        raise InputError(f"a coverage lies between 0 and 1, not at {coverage:g}")
+    return coverage
+
+
+def fit_sharpness(scores: Float64Array, truths: Int64Array) -> float:
+    """The sharpness under which (m,) true labels are most likely, given (m, c) scores."""
+    low, high = np.log(_SHARPNESS)
+
+    def loss(log_sharpness: float) -> float:
+        return float(log_losses(scores, truths, float(np.exp(log_sharpness))).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
+
+
+def log_losses(scores: Float64Array, truths: Int64Array, sharpness: float) -> Float64Array:
+    """(m,) minus the logarithm of the true labels' probabilities."""
+    logs = log_softmax(sharpness * scores, axis=1)
+    return np.asarray(-logs[np.arange(len(truths)), truths], dtype=np.float64)
+
+
+def calibrate_by_self_test(model: Model, labels: LabelSet) -> Calibration:
+    """Calibrate without any labelled picture.
+
+    Args:
+        model: the version with its recipe.
+        labels: compiled by it. Of very many, some stand for all.
+
+    Raises:
+        InputError: too few pairs for a self-test.
+    """
+    test = sample_self_test(model, labels.prompts)
+    scores, near = test.scores(model, labels)
+    spread = float(np.quantile(scores.std(axis=1), _LOW_SPREAD))
+    nearest = near.similarities[:, 0].astype(np.float64)
+    return _calibrate(SELF_TEST, scores, test.truths, nearest, spread)
+
+
+def calibrate_by_pictures(predictions: Sequence[Prediction], truths: Sequence[str]) -> Calibration:
+    """Calibrate on what was predicted for labelled pictures.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not predictions:
+        raise InputError("no labelled pictures to calibrate on")
+    scores, numbers = score_matrix(predictions, truths)
+    return _calibrate(LABELLED, scores, numbers, nearest_similarities(predictions), 0.0)
+
+
+def _calibrate(
+    source: str,
+    scores: Float64Array,
+    truths: Int64Array,
+    nearest: Float64Array,
+    spread: float,
+) -> Calibration:
+    sharpness, none = fit_sharpness(scores, truths), np.zeros(0)
+    found = Calibration(source, sharpness, spread, none, np.sort(scores.max(axis=1)), nearest)
+    true = found.probabilities(scores)[np.arange(len(truths)), truths]
+    return replace(found, true=np.sort(true), nearest=np.sort(nearest))
+
+
+def score_matrix(
+    predictions: Sequence[Prediction], truths: Sequence[str]
+) -> tuple[Float64Array, Int64Array]:
+    """(m, c) scores with the labels in their set's order, and (m,) the true ones' numbers."""
+    names = predictions[0].evidence.labels.names
+    numbers = {name: i for i, name in enumerate(names)}
+    scores = np.empty((len(predictions), len(names)))
+    for row, prediction in zip(scores, predictions, strict=True):
+        row[[numbers[name] for name, _ in prediction.ranking]] = [s for _, s in prediction.ranking]
+    return scores, np.array([numbers[truth] for truth in truths], dtype=np.int64)
+
+
+def nearest_similarities(predictions: Sequence[Prediction]) -> Float64Array:
+    """(m,) similarity of each picture and the pair most like it."""
+    return np.array([p.evidence.similarities[0] for p in predictions], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Whether pictures are of the kind that a calibration was made of.
+
+    Attributes:
+        pictures: how many were looked at.
+        low: share whose best score is as low as in a tenth of the calibrating pictures.
+        far: share that is as unlike its most similar pair as a tenth of the calibrating pictures
+            are. Many pictures of another kind are classified well all the same.
+    """
+
+    pictures: int
+    low: float
+    far: float
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the labels fit these pictures far worse than those of the calibration."""
+        return self.low > 0.5
+
+
+def compare_kinds(calibration: Calibration, best: Float64Array, nearest: Float64Array) -> Kind:
+    """Compare (m,) best scores and similarities to the most similar pair with the calibration's."""
+    limits = np.quantile(calibration.best, 0.1), np.quantile(calibration.nearest, 0.1)
+    return Kind(
+        len(best), *(float((x <= y).mean()) for x, y in zip((best, nearest), limits, strict=True))
+    )

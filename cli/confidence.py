@@ -1,0 +1,201 @@
+"""Confidence of answers: the options that ask for it, and how classify and evaluate show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asif_lance.errors import format_count
+
+from .options import several
+from .output import note, print_table
+from .parameter_types import Real
+
+if TYPE_CHECKING:
+    from asif_lance.evaluation import Calibration, Confidence, ConfidenceReport, Kind
+    from asif_lance.model import LabelSet, Model, Prediction
+    from asif_lance.records import Reject
+
+confidence_options = several(
+    click.option(
+        "--confidence", is_flag=True, help="Say how probable answers are, and what is possible."
+    ),
+    click.option(
+        "--coverage",
+        type=Real(0, 1, min_open=True, max_open=True),
+        metavar="FRACTION",
+        help="With --confidence: how often the true label is to be among the possible ones. "
+        "[default: 0.9]",
+    ),
+)
+
+
+calibrate_option = click.option(
+    "--calibrate",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PICTURES",
+    help="With --confidence: labelled pictures of the kind that is classified, as `evaluate` "
+    "takes them. [default: the pairs' own pictures]",
+)
+
+#: What these options are called.
+CONFIDENCE = ("confidence", "coverage", "calibrate")
+
+
+def check_confidence(confidence: bool, *, search: str = "exact", **others: object) -> None:
+    """Refuse options that go with --confidence alone, or do not go with it."""
+    given = [name for name, value in others.items() if value is not None]
+    if given and not confidence:
+        raise click.UsageError(f"--{given[0]} is for --confidence")
+    if confidence and search != "exact":
+        raise click.UsageError("--confidence needs --search exact")
+
+
+def chosen_coverage(coverage: float | None) -> float:
+    """The coverage that was asked for, or the usual one."""
+    from asif_lance.evaluation.confidence import COVERAGE
+
+    return COVERAGE if coverage is None else coverage
+
+
+class Assessor:
+    """Says of predictions how probable they are, and in the end of which kind the pictures were."""
+
+    def __init__(
+        self,
+        model: Model,
+        labels: LabelSet,
+        labelled: Path | None,
+        coverage: float | None,
+        rejects: list[Reject],
+    ) -> None:
+        self.coverage = chosen_coverage(coverage)
+        self.calibration = _calibrate(model, labels, labelled, rejects)
+        self._seen: list[tuple[float, float]] = []
+
+    def assess(self, prediction: Prediction) -> Confidence:
+        """What is known of one answer."""
+        self._seen.append((prediction.score, float(prediction.evidence.similarities[0])))
+        return self.calibration.assess(prediction, self.coverage)
+
+    @property
+    def source(self) -> str:
+        """What the confidence rests on."""
+        found = self.calibration
+        return f"{found.source}, {format_count(found.pictures, 'picture')}"
+
+    def note_kind(self) -> None:
+        """Warn where the pictures are of another kind than those calibrated on."""
+        import numpy as np
+
+        from asif_lance.evaluation import compare_kinds
+
+        if self._seen:
+            best, nearest = np.array(self._seen).T
+            warn_of_kind(compare_kinds(self.calibration, best, nearest))
+
+
+def make_assessor(
+    model: Model,
+    labels: LabelSet,
+    rejects: list[Reject],
+    *,
+    confidence: bool,
+    coverage: float | None,
+    calibrate: Path | None,
+) -> Assessor | None:
+    """What says how probable answers are, if that was asked."""
+    return Assessor(model, labels, calibrate, coverage, rejects) if confidence else None
+
+
+def _calibrate(
+    model: Model, labels: LabelSet, labelled: Path | None, rejects: list[Reject]
+) -> Calibration:
+    from asif_lance.evaluation import (
+        calibrate_by_pictures,
+        calibrate_by_self_test,
+        check_classes,
+        encode_labelled,
+        read_labelled,
+    )
+
+    if labelled is None:
+        return calibrate_by_self_test(model, labels)
+    read = read_labelled(labelled, rejects).by_labels(labels.names)
+    check_classes(read.truths, labels.names)
+    dimension = model.store.image.dimension
+    known = encode_labelled(read, lambda: model.image_encoder, dimension, rejects)
+    answers = list(model.classify_vectors(known.names, known.embeddings, labels))
+    return calibrate_by_pictures(answers, known.truths)
+
+
+def warn_of_kind(kind: Kind) -> None:
+    """Say that the pictures are of another kind, if they are."""
+    if kind.is_another:
+        note(
+            "these pictures are of another kind than those that confidence rests on: of "
+            f"{kind.low:.0%} the best score is as low as of a tenth of those, and {kind.far:.0%} "
+            "are as unlike the pairs' pictures; do not rely on the answers"
+        )
+
+
+def add_confidence(value: dict[str, Any], found: Confidence, sure: Assessor) -> None:
+    """Put what is known of an answer into its JSON object."""
+    for entry, probability in zip(value["predictions"], found.probabilities, strict=False):
+        entry["probability"] = probability
+    value["confidence"] = {
+        "possible": list(found.possible),
+        "coverage": sure.coverage,
+        "none_of_these": found.none,
+        "share_as_low": found.low,
+        "source": sure.calibration.source,
+        "pictures": sure.calibration.pictures,
+    }
+
+
+def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, top: int) -> None:
+    """An answer as a table with probabilities, and what is possible below it."""
+    rows = [
+        (label, score, f"{probability:.1%}")
+        for (label, score), probability in zip(
+            prediction.ranking[:top], found.probabilities, strict=False
+        )
+    ]
+    print_table([prediction.image, prediction.model, "probability"], rows)
+    shown = ", ".join(found.possible[:top]) or "no label"
+    if len(found.possible) > top:
+        shown += f" and {len(found.possible) - top:,} more"
+    click.echo(f"possible at {sure.coverage:.0%} ({sure.source}): {shown}")
+    if found.none:
+        click.echo(f"none of these: {found.low:.0%} of those pictures have a best score so low")
+
+
+def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:
+    """How far confidence is to be trusted, a column for each way to calibrate."""
+    names = {"self-test": "self-test", "labelled pictures": "half of the pictures"}
+
+    def row(name: str, what: Any) -> tuple[str, ...]:
+        return (name, *(what(report) for report in reports))
+
+    stated = f"{reports[0].coverage:.0%}"
+    print_table(
+        ["confidence calibrated on", *(names[report.source] for report in reports)],
+        [
+            row("pictures calibrated on", lambda r: f"{r.calibrated_on:,}"),
+            row("mean probability", lambda r: f"{r.probability:.1%}"),
+            row("right", lambda r: f"{r.right:.1%}"),
+            row("calibration error", lambda r: f"{r.calibration_error:.3f}"),
+            row(
+                "right more probable than wrong",
+                lambda r: "" if r.ranks is None else f"{r.ranks:.2f}",
+            ),
+            row(f"true label possible (stated: {stated})", lambda r: f"{r.covered:.1%}"),
+            row("possible labels", lambda r: f"{r.possible:.2f}"),
+            row("told to show none", lambda r: f"{r.none:.1%}"),
+        ],
+    )
+    warn_of_kind(reports[0].kind)
+    click.echo()

@@ -1,0 +1,98 @@
+"""The self-test: pairs stand for labels, and a picture never answers for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from conftest import Cli
+from four_things import KINDS, things
+
+import asif_lance
+from asif_lance.errors import InputError
+from asif_lance.evaluation import build_self_test
+from asif_lance.model import Model, prompts_from_vectors
+from asif_lance.relative import RECIPES, make_recipe
+
+DB = ("--db", "t.lancedb")
+
+
+@pytest.fixture
+def build(cli: Cli, tmp_path: Path) -> Callable[..., Model]:
+    """A model of pairs."""
+
+    def built(frame: pl.DataFrame) -> Model:
+        frame.write_parquet(tmp_path / "pairs.parquet")
+        cli(*DB, "ingest", "pairs.parquet", "--captions", "each")
+        return asif_lance.open(tmp_path / "t.lancedb")
+
+    return built
+
+
+def test_the_captions_nearest_to_a_label_stand_for_it(
+    build: Callable[..., Model], rng: np.random.Generator
+) -> None:
+    frame, labels = things(rng, 100)
+    model, prompts = build(frame), prompts_from_vectors(labels)
+    found = build_self_test(model, prompts)
+    assert found.truths.tolist() == [i for i in range(KINDS) for _ in range(10)]
+    near = model.anchors.top_k("text", prompts.vectors, 10, centred=True)
+    assert found.positions.reshape(KINDS, 10).tolist() == near.indices.tolist()
+    assert found.nearness.tolist() == near.similarities[:, 0].astype(float).tolist()
+
+
+def test_several_prompts_of_a_label_choose_together(
+    build: Callable[..., Model], rng: np.random.Generator
+) -> None:
+    frame, labels = things(rng, 60)
+    both = {"one": np.stack([labels["c0"], labels["c1"]]), "two": labels["c2"]}
+    model, prompts = build(frame), prompts_from_vectors(both)
+    found = build_self_test(model, prompts)
+    first = found.positions[found.truths == 0]
+    near = model.anchors.top_k("text", prompts.vectors[:2], 60, centred=True)
+    best = {}
+    for indices, cosines in zip(near.indices, near.similarities, strict=True):
+        for i, cosine in zip(indices.tolist(), cosines.tolist(), strict=True):
+            best[i] = max(best.get(i, -1.0), cosine)
+    assert first.tolist() == sorted(best, key=lambda i: -best[i])[:10]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_no_copy_of_a_picture_answers_for_it(
+    build: Callable[..., Model], rng: np.random.Generator, recipe: str
+) -> None:
+    frame, labels = things(rng, 30, copies=12)  # more copies than are looked for at first
+    model = build(frame).under(make_recipe(recipe))
+    found = build_self_test(model, prompts_from_vectors(labels))
+    assert {len(copies) for copies in found.copies} == {12}
+    near = found.neighbors(model, 40)
+    stored = model.anchors.vectors("image", np.arange(len(model.anchors)))
+    for row, position in enumerate(found.positions):
+        others = near.indices[row]
+        assert np.abs(stored[others] - stored[position]).max(axis=1).min() > 0.01
+        left = np.setdiff1d(np.arange(len(model.anchors)), found.copies[row])
+        among = model.anchors.top_k_among(
+            "image", left, found.queries[row : row + 1], 40, centred=model.recipe.centred
+        )
+        assert others.tolist() == among.indices[0].tolist()
+
+
+def test_where_all_pictures_are_one_nothing_is_left_to_answer(
+    build: Callable[..., Model], rng: np.random.Generator
+) -> None:
+    frame, labels = things(rng, 1, copies=25)
+    model = build(frame)
+    found = build_self_test(model, prompts_from_vectors(labels))
+    scores, _ = found.scores(model, model.label_vectors(labels))
+    assert not scores.any()
+
+
+def test_a_self_test_needs_twenty_pairs(
+    build: Callable[..., Model], rng: np.random.Generator
+) -> None:
+    frame, labels = things(rng, 19)
+    with pytest.raises(InputError, match="19 pairs are too few for a self-test: at least 20"):
+        build_self_test(build(frame), prompts_from_vectors(labels))
