@@ -77,20 +77,28 @@ def draw(rng: np.random.Generator, count: int, width: int) -> pa.Array:
 
 
 def compare(store: PairStore, rounds: int) -> None:
-    """Print gigabytes per second of reading and of checking, medians of alternating rounds."""
+    """Print gigabytes per second of reading and of checking, medians of alternating rounds.
+
+    And the ratio of their processor times, which depends less on who else is at work.
+    """
     root = Path(store.uri)
     files = [root / file for file in digests.read_digests(root)]
     gigabytes = sum(path.stat().st_size for path in files) / 1e9
-    table = Table("files", "bare reading, GB/s", "check, GB/s", "of bare reading")
+    table = Table("files", "bare reading, GB/s", "check, GB/s", "of bare reading", "by processor")
     for state in ("warm", "cold"):
         before = (lambda: drop(files)) if state == "cold" else (lambda: None)
         seconds: dict[str, list[float]] = {"read": [], "check": []}
+        processor: dict[str, list[float]] = {"read": [], "check": []}
         for _ in range(rounds + 1):
             for name, work in (("read", lambda: read(files)), ("check", lambda: look(store))):
                 before()
+                begun = time.process_time()
                 seconds[name].append(clock(work))
+                processor[name].append(time.process_time() - begun)
         rates = [gigabytes / statistics.median(times[1:]) for times in seconds.values()]
-        figures = (f"{rates[0]:.2f}", f"{rates[1]:.2f}", f"{rates[1] / rates[0]:.2f}")
+        busy = [statistics.median(times[1:]) for times in processor.values()]
+        ratios = (rates[1] / rates[0], busy[0] / busy[1])
+        figures = (f"{figure:.2f}" for figure in (*rates, *ratios))
         table.add_row(f"{gigabytes:.2f} GB, {state}", *figures)
     Console().print(table)
 

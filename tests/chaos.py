@@ -37,7 +37,7 @@ import pyarrow.compute as pc
 from chaos_work import COMMANDS, DIMENSION, pairs, stay_open
 
 from asif_lance.audit import runs
-from asif_lance.database import open_table, run_migrations
+from asif_lance.database import is_draft, open_table, run_migrations
 from asif_lance.errors import AsifError
 from asif_lance.forgetting import find_keys
 from asif_lance.forgetting.content import Content
@@ -258,7 +258,7 @@ class Chaos:
         maintenance.optimize(store, grace=timedelta(0))
         told = maintenance.info(store)
         left = told.bytes_reclaimable + told.bytes_waiting
-        orphans = list(Path(self.uri).rglob("*#*"))
+        orphans = [file for file in Path(self.uri).rglob("*") if is_draft(file.name)]
         if orphans or left > 100_000:
             lost.append(f"upkeep leaves {left} bytes and {orphans}")
         return lost

@@ -19,6 +19,7 @@ from asif_lance.database.cleanup import (
     clean_up,
     count_reclaimable,
     finish_deletes,
+    is_draft,
     purge_rows,
 )
 from asif_lance.database.diff import (
@@ -86,9 +87,9 @@ __all__ = [
     "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_readable",
     "check_still_migrated", "clean_up", "count_changes", "count_reclaimable", "data_files",
     "describe_indices", "diff_states", "drop_caches", "files_exist", "find_changes", "find_table",
-    "finish_deletes", "hash_ids", "join_fragments", "join_tiny_fragments", "keep_digests",
-    "last_check", "list_erasers", "live_rows_key", "load_cache", "local_path", "name_files",
-    "one_line", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
+    "finish_deletes", "hash_ids", "is_draft", "join_fragments", "join_tiny_fragments",
+    "keep_digests", "last_check", "list_erasers", "live_rows_key", "load_cache", "local_path",
+    "name_files", "one_line", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
     "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
     "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
     "write_pins",

@@ -39,12 +39,19 @@ def clean_up(
     path = table_uri(uri, table)
     dataset = lance.dataset(path)
     stats = dataset.cleanup_old_versions(**_choose_states(dataset, grace, passing_after))
-    # A kill between writing and renaming leaves `NAME#1`, which no cleanup knows.
-    drafts = [draft for draft in Path(path).rglob("*#*") if draft.is_file()]
+    drafts = [file for file in Path(path).rglob("*") if is_draft(file.name) and file.is_file()]
     freed = sum(draft.stat().st_size for draft in drafts)
     for draft in drafts:
         draft.unlink()
     return int(stats.bytes_removed) + freed
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file was left by a kill between writing and renaming: `.tmpXXXXXX` or `NAME#1`.
+
+    Lance's cleanup knows neither outside its folder of data.
+    """
+    return name.startswith(".tmp") or "#" in name
 
 
 def count_reclaimable(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> int:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import lance
 
-from asif_lance.database.cleanup import clean_up
+from asif_lance.database.cleanup import clean_up, is_draft
 from asif_lance.database.digests import (
     Digest,
     digests_path,
@@ -51,8 +51,8 @@ def list_files(root: Path, tables: Iterable[str] = _COVERED) -> list[str]:
     """The files of our tables that Lance never changes, by their paths in the directory."""
     folders = (root / f"{table}.lance" / folder for table in tables for folder in _FOLDERS)
     found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
-    files = (path.relative_to(root).as_posix() for path in found if path.name != _CHANGING)
-    return sorted(file for file in files if "#" not in file)
+    lasting = (path for path in found if path.name != _CHANGING and not is_draft(path.name))
+    return sorted(path.relative_to(root).as_posix() for path in lasting)
 
 
 def record_digests(uri: str) -> int:
@@ -76,7 +76,7 @@ def record_digests(uri: str) -> int:
         new = [file for file in there if file not in known]
         if new or len(kept) < len(known):
             made = dict(zip(new, in_threads(lambda f: Digest.of(root / f), new), strict=True))
-            _write_digests(uri, root, kept | made)
+            _write_digests(uri, root, kept | made, readable=bool(known))
     return len(known) - len(kept)
 
 
@@ -86,9 +86,9 @@ def keep_digests(uri: str) -> None:
         record_digests(uri)
 
 
-def _write_digests(uri: str, root: Path, digests: Mapping[str, Digest]) -> None:
+def _write_digests(uri: str, root: Path, digests: Mapping[str, Digest], *, readable: bool) -> None:
     path = str(digests_path(root))
-    if explain_failure(lambda: lance.dataset(path).to_table()):
+    if not readable and explain_failure(lambda: lance.dataset(path).to_table()):
         shutil.rmtree(path)
     lance.write_dataset(to_rows(digests), path, mode="overwrite", data_storage_version="2.2")
     clean_up(uri, "digests")
@@ -139,7 +139,7 @@ def find_lost(root: Path, known: Iterable[str]) -> Iterator[str]:
     newest: dict[str, tuple[int, str]] = {}
     for file in known:
         table, folder, _ = file.split("/", 2)
-        if folder == "_versions":
+        if folder == "_versions" and file.endswith(".manifest"):
             version = manifest_version(Path(file))
             newest[table] = max(newest.get(table, (0, "")), (version, file))
     for table, (version, file) in newest.items():

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from asif_lance.database import CAPTIONS
-from asif_lance.records import BoolArray, Float16Array, Float32Array
+from asif_lance.records import BoolArray, Float16Array, Float32Array, Int64Array
 from asif_lance.verifier import (
     LOSSLESS,
     PRINTABLE_RUN,
@@ -46,7 +46,8 @@ _COMMON = ("source", "license")
 _OWN = ("pair_id", "caption", "image_uri", "image_sha256", "captions")
 _WINDOW_BYTES = 8
 _FEW_VALUES = 64
-_VECTORS_PER_BLOCK = 1 << 10
+# Of vectors and those that are sought: as many products are made at once.
+_PRODUCTS_PER_BLOCK = 1 << 22
 _COORDINATES_COMPARED = 32  # of two vectors, before their cosine is computed
 
 
@@ -124,6 +125,12 @@ class Content:
         """See `ContentMatcher`."""
         return pair_id in self.ids
 
+    def find_forgotten(self, ids: pa.Array) -> BoolArray:
+        """See `ContentMatcher`."""
+        wanted = pa.array(sorted(self.ids), pa.string()).cast(ids.type)
+        found: BoolArray = np.asarray(pc.is_in(ids, wanted), np.bool_)
+        return found
+
     def match_values(self, values: pa.Array) -> Found:
         """See `ContentMatcher`."""
         binary = as_binary(values)
@@ -152,16 +159,15 @@ class Content:
                 if text.startswith(phrase, start) and start + len(phrase) in ends:
                     yield start, start + len(phrase)
 
-    def match_vectors(self, vectors: Float32Array) -> Found:
+    def match_vectors(self, vectors: NDArray[np.floating]) -> Found:
         """See `ContentMatcher`."""
         sought = self._vectors.get(vectors.shape[1])
         if sought is None:
             return
-        exact, unit = sought
-        for start in range(0, len(vectors), _VECTORS_PER_BLOCK):
-            for row, which in _find_same_direction(
-                _normalise(vectors[start : start + _VECTORS_PER_BLOCK]), unit
-            ):
+        exact, search = sought
+        size = max(_PRODUCTS_PER_BLOCK // max(len(exact), 1), 1)
+        for start in range(0, len(vectors), size):
+            for row, which in search.find(vectors[start : start + size]):
                 yield start + row, hash_value(self.key, exact[which].tobytes())
 
     def match_bytes(self, data: bytes) -> Iterator[str]:
@@ -288,15 +294,15 @@ class Content:
         return pa.array(sorted(self._values), pa.large_binary())
 
     @cached_property
-    def _vectors(self) -> dict[int, tuple[Float16Array, Float32Array]]:
-        """By dimension: the distinct vectors as stored, and as unit vectors."""
+    def _vectors(self) -> dict[int, tuple[Float16Array, _DirectionSearch]]:
+        """By dimension: the distinct vectors as stored, and what finds their directions."""
         columns = [f.name for f in self.rows.schema if is_vector(f.type)]
         by_width: dict[int, list[Float16Array]] = {}
         for name in columns:
             vectors = as_matrix(self.rows[name].drop_null().combine_chunks()).astype(np.float16)
             by_width.setdefault(vectors.shape[1], []).append(vectors)
         distinct = {width: np.unique(np.concatenate(v), axis=0) for width, v in by_width.items()}
-        return {width: (v, _normalise(v.astype(np.float32))) for width, v in distinct.items()}
+        return {width: (v, _DirectionSearch(v)) for width, v in distinct.items()}
 
     @cached_property
     def _long(self) -> dict[bytes, str]:
@@ -330,23 +336,47 @@ def _normalise(vectors: Float32Array) -> Float32Array:
     return unit
 
 
-def _find_same_direction(block: Float32Array, sought: Float32Array) -> Iterator[tuple[int, int]]:
-    """Pairs of rows of two matrices of unit vectors whose cosine is near 1.
+class _DirectionSearch:
+    """Finds vectors whose cosine with one of those that are sought is near 1.
 
-    Such vectors are near in their first coordinates, too: a short product finds the candidates,
-    and only their cosines are computed. The products are of `(a, |a|^2, 1)` and
-    `(2 b, -1, -|b|^2)`, which is minus the squared distance.
+    Such vectors are near each other in their first coordinates, too, and those tell nearly all
+    others apart. With v = |v| (cos t u + sin t w), where u and w are unit vectors at a right angle,
+    b the first coordinates of u and a those of v: a's part at a right angle to b is |v| sin t at
+    most, its part along b at least |v| (|b| cos t - sin t). So a's length is at most that part's
+    times `slack`, and no norm of a whole vector is needed.
     """
-    count = min(_COORDINATES_COMPARED, block.shape[1])
-    a, b = block[:, :count], sought[:, :count]
-    ones = np.ones((len(a), 1), np.float32)
-    left = np.hstack([a, (a * a).sum(1, keepdims=True), ones])
-    right = np.hstack([2 * b, -np.ones((len(b), 1), np.float32), -(b * b).sum(1, keepdims=True)])
-    # |a - b|^2 = 2 (1 - cosine) for whole unit vectors; doubled, so that rounding loses none.
-    rows, which = np.nonzero(left @ right.T >= -4 * (1 - SAME_COSINE))
-    cosines = np.einsum("ij,ij->i", block[rows], sought[which])
-    same = cosines >= SAME_COSINE
-    yield from zip(rows[same].tolist(), which[same].tolist(), strict=True)
+
+    def __init__(self, sought: Float16Array) -> None:
+        self._unit = _normalise(sought.astype(np.float32))
+        first = self._unit[:, :_COORDINATES_COMPARED]
+        cosine = 1 - 2 * (1 - SAME_COSINE)  # doubled, so that rounding loses none
+        sine = (1 - cosine**2) ** 0.5
+        length = np.linalg.norm(first, axis=1, keepdims=True)
+        least = length * cosine - sine
+        telling = least[:, 0] > sine
+        slack = np.sqrt(1 + (sine / least[telling]) ** 2)
+        self._telling, self._others = np.flatnonzero(telling), np.flatnonzero(~telling)
+        self._first = (first[telling] / length[telling] * slack).T
+
+    def find(self, vectors: NDArray[np.floating]) -> Iterator[tuple[int, int]]:
+        """Rows of the vectors, each with the row of one that is sought."""
+        first = vectors[:, :_COORDINATES_COMPARED].astype(np.float32)
+        along = first @ self._first
+        norms = np.linalg.norm(first, axis=1, keepdims=True)
+        norms[norms == 0] = np.inf  # nothing is along them
+        rows, which = np.divmod(np.flatnonzero(along >= norms), max(along.shape[1], 1))
+        yield from self._compare(vectors, rows, self._telling[which])
+        for one in self._others.tolist():
+            everyone = np.arange(len(vectors))
+            yield from self._compare(vectors, everyone, np.full(len(vectors), one))
+
+    def _compare(
+        self, vectors: NDArray[np.floating], rows: Int64Array, which: Int64Array
+    ) -> Iterator[tuple[int, int]]:
+        """Those pairs of a vector and one that is sought whose cosine is near 1."""
+        near = _normalise(vectors[rows].astype(np.float32))
+        same = np.einsum("ij,ij->i", near, self._unit[which]) >= SAME_COSINE
+        yield from zip(rows[same].tolist(), which[same].tolist(), strict=True)
 
 
 def _find_windows(data: bytes, windows: NDArray[np.uint64]) -> Iterator[int]:

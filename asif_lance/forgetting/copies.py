@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import lance
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from asif_lance.database import (
     CACHES,
@@ -26,7 +28,7 @@ from asif_lance.database import (
 )
 from asif_lance.errors import DatabaseError
 from asif_lance.forgetting.content import Content
-from asif_lance.records import Float32Array
+from asif_lance.records import BoolArray
 from asif_lance.verifier import KEY_BYTES, Found, list_files, scan_files
 
 _OUR_FOLDERS = {*(f"{table.name}.lance" for table in TABLES), *(cache.name for cache in CACHES)}
@@ -61,6 +63,12 @@ class _Witness:
         self.named.add(pair_id)
         return True
 
+    def find_forgotten(self, ids: pa.Array) -> BoolArray:
+        """See `ContentMatcher`."""
+        found = self.content.find_forgotten(ids)
+        self.named.update(ids.filter(pa.array(found)).to_pylist())
+        return found
+
     def match_values(self, values: pa.Array) -> Found:
         """See `ContentMatcher`."""
         return self.content.match_values(values)
@@ -73,7 +81,7 @@ class _Witness:
         """See `ContentMatcher`."""
         return self.content.list_quoted(text)
 
-    def match_vectors(self, vectors: Float32Array) -> Found:
+    def match_vectors(self, vectors: NDArray[np.floating]) -> Found:
         """See `ContentMatcher`."""
         return self.content.match_vectors(vectors)
 

@@ -111,7 +111,7 @@ class Purge:
         if len(touched.places) == touched.rows:
             return None
         state = open_table(self.uri, "pairs", touched.lance_version)
-        rows = read_physical_rows(state, state.get_fragment(touched.fragment_id))
+        rows = read_physical_rows(state, [state.get_fragment(touched.fragment_id)])
         kept = pa.RecordBatchReader.from_batches(rows.schema, _drop_rows(rows, touched.places))
         written = write_fragments(kept, state, mode="append", max_rows_per_file=touched.rows)
         copy = written[0]

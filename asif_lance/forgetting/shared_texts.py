@@ -36,17 +36,20 @@ def find_shared(found: Survey, rows: pa.Table) -> frozenset[str]:
                 leaves = (leaf for a in list_texts(batch, name) for leaf in list_leaves(a))
                 shared.update(leaf for leaf in leaves if leaf in sought)
             else:
-                values = unlist(batch[name]).unique()
-                shared.update(values.filter(pc.is_in(values, wanted)).to_pylist())
+                values = unlist(batch[name])
+                shared.update(values.filter(pc.is_in(values, wanted)).unique().to_pylist())
     return frozenset(shared - {None})
 
 
 def _read_others(found: Survey) -> Iterator[pa.RecordBatch]:
     """Texts of all rows that stay, each fragment once."""
-    for version, fragment_id in track("compare with other pairs", found.fragments.values()):
+    by_state: dict[int, list[int]] = {}
+    for version, fragment_id in found.fragments.values():
+        by_state.setdefault(version, []).append(fragment_id)
+    for version, fragment_ids in track("compare with other pairs", by_state.items()):
         state = open_table(found.uri, "pairs", version)
         there = [name for name in (*_COLUMNS, "attributes") if name in state.schema.names]
-        fragment = state.get_fragment(fragment_id)
-        for batch in read_physical_rows(state, fragment, ["pair_id", *there]):
+        fragments = [state.get_fragment(one) for one in fragment_ids]
+        for batch in read_physical_rows(state, fragments, ["pair_id", *there]):
             others = pc.invert(pc.is_in(batch["pair_id"], found.wanted))
             yield batch.filter(others).select(there)

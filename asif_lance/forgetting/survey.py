@@ -105,7 +105,7 @@ class Survey:
         wanted: ids of the pairs.
         states: the states that were looked at, by their Lance versions.
         touched: fragments with rows of the pairs, by their files.
-        fragments: a state that has it and its id there, of every fragment, by their files.
+        fragments: the last state that has it and its id there, of every fragment, by their files.
         highest_id: no fragment of these states has a greater id.
     """
 
@@ -135,8 +135,8 @@ class Survey:
             key = data_files(fragment)
             self.highest_id = max(self.highest_id, fragment.fragment_id)
             if key not in self.fragments:
-                self.fragments[key] = (version, fragment.fragment_id)
                 self._read_fragment(key, state, fragment)
+            self.fragments[key] = (version, fragment.fragment_id)
             if key in self.touched:
                 _check_blobs(self.uri, state.schema)
                 parts.append(self._find_part(key, state, fragment))
@@ -151,7 +151,7 @@ class Survey:
     def _read_fragment(
         self, key: FragmentKey, state: lance.LanceDataset, fragment: lance.LanceFragment
     ) -> None:
-        ids = read_physical_rows(state, fragment, ["pair_id"]).read_all()["pair_id"]
+        ids = read_physical_rows(state, [fragment], ["pair_id"]).read_all()["pair_id"]
         hits = np.flatnonzero(pc.is_in(ids, self.wanted).to_numpy())
         if len(hits):
             self.touched[key] = Touched(
@@ -193,16 +193,18 @@ def survey_states(uri: str, versions: Iterable[int], pair_ids: Iterable[str]) ->
 
 
 def read_physical_rows(
-    state: lance.LanceDataset, fragment: lance.LanceFragment, columns: list[str] | None = None
+    state: lance.LanceDataset,
+    fragments: list[lance.LanceFragment],
+    columns: list[str] | None = None,
 ) -> pa.RecordBatchReader:
-    """All rows of a fragment in their order on disk, the soft-deleted ones included.
+    """All rows of fragments in their order on disk, the soft-deleted ones included.
 
     Lance shows those only together with `_rowid`, which is dropped here (it is null for them).
     """
     names = columns or state.schema.names
     scanner = state.scanner(
         columns=names,
-        fragments=[fragment],
+        fragments=fragments,
         include_deleted_rows=True,
         with_row_id=True,
         scan_in_order=True,

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import lance
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -73,7 +72,7 @@ class _PictureSearch:
     def find(self, batch: pa.RecordBatch) -> BoolArray:
         """(n,) which of n rows have one of the pictures."""
         same: BoolArray = pc.is_in(batch["image_sha256"], self._hashes).to_numpy(False).copy()
-        vectors = as_matrix(batch["image_vector"]).astype(np.float32)
+        vectors = as_matrix(batch["image_vector"])
         for part in self._parts:
             same[[row for row, _ in part.match_vectors(vectors)]] = True
         return same

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from asif_lance.records import Float32Array
+from asif_lance.records import BoolArray
 
 Found = Iterator[tuple[int, str]]
 """Pairs of a row and the fingerprint of what was found there."""
@@ -65,6 +65,9 @@ class ContentMatcher(Protocol):
     def is_forgotten(self, pair_id: str) -> bool:
         """Whether this is the id of a forgotten pair."""
 
+    def find_forgotten(self, ids: pa.Array) -> BoolArray:
+        """(n,) which of n texts are ids of forgotten pairs."""
+
     def match_values(self, values: pa.Array) -> Found:
         """Looks through strings or binaries for equal ones."""
 
@@ -74,7 +77,7 @@ class ContentMatcher(Protocol):
     def list_quoted(self, text: str) -> Iterator[str]:
         """What a text quotes: whole words and marks that are sought."""
 
-    def match_vectors(self, vectors: Float32Array) -> Found:
+    def match_vectors(self, vectors: NDArray[np.floating]) -> Found:
         """Looks through (n, d) vectors for the same direction."""
 
     def match_bytes(self, data: bytes) -> Iterator[str]:
@@ -101,6 +104,10 @@ class Fingerprints:
         """See `ContentMatcher`."""
         return hash_value(self.key, pair_id.encode()) in self.ids
 
+    def find_forgotten(self, ids: pa.Array) -> BoolArray:
+        """See `ContentMatcher`."""
+        return np.array([self.is_forgotten(i or "") for i in ids.to_pylist()], np.bool_)
+
     def match_values(self, values: pa.Array) -> Found:
         """See `ContentMatcher`."""
         for row, value in enumerate(as_binary(values).to_pylist()):
@@ -117,9 +124,9 @@ class Fingerprints:
         """See `ContentMatcher`."""
         return (quoted for quoted in list_quotable(text) if any(self.match_texts([quoted])))
 
-    def match_vectors(self, vectors: Float32Array) -> Found:
+    def match_vectors(self, vectors: NDArray[np.floating]) -> Found:
         """See `ContentMatcher`."""
-        for row, vector in enumerate(vectors.astype(np.float16)):
+        for row, vector in enumerate(vectors.astype(np.float16, copy=False)):
             digest = hash_value(self.key, vector.tobytes())
             if digest in self.vectors:
                 yield row, digest

@@ -148,7 +148,7 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
             continue  # upkeep took it away meanwhile
         except OSError:
             unread.append(path)
-    filled = {folder for file in record for folder in Path(file.path).parents}
+    filled = {up for path in {Path(f.path).parent for f in record} for up in (path, *path.parents)}
     for folder in (path.relative_to(root) for path in folders):
         if folder not in filled:  # the others are parts of their files' names
             _scan_name(findings, folder.as_posix(), matcher)
@@ -262,8 +262,8 @@ def _scan_batch(
 ) -> None:
     """Rows that name their pair count by it: content of a pair that stays is its own."""
     names = set(batch.schema.names)
-    owners = batch["pair_id"].to_pylist() if "pair_id" in names else None
-    gone = None if owners is None else np.array([matcher.is_forgotten(o or "") for o in owners])
+    owned = "pair_id" in names and is_text(batch["pair_id"].type)
+    gone = matcher.find_forgotten(batch["pair_id"]) if owned else None
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
     words = WORDS_OF_PROGRAM.get(name.split("/")[0], set())
@@ -316,7 +316,7 @@ def list_leaves(attributes: str | None) -> Iterator[str]:
 
 def _match(column: pa.Array, matcher: ContentMatcher, own: frozenset[str]) -> Found:
     if is_vector(column.type):
-        return matcher.match_vectors(as_matrix(column).astype(np.float32))
+        return matcher.match_vectors(as_matrix(column))
     return ((row, key) for row, key in matcher.match_values(column) if key not in own)
 
 

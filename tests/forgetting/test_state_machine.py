@@ -6,7 +6,9 @@ pruning and rolling back, in any order. ASIF_STATE_EXAMPLES=1000 makes a long ru
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,6 +44,8 @@ IMAGE, TEXT = 64, 32
 RECIPE = make_recipe("paper", k=5, p=1.0)
 
 State = dict[str, str]  # captions by pair id
+Files = dict[str, tuple[int, int]]  # what tells a file from another of its name
+HINT = "latest_version_hint.json"
 
 
 def rows_of(state: State) -> pa.Table:
@@ -86,13 +90,33 @@ def named(predictions: Sequence[Prediction]) -> set[str]:
     return {pair.pair_id for one in predictions for pair in one.attributions(100)}
 
 
+def find_files(store: PairStore, *folders: str) -> Files:
+    """The files in some folders; but for a hint of Lance, they are never written again."""
+    root = Path(store.uri)
+    found = (file for folder in folders for file in root.glob(f"{folder}/**/*.*"))
+    stamps = ((str(file), file.stat()) for file in found if file.name != HINT)
+    return {name: (stamp.st_ino, stamp.st_mtime_ns) for name, stamp in stamps}
+
+
+@functools.cache
+def empty_database() -> tempfile.TemporaryDirectory[str]:
+    """A folder with a database that every example begins with a copy of."""
+    folder = tempfile.TemporaryDirectory()
+    new_store(Path(folder.name), IMAGE, TEXT)
+    return folder
+
+
 class WhileOthersForget(RuleBasedStateMachine):
     """Everything that is open, and what the database has to hold."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.store = new_store(Path(self.folder.name), IMAGE, TEXT)
+        copy = shutil.copytree(empty_database().name, self.folder.name, dirs_exist_ok=True)
+        self.store = PairStore.open(f"{copy}/db")
+        self.looked_at: object = None
+        self.files: Files = {}
+        self.read: dict[str, tuple[int, State]] = {}
         self.made = 0
         self.head: State = {}
         self.versions: dict[str, State] = {}
@@ -291,16 +315,33 @@ class WhileOthersForget(RuleBasedStateMachine):
     # What holds
 
     @invariant()
+    def all_is_in_order(self) -> None:
+        """Looked at again whenever a file, or what should be in it, is another than before."""
+        files = find_files(self.store, "*.lance")
+        now = files, set(self.gone), {name: dict(rows) for name, rows in self.versions.items()}
+        if now != self.looked_at:
+            self.versions_hold_what_they_held_less_what_was_forgotten()
+            self.no_table_names_a_forgotten_pair()
+            self.looked_at = now
+
     def versions_hold_what_they_held_less_what_was_forgotten(self) -> None:
-        assert {version.name for version in self.store.versions()} == self.versions.keys()
+        """A version is read again if it is another state, or a file that it may need has gone."""
+        versions = {version.name: version.lance_version for version in self.store.versions()}
+        assert versions.keys() == self.versions.keys()
+        files = find_files(self.store, "pairs.lance/[!_]*", "pairs.lance/_[vd]*")
+        if not self.files.items() <= files.items():
+            self.read.clear()
+        self.files = files
         for name, state in self.versions.items():
+            if self.read.get(name) == (versions[name], state):
+                continue
             rows = self.store.read(name, ["pair_id", "caption", "image_vector"]).sort_by("pair_id")
             expected = rows_of(dict(sorted(state.items())))
             assert rows["pair_id"].to_pylist() == expected["pair_id"].to_pylist()
             assert rows["caption"].to_pylist() == expected["caption"].to_pylist()
             assert rows["image_vector"].to_pylist() == expected["image_vector"].to_pylist()
+            self.read[name] = versions[name], dict(state)
 
-    @invariant()
     def no_table_names_a_forgotten_pair(self) -> None:
         for table in TABLES:
             if table.pair_column:

@@ -7,6 +7,7 @@ import lance
 import pytest
 from pairs_at_hand import IMAGE, TEXT, names, new_store, pairs
 
+from asif_lance.database import check
 from asif_lance.database.versions import Ledger
 from asif_lance.errors import InputError, VersionNotFoundError
 from asif_lance.records import Reject
@@ -131,9 +132,17 @@ def test_optimizing_removes_what_kills_left(store: PairStore) -> None:
     files = {path for path in Path(store.uri).rglob("*") if path.is_file()}
     data = Path(store.uri) / "pairs.lance" / "data"
     (data / "0123456789.lance").write_bytes(next(data.iterdir()).read_bytes())
-    (Path(store.uri) / "pairs.lance" / "_versions" / "7.manifest#1").write_bytes(b"draft")
+    for draft in ("_versions/7.manifest#1", "_versions/.tmpLCY0zF", "_refs/tags/.tmp0a1B2c"):
+        (Path(store.uri) / "pairs.lance" / draft).write_bytes(b"draft")
     optimize(store)
     assert {path for path in Path(store.uri).rglob("*") if path.is_file()} == files
+
+
+def test_what_kills_left_is_in_nobodys_way(store: PairStore) -> None:
+    (Path(store.uri) / "pairs.lance" / "_versions" / ".tmpLCY0zF").write_bytes(b"draft")
+    store.add(pairs(names(80, 85)))
+    assert store.publish(command="ingest") is not None
+    assert check(store.uri).ok
 
 
 def test_indices_reach_readers_of_latest_and_follow_new_pairs(tmp_path: Path) -> None:
