@@ -95,6 +95,11 @@ SHOWN_REJECTS = 10
     show_default=True,
     help="Neighbouring captions of one picture: one pair with their mean vector, or a pair each.",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["example"]),
+    help="Labelled pictures that teach their labels, captioned by them; ordinary pairs otherwise.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
 @click.option(
     "--require",

@@ -35,6 +35,7 @@ class VersionRows:
         dataset: the Lance dataset, checked out at the version.
         device: where image vectors are.
         live: (n,) bool; False where a row is deleted in this version.
+        examples: (n,) bool; True where a row's pair is an example.
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions.
         files: names each fragment's files alone.
@@ -65,6 +66,8 @@ class VersionRows:
         self.files = tuple(fragment.key for fragment in self._fragments)
         self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
         self.live: BoolArray = np.concatenate([np.zeros(0, dtype=np.bool_), *self._masks])
+        roles = [fragment.examples(source) for fragment, source in self._each()]
+        self.examples: BoolArray = np.concatenate([np.zeros(0, dtype=np.bool_), *roles])
 
     @cached_property
     def pair_ids(self) -> pa.ChunkedArray:

@@ -114,11 +114,13 @@ class SqlEngine:
 
     def _show(self, name: str, table: pa.Table | ReadableDataset) -> None:
         """Let SQL see a table; states of pairs that lack a column of today have it empty."""
-        lacking = name.startswith("pairs") and schemas.CAPTIONS.name not in table.schema.names
+        later = schemas.LATER if name.startswith("pairs") else ()
+        lacking = [field for field in later if field.name not in table.schema.names]
         self._sql.register(_STORED + name if lacking else name, table)
         if lacking:
             view, stored = (_quote(each) for each in (name, _STORED + name))
-            shown = f"SELECT *, NULL::VARCHAR[] AS {schemas.CAPTIONS.name} FROM {stored}"  # noqa: S608 - quoted
+            empty = ", ".join(f"NULL::{_sql_type(field)} AS {field.name}" for field in lacking)
+            shown = f"SELECT *, {empty} FROM {stored}"  # noqa: S608 - quoted
             self._sql.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {shown}")
 
     def _open_pairs(self, version: str) -> ReadableDataset:
@@ -143,6 +145,10 @@ class SqlEngine:
                 )
             batches.append(batch)
         return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _sql_type(field: pa.Field) -> str:
+    return "VARCHAR[]" if pa.types.is_list(field.type) else "VARCHAR"
 
 
 def _quote(name: str) -> str:

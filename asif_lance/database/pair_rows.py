@@ -14,7 +14,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
-from asif_lance.database.schemas import CAPTIONS
+from asif_lance.database.schemas import LATER
 from asif_lance.errors import DimensionError, InputError
 
 # Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
@@ -110,8 +110,8 @@ def _delete_rows(
 
 def complete_columns(head: lance.LanceDataset) -> None:
     """Gives head the columns of today if it is a state of before them; no row is rewritten."""
-    if CAPTIONS.name not in head.schema.names:
-        head.add_columns(CAPTIONS)
+    if lacking := [field for field in LATER if field.name not in head.schema.names]:
+        head.add_columns(lacking)
 
 
 def add_ingest_time(pairs: pa.Table) -> pa.Table:

@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from asif_lance.encoders import TextEncoder
 from asif_lance.errors import InputError, format_count
+from asif_lance.evaluation.accuracy import check_answers, predict
 from asif_lance.evaluation.labelled_pictures import Labelled, check_classes, draw_per_class
 from asif_lance.evaluation.statistics import check_seed, deviation
-from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.ingest import (
     IngestOptions,
     IngestReport,
@@ -29,7 +29,7 @@ from asif_lance.ingest import (
 )
 from asif_lance.model import DEFAULT_TEMPLATES, Model, Prompts, average_prompts, fill_templates
 from asif_lance.progress import track
-from asif_lance.records import BROUGHT, BoolArray, Float32Array
+from asif_lance.records import BROUGHT, EXAMPLE, BoolArray, Float32Array
 from asif_lance.search import unit_queries
 from asif_lance.whatif import with_pairs
 
@@ -205,6 +205,7 @@ def add_pairs(
         source=source,
         message=message,
         captions="each",
+        role=EXAMPLE,
     )
     return ingest_sources(model.store.uri, [TableSource(source, pl.DataFrame(columns))], options)
 
@@ -215,9 +216,7 @@ def _rng(seed: int, trial: int) -> np.random.Generator:
 
 def _check(model: Model, labelled: Labelled, prompts: Prompts) -> BoolArray:
     """(m,) which pictures the model gets right."""
-    k, p = model.recipe.k, model.recipe.p
-    found = sweep(model, labelled.queries, prompts, k, (prompts.ensemble,))
-    return check_scores(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths)
+    return check_answers(predict(model, labelled, prompts), labelled.truths)
 
 
 class _Experiment:
@@ -265,15 +264,17 @@ class _Experiment:
     def _pairs(self, added: Labelled) -> pa.Table:
         """The added pictures as the table would have them."""
         classes = [self.prompts.names.index(truth) for truth in added.truths]
-        columns = {"image_vector": added.embeddings, "text_vector": self.texts[classes]}
+        sides = {"image_vector": added.embeddings, "text_vector": self.texts[classes]}
         vectors = {
             name: pa.FixedSizeListArray.from_arrays(
                 pa.array(unit_float16(matrix).ravel()), matrix.shape[1]
             )
-            for name, matrix in columns.items()
+            for name, matrix in sides.items()
         }
         ids = [f"adapt-{i}" for i in range(len(classes))]
-        return pa.table({"pair_id": ids, "caption": list(added.truths), **vectors})
+        roles = pa.repeat(EXAMPLE, len(ids))
+        columns = {"pair_id": ids, "caption": list(added.truths), "role": roles, **vectors}
+        return pa.table(columns)
 
 
 def _classify_by_mean(added: Labelled, rest: Labelled) -> float:

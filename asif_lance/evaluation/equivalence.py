@@ -161,7 +161,7 @@ def _read_recorded(store: PairStore) -> Float32Array:
 def _draw(model: Model, recorded: Float32Array, rng: np.random.Generator) -> _Questions:
     """Recorded queries, vectors of the version's own pairs, and random directions."""
     anchors = model.anchors
-    live = np.flatnonzero(anchors.live)
+    live = np.flatnonzero(anchors.there)
     # By their ids: upkeep changes the order of rows, and a seed should go on meaning the same.
     by_id = live[pc.sort_indices(anchors.pair_ids.take(pa.array(live))).to_numpy()]
     own = rng.choice(by_id, min(QUERIES, len(live)), replace=False)

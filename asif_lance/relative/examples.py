@@ -1,0 +1,217 @@
+"""Examples teach their labels at once: what labelled pictures add to the scores of their labels.
+
+Means and relative vectors know of the ordinary pairs alone, so that labels without examples answer
+as before. A label with member examples a_1..a_k gains evidence from them,
+
+    f(q, l) = sum of q'·a'_i / |sum of a'_i|
+
+where q' and a'_i are the unit differences from a point halfway between the mean of the ordinary
+pairs and the mean of the examples: f is the cosine of a picture and the label's mean example. The
+score is (1 - w) z + w max(0, f - t), with the ordinary score z. Nothing is chosen by hand: weight
+and threshold come from the examples themselves, each compared with the others of its label
+(`fit_weight`, `find_threshold`).
+
+Every part a'_i / |sum| is rounded to a multiple of 2^-24, once. Then products with a query, and
+their sums, are exact (see `search.exact_products`): they depend on the pairs alone, not on their
+history, nor on the batch, the threads or the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.search import unit_queries
+
+#: An example belongs to the label whose prompts its caption is nearest to, from this cosine on.
+MEMBER_COSINE = 0.75
+
+_GRID = 2.0**-24
+_WEIGHT_GRID = 2.0**-12  # so that no rounding of the fit's sums reaches the scores
+_TYPICAL_SPREAD = 0.125  # of evidence, where there is none to tell
+
+
+def find_members(
+    captions: Float32Array, prompts: Float32Array, owner: Int64Array, labels: int
+) -> Int64Array:
+    """The label that each of e examples belongs to, (e,), -1 for none.
+
+    Args:
+        captions: (e, d) stored vectors of the examples' captions.
+        prompts: (t, d) unit vectors on the grid of `unit_queries`.
+        owner: (t,) the label of each, ascending.
+        labels: how many there are.
+    """
+    cosines = captions.astype(np.float64) @ prompts.T.astype(np.float64)
+    first = np.searchsorted(owner, np.arange(labels))
+    best = np.maximum.reduceat(cosines, first, axis=1)
+    members = best.argmax(axis=1)
+    return np.where(best.max(axis=1) >= MEMBER_COSINE, members, -1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What the examples of h labels say of pictures.
+
+    Attributes:
+        centre: (d,) float64, where differences begin; multiples of 2^-25.
+        labels: (h,) the labels that have examples, ascending.
+        owner: (e,) the place of each example's label among these.
+        parts: (e, d) float32, their unit differences over the length of their label's sum.
+        lengths: (h,) float64, of these sums.
+        weight: w, in [0, 1].
+        threshold: t, at least 0.
+    """
+
+    centre: Float64Array
+    labels: Int64Array
+    owner: Int64Array
+    parts: Float32Array
+    lengths: Float64Array
+    weight: float = 0.0
+    threshold: float = 0.0
+
+    @cached_property
+    def directions(self) -> Float64Array:
+        """(h, d) the sum of the parts of each label, exactly."""
+        sums = np.zeros((len(self.labels), self.parts.shape[1]))
+        np.add.at(sums, self.owner, self.parts.astype(np.float64))
+        return sums
+
+    def turn(self, queries: NDArray[np.floating]) -> Float64Array:
+        """(m, d) unit differences from the centre; zero for a query that is the centre."""
+        wide = queries.astype(np.float64) - self.centre
+        far = np.any(wide, axis=1)
+        turned = np.zeros(wide.shape)
+        turned[far] = unit_queries(wide[far])
+        return turned
+
+    def evidence(self, queries: Float32Array) -> Float64Array:
+        """(m, h) f of each query and label."""
+        found: Float64Array = self.turn(queries) @ self.directions.T
+        return found
+
+    def add(self, scores: Float64Array, queries: Float32Array) -> Float64Array:
+        """(m, c) scores of all labels, by their ordinary ones and the queries."""
+        found = (1.0 - self.weight) * scores
+        beyond = np.maximum(self.evidence(queries) - self.threshold, 0.0)
+        found[:, self.labels] += self.weight * beyond
+        return found
+
+    def shares(self, query: Float32Array, label: int) -> tuple[Int64Array, Float64Array]:
+        """Which examples a label has, and what each adds to the label's score.
+
+        Args:
+            query: (d,) unit vector.
+            label: any.
+        """
+        members = np.flatnonzero(self.labels[self.owner] == label)
+        turned = self.turn(query[None])[0]
+        own = self.parts[members].astype(np.float64) @ turned
+        evidence = float(own.sum())
+        beyond = max(evidence - self.threshold, 0.0)
+        return members, own * (self.weight * beyond / evidence if beyond else 0.0)
+
+    def cosines(self, query: Float32Array, examples: NDArray[np.floating]) -> Float32Array:
+        """(e,) cosines of a (d,) query's and stored examples' differences from the centre."""
+        found: Float32Array = (self.turn(examples) @ self.turn(query[None])[0]).astype(np.float32)
+        return found
+
+    def left_out(self, examples: NDArray[np.floating], owner: Int64Array) -> Float64Array:
+        """(m, h) the evidence for stored examples, the own share taken out of the label's.
+
+        Args:
+            examples: (m, d) some of them.
+            owner: (m,) the place of each one's label.
+        """
+        found: Float64Array = self.turn(examples) @ self.directions.T
+        rows = np.arange(len(found))
+        length, own = self.lengths[owner], found[rows, owner]
+        rest = np.sqrt(np.maximum(length * length - 2.0 * own * length + 1.0, 0.0))
+        found[rows, owner] = (own * length - 1.0) / np.maximum(rest, 1.0)
+        return found
+
+
+def make_teaching(
+    examples: NDArray[np.floating], members: Int64Array, mean: Float64Array
+) -> Teaching:
+    """What e examples, (e, d) as stored, each of a label, say; weight and threshold come later.
+
+    Args:
+        examples: in an order that the pairs alone determine.
+        members: (e,) the label of each.
+        mean: (d,) of the ordinary pairs, on the grid.
+    """
+    wide = examples.astype(np.float64)
+    own_mean = np.rint(wide.sum(axis=0) / (len(wide) + 1) / _GRID) * _GRID
+    labels, owner = np.unique(members, return_inverse=True)
+    bare = Teaching(0.5 * (mean + own_mean), labels, owner, wide[:0].astype("f4"), wide[0, :0])
+    units = np.rint(bare.turn(wide) / _GRID) * _GRID
+    sums = np.zeros((len(labels), wide.shape[1]))
+    np.add.at(sums, owner, units)
+    # Members that cancel each other out say little: their sum counts as no shorter than one.
+    lengths = np.maximum(np.sqrt(np.square(sums).sum(axis=1)), 1.0)
+    parts = np.rint(units / lengths[owner][:, None] / _GRID) * _GRID
+    return Teaching(bare.centre, labels, owner, parts.astype(np.float32), lengths)
+
+
+def fit_teaching(
+    teaching: Teaching, examples: Float32Array, places: Int64Array, ordinary: Float64Array
+) -> Teaching:
+    """Find threshold and weight by what m of the examples score when they are left out.
+
+    Pictures of other labels are what evidence has to stand out from: the threshold is the mean of
+    theirs and one standard deviation. The weight makes the examples' own labels most likely, under
+    a softmax over all labels of `b z / spread of z + c g / spread of f`, g being what f is beyond
+    the threshold. Both sides count one each until examples show otherwise: b and c have a normal
+    prior with mean and deviation 1.
+
+    Args:
+        teaching: of all examples.
+        examples: (m, d) as stored.
+        places: (m,) which they are.
+        ordinary: (m, c) their scores by the ordinary pairs.
+    """
+    owner = teaching.owner[places]
+    rows = np.arange(len(owner))
+    found = teaching.left_out(examples, owner)
+    others = np.ones(found.shape, dtype=np.bool_)
+    others[rows, owner] = False
+    of_others = found[others]
+    spread, threshold = _TYPICAL_SPREAD, 0.0
+    if of_others.any():
+        spread = float(of_others.std()) or _TYPICAL_SPREAD
+        threshold = max(float(of_others.mean()) + spread, 0.0)
+    beyond = np.zeros(ordinary.shape)
+    beyond[:, teaching.labels] = np.maximum(found - threshold, 0.0)
+    # An example that is its label's only one tells nothing about the others.
+    beyond[np.bincount(teaching.owner)[owner] < 2] = 0.0
+    even = ordinary - ordinary.mean(axis=1, keepdims=True)
+    ordinary_spread = float(np.sqrt(np.square(even).mean())) or 1.0
+    b, c = _fit_logistic(even / ordinary_spread, beyond / spread, teaching.labels[owner])
+    b, c = b / ordinary_spread, c / spread
+    weight = float(np.rint(c / (b + c) / _WEIGHT_GRID)) * _WEIGHT_GRID if b + c else 0.0
+    return replace(teaching, weight=weight, threshold=threshold)
+
+
+def _fit_logistic(first: Float64Array, second: Float64Array, truths: Int64Array) -> Float64Array:
+    """The likeliest non-negative factors of two (m, c) scores that sum up to logits."""
+    rows = np.arange(len(truths))
+
+    def cost(factors: Float64Array) -> tuple[float, Float64Array]:
+        logits = factors[0] * first + factors[1] * second
+        logits -= logits.max(axis=1, keepdims=True)
+        sums = np.exp(logits).sum(axis=1)
+        off = np.exp(logits) / sums[:, None]
+        off[rows, truths] -= 1.0
+        unlikely = float((np.log(sums) - logits[rows, truths]).sum())
+        slope = np.array([(off * first).sum(), (off * second).sum()]) + (factors - 1.0)
+        return unlikely + 0.5 * float(np.square(factors - 1.0).sum()), slope
+
+    found: Float64Array = minimize(cost, np.ones(2), jac=True, bounds=[(0.0, None)] * 2).x
+    return found
