@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from asif_lance.anchors import Anchors
-from asif_lance.model.labels import LabelSet, TaughtLabels
+from asif_lance.model.labels import LabelSet, Prompts, TaughtLabels
 from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.relative import (
     best_scores,
@@ -35,21 +36,47 @@ def teach_labels(labels: LabelSet, anchors: Anchors) -> LabelSet:
     positions = anchors.examples
     if not len(positions):
         return labels
-    prompts = labels.prompts
-    captions = anchors.vectors("text", positions)
-    members = find_members(captions, prompts.vectors, prompts.owner, len(prompts.names))
-    positions, members = positions[members >= 0], members[members >= 0]
-    if not len(positions):
+    images, captions = anchors.vectors("image", positions), anchors.vectors("text", positions)
+
+    def score(places: Int64Array) -> Float64Array:
+        return _score_ordinary(images[places], labels, anchors)
+
+    mean, ids = anchors.centre("image").mean, anchors.ids(positions)
+    taught = teach(labels.prompts, images, captions, ids, mean, score)
+    if taught is None:
         return labels
-    images = anchors.vectors("image", positions)
-    teaching = make_teaching(images, members, anchors.centre("image").mean)
-    chosen = _choose(anchors.ids(positions))
-    ordinary = _score_ordinary(images[chosen], labels, anchors)
-    fitted = fit_teaching(teaching, images[chosen], chosen, ordinary)
-    return replace(labels, taught=TaughtLabels(fitted, positions))
+    return replace(labels, taught=replace(taught, positions=positions[taught.positions]))
 
 
-def _choose(ids: list[str]) -> Int64Array:
+def teach(
+    prompts: Prompts,
+    images: Float32Array,
+    captions: Float32Array,
+    ids: Sequence[str],
+    mean: Float64Array,
+    score: Callable[[Int64Array], Float64Array],
+) -> TaughtLabels | None:
+    """What e examples say of labels, `positions` being places among them; None if nothing.
+
+    Args:
+        prompts: of the labels, as they are searched.
+        images: (e, d) as stored.
+        captions: (e, d) likewise.
+        ids: e names.
+        mean: (d,) of the ordinary pairs' images, on the grid.
+        score: gives the (m, c) ordinary scores of the examples at (m,) places.
+    """
+    members = find_members(captions, prompts.vectors, prompts.owner, len(prompts.names))
+    places = np.flatnonzero(members >= 0)
+    if not len(places):
+        return None
+    teaching = make_teaching(images[places], members[places], mean)
+    chosen = _choose([ids[i] for i in places.tolist()])
+    at = places[chosen]
+    return TaughtLabels(fit_teaching(teaching, images[at], chosen, score(at)), places)
+
+
+def _choose(ids: Sequence[str]) -> Int64Array:
     """The places of those of the examples that are compared with all pairs, ascending."""
     digests = [hashlib.sha256(name.encode()).digest() for name in ids]
     order = sorted(range(len(ids)), key=digests.__getitem__)

@@ -186,7 +186,8 @@ def fit_teaching(
     spread, threshold = _TYPICAL_SPREAD, 0.0
     if of_others.any():
         spread = float(of_others.std()) or _TYPICAL_SPREAD
-        threshold = max(float(of_others.mean()) + spread, 0.0)
+        # On the grid: the order in which examples are summed up does not show.
+        threshold = max(float(np.rint((of_others.mean() + spread) / _GRID)) * _GRID, 0.0)
     beyond = np.zeros(ordinary.shape)
     beyond[:, teaching.labels] = np.maximum(found - threshold, 0.0)
     # An example that is its label's only one tells nothing about the others.
