@@ -24,13 +24,12 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from lance.file import LanceFileReader
 
 from asif_lance.database import check_file, local_path, storage_errors
 from asif_lance.errors import CorruptDatabaseError
-from asif_lance.records import EXAMPLE, BoolArray, Float64Array
+from asif_lance.records import BoolArray, Float64Array
 from asif_lance.relative import BlockDistances, BlockSummary, BlockSums
 from asif_lance.search import as_tensor
 
@@ -67,7 +66,6 @@ class Fragment:
         self._vectors: dict[str, torch.Tensor] = {}
         self._places: dict[str, _Place] | None = None
         self._ids: pa.Array | None = None
-        self._examples: BoolArray | None = None
 
     def pair_ids(self, fragment: Any) -> pa.Array:
         """The id of each row, by way of a Lance fragment that has these files."""
@@ -75,16 +73,6 @@ class Fragment:
             with storage_errors(self.database):
                 self._ids = _scan(fragment, "pair_id")["pair_id"].combine_chunks()
         return self._ids
-
-    def examples(self, fragment: Any) -> BoolArray:
-        """(rows,) which rows are examples; none in files of before there were any."""
-        if self._examples is None:
-            self._examples = np.zeros(self.rows, dtype=np.bool_)
-            if "role" in fragment.schema.names:
-                with storage_errors(self.database):
-                    roles = _scan(fragment, "role")["role"]
-                self._examples = pc.fill_null(pc.equal(roles, EXAMPLE), False).to_numpy()
-        return self._examples
 
     def vectors(self, dataset: Any, fragment: Any, column: str) -> torch.Tensor:
         """A column of vectors: (rows, d) float16, read-only where it is mapped.
