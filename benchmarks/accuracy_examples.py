@@ -32,7 +32,7 @@ from asif_lance.model import Model, Prompts
 from asif_lance.relative import DEFAULT, RECIPES
 
 COUNTS = (1, 2, 5, 10, 20)
-HALVES = 5
+HALVES, HALF_COUNTS = 3, (1, 5, 20)
 HEADLINE = "EuroSAT", 10
 FILES = {
     "CIFAR-10": ("cifar10/test-sample",),
@@ -136,7 +136,7 @@ def measured(model: Model, tasks: Sequence[Task], options: argparse.Namespace) -
         "cells": len(cells),
         "mean": mean_difference(cells),
         "old": max(abs(one.old.mean - one.old.mean_before) for one in cells if one.old),
-        "halves": [halved(model, task, count) for task in tasks for count in (1, 5, 10, 20)],
+        "halves": [half for task in tasks for half in halved(model, task)],
         "taught_halves": HALVES,
     }
 
@@ -146,28 +146,35 @@ def mean_difference(cells: Sequence[Adaptation]) -> float:
     return float(np.mean([one.difference for one in cells]))
 
 
-def halved(model: Model, task: Task, count: int) -> Half:
+def halved(model: Model, task: Task) -> list[Half]:
     """Teach a random half of the classes; both halves are asked about all classes."""
+    note(f"{task.name}, half of the classes")
     names = np.array(task.labelled.classes, dtype=object)
     truths = np.array(task.labelled.truths, dtype=object)
     rows = []
     for half in range(HALVES):
         chosen = np.random.default_rng(half).permutation(names)[: len(names) // 2]
         taught = np.isin(truths, chosen)
-        (one,) = adapt(
+        found = adapt(
             model,
             task.labelled.take(taught),
             task.prompts,
             task.texts,
-            [count],
+            HALF_COUNTS,
             old=(task.labelled.take(~taught), task.prompts),
             trials=1,
             seed=half,
         )
-        assert one.old is not None
-        rows.append((one.new.mean_before, one.new.mean, one.old.mean_before, one.old.mean))
+        rows.append(
+            [(a.new.mean_before, a.new.mean, a.old.mean_before, a.old.mean) for a in found if a.old]
+        )
     means = np.mean(rows, axis=0).tolist()
-    return Half(task.name, count, (means[0], means[1]), (means[2], means[3]))
+    return [
+        Half(task.name, count, (before, after), (others_before, others_after))
+        for count, (before, after, others_before, others_after) in zip(
+            HALF_COUNTS, means, strict=True
+        )
+    ]
 
 
 def rendered(page: dict[str, Any]) -> str:

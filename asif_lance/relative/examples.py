@@ -7,9 +7,9 @@ as before. A label with member examples a_1..a_k gains evidence from them,
 
 where q' and a'_i are the unit differences from a point halfway between the mean of the ordinary
 pairs and the mean of the examples: f is the cosine of a picture and the label's mean example. The
-score is (1 - w) z + w max(0, f - t), with the ordinary score z. Nothing is chosen by hand: weight
-and threshold come from the examples themselves, each compared with the others of its label
-(`fit_weight`, `find_threshold`).
+score is (1 - w) z + w max(0, f - t), with the ordinary score z. The weight w and, where some labels
+have no examples, the threshold t come from the examples themselves, each left out in turn
+(`fit_teaching`).
 
 Every part a'_i / |sum| is rounded to a multiple of 2^-24, once. Then products with a query, and
 their sums, are exact (see `search.exact_products`): they depend on the pairs alone, not on their
@@ -24,12 +24,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.stats import norm
 
 from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.search import unit_queries
 
 #: An example belongs to the label whose prompts its caption is nearest to, from this cosine on.
 MEMBER_COSINE = 0.75
+
+#: Share of other labels' pictures that evidence may mislead where half of the labels have examples.
+FALSE_EVIDENCE = 1 / 40
 
 _GRID = 2.0**-24
 _WEIGHT_GRID = 2.0**-12  # so that no rounding of the fit's sums reaches the scores
@@ -163,13 +167,12 @@ def make_teaching(
 def fit_teaching(
     teaching: Teaching, examples: Float32Array, places: Int64Array, ordinary: Float64Array
 ) -> Teaching:
-    """Find threshold and weight by what m of the examples score when they are left out.
+    """Find weight and threshold by what m of the examples score when they are left out.
 
-    Pictures of other labels are what evidence has to stand out from: the threshold is the mean of
-    theirs and one standard deviation. The weight makes the examples' own labels most likely, under
-    a softmax over all labels of `b z / spread of z + c g / spread of f`, g being what f is beyond
-    the threshold. Both sides count one each until examples show otherwise: b and c have a normal
-    prior with mean and deviation 1.
+    The weight makes the examples' own labels likeliest, under a softmax over the labels that have
+    examples of `b z / spread of z + c f / spread of f`. Both sides count one each until examples
+    show otherwise: b and c have a normal prior with mean and deviation 1. What k examples of a
+    label say counts k / (k - 1) times as much as what is left when one of them is out.
 
     Args:
         teaching: of all examples.
@@ -178,26 +181,42 @@ def fit_teaching(
         ordinary: (m, c) their scores by the ordinary pairs.
     """
     owner = teaching.owner[places]
-    rows = np.arange(len(owner))
     found = teaching.left_out(examples, owner)
     others = np.ones(found.shape, dtype=np.bool_)
-    others[rows, owner] = False
-    of_others = found[others]
-    spread, threshold = _TYPICAL_SPREAD, 0.0
-    if of_others.any():
-        spread = float(of_others.std()) or _TYPICAL_SPREAD
-        # On the grid: the order in which examples are summed up does not show.
-        threshold = max(float(np.rint((of_others.mean() + spread) / _GRID)) * _GRID, 0.0)
-    beyond = np.zeros(ordinary.shape)
-    beyond[:, teaching.labels] = np.maximum(found - threshold, 0.0)
+    others[np.arange(len(owner)), owner] = False
+    of_others = np.sort(found[others])
+    spread = (float(of_others.std()) if len(of_others) else 0.0) or _TYPICAL_SPREAD
+    counts = np.bincount(teaching.owner)[owner].astype(np.float64)
     # An example that is its label's only one tells nothing about the others.
-    beyond[np.bincount(teaching.owner)[owner] < 2] = 0.0
+    found[counts < 2] = 0.0
     even = ordinary - ordinary.mean(axis=1, keepdims=True)
     ordinary_spread = float(np.sqrt(np.square(even).mean())) or 1.0
-    b, c = _fit_logistic(even / ordinary_spread, beyond / spread, teaching.labels[owner])
+    b, c = _fit_logistic(even[:, teaching.labels] / ordinary_spread, found / spread, owner)
+    whole = counts[counts > 1]
+    c *= float((whole / (whole - 1.0)).mean()) if len(whole) else 1.0
     b, c = b / ordinary_spread, c / spread
     weight = float(np.rint(c / (b + c) / _WEIGHT_GRID)) * _WEIGHT_GRID if b + c else 0.0
+    threshold = _find_threshold(of_others, len(teaching.labels), ordinary.shape[1])
     return replace(teaching, weight=weight, threshold=threshold)
+
+
+def _find_threshold(of_others: Float64Array, taught: int, labels: int) -> float:
+    """From where on evidence counts, so that labels without examples keep their pictures.
+
+    Where half of the labels have examples, one in forty pictures of another label goes beyond it;
+    the more labels have none, the fewer. Where all have examples nothing has to be protected.
+
+    Args:
+        of_others: evidence for labels that are not the example's own.
+        taught: how many labels have examples.
+        labels: how many there are.
+    """
+    if taught == labels or not len(of_others):
+        return 0.0
+    beyond = min(FALSE_EVIDENCE * taught / (labels - taught), 1.0)
+    found = of_others.mean() + of_others.std() * float(norm.isf(beyond))
+    # On the grid: the order in which examples are summed up does not show.
+    return max(float(np.rint(found / _GRID)) * _GRID, 0.0) if beyond < 1.0 else 0.0
 
 
 def _fit_logistic(first: Float64Array, second: Float64Array, truths: Int64Array) -> Float64Array:
