@@ -29,7 +29,7 @@ from asif_lance.encoders import text_encoder
 from asif_lance.evaluation import Adaptation, Labelled, adapt, captions_of, read_labelled
 from asif_lance.evaluation import figures as plots
 from asif_lance.model import Model, Prompts
-from asif_lance.relative import DEFAULT, RECIPES
+from asif_lance.relative import DEFAULT
 
 COUNTS = (1, 2, 5, 10, 20)
 HALVES, HALF_COUNTS = 3, (1, 5, 20)
@@ -103,25 +103,15 @@ def read(root: Path, files: Sequence[str]) -> Labelled:
 def measured(model: Model, tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, Any]:
     """All that the page shows."""
     found = {}
-    for recipe in RECIPES.values():
-        counts = COUNTS if recipe.name == DEFAULT else (HEADLINE[1],)
-        for task in tasks:
-            note(f"{task.name}, {recipe.name}")
-            old = tasks[1] if task is tasks[0] else tasks[0]
-            found[recipe.name, task.name] = adapt(
-                model.under(recipe),
-                task.labelled,
-                task.prompts,
-                task.texts,
-                counts,
-                old=(old.labelled, old.prompts),
-                trials=options.trials,
-            )
-    own = {task.name: found[DEFAULT, task.name] for task in tasks}
-    (headline,) = (a for a in own[HEADLINE[0]] if a.per_class == HEADLINE[1])
-    figure = plots.adaptation_figure(own[HEADLINE[0]], 1 / 10, HEADLINE[0])
+    for task in tasks:
+        note(task.name)
+        old = tasks[1] if task is tasks[0] else tasks[0]
+        asked: Any = {"old": (old.labelled, old.prompts), "trials": options.trials}
+        found[task.name] = adapt(model, task.labelled, task.prompts, task.texts, COUNTS, **asked)
+    (headline,) = (a for a in found[HEADLINE[0]] if a.per_class == HEADLINE[1])
+    figure = plots.adaptation_figure(found[HEADLINE[0]], 1 / 10, HEADLINE[0])
     plots.save(figure, options.output / "examples.png")
-    cells = [one for adaptations in own.values() for one in adaptations]
+    cells = [one for adaptations in found.values() for one in adaptations]
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "version": asif_lance.__version__,

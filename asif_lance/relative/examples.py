@@ -33,7 +33,7 @@ from asif_lance.search import unit_queries
 MEMBER_COSINE = 0.75
 
 #: Share of other labels' pictures that evidence may mislead where half of the labels have examples.
-FALSE_EVIDENCE = 1 / 40
+FALSE_EVIDENCE = 1 / 100
 
 _GRID = 2.0**-24
 _WEIGHT_GRID = 2.0**-12  # so that no rounding of the fit's sums reaches the scores
@@ -68,7 +68,7 @@ class Teaching:
         owner: (e,) the place of each example's label among these.
         parts: (e, d) float32, their unit differences over the length of their label's sum.
         lengths: (h,) float64, of these sums.
-        weight: w, in [0, 1].
+        weight: w, at least 0 and below 1.
         threshold: t, at least 0.
     """
 
@@ -196,27 +196,31 @@ def fit_teaching(
     c *= float((whole / (whole - 1.0)).mean()) if len(whole) else 1.0
     b, c = b / ordinary_spread, c / spread
     weight = float(np.rint(c / (b + c) / _WEIGHT_GRID)) * _WEIGHT_GRID if b + c else 0.0
-    threshold = _find_threshold(of_others, len(teaching.labels), ordinary.shape[1])
+    # Where examples say nothing, ordinary pairs decide, however little they tell.
+    weight = min(weight, 1.0 - _WEIGHT_GRID)
+    usual = max(float(of_others.mean()), 0.0) if len(of_others) else 0.0
+    threshold = _find_threshold(usual, spread, len(teaching.labels) / ordinary.shape[1])
     return replace(teaching, weight=weight, threshold=threshold)
 
 
-def _find_threshold(of_others: Float64Array, taught: int, labels: int) -> float:
+def _find_threshold(usual: float, spread: float, taught: float) -> float:
     """From where on evidence counts, so that labels without examples keep their pictures.
 
-    Where half of the labels have examples, one in forty pictures of another label goes beyond it;
-    the more labels have none, the fewer. Where all have examples nothing has to be protected.
+    Where half of the labels have examples, one in a hundred pictures of another label goes beyond
+    it, if evidence is spread normally; the more labels have none, the fewer. Where all have
+    examples nothing has to be protected.
 
     Args:
-        of_others: evidence for labels that are not the example's own.
-        taught: how many labels have examples.
-        labels: how many there are.
+        usual: mean evidence for labels that are not a picture's own, but at least 0: of few labels
+            with examples each is what the others are not.
+        spread: its standard deviation.
+        taught: share of the labels that have examples.
     """
-    if taught == labels or not len(of_others):
+    beyond = FALSE_EVIDENCE * taught / (1.0 - taught) if taught < 1.0 else 1.0
+    if beyond >= 1.0:
         return 0.0
-    beyond = min(FALSE_EVIDENCE * taught / (labels - taught), 1.0)
-    found = of_others.mean() + of_others.std() * float(norm.isf(beyond))
     # On the grid: the order in which examples are summed up does not show.
-    return max(float(np.rint(found / _GRID)) * _GRID, 0.0) if beyond < 1.0 else 0.0
+    return max(float(np.rint((usual + spread * norm.isf(beyond)) / _GRID)) * _GRID, 0.0)
 
 
 def _fit_logistic(first: Float64Array, second: Float64Array, truths: Int64Array) -> Float64Array:

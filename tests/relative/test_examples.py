@@ -126,6 +126,18 @@ def test_a_single_example_teaches_its_label() -> None:
     assert teaching.add(np.full((1, 3), 0.1), query)[0].argmax() == 1
 
 
+def test_ordinary_pairs_decide_where_examples_say_nothing() -> None:
+    rng = np.random.default_rng(8)
+    kinds = np.repeat([0, 1], 10)
+    examples = stored(rng, kinds, 0.05)
+    misleading = np.eye(4)[1 - kinds]
+    teaching = make_teaching(examples, kinds, on_grid(rng))
+    fitted = fit_teaching(teaching, examples, np.arange(20), misleading)
+    assert fitted.threshold > 0
+    far = unit_queries(-examples.mean(axis=0)[None])
+    assert fitted.add(np.array([[0.1, 0.1, 0.1, 0.3]]), far)[0].argmax() == 3
+
+
 def test_examples_that_cancel_each_other_out_stay_finite() -> None:
     one = np.eye(WIDTH, dtype=np.float32)[:2]
     teaching = make_teaching(np.concatenate([one, one]), np.array([0, 0, 1, 1]), np.zeros(WIDTH))
