@@ -18,7 +18,7 @@ import polars as pl
 from asif_lance.encoders import TextEncoder
 from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.labelled_pictures import Labelled, check_classes, draw_per_class
-from asif_lance.evaluation.statistics import Interval, bootstrap_mean, check_seed, deviation
+from asif_lance.evaluation.statistics import Interval, bootstrap_trials, check_seed, deviation
 from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.ingest import (
     IngestOptions,
@@ -81,8 +81,8 @@ class Adaptation:
         prototypes: of the nearest class mean of the same pictures, no pairs; `before` is chance.
         old: on the old task, if one was given.
         difference: `new` minus `prototypes`, both after.
-        interval: its 95 % paired bootstrap interval, pictures drawn again with all their trials;
-            None for a single picture.
+        interval: its 95 % paired bootstrap interval, trials and pictures drawn again; None for a
+            single picture.
     """
 
     per_class: int
@@ -302,7 +302,6 @@ class _Experiment:
             differences[trial, ~mask] = right[~mask].astype(float) - by_mean[~mask]
             if self.old is not None:
                 old.append(float(self.old.check(self._teach(self.old, mask)).mean()))
-        tested = differences[:, ~np.isnan(differences).all(axis=0)]
         added = int(chosen[0].sum())
         return Adaptation(
             per_class=count,
@@ -312,7 +311,7 @@ class _Experiment:
             prototypes=TrialAccuracy((1 / len(labelled.classes),), tuple(prototypes)),
             old=None if self.old is None else TrialAccuracy(self._old_before, tuple(old)),
             difference=float(np.mean(after) - np.mean(prototypes)),
-            interval=bootstrap_mean(np.nanmean(tested, axis=0)),
+            interval=bootstrap_trials(differences),
         )
 
     @property

@@ -37,6 +37,7 @@ FALSE_EVIDENCE = 1 / 100
 
 _GRID = 2.0**-24
 _WEIGHT_GRID = 2.0**-12  # so that no rounding of the fit's sums reaches the scores
+_PRIOR_MEANS, _PRIOR_DEVIATION = np.array([1.0, 1.5]), 2.0
 _TYPICAL_SPREAD = 0.125  # of evidence, where there is none to tell
 
 
@@ -170,9 +171,10 @@ def fit_teaching(
     """Find weight and threshold by what m of the examples score when they are left out.
 
     The weight makes the examples' own labels likeliest, under a softmax over the labels that have
-    examples of `b z / spread of z + c f / spread of f`. Both sides count one each until examples
-    show otherwise: b and c have a normal prior with mean and deviation 1. What k examples of a
-    label say counts k / (k - 1) times as much as what is left when one of them is out.
+    examples of `b z / spread of z + c f / spread of f`. Until examples show otherwise they count
+    half as much again as the ordinary pairs: b and c have normal priors with means 1 and 1.5 and
+    deviation 2. What k examples of a label say counts k / (k - 1) times as much as what is left
+    when one of them is out.
 
     Args:
         teaching: of all examples.
@@ -234,8 +236,9 @@ def _fit_logistic(first: Float64Array, second: Float64Array, truths: Int64Array)
         off = np.exp(logits) / sums[:, None]
         off[rows, truths] -= 1.0
         unlikely = float((np.log(sums) - logits[rows, truths]).sum())
-        slope = np.array([(off * first).sum(), (off * second).sum()]) + (factors - 1.0)
-        return unlikely + 0.5 * float(np.square(factors - 1.0).sum()), slope
+        away = (factors - _PRIOR_MEANS) / _PRIOR_DEVIATION
+        slope = np.array([(off * first).sum(), (off * second).sum()]) + away / _PRIOR_DEVIATION
+        return unlikely + 0.5 * float(np.square(away).sum()), slope
 
-    found: Float64Array = minimize(cost, np.ones(2), jac=True, bounds=[(0.0, None)] * 2).x
+    found: Float64Array = minimize(cost, _PRIOR_MEANS, jac=True, bounds=[(0.0, None)] * 2).x
     return found
