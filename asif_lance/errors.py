@@ -269,11 +269,11 @@ class InvalidVectorError(InputError):
 
 
 class EmptyModelError(InputError):
-    """The model version has no pairs, so nothing can be compared."""
+    """The model version has no ordinary pairs, so nothing can be compared."""
 
     def __init__(self, version: str) -> None:
         self.version = version
-        super().__init__(f"model version {version} has no pairs: ingest some first")
+        super().__init__(f"model version {version} has no pairs to compare with: ingest some first")
 
 
 class KeysError(InputError):

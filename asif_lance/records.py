@@ -18,6 +18,9 @@ Int64Array = NDArray[np.int64]
 #: The encoder name of embeddings that users bring without saying what made them.
 BROUGHT = "vectors"
 
+#: The role of pairs that are labelled pictures; the others are ordinary and have none.
+EXAMPLE = "example"
+
 #: Neighbors found beyond the k that count, so that what enters when others go is known already.
 SPARE = 64
 
@@ -102,16 +105,20 @@ class Attribution:
         pair_id: the pair.
         caption: its caption; of several, the first.
         captions: all of them.
+        role: `EXAMPLE`, or None for an ordinary pair.
         label: the label whose score it shares in.
         image_similarity: cosine of the classified image and the pair's image; under a centred
             recipe, of their differences from the mean.
         text_similarity: the same of the label's prompt and the pair's caption.
-        contribution: what it adds to the label's score; all contributions sum to the score.
+            Of an example, the cosines that `relative.examples` has of it.
+        contribution: what it adds to the label's score; all contributions sum to the score. That
+            of an example may be below 0.
     """
 
     pair_id: str
     caption: str
     captions: tuple[str, ...]
+    role: str | None
     label: str
     image_similarity: float
     text_similarity: float

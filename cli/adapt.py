@@ -78,8 +78,10 @@ def adapt(
 ) -> None:
     """Add a few labelled PICTURES of each class, captioned by a template, and measure the rest.
 
-    Trials draw other pictures; nothing is written without --keep. The nearest class mean is what
-    the same few pictures do on their own, without any pair.
+    They become examples, which teach their labels at once and leave all others as they were. Trials
+    draw other pictures; nothing is written without --keep. The nearest class mean is what the same
+    few pictures do on their own, without any pair; the difference from it, in points, has a paired
+    95 % interval.
 
     \b
       asif-lance adapt satellite/ --per-class 1,2,5,10 --template "a satellite image of {}"
@@ -162,14 +164,28 @@ def _print(found: Sequence[Adaptation], output: str) -> None:
     if first.old is not None:
         click.echo(f"        {first.old.mean_before:.1%} on the old task")
     print_table(
-        ["per class", "pairs added", "tested on", "new task", "nearest class mean", "old task"],
         [
-            (a.per_class, a.added, a.tested, _share(a.new), _share(a.prototypes), _share(a.old))
+            *("per class", "pairs added", "tested on", "new task", "nearest class mean"),
+            *("difference", "old task"),
+        ],
+        [
+            (
+                *(a.per_class, a.added, a.tested, _share(a.new), _share(a.prototypes)),
+                *(_difference(a), _share(a.old)),
+            )
             for a in found
         ],
     )
     if first.new.deviation is None:
         note("one trial shows no spread: --trials 5 does")
+
+
+def _difference(one: Adaptation) -> str:
+    """In points, with its interval."""
+    if one.interval is None:
+        return f"{100 * one.difference:+.1f}"
+    low, high = (100 * bound for bound in one.interval)
+    return f"{100 * one.difference:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _share(task: TrialAccuracy | None) -> str:

@@ -230,7 +230,8 @@ def _tell(
     else:
         print_table([prediction.image, prediction.model], prediction.ranking[:top])
     if pairs is not None:
-        print_table(_COLUMNS, [_row(a) for a in pairs])
+        columns, rows = _table(pairs)
+        print_table(columns, rows)
     click.echo()
 
 
@@ -248,7 +249,9 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
         return
     print_table([answer.image, answer.model], answer.ranking[:top])
     if pairs is not None:
-        print_table([*_COLUMNS, "database"], [(*_row(a), _database(name)) for name, a in pairs])
+        columns, rows = _table([a for _, a in pairs])
+        names = (_database(name) for name, _ in pairs)
+        print_table([*columns, "database"], [(*r, n) for r, n in zip(rows, names, strict=True)])
     click.echo()
 
 
@@ -271,6 +274,13 @@ def _ranked(answer: Prediction | JointPrediction, top: int) -> list[dict[str, An
 
 
 _COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
+
+
+def _table(pairs: Sequence[Attribution]) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Columns and rows; roles have a column where some pair has one."""
+    roles = any(a.role for a in pairs)
+    rows = [(*_row(a), a.role or "") if roles else _row(a) for a in pairs]
+    return [*_COLUMNS, *(["role"] if roles else [])], rows
 
 
 def _row(a: Attribution) -> tuple[object, ...]:

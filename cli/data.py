@@ -108,6 +108,11 @@ SHOWN_REJECTS = 10
     metavar="N",
     help="Pictures encoded at once; more may be faster on a large device, and take its memory.",
 )
+@click.option(
+    "--role",
+    type=click.Choice(["example"]),
+    help="Labelled pictures that teach their labels, captioned by them; ordinary pairs otherwise.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
 @click.option(
     "--require",

@@ -92,26 +92,26 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
     after, count = without_pairs(model, chosen)
     if missing := len(set(chosen)) - count:
         note(f"{missing:,} of the ids are not in {version}")
-    note(
-        f"{model.version.name} without {count:,} of its {format_count(model.anchors.count, 'pair')}"
-    )
+    pairs = format_count(int(model.anchors.there.sum()), "pair")
+    note(f"{model.version.name} without {count:,} of its {pairs}")
     _report(model, after, asked)
 
 
 @what_if.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--role", type=click.Choice(["example"]), help="As of `ingest`.")
 @run_option
 @asked_about
 @model_options
 @format_option
 @click.pass_obj
-def add(context: Context, /, sources: tuple[str, ...], **arguments: Any) -> None:
+def add(context: Context, /, sources: tuple[str, ...], role: str | None, **arguments: Any) -> None:
     """What ingesting sources would change."""
     model, asked = _model(context, arguments)
     from asif_lance.ingest import IngestOptions, read_pairs
     from asif_lance.whatif import with_pairs
 
-    pairs, rejects = read_pairs(model.store, sources, IngestOptions())
+    pairs, rejects = read_pairs(model.store, sources, IngestOptions(role=role))
     after, count = with_pairs(model, pairs)
     note(
         f"{model.version.name} with {format_count(count, 'more pair')}; "
@@ -241,7 +241,7 @@ def _print(change: PredictionChange, because: int, output: str) -> None:
             for name, p in (("before", change.before), ("after", change.after))
         }
         why = [
-            {"pair_id": i.pair_id, "caption": i.caption, "label": i.label}
+            {"pair_id": i.pair_id, "caption": i.caption, "role": i.role, "label": i.label}
             | {"before": i.before, "after": i.after}
             for i in pairs
         ]

@@ -1,11 +1,13 @@
 """The pairs of one model version as two matrices, and exact search over them.
 
-Positions count the rows of all fragments in order, deleted ones too (see `version_rows`).
+Positions count the rows of all fragments in order, deleted ones too (see `version_rows`). Examples
+are apart: no search and no mean knows of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,9 @@ class Anchors:
     Attributes:
         stored: the rows as the version's files hold them.
         dataset: the Lance dataset, checked out at the version.
-        live: (n,) bool; False where a row is deleted in this version.
-        count: number of live anchors.
+        live: (n,) bool; True where an ordinary pair is.
+        there: the same of all pairs, examples too.
+        count: number of ordinary pairs.
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions. Empty where no version holds them.
     """
@@ -59,13 +62,19 @@ class Anchors:
         self.stored = stored or VersionRows(
             dataset, device=device, memory_limit=memory_limit, epoch=epoch
         )
-        self.live, self.state = self.stored.live, self.stored.state
-        self.count = int(self.live.sum())
+        self.live, self.state = self.stored.live & ~self.stored.examples, self.stored.state
+        self.there, self.count = self.stored.live, int(self.live.sum())
         self._centres: dict[Side, Centre] = {}
 
     def __len__(self) -> int:
         """Positions, those of deleted rows included."""
         return len(self.live)
+
+    @cached_property
+    def examples(self) -> Int64Array:
+        """(e,) positions of the pairs that are examples, by `pair_id`."""
+        positions = np.flatnonzero(self.there & ~self.live)
+        return positions[np.argsort(self.tie_order(positions))]
 
     def check_current(self) -> int:
         """Passes while none of these pairs was forgotten; returns the epoch up to which.

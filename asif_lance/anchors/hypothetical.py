@@ -7,37 +7,40 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from asif_lance.anchors.anchors import Anchors
 from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.errors import InputError
-from asif_lance.records import BoolArray, Float32Array, Int64Array, Neighbors
+from asif_lance.records import EXAMPLE, BoolArray, Float32Array, Int64Array, Neighbors
 from asif_lance.search import exact_top_k
 
 
 class HypotheticalAnchors(Anchors):
-    """A version's rows, fewer of them live, and behind them rows that are in no version.
+    """A version's rows, fewer of them there, and behind them rows that are in no version.
 
     `state` is empty: nothing that is found out about them is kept.
     """
 
     def __init__(
-        self, stored: VersionRows, live: BoolArray, added: Sequence[pa.Table] = ()
+        self, stored: VersionRows, there: BoolArray, added: Sequence[pa.Table] = ()
     ) -> None:
         """Share a version's rows.
 
         Args:
             stored: the n rows of the version.
-            live: (n + a,) bool, those that are there, added ones last.
+            there: (n + a,) bool, those that are there, examples too, added ones last.
             added: a rows in all, with `pair_id`, `caption`, `image_vector`, `text_vector` as the
-                pairs table has them.
+                pairs table has them, and `role` where some are examples.
 
         Raises:
             InputError: vectors of another dimension.
         """
         super().__init__(stored.dataset, stored=stored)
-        self.live, self.state, self.count = live, (), int(live.sum())
+        examples = np.concatenate([stored.examples, *map(_are_examples, added)])
+        self.live, self.state, self.there = there & ~examples, (), there
+        self.count = int(self.live.sum())
         self._added = tuple(added)
         self._image = [_block(pairs, "image", stored.image) for pairs in added]
         self._text = [_block(pairs, "text", stored.text) for pairs in added]
@@ -47,26 +50,26 @@ class HypotheticalAnchors(Anchors):
         """The same anchors, from which hypothetical ones can be made."""
         if isinstance(anchors, HypotheticalAnchors):
             return anchors
-        return HypotheticalAnchors(anchors.stored, anchors.live)
+        return HypotheticalAnchors(anchors.stored, anchors.stored.live)
 
     def without(self, removed: BoolArray) -> HypotheticalAnchors:
         """These anchors but for the rows of an (n,) mask."""
-        return HypotheticalAnchors(self.stored, self.live & ~removed, self._added)
+        return HypotheticalAnchors(self.stored, self.there & ~removed, self._added)
 
     def with_pairs(self, pairs: pa.Table) -> HypotheticalAnchors:
         """These anchors with more pairs behind them; see `__init__`."""
-        live = np.append(self.live, np.ones(pairs.num_rows, dtype=np.bool_))
-        return HypotheticalAnchors(self.stored, live, [*self._added, pairs])
+        there = np.append(self.there, np.ones(pairs.num_rows, dtype=np.bool_))
+        return HypotheticalAnchors(self.stored, there, [*self._added, pairs])
 
     @property
     def removed(self) -> Int64Array:
-        """The positions of the version's anchors that are left out."""
-        stored = self.stored.live
+        """The positions of the version's ordinary pairs that are left out."""
+        stored = self.stored.live & ~self.stored.examples
         return np.flatnonzero(stored & ~self.live[: len(stored)])
 
     @property
     def added(self) -> Int64Array:
-        """The positions of the anchors that the version does not have."""
+        """The positions of the ordinary pairs that the version does not have."""
         count = len(self.stored.live)
         return count + np.flatnonzero(self.live[count:])
 
@@ -110,6 +113,13 @@ class HypotheticalAnchors(Anchors):
             nearest = exact_top_k(queries, new, 1).similarities[:, 0]
             other |= nearest >= near.similarities[:, -1]
         return other
+
+
+def _are_examples(pairs: pa.Table) -> BoolArray:
+    if "role" not in pairs.schema.names:
+        return np.zeros(len(pairs), dtype=np.bool_)
+    found: BoolArray = pc.fill_null(pc.equal(pairs["role"], EXAMPLE), False).to_numpy()
+    return found
 
 
 def _block(pairs: pa.Table, side: Side, like: list[torch.Tensor]) -> torch.Tensor:

@@ -22,10 +22,13 @@ from asif_lance.database import files_exist, read_epoch, storage_errors
 from asif_lance.devices import room_on
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
-from asif_lance.records import BoolArray, Float64Array
+from asif_lance.records import EXAMPLE, BoolArray, Float64Array
 from asif_lance.relative import BlockDistances, BlockSums
 
 Side = Literal["image", "text"]
+
+# A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
+_PLACE_BITS = 32
 
 
 class VersionRows:
@@ -35,6 +38,7 @@ class VersionRows:
         dataset: the Lance dataset, checked out at the version.
         device: where image vectors are.
         live: (n,) bool; False where a row is deleted in this version.
+        examples: (n,) bool; True where a live row's pair is an example.
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions.
         files: names each fragment's files alone.
@@ -65,6 +69,7 @@ class VersionRows:
         self.files = tuple(fragment.key for fragment in self._fragments)
         self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
         self.live: BoolArray = np.concatenate([np.zeros(0, dtype=np.bool_), *self._masks])
+        self.examples = self._find_examples()
 
     @cached_property
     def pair_ids(self) -> pa.ChunkedArray:
@@ -142,6 +147,24 @@ class VersionRows:
                 "files of this model version were rewritten or removed since it was opened: "
                 "reopen it",
             ) from error
+
+    def _find_examples(self) -> BoolArray:
+        """Read roles from the files that have some; those of ordinary pairs have no such column."""
+        found = np.zeros(len(self.live), dtype=np.bool_)
+        fields = {field.name(): field.id() for field in self.dataset.lance_schema.fields()}
+        number = fields.get("role")
+        files = ((source, source.data_files()) for source in self._sources)
+        holding = [source for source, held in files if any(number in f.fields for f in held)]
+        if holding:
+            asked = {"filter": f"role = '{EXAMPLE}'", "fragments": holding, "columns": []}
+            with self.reading():
+                rows = self.dataset.scanner(with_row_address=True, **asked).to_table()
+            addresses = rows["_rowaddr"].to_numpy()
+            starts = np.cumsum(self.rows_per_fragment) - self.rows_per_fragment
+            fragment = np.searchsorted(self.fragment_ids, addresses >> np.uint64(_PLACE_BITS))
+            places = addresses & np.uint64(2**_PLACE_BITS - 1)
+            found[starts[fragment] + places.astype(np.int64)] = True
+        return found
 
     def _each(self) -> Iterator[tuple[Fragment, Any]]:
         return zip(self._fragments, self._sources, strict=True)

@@ -116,11 +116,13 @@ class SqlEngine:
         """Let SQL see a table; states of pairs that lack a column of today have it empty."""
         with storage_errors(self._store.uri):  # DuckDB would tell of damage in Rust's words
             columns = table.schema.names
-        lacking = name.startswith("pairs") and schemas.CAPTIONS.name not in columns
+        later = schemas.LATER if name.startswith("pairs") else ()
+        lacking = [field for field in later if field.name not in columns]
         self._sql.register(_STORED + name if lacking else name, table)
         if lacking:
             view, stored = (_quote(each) for each in (name, _STORED + name))
-            shown = f"SELECT *, NULL::VARCHAR[] AS {schemas.CAPTIONS.name} FROM {stored}"  # noqa: S608 - quoted
+            empty = ", ".join(f"NULL::{_sql_type(field)} AS {field.name}" for field in lacking)
+            shown = f"SELECT *, {empty} FROM {stored}"  # noqa: S608 - quoted
             self._sql.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {shown}")
 
     def _open_pairs(self, version: str) -> ReadableDataset:
@@ -145,6 +147,10 @@ class SqlEngine:
                 )
             batches.append(batch)
         return pa.Table.from_batches(batches, schema=reader.schema)
+
+
+def _sql_type(field: pa.Field) -> str:
+    return "VARCHAR[]" if pa.types.is_list(field.type) else "VARCHAR"
 
 
 def _quote(name: str) -> str:

@@ -14,7 +14,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
-from asif_lance.database.schemas import CAPTIONS
+from asif_lance.database.schemas import LATER, ROLE
 from asif_lance.errors import DimensionError, InputError
 
 # Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
@@ -46,6 +46,8 @@ def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
     if not len(rows):
         return 0
     if locked:
+        if rows[ROLE.name].null_count == len(rows):
+            rows = rows.drop_columns([ROLE.name])  # files without it need not be asked for roles
         lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
         return len(rows)
     added = 0
@@ -110,8 +112,8 @@ def _delete_rows(
 
 def complete_columns(head: lance.LanceDataset) -> None:
     """Gives head the columns of today if it is a state of before them; no row is rewritten."""
-    if CAPTIONS.name not in head.schema.names:
-        head.add_columns(CAPTIONS)
+    if lacking := [field for field in LATER if field.name not in head.schema.names]:
+        head.add_columns(lacking)
 
 
 def add_ingest_time(pairs: pa.Table) -> pa.Table:

@@ -160,8 +160,10 @@ MIGRATIONS = _schema(
 )
 
 
-#: The column of pairs that states of before migration m0011 do not have.
+#: The columns of pairs that states of before migrations m0011 and m0012 do not have.
 CAPTIONS = pa.field("captions", pa.list_(pa.string()))
+ROLE = pa.field("role", pa.string())
+LATER = (CAPTIONS, ROLE)
 
 
 def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
@@ -170,7 +172,7 @@ def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
     `pair_id` is the primary key (Lance keeps concurrent inserts apart by it); `attributes` is a
     JSON object as text, which DuckDB queries as `attributes->>'key'`; vectors are L2-normalised;
     `captions` is null unless the picture has several, of which `caption` is the first and
-    `text_vector` the mean.
+    `text_vector` the mean; `role` is null for ordinary pairs, and `records.EXAMPLE` for examples.
     """
     return pa.schema(
         [
@@ -185,7 +187,7 @@ def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
             pa.field("image_vector", pa.list_(pa.float16(), image_dim), nullable=False),
             pa.field("text_vector", pa.list_(pa.float16(), text_dim), nullable=False),
             pa.field("ingested_at", TIMESTAMP, nullable=False),
-            CAPTIONS,
+            *LATER,
         ]
     )
 

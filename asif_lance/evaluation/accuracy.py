@@ -284,7 +284,7 @@ def count_overlap(anchors: Anchors, labelled: Labelled) -> int:
 
 def _find_rows(anchors: Anchors, wanted: set[bytes]) -> set[bytes]:
     """Those of the wanted image vectors that a version has."""
-    live, found = np.flatnonzero(anchors.live), set[bytes]()
+    live, found = np.flatnonzero(anchors.there), set[bytes]()
     for start in range(0, len(live), _ROWS):
         stored = anchors.gather("image", live[start : start + _ROWS]).numpy()
         found |= wanted.intersection(row.tobytes() for row in stored)

@@ -1,9 +1,10 @@
 """adapt: a few labelled pictures of a new task become pairs (the EuroSAT experiment).
 
-Each picture's caption is a template filled with its class. Accuracy is measured on the pictures
-that were not added, and on an old task, in hypothetical states of the version: nothing is written
-unless the pairs are kept. Compared with what the same few pictures do without any pair: the nearest
-class mean (a prototypical network on the frozen image encoder).
+Each picture's caption is a template filled with its class, and its pair is an example: ordinary
+scores stay, and what examples add is found anew for each trial. Accuracy is measured on the
+pictures that were not added, and on an old task; nothing is written unless the pairs are kept.
+Compared with what the same few pictures do without any pair: the nearest class mean (a prototypical
+network on the frozen image encoder), picture by picture.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from asif_lance.encoders import TextEncoder
 from asif_lance.errors import InputError, format_count
 from asif_lance.evaluation.labelled_pictures import Labelled, check_classes, draw_per_class
-from asif_lance.evaluation.statistics import check_seed, deviation
+from asif_lance.evaluation.statistics import Interval, bootstrap_trials, check_seed, deviation
 from asif_lance.evaluation.sweep import check_scores, sweep
 from asif_lance.ingest import (
     IngestOptions,
@@ -27,11 +27,18 @@ from asif_lance.ingest import (
     ingest_sources,
     unit_float16,
 )
-from asif_lance.model import DEFAULT_TEMPLATES, Model, Prompts, average_prompts, fill_templates
+from asif_lance.model import (
+    DEFAULT_TEMPLATES,
+    Model,
+    Prompts,
+    TaughtLabels,
+    average_prompts,
+    fill_templates,
+    teach,
+)
 from asif_lance.progress import track
-from asif_lance.records import BROUGHT, BoolArray, Float32Array
+from asif_lance.records import BROUGHT, EXAMPLE, BoolArray, Float32Array, Float64Array
 from asif_lance.search import unit_queries
-from asif_lance.whatif import with_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,9 @@ class Adaptation:
         new: on the task that they are of, of the pictures left.
         prototypes: of the nearest class mean of the same pictures, no pairs; `before` is chance.
         old: on the old task, if one was given.
+        difference: `new` minus `prototypes`, both after.
+        interval: its 95 % paired bootstrap interval, trials and pictures drawn again; None for a
+            single picture.
     """
 
     per_class: int
@@ -81,6 +91,8 @@ class Adaptation:
     new: TrialAccuracy
     prototypes: TrialAccuracy
     old: TrialAccuracy | None
+    difference: float
+    interval: Interval | None
 
 
 def adapt(
@@ -205,6 +217,7 @@ def add_pairs(
         source=source,
         message=message,
         captions="each",
+        role=EXAMPLE,
     )
     return ingest_sources(model.store.uri, [TableSource(source, pl.DataFrame(columns))], options)
 
@@ -213,11 +226,40 @@ def _rng(seed: int, trial: int) -> np.random.Generator:
     return np.random.default_rng([seed, trial])
 
 
-def _check(model: Model, labelled: Labelled, prompts: Prompts) -> BoolArray:
-    """(m,) which pictures the model gets right."""
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """Labelled pictures with what the ordinary pairs say of them, and of the examples.
+
+    Attributes:
+        labelled: the pictures.
+        prompts: the classes, as they are searched.
+        scores: (m, c) of the pictures.
+        example_scores: (e, c) of the version's examples and of pictures that may become some.
+    """
+
+    labelled: Labelled
+    prompts: Prompts
+    scores: Float64Array
+    example_scores: Float64Array
+
+    @staticmethod
+    def of(model: Model, labelled: Labelled, prompts: Prompts, stored: Float32Array) -> _Task:
+        """Compare both with all pairs."""
+        both = [_score(model, vectors, prompts) for vectors in (labelled.queries, stored)]
+        return _Task(labelled, average_prompts(prompts), *both)
+
+    def check(self, taught: TaughtLabels | None) -> BoolArray:
+        """(m,) which pictures the model gets right with what examples say."""
+        found = self.scores
+        if taught is not None:
+            found = taught.teaching.add(found, self.labelled.queries)
+        return check_scores(found, self.prompts.names, self.labelled.truths)
+
+
+def _score(model: Model, queries: Float32Array, prompts: Prompts) -> Float64Array:
     k, p = model.recipe.k, model.recipe.p
-    found = sweep(model, labelled.queries, prompts, k, (prompts.ensemble,))
-    return check_scores(found.scores(k, p, prompts.ensemble), prompts.names, labelled.truths)
+    found = sweep(model, queries, prompts, k, (prompts.ensemble,))
+    return found.scores(k, p, prompts.ensemble)
 
 
 class _Experiment:
@@ -231,54 +273,68 @@ class _Experiment:
         texts: Float32Array,
         old: tuple[Labelled, Prompts] | None,
     ) -> None:
-        self.model, self.labelled, self.prompts = model, labelled, prompts
-        self.texts, self.old = texts, old
-        self.correct_before = _check(model, labelled, prompts)
-        self.old_before = () if old is None else (float(_check(model, *old).mean()),)
+        anchors, known = model.anchors, model.anchors.examples
+        images, captions = anchors.vectors("image", known), anchors.vectors("text", known)
+        classes = [prompts.names.index(truth) for truth in labelled.truths]
+        self.known = len(known)
+        self.images = np.concatenate([images, unit_float16(labelled.embeddings)], dtype="f4")
+        self.captions = np.concatenate([captions, unit_float16(texts)[classes]], dtype="f4")
+        self.ids = [*anchors.ids(known), *(f"adapt-{i}" for i in range(len(classes)))]
+        self.mean = anchors.centre("image").mean
+        stored = unit_queries(self.images)
+        self.new = _Task.of(model, labelled, prompts, stored)
+        self.old = None if old is None else _Task.of(model, *old, stored)
 
     def measure(self, count: int, trials: int, seed: int) -> Adaptation:
         """Before and after adding so many pictures of each class."""
-        what = f"trials of {count} per class"
-        found = [self._run_trial(count, _rng(seed, trial)) for trial in track(what, range(trials))]
-        before, after, prototypes, old = zip(*found, strict=True)
-        added = int(draw_per_class(self.labelled, count, _rng(seed, 0)).sum())
+        what, labelled = f"trials of {count} per class", self.new.labelled
+        chosen = [draw_per_class(labelled, count, _rng(seed, i)) for i in range(trials)]
+        before, after, prototypes, old = [], [], [], []
+        differences = np.full((trials, len(labelled.names)), np.nan)
+        nothing = np.zeros(len(labelled.names), dtype=np.bool_)
+        plain = self.new.check(self._teach(self.new, nothing))
+        for trial, mask in enumerate(track(what, chosen)):
+            right = self.new.check(self._teach(self.new, mask))
+            by_mean = _check_means(labelled, mask)
+            before.append(float(plain[~mask].mean()))
+            after.append(float(right[~mask].mean()))
+            prototypes.append(float(by_mean[~mask].mean()))
+            differences[trial, ~mask] = right[~mask].astype(float) - by_mean[~mask]
+            if self.old is not None:
+                old.append(float(self.old.check(self._teach(self.old, mask)).mean()))
+        added = int(chosen[0].sum())
         return Adaptation(
             per_class=count,
             added=added,
-            tested=len(self.labelled.names) - added,
-            new=TrialAccuracy(before, after),
-            prototypes=TrialAccuracy((1 / len(self.labelled.classes),), prototypes),
-            old=None if self.old is None else TrialAccuracy(self.old_before, old),
+            tested=len(labelled.names) - added,
+            new=TrialAccuracy(tuple(before), tuple(after)),
+            prototypes=TrialAccuracy((1 / len(labelled.classes),), tuple(prototypes)),
+            old=None if self.old is None else TrialAccuracy(self._old_before, tuple(old)),
+            difference=float(np.mean(after) - np.mean(prototypes)),
+            interval=bootstrap_trials(differences),
         )
 
-    def _run_trial(self, count: int, rng: np.random.Generator) -> tuple[float, float, float, float]:
-        chosen = draw_per_class(self.labelled, count, rng)
-        added, rest = self.labelled.take(chosen), self.labelled.take(~chosen)
-        model, _ = with_pairs(self.model, self._pairs(added))
-        return (
-            float(self.correct_before[~chosen].mean()),
-            float(_check(model, rest, self.prompts).mean()),
-            _classify_by_mean(added, rest),
-            0.0 if self.old is None else float(_check(model, *self.old).mean()),
-        )
+    @property
+    def _old_before(self) -> tuple[float, ...]:
+        if self.old is None:
+            return ()
+        nothing = np.zeros(len(self.new.labelled.names), dtype=np.bool_)
+        return (float(self.old.check(self._teach(self.old, nothing)).mean()),)
 
-    def _pairs(self, added: Labelled) -> pa.Table:
-        """The added pictures as the table would have them."""
-        classes = [self.prompts.names.index(truth) for truth in added.truths]
-        columns = {"image_vector": added.embeddings, "text_vector": self.texts[classes]}
-        vectors = {
-            name: pa.FixedSizeListArray.from_arrays(
-                pa.array(unit_float16(matrix).ravel()), matrix.shape[1]
-            )
-            for name, matrix in columns.items()
-        }
-        ids = [f"adapt-{i}" for i in range(len(classes))]
-        return pa.table({"pair_id": ids, "caption": list(added.truths), **vectors})
+    def _teach(self, task: _Task, mask: BoolArray) -> TaughtLabels | None:
+        """What the version's examples and the chosen pictures say of a task's labels."""
+        at = np.flatnonzero(np.append(np.ones(self.known, dtype=np.bool_), mask))
+        if not len(at):
+            return None
+        examples = self.images[at], self.captions[at], [self.ids[i] for i in at.tolist()]
+        return teach(task.prompts, *examples, self.mean, lambda i: task.example_scores[at[i]])
 
 
-def _classify_by_mean(added: Labelled, rest: Labelled) -> float:
-    """The share of the rest that the nearest mean of the added pictures of a class gets right."""
-    truths = np.array(added.truths, dtype=object)
-    means = [added.queries[truths == name].mean(axis=0) for name in added.classes]
-    best = (rest.queries @ unit_queries(np.stack(means)).T).argmax(axis=1)
-    return float(np.mean(np.array(added.classes, dtype=object)[best] == np.array(rest.truths)))
+def _check_means(labelled: Labelled, chosen: BoolArray) -> BoolArray:
+    """(m,) which pictures the nearest mean of the chosen pictures of a class gets right."""
+    truths = np.array(labelled.truths, dtype=object)
+    names = np.array(labelled.take(chosen).classes, dtype=object)
+    means = [labelled.queries[chosen & (truths == name)].mean(axis=0) for name in names]
+    best = (labelled.queries @ unit_queries(np.stack(means)).T).argmax(axis=1)
+    right: BoolArray = names[best] == truths
+    return right.astype(np.bool_)

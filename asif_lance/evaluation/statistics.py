@@ -11,6 +11,7 @@ from asif_lance.errors import InputError
 from asif_lance.records import BoolArray, Float64Array, Int64Array
 
 RESAMPLES, SEED = 10_000, 0
+TRIAL_RESAMPLES = 2_000  # of trials and pictures at once
 
 Interval = tuple[float, float]
 
@@ -53,6 +54,26 @@ def bootstrap_mean(values: Int64Array | Float64Array) -> Interval | None:
     rng = np.random.default_rng(SEED)
     draws = rng.multinomial(len(values), counts / len(values), RESAMPLES)
     low, high = np.percentile(draws @ distinct / len(values), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def bootstrap_trials(values: Float64Array) -> Interval | None:
+    """95 % percentile bootstrap interval of the mean of trials' means; the same at every call.
+
+    Trials and pictures are drawn again, independently: both were drawn once.
+
+    Args:
+        values: (trials, n), NaN where a trial did not test a picture; each tested some.
+    """
+    trials, n = values.shape
+    if n < 2:
+        return None
+    rng, tested = np.random.default_rng(SEED), ~np.isnan(values)
+    pictures = rng.multinomial(n, np.full(n, 1 / n), TRIAL_RESAMPLES)
+    sums, counts = pictures @ np.where(tested, values, 0.0).T, pictures @ tested.T
+    drawn = rng.multinomial(trials, np.full(trials, 1 / trials), TRIAL_RESAMPLES)
+    means = (drawn * sums / np.maximum(counts, 1)).sum(axis=1) / trials
+    low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -37,6 +37,7 @@ class ShownPair:
         number: its number in list and plot; None where it is not among the listed ones.
         pair_id: the pair.
         caption: its caption; of several, all of them.
+        role: `example`; empty for ordinary pairs.
         source: where it came from; empty if unknown.
         license: its license; empty if unknown.
         image_similarity: with the picture, as the recipe measures it.
@@ -49,6 +50,7 @@ class ShownPair:
     number: int | None
     pair_id: str
     caption: str
+    role: str
     source: str
     license: str
     image_similarity: float
@@ -151,6 +153,7 @@ def _describe_pair(
         number=number,
         pair_id=printable(attribution.pair_id),
         caption=" · ".join(map(printable, attribution.captions)),
+        role=attribution.role or "",
         source=printable(row.get("source") or ""),
         license=printable(row.get("license") or ""),
         image_similarity=attribution.image_similarity,

@@ -32,12 +32,12 @@ _NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 def draw_pairs(axes: Any, labels: Sequence[ShownLabel]) -> None:
     """Draw the pairs of the labels, each mark a link to `#ANCHOR` of its pair."""
     both = [(*label.pairs, *label.others) for label in labels]
-    largest = max((pair.contribution for pairs in both for pair in pairs), default=1.0)
+    largest = max((abs(pair.contribution) for pairs in both for pair in pairs), default=1.0)
     for pairs, label, colour in zip(both, labels, COLOURS, strict=False):
         axes.scatter(
             [pair.image_similarity for pair in pairs],
             [pair.text_similarity for pair in pairs],
-            s=[_SMALLEST + _LARGEST * pair.contribution / largest for pair in pairs],
+            s=[_SMALLEST + _LARGEST * abs(pair.contribution) / largest for pair in pairs],
             urls=[f"#{pair.anchor}" for pair in pairs],
             color=colour,
             alpha=0.45,

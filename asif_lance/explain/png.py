@@ -93,7 +93,7 @@ def _write_pair(axes: Any, pair: ShownPair) -> None:
     axes.text(0, 0.62, f"{pair.number}  {cut(pair.caption, _CAPTION)}", size=11, **_plain("black"))
     numbers = (
         f"adds {pair.contribution:.4f}   similarity: images {pair.image_similarity:.3f}, "
-        f"caption and label {pair.text_similarity:.3f}   {cut(pair.source, NAME)}"
+        f"caption and label {pair.text_similarity:.3f}   {cut(pair.source, NAME)}   {pair.role}"
     )
     axes.text(0, 0.2, numbers, size=9, **_plain(_QUIET))
 

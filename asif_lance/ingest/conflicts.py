@@ -12,7 +12,7 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16
 from asif_lance.records import BoolArray
 
 # Columns that an item always has to say something about; null counts as said.
-_TEXTS = ("caption", "image_uri", "license")
+_TEXTS = ("caption", "image_uri", "license", "role")
 _SIDES = ("image_vector", "text_vector")
 
 
@@ -29,9 +29,9 @@ def columns_to_compare(frame: pl.DataFrame) -> list[str]:
 def find_changed(frame: pl.DataFrame, stored: pa.Table) -> BoolArray:
     """(n,) which of n items differ from the stored pairs of the same ids, row by row.
 
-    Compared are captions, addresses, licences, attributes, sources that were stated rather than
-    taken from a file's name, and vectors, or the pictures' digests where vectors are yet to be
-    made. When a pair came in does not count.
+    Compared are captions, addresses, licences, attributes, roles, sources that were stated rather
+    than taken from a file's name, and vectors, or the pictures' digests where vectors are yet to
+    be made. When a pair came in does not count.
 
     Args:
         frame: n items, named and with their digests.
@@ -40,7 +40,7 @@ def find_changed(frame: pl.DataFrame, stored: pa.Table) -> BoolArray:
     held = {name: pl.Series(stored[name].to_pylist(), dtype=pl.String) for name in _texts(stored)}
     differ = pl.DataFrame(
         {
-            **{name: frame[name].ne_missing(held[name]) for name in ("image_uri", "license")},
+            **{name: frame[name].ne_missing(held[name]) for name in _TEXTS[1:]},
             "caption": frame["caption"].fill_null("") != held["caption"],
             "source": frame["source"].ne_missing(held["source"]) & frame["own_source"],
             "picture": frame["image_sha256"].ne_missing(held["image_sha256"])

@@ -28,6 +28,7 @@ class IngestOptions:
             the pair as it is, `update` replaces it, `fail` refuses the whole ingest.
         captions: what neighbouring captions of one picture become: `each` a pair, `mean` one pair
             whose text vector is the mean of theirs, see `caption_groups`.
+        role: of all pairs: None for ordinary ones, or `records.EXAMPLE`.
         require: what an item must state, of `license` and `source`; one that does not is refused.
         rights: what becomes of an item with a mark that reserves its rights, see `admission`:
             `flag` adds the attribute `rights_reserved`, `refuse` refuses it, None looks for none.
@@ -48,6 +49,7 @@ class IngestOptions:
     batch_size: int = 32
     on_conflict: str = "skip"
     captions: str = "mean"
+    role: str | None = None
     require: tuple[str, ...] = ()
     rights: str | None = None
     checks: Mapping[str, str] = field(default_factory=dict)

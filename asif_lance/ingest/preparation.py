@@ -43,7 +43,7 @@ from asif_lance.progress import Advance, listen
 from asif_lance.records import Float16Array, Float32Array, Reject
 
 #: What is kept of an item besides its caption and vectors.
-STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes")
+STORED = ("pair_id", "image_uri", "image_sha256", "source", "license", "attributes", "role")
 
 _TOO_MANY = f"more than {MAX_CAPTIONS:,} captions of one picture"
 _CANCELLED = "the captions' vectors cancel each other out"
@@ -251,6 +251,7 @@ class Preparation:
             pair_id=pair_ids(frame),
             license=pl.coalesce("license", pl.lit(self._options.license, pl.String)),
             source=pl.coalesce("source", pl.lit(source)),
+            role=pl.lit(self._options.role, pl.String),
         )
 
     def _admitted(self, frame: pl.DataFrame) -> pl.DataFrame:

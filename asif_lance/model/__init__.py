@@ -20,6 +20,7 @@ from asif_lance.model.labels import (
     Ensemble,
     LabelSet,
     Prompts,
+    TaughtLabels,
     fill_templates,
     prompts_from_vectors,
     resolve_templates,
@@ -30,15 +31,16 @@ from asif_lance.model.predictions import Contributions, Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts
 from asif_lance.model.retrieval import Match, retrieve
 from asif_lance.model.stored_settings import StoredSetting, store_setting
+from asif_lance.model.teaching import teach, teach_labels
 from asif_lance.model.templates import TEMPLATE_SETS, template_set
 
 # fmt: off
 __all__ = [
     "BATCH", "DEFAULT_TEMPLATES", "TEMPLATE_SETS", "ClassNames", "Contributions", "EncodedTexts",
     "Ensemble", "Evidence", "JointPrediction", "LabelSet", "Match", "Model", "Prediction",
-    "Prompts", "StoredSetting", "Together", "average_prompts", "build_label_set",
+    "Prompts", "StoredSetting", "TaughtLabels", "Together", "average_prompts", "build_label_set",
     "describe_class_names", "fill_templates", "find_cached_neighbors", "find_prompt_neighbors",
     "open_model", "prompts_from_vectors", "read_class_names", "resolve_templates", "retrieve",
-    "store_setting", "template_set", "update_neighbors",
+    "store_setting", "teach", "teach_labels", "template_set", "update_neighbors",
 ]
 # fmt: on

@@ -11,7 +11,7 @@ import numpy as np
 from asif_lance.errors import InputError
 from asif_lance.model.templates import SINGLE, template_set
 from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
-from asif_lance.relative import CompiledTexts, Recipe
+from asif_lance.relative import CompiledTexts, Recipe, Teaching
 from asif_lance.search import unit_queries
 
 Ensemble = Literal["max", "mean-embedding", "mean-relative"]
@@ -54,6 +54,19 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True)
+class TaughtLabels:
+    """What examples say of the labels of a label set.
+
+    Attributes:
+        teaching: the labels and what their examples add to scores.
+        positions: (e,) of the examples among the anchors.
+    """
+
+    teaching: Teaching
+    positions: Int64Array
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSet:
     """Prompts compiled against one model version.
 
@@ -65,6 +78,7 @@ class LabelSet:
         recipe: the recipe they were compiled under.
         state: that of the anchors they were compiled with; empty where no version holds them.
         epoch: that of before they were compiled, see `database.read_epoch`.
+        taught: what the version's examples say of the labels; None if none is of any.
     """
 
     prompts: Prompts
@@ -74,6 +88,7 @@ class LabelSet:
     recipe: Recipe
     state: tuple[str, ...] = ()
     epoch: int = 0
+    taught: TaughtLabels | None = None
     _found: dict[int, RelativeVectors] = field(default_factory=dict, repr=False, compare=False)
 
     def relative(self, row: int) -> RelativeVectors:

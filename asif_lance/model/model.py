@@ -48,6 +48,7 @@ from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
 from asif_lance.model.retrieval import CANDIDATES, Match, retrieve
+from asif_lance.model.teaching import teach_labels
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
     BROUGHT,
@@ -216,7 +217,8 @@ class Model:
     def compile(self, prompts: Prompts) -> LabelSet:
         """Compile prompts against this version."""
         _check_dimension("label vectors", self.store.text.dimension, prompts.vectors)
-        return compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
+        labels = compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
+        return teach_labels(labels, self.anchors)
 
     def classify(
         self,
@@ -371,6 +373,8 @@ class Model:
     ) -> Iterator[Prediction]:
         prompt_scores = relative_scores(relative, labels.compiled)
         scores = best_scores(prompt_scores, labels.owner)
+        if labels.taught is not None:
+            scores = labels.taught.teaching.add(scores, queries)
         for i, name in enumerate(ids):
             vector = single_vector(relative, i)
             found = queries[i], similarities[i], vector, prompt_scores[i]

@@ -69,7 +69,7 @@ class Evidence:
         if n < 1:
             raise InputError(f"attributions: n must be at least 1, got {n}")
         found = self.contributions(label, n)
-        pairs = self.anchors.rows(found.positions, ["pair_id", "caption", "captions"])
+        pairs = self.anchors.rows(found.positions, ["pair_id", "caption", "captions", "role"])
         numbers = zip(
             found.image_similarities, found.text_similarities, found.contributions, strict=True
         )
@@ -78,6 +78,7 @@ class Evidence:
                 pair_id=pair["pair_id"],
                 caption=pair["caption"],
                 captions=tuple(pair["captions"] or [pair["caption"]]),
+                role=pair["role"],
                 label=label,
                 image_similarity=float(image),
                 text_similarity=float(text),
@@ -101,16 +102,48 @@ class Evidence:
             InputError: a label is not in the label set.
         """
         rows = [self._best_prompt(label) for label in labels]
-        compiled = map(self.labels.relative, rows)
-        found = [attributions(self.relative, text) for text in compiled]
+        found = [self._shares(row) for row in rows]
         positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
         alike, centred = self.anchors.similarities, self.labels.recipe.centred
         queries = np.stack([self.labels.query(row) for row in rows])
         texts = alike("text", positions, queries, centred=centred)
         images = alike("image", positions, self.vector[None].repeat(len(rows), 0), centred=centred)
+        self._compare_examples(positions, images, texts, queries)
         names = iter(self.anchors.ids(np.concatenate(positions)))
         ids = [list(islice(names, len(p))) for p in positions]
         return list(map(Contributions, positions, ids, images, texts, shares))
+
+    def _shares(self, row: int) -> tuple[Int64Array, Float64Array]:
+        """The pairs that add something to the score of one prompt's label, largest share first."""
+        positions, shares = attributions(self.relative, self.labels.relative(row))
+        taught = self.labels.taught
+        if taught is None:
+            return positions, shares
+        teaching, label = taught.teaching, int(self.labels.owner[row])
+        members, own = teaching.shares(self.vector, label)
+        members, own = members[own != 0], own[own != 0]
+        positions = np.concatenate([positions, taught.positions[members]])
+        shares = np.concatenate([(1.0 - teaching.weight) * shares, own])
+        kept = np.flatnonzero(shares)
+        order = kept[np.argsort(-shares[kept], kind="stable")]
+        return positions[order], shares[order]
+
+    def _compare_examples(
+        self,
+        positions: Sequence[Int64Array],
+        images: Sequence[Float32Array],
+        texts: Sequence[Float32Array],
+        queries: Float32Array,
+    ) -> None:
+        """Put the examples' own similarities in: the recipe measures those of ordinary pairs."""
+        taught = self.labels.taught
+        if taught is None:
+            return
+        for at, image, text, query in zip(positions, images, texts, queries, strict=True):
+            there = np.flatnonzero(~self.anchors.live[at])
+            vectors = self.anchors.vectors("image", at[there])
+            image[there] = taught.teaching.cosines(self.vector, vectors)
+            text[there] = self.anchors.vectors("text", at[there]) @ query
 
     def _best_prompt(self, label: str) -> int:
         if label not in self.labels.names:

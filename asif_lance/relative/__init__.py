@@ -14,6 +14,13 @@ from asif_lance.relative.centring import (
     make_centre,
     mean_of,
 )
+from asif_lance.relative.examples import (
+    MEMBER_COSINE,
+    Teaching,
+    find_members,
+    fit_teaching,
+    make_teaching,
+)
 from asif_lance.relative.recipes import (
     DEFAULT,
     RECIPES,
@@ -39,9 +46,10 @@ from asif_lance.relative.vectors import (
 
 # fmt: off
 __all__ = [
-    "DEFAULT", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre", "CompiledTexts",
-    "Recipe", "TextBlock", "attributions", "best_scores", "check_k_and_p", "compile_block",
-    "compile_texts", "cut_runs", "format_sides", "make_centre", "make_recipe", "mean_of",
-    "mean_vectors", "recipe_from_values", "relative_vectors", "scores", "single_vector",
+    "DEFAULT", "MEMBER_COSINE", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre",
+    "CompiledTexts", "Recipe", "Teaching", "TextBlock", "attributions", "best_scores",
+    "check_k_and_p", "compile_block", "compile_texts", "cut_runs", "find_members", "fit_teaching",
+    "format_sides", "make_centre", "make_recipe", "make_teaching", "mean_of", "mean_vectors",
+    "recipe_from_values", "relative_vectors", "scores", "single_vector",
 ]
 # fmt: on

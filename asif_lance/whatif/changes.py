@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Influence:
     Attributes:
         pair_id: the pair.
         caption: its caption.
+        role: `records.EXAMPLE`, or None for an ordinary pair.
         label: the label whose score it is part of.
         before: its contribution to that score in the first state.
         after: the same in the other state.
@@ -36,6 +38,7 @@ class Influence:
 
     pair_id: str
     caption: str
+    role: str | None
     label: str
     before: float
     after: float
@@ -67,17 +70,20 @@ class PredictionChange:
             if old != new
         ]
         changed.sort(key=lambda c: (-abs(c[3] - c[2]), c[0], c[1]))
-        captions = self._captions()
-        return [Influence(i, captions[i], label, old, new) for i, label, old, new in changed[:n]]
+        known = self._rows()
+        return [
+            Influence(i, known[i]["caption"], known[i]["role"], label, old, new)
+            for i, label, old, new in changed[:n]
+        ]
 
-    def _captions(self) -> dict[str, str]:
-        captions: dict[str, str] = {}
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        known: dict[str, dict[str, Any]] = {}
         for prediction in (self.after, self.before):
             anchors = prediction.evidence.anchors
-            positions = prediction.evidence.relative.indices[0]
-            rows = anchors.rows(positions, ["pair_id", "caption"])
-            captions.update({row["pair_id"]: row["caption"] for row in rows})
-        return captions
+            near, taught = prediction.evidence.relative.indices[0], anchors.examples
+            rows = anchors.rows(np.concatenate([near, taught]), ["pair_id", "caption", "role"])
+            known.update({row["pair_id"]: row for row in rows})
+        return known
 
 
 def compare_states(

@@ -19,6 +19,7 @@ from asif_lance.model import (
     average_prompts,
     build_label_set,
     find_cached_neighbors,
+    teach_labels,
     update_neighbors,
 )
 
@@ -31,7 +32,7 @@ def without_pairs(model: Model, pair_ids: Sequence[str]) -> tuple[Model, int]:
     """
     anchors = HypotheticalAnchors.of(model.anchors)
     named = pc.is_in(anchors.pair_ids, pa.array(sorted(set(pair_ids)), pa.string()))
-    removed = named.to_numpy() & anchors.live
+    removed = named.to_numpy() & anchors.there
     left = anchors.without(removed)
     if not left.count:
         raise InputError("no pair would be left to classify with")
@@ -43,10 +44,11 @@ def with_pairs(model: Model, pairs: pa.Table) -> tuple[Model, int]:
 
     Args:
         model: the model.
-        pairs: columns `pair_id`, `caption`, `image_vector`, `text_vector` as the table has them.
+        pairs: columns `pair_id`, `caption`, `image_vector`, `text_vector` as the table has them,
+            and `role` where some are examples.
     """
     anchors = HypotheticalAnchors.of(model.anchors)
-    there = anchors.pair_ids.filter(pa.array(anchors.live))
+    there = anchors.pair_ids.filter(pa.array(anchors.there))
     new = pairs.filter(pc.invert(pc.is_in(pairs["pair_id"], there.combine_chunks())))
     more = anchors.with_pairs(new) if new.num_rows else anchors
     return model.with_anchors(f"{model.version.name} (plus)", more), new.num_rows
@@ -61,8 +63,9 @@ def compile_for_both(before: Model, after: Model, prompts: Prompts) -> tuple[Lab
     old = find_cached_neighbors(before.anchors, prompts.vectors, k, centred=centred)
     new = update_neighbors(after.anchors, prompts.vectors, k, old, centred=centred)
     both = zip((before, after), (old, new), strict=True)
-    first, second = (
-        build_label_set(prompts, kept.first(k), m.recipe, len(m.anchors), m.version.name)
+    compiled = (
+        (m, build_label_set(prompts, kept.first(k), m.recipe, len(m.anchors), m.version.name))
         for m, kept in both
     )
+    first, second = (teach_labels(labels, m.anchors) for m, labels in compiled)
     return first, second

@@ -92,7 +92,7 @@ def _search_flips(
 
 def _is_unchanged(model: Model, asked: ReplayRecords) -> bool:
     """Whether the version still has what it had: only forgetting takes pairs out of one."""
-    return model.anchors.count == asked.pairs
+    return bool(model.anchors.there.sum() == asked.pairs)
 
 
 def _find_unsettled(
@@ -103,7 +103,9 @@ def _find_unsettled(
     if not isinstance(anchors, HypotheticalAnchors):
         raise InputError("only hypothetical states are compared with recorded predictions")
     full = asked.neighbors == before.recipe.k[0]
-    known = _is_unchanged(before, asked) and len(asked.ranks)
+    # What examples add is not bounded: that is found by asking again.
+    taught = any(one.taught is not None for one in labels)
+    known = _is_unchanged(before, asked) and len(asked.ranks) and not taught
     if not known or (len(anchors.added) and not full):
         return everything
     sides = ImageSides.of(before, anchors)

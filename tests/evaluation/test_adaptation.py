@@ -19,6 +19,7 @@ from asif_lance.evaluation.labelled_pictures import (
     draw_per_class,
     read_labelled,
 )
+from asif_lance.evaluation.statistics import bootstrap_trials
 from asif_lance.model.labels import Prompts, prompts_from_vectors
 from asif_lance.model.model import Model
 
@@ -75,6 +76,20 @@ def test_kept_pairs_give_exactly_what_was_promised(
     rows = rows.filter(pc.field("license") == "CC0")
     assert sorted(rows["caption"].to_pylist()) == ["c0"] * 4 + ["c1"] * 4 + ["c2"] * 4
     assert set(rows["source"].to_pylist()) == {"adapt"}
+
+
+def test_an_interval_knows_of_pictures_and_of_trials(rng: np.random.Generator) -> None:
+    found = rng.integers(-1, 2, (5, 200)).astype(float)
+    found[rng.random(found.shape) < 0.1] = np.nan  # not tested in every trial
+    interval = bootstrap_trials(found)
+    assert interval is not None
+    low, high = interval
+    assert low < np.nanmean(found) < high
+    apart = bootstrap_trials(found + np.linspace(-1, 1, 5)[:, None])
+    assert apart is not None
+    assert apart[1] - apart[0] > 2 * (high - low)
+    assert bootstrap_trials(found[:, :1]) is None
+    assert bootstrap_trials(found) == interval
 
 
 def test_what_cannot_be_adapted_is_refused(task: tuple[Model, Labelled, Prompts]) -> None:

@@ -26,7 +26,6 @@ from asif_lance.audit import Audit, list_runs
 from asif_lance.audit.recorder import Recorder
 from asif_lance.database import (
     DISTANCES,
-    JOURNAL_FILE,
     PROMPT_VECTORS,
     TABLES,
     open_table,
@@ -45,7 +44,7 @@ from asif_lance.records import Reject
 from asif_lance.relative.recipes import PAPER
 from asif_lance.store import PairStore, optimize, prune_versions
 from asif_lance.store.forget import forget
-from asif_lance.verifier import scan
+from asif_lance.verifier import JOURNAL_FILE, scan
 
 # Enough dimensions that no two random vectors point the same way.
 IMAGE, TEXT = 64, 32
