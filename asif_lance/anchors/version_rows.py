@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from asif_lance.anchors import distance_cache
+from asif_lance.anchors import distance_cache, whitened_cache
 from asif_lance.anchors.fragments import Fragment, open_fragment, open_mask
 from asif_lance.database import files_exist, read_epoch, storage_errors
 from asif_lance.devices import room_on
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
-from asif_lance.records import BoolArray, Float64Array
+from asif_lance.records import BoolArray, Float64Array, UInt64Array
 from asif_lance.relative import BlockDistances, BlockSums
 
 Side = Literal["image", "text"]
@@ -98,6 +98,30 @@ class VersionRows:
             for fragment, source in self._one_by_one(side)
         ]
         distance_cache.save_distances(self.dataset.uri, column, self._fragments, self.epoch)
+        return found
+
+    def id_hashes(self) -> UInt64Array:
+        """A fixed hash of each id: (n,)."""
+        with self.reading():
+            found = [fragment.hash_ids(source) for fragment, source in self._each()]
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *found])
+
+    def known_whitening(self, side: Side, width: int) -> whitened_cache.NamedWhitening | None:
+        """The whitening of one side that earlier processes kept, and with it what they found."""
+        column = f"{side}_vector"
+        return whitened_cache.load_whitened(self.dataset.uri, column, width, self._fragments)
+
+    def inverse_distances(
+        self, side: Side, used: whitened_cache.NamedWhitening
+    ) -> list[Float64Array]:
+        """Whitened distances of each block's rows, inverted."""
+        column = f"{side}_vector"
+        found = [
+            fragment.inverse_distances(self.dataset, source, column, used.fit, used.whitening)
+            for fragment, source in self._one_by_one(side)
+        ]
+        uri, fragments = self.dataset.uri, self._fragments
+        whitened_cache.save_whitened(uri, column, used, fragments, self.epoch)
         return found
 
     def release_of(self, side: Side) -> Callable[[int], None] | None:

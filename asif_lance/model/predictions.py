@@ -99,10 +99,11 @@ class Evidence:
         compiled = map(self.labels.relative, rows)
         found = [attributions(self.relative, text) for text in compiled]
         positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
-        alike, centred = self.anchors.similarities, self.labels.recipe.centred
+        alike, measures = self.anchors.similarities, self.labels.recipe.measures
         queries = np.stack([self.labels.query(row) for row in rows])
-        texts = alike("text", positions, queries, centred=centred)
-        images = alike("image", positions, self.vector[None].repeat(len(rows), 0), centred=centred)
+        texts = alike("text", positions, queries, measure=measures[1])
+        vectors = self.vector[None].repeat(len(rows), 0)
+        images = alike("image", positions, vectors, measure=measures[0])
         names = iter(self.anchors.ids(np.concatenate(positions)))
         ids = [list(islice(names, len(p))) for p in positions]
         return list(map(Contributions, positions, ids, images, texts, shares))

@@ -17,6 +17,7 @@ from asif_lance.relative.centring import (
 from asif_lance.relative.recipes import (
     DEFAULT,
     RECIPES,
+    Measure,
     Recipe,
     check_k_and_p,
     format_sides,
@@ -36,12 +37,14 @@ from asif_lance.relative.vectors import (
     scores,
     single_vector,
 )
+from asif_lance.relative.whitening import SAMPLE, WhitenedSide, Whitening
 
 # fmt: off
 __all__ = [
-    "DEFAULT", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre", "CompiledTexts",
-    "Recipe", "TextBlock", "attributions", "best_scores", "check_k_and_p", "compile_block",
-    "compile_texts", "cut_runs", "format_sides", "make_centre", "make_recipe", "mean_of",
-    "mean_vectors", "recipe_from_values", "relative_vectors", "scores", "single_vector",
+    "DEFAULT", "RECIPES", "SAMPLE", "BlockDistances", "BlockSummary", "BlockSums", "Centre",
+    "CompiledTexts", "Measure", "Recipe", "TextBlock", "WhitenedSide", "Whitening", "attributions",
+    "best_scores", "check_k_and_p", "compile_block", "compile_texts", "cut_runs", "format_sides",
+    "make_centre", "make_recipe", "mean_of", "mean_vectors", "recipe_from_values",
+    "relative_vectors", "scores", "single_vector",
 ]
 # fmt: on

@@ -150,7 +150,7 @@ def similarities(
     if not evidence.labels.recipe.centred:
         return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
     centre = evidence.anchors.centre(side)
-    turned, offset = centre.centre_queries(query[None])
+    turned, offset = centre.turn_queries(query[None])
     products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
     similar = (products + offset[0]) * centre.scale.exact_factors(vectors, shares.positions)
     return similar.astype(np.float32)
