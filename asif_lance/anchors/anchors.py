@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import torch
 
 from asif_lance.anchors.version_rows import Side, VersionRows
-from asif_lance.anchors.whitened import choose_sample, fit_sample
+from asif_lance.anchors.whitened import choose_sample, fit_sample, make_scale
 from asif_lance.progress import track_batches
 from asif_lance.records import (
     BoolArray,
@@ -138,10 +138,9 @@ class Anchors:
             known = self.stored.known_whitening(side, blocks[0].shape[1])
             sample = choose_sample(self._id_hashes(), self.live)
             used = fit_sample(self.gather(side, sample), known)
-            inverses = self.stored.inverse_distances(side, used)
-            added = blocks[len(inverses) :]
-            inverses += [used.whitening.inverse_distances(block) for block in added]
-            scale = Scale(np.concatenate([np.zeros(0), *inverses]))
+            rows = self.stored.whitened(side, used)
+            added = [used.whitening.inverse_distances(block) for block in blocks[len(rows) :]]
+            scale = make_scale(rows, added, used, lambda at: self.gather(side, at))
             self._whitened[side] = WhitenedSide(used.whitening, scale)
         return self._whitened[side]
 

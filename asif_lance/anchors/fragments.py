@@ -128,16 +128,13 @@ class Fragment:
             self.id_hashes = hash_ids(self.pair_ids(fragment))
         return self.id_hashes
 
-    def inverse_distances(
-        self, dataset: Any, fragment: Any, column: str, fit: str, whitening: Whitening
-    ) -> Float64Array:
-        """The rows' whitened distances, inverted; `fit` names the whitening."""
-        known = self.whitened.get(column)
-        if known is None or known.fit != fit:
-            rows = self.vectors(dataset, fragment, column)
-            known = WhitenedRows(fit, whitening.inverse_distances(rows))
-            self.whitened[column] = known
-        return known.inverses
+    def whiten(
+        self, dataset: Any, fragment: Any, column: str, used: NamedWhitening
+    ) -> WhitenedRows:
+        """The rows' whitened distances."""
+        inverses = used.whitening.inverse_distances(self.vectors(dataset, fragment, column))
+        known = self.whitened[column] = WhitenedRows(used, inverses)
+        return known
 
     @property
     def database(self) -> str:
@@ -171,16 +168,24 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedWhitening:
+    """A whitening and the name of the sample that it was fitted on."""
+
+    fit: str
+    whitening: Whitening
+
+
+@dataclass(frozen=True, slots=True)
 class WhitenedRows:
     """Whitened distances of a fragment's rows.
 
     Attributes:
-        fit: names the whitening.
+        used: the whitening.
         inverses: (n,) float64, 1 / distance.
         kept: whether they are on disk.
     """
 
-    fit: str
+    used: NamedWhitening
     inverses: Float64Array
     kept: bool = False
 

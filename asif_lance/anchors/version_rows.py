@@ -17,7 +17,14 @@ import pyarrow as pa
 import torch
 
 from asif_lance.anchors import distance_cache, whitened_cache
-from asif_lance.anchors.fragments import Fragment, open_fragment, open_mask
+from asif_lance.anchors.fragments import (
+    Fragment,
+    NamedWhitening,
+    WhitenedRows,
+    open_fragment,
+    open_mask,
+)
+from asif_lance.anchors.whitened import serves
 from asif_lance.database import files_exist, read_epoch, storage_errors
 from asif_lance.devices import room_on
 from asif_lance.errors import StaleModelError, StorageError
@@ -106,20 +113,23 @@ class VersionRows:
             found = [fragment.hash_ids(source) for fragment, source in self._each()]
         return np.concatenate([np.zeros(0, dtype=np.uint64), *found])
 
-    def known_whitening(self, side: Side, width: int) -> whitened_cache.NamedWhitening | None:
+    def known_whitening(self, side: Side, width: int) -> NamedWhitening | None:
         """The whitening of one side that earlier processes kept, and with it what they found."""
         column = f"{side}_vector"
         return whitened_cache.load_whitened(self.dataset.uri, column, width, self._fragments)
 
-    def inverse_distances(
-        self, side: Side, used: whitened_cache.NamedWhitening
-    ) -> list[Float64Array]:
-        """Whitened distances of each block's rows, inverted."""
-        column = f"{side}_vector"
-        found = [
-            fragment.inverse_distances(self.dataset, source, column, used.fit, used.whitening)
-            for fragment, source in self._one_by_one(side)
-        ]
+    def whitened(self, side: Side, used: NamedWhitening) -> list[WhitenedRows]:
+        """Whitened distances of each block's rows, or such as are near enough to them."""
+        column, width = f"{side}_vector", len(used.whitening.mean)
+        work, serve, found = len(self.live) * width**2, dict[str, bool](), []
+        for fragment, source in self._one_by_one(side):
+            known = fragment.whitened.get(column)
+            fit = "" if known is None else known.used.fit
+            if fit not in serve:
+                serve[fit] = serves(known, used, work)
+            if known is None or not serve[fit]:
+                known = fragment.whiten(self.dataset, source, column, used)
+            found.append(known)
         uri, fragments = self.dataset.uri, self._fragments
         whitened_cache.save_whitened(uri, column, used, fragments, self.epoch)
         return found

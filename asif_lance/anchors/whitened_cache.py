@@ -6,11 +6,11 @@ One file for each side holds those of the whitening that was last used; see `dis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from asif_lance.anchors.fragments import Fragment, WhitenedRows
+from asif_lance.anchors.fragments import Fragment, NamedWhitening, WhitenedRows
 from asif_lance.database import DISTANCES, files_exist, load_cache, save_cache
 from asif_lance.relative import SAMPLE, Whitening
 
@@ -23,33 +23,26 @@ _STEPS = 4  # so many matrix products does a fit cost
 _COLUMNS = ("files", "rows", "hashes", "inverses", "fit", "mean", "metric", "least")
 
 
-@dataclass(frozen=True, slots=True)
-class NamedWhitening:
-    """A whitening and the name of the sample that it was fitted on."""
-
-    fit: str
-    whitening: Whitening
-
-
 def load_whitened(
     dataset_uri: str, column: str, width: int, fragments: Sequence[Fragment]
 ) -> NamedWhitening | None:
     """Give a version's fragments what earlier processes computed, and return the whitening."""
     new = {fragment.files: fragment for fragment in fragments if column not in fragment.whitened}
-    if not _is_worth_it(sum(fragment.rows for fragment in new.values()), width):
+    if not is_worth_keeping(sum(fragment.rows for fragment in new.values()), width):
         return None
     found = load_cache(dataset_uri.rpartition("/")[0], DISTANCES, _name(column), _COLUMNS)
     if found is None:
         return None
-    fit = str(found["fit"])
+    metric = found["metric"].astype(np.float64)
+    whitening = Whitening(found["mean"], metric, float(found["least"]))
+    known = NamedWhitening(str(found["fit"]), whitening)
     ends = np.cumsum(found["rows"])[:-1]
     each = (np.split(found[name], ends) for name in ("hashes", "inverses"))
     for files, hashes, inverses in zip(found["files"].tolist(), *each, strict=True):
         if files in new:
             new[files].id_hashes = hashes
-            new[files].whitened[column] = WhitenedRows(fit, inverses, kept=True)
-    metric = found["metric"].astype(np.float64)
-    return NamedWhitening(fit, Whitening(found["mean"], metric, float(found["least"])))
+            new[files].whitened[column] = WhitenedRows(known, inverses, kept=True)
+    return known
 
 
 def save_whitened(
@@ -59,16 +52,18 @@ def save_whitened(
     fragments: Sequence[Fragment],
     epoch: int,
 ) -> None:
-    """Keep what is known of a version's fragments, if enough of it is new.
+    """Keep what is known of a version's fragments, if enough of it is new and of one whitening.
 
     Nothing is kept if something was forgotten since the epoch.
     """
+    if any(fragment.whitened[column].used.fit != used.fit for fragment in fragments):
+        return
     rows = sum(fragment.rows for fragment in fragments)
     new = [fragment for fragment in fragments if not fragment.whitened[column].kept]
     added = sum(fragment.rows for fragment in new)
     uri, names = dataset_uri.rpartition("/")[0], [one.files for one in fragments]
     files = [name for several in names for name in several.split("|")]
-    if added < _NEW_SHARE * rows or not _is_worth_it(added, len(used.whitening.mean)):
+    if added < _NEW_SHARE * rows or not is_worth_keeping(added, len(used.whitening.mean)):
         return
     if not files_exist(uri, files):
         return
@@ -91,7 +86,7 @@ def _name(column: str) -> str:
     return f"{column}_white"
 
 
-def _is_worth_it(rows: int, width: int) -> bool:
+def is_worth_keeping(rows: int, width: int) -> bool:
     """Whether measuring so many rows of this width, and a fit on them, takes long."""
     fit = _STEPS * min(rows, SAMPLE, width) ** 2 * width
     return rows > 0 and rows * width**2 + fit >= WORTH_KEEPING

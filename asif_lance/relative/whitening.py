@@ -48,6 +48,7 @@ _GRID = 2.0**-24  # of stored numbers and means
 _METRIC_GRID = 2.0**-18
 _SAMPLE_GRID = 2.0**-18
 _QUERY_GRID = 2.0**-28
+_ROUNDING = 2.0**-20  # of distances' squares to their grid, and of what bounds them
 _LEAST_DISTANCE = 2.0**-20  # what is below it comes from rounding
 _WIDENED_NUMBERS = 2**19  # at a time: the matrix is read once for so many
 
@@ -106,6 +107,32 @@ class Whitening:
         widen_parts(rows, measure, _WIDENED_NUMBERS, rows.numel() * rows.shape[1])
         inverses: Float64Array = 1.0 / np.sqrt(np.maximum(found, self.least**2))
         return inverses
+
+    def bound_ratio(self, other: Whitening) -> float:
+        """How far another whitening's inverse distances are off these, as shares of themselves.
+
+        Squares of distances under both metrics differ by no more than the eigenvalues of
+        L^-1 A' L^-T do from 1, with A = L L^T; the means add their own distance. Infinite if these
+        are no bounds.
+        """
+        with limit_torch(1):
+            root, failed = torch.linalg.cholesky_ex(torch.from_numpy(self.metric))
+            if failed:
+                return math.inf
+            half = torch.linalg.solve_triangular(
+                root, torch.from_numpy(other.metric - self.metric), upper=False
+            )
+            change = torch.linalg.solve_triangular(root, half.T, upper=False)
+            spread = float(torch.sqrt((change * change).sum())) + _ROUNDING
+        apart = other.mean - self.mean
+        moved = math.sqrt(max(float(apart @ other.metric @ apart), 0.0))
+        moved += abs(other.least - self.least)
+        if spread >= 1:
+            return math.inf
+        off = 1 - math.sqrt(1 - spread) + moved / self.least  # of distances, from those here
+        for _ in range(2):  # of their inverses, and these as shares of the other's
+            off = off / (1 - off) if off < 1 else math.inf
+        return off
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ class SimilarityEstimator:
             scale = self._centre.scale
             values += offset[:, None].astype(np.float32)
             values *= scale.near[positions].astype(np.float32)
-            error = error * scale.largest + (ANCHOR_NORM + np.abs(offset)) * scale.error
+            off = scale.error + scale.ratio * scale.largest
+            error = error * scale.largest + (ANCHOR_NORM + np.abs(offset)) * off
         return Estimates(values, error)
 
 

@@ -19,7 +19,7 @@ from asif_lance.anchors.whitened import choose_sample
 from asif_lance.database import DISTANCES
 from asif_lance.relative import SAMPLE, Whitening
 from asif_lance.relative.centring import NEAREST
-from asif_lance.search import Scale, exact_top_k, unit_queries
+from asif_lance.search import FactorsOnDemand, Scale, exact_top_k, unit_queries
 from asif_lance.store.forget import forget
 from asif_lance.store.pair_store import PairStore
 
@@ -247,3 +247,67 @@ def test_forgetting_leaves_no_whitening_of_what_is_gone(
     forget(store, names(3, 5), reason="asked to")
     assert list((Path(store.uri) / DISTANCES).iterdir()) == []
     assert told(store)[0] != before
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(30, 120),
+    swapped=st.integers(1, 3),
+    m=st.sampled_from([1, 6]),
+)
+def test_distances_under_a_whitening_nearby_give_the_same_answers(
+    seed: int, n: int, swapped: int, m: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, queries = stretched(rng, n), unit_queries(stretched(rng, m))
+    before = Whitening.of(tensor(rows))
+    after = Whitening.of(tensor(np.concatenate([rows[swapped:], stretched(rng, swapped)])))
+    near, exact = (w.inverse_distances(tensor(rows)) for w in (before, after))
+    ratio = before.bound_ratio(after)
+    assert (np.abs(exact - near) <= ratio * near).all()
+    if not np.isfinite(ratio):
+        return
+    asked: list[int] = []
+
+    def compute(at: np.ndarray) -> np.ndarray:
+        asked.extend(at.tolist())
+        return exact[at]
+
+    later = Scale(near, exact=FactorsOnDemand(np.full(n, np.nan), compute), ratio=ratio)
+    turned, offset = after.turn_queries(queries)
+    expected = exact_top_k(turned, rows, 2, offset=offset, scale=Scale(exact))
+    for _ in range(2):
+        found = exact_top_k(turned, rows, 2, offset=offset, scale=later)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.similarities, expected.similarities)
+    assert len(asked) == len(set(asked))  # each is computed once
+    part = np.flatnonzero(rng.random(n) < 0.5)
+    np.testing.assert_array_equal(
+        later.part(part).exact_factors_at(np.arange(len(part)), None), exact[part]
+    )
+
+
+def test_a_version_whose_sample_changed_little_measures_only_what_it_needs(
+    tmp_path: Path, keeping: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asif_lance.anchors.whitened.LONG", 0)
+    monkeypatch.setattr("asif_lance.anchors.whitened._MOST_OFF", 0.5)
+    store, fresh = new_store(tmp_path / "grown"), new_store(tmp_path / "fresh")
+    store.add(pairs(names(0, 3000)))
+    store.publish(command="ingest")
+    queries = unit_queries(np.random.default_rng(3).normal(size=(1, 8)))
+    Anchors(store.dataset("latest")).top_k("image", queries, 5, measure="white")
+    store.add(pairs(names(3000, 3004)))
+    store.publish(command="ingest")
+    keeping.clear()
+    near = Anchors(store.dataset("latest"))
+    found = near.top_k("image", queries, 5, measure="white")
+    assert near.whitened("image").scale.ratio > 0
+    assert sum(keeping) < 1500
+    fresh.add(pairs(names(0, 3004)))
+    fresh.publish(command="ingest")
+    other = Anchors(fresh.dataset("latest"))
+    expected = other.top_k("image", queries, 5, measure="white")
+    assert near.ids(found.indices[0]) == other.ids(expected.indices[0])
+    np.testing.assert_array_equal(found.similarities, expected.similarities)
