@@ -87,7 +87,7 @@ WHITE = Recipe("white", k=(800, 800), p=(2.0, 2.0), measures=("white", "centred"
 RECIPES = {recipe.name: recipe for recipe in (PAPER, CENTRED, WHITE)}
 
 #: What models use unless they are told otherwise.
-DEFAULT = CENTRED.name
+DEFAULT = WHITE.name
 
 
 def make_recipe(
