@@ -131,7 +131,8 @@ class Fragment:
     def whiten(
         self, dataset: Any, fragment: Any, column: str, used: NamedWhitening
     ) -> WhitenedRows:
-        """The rows' whitened distances."""
+        """The rows' whitened distances; damage shows as in `sums`."""
+        self.sums(dataset, fragment, column)
         inverses = used.whitening.inverse_distances(self.vectors(dataset, fragment, column))
         known = self.whitened[column] = WhitenedRows(used, inverses)
         return known

@@ -46,7 +46,7 @@ def fit_sample(vectors: torch.Tensor, known: NamedWhitening | None) -> NamedWhit
     stored = vectors.contiguous().numpy()
     fit = hashlib.sha256(repr(stored.shape).encode() + stored.tobytes()).hexdigest()
     if known is not None and known.fit == fit:
-        return known
+        _fitted[fit] = known.whitening
     whitening = _fitted.get(fit)
     if whitening is None:
         whitening = _fitted[fit] = Whitening.of(vectors)
