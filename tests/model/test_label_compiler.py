@@ -27,9 +27,9 @@ def store(tmp_path: Path) -> PairStore:
     return store
 
 
-@pytest.fixture(params=["cosine", "centred", "white"], autouse=True)
+@pytest.fixture(params=["cosine", "centred"], autouse=True)
 def measure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Everything holds for each kind of similarity."""
+    """Everything holds for both kinds of similarity that recipes compare captions by."""
     chosen: str = request.param
     monkeypatch.setitem(globals(), "MEASURE", chosen)
     return chosen
@@ -233,6 +233,16 @@ def test_raw_and_centred_neighbors_of_the_same_prompts_lie_beside_each_other(
     np.testing.assert_array_equal(found[0].similarities, found[2].similarities)
     np.testing.assert_array_equal(found[1].similarities, found[3].similarities)
     assert (found[0].similarities != found[1].similarities).any()
+
+
+def test_whitened_captions_are_searched_anew(
+    store: PairStore, searches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "MEASURE", "white")
+    found_in(store)
+    add(store, 4000, 4050)
+    check(store)
+    assert searches == [len(PROMPTS)] * 3
 
 
 def test_a_mean_that_moved_far_is_searched_for_again(store: PairStore, searches: list[int]) -> None:
