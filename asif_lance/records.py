@@ -14,6 +14,7 @@ Float16Array = NDArray[np.float16]
 Float32Array = NDArray[np.float32]
 Float64Array = NDArray[np.float64]
 Int64Array = NDArray[np.int64]
+UInt64Array = NDArray[np.uint64]
 
 #: The encoder name of embeddings that users bring without saying what made them.
 BROUGHT = "vectors"
@@ -107,8 +108,8 @@ class Attribution:
         captions: all of them.
         role: `EXAMPLE`, or None for an ordinary pair.
         label: the label whose score it shares in.
-        image_similarity: cosine of the classified image and the pair's image; under a centred
-            recipe, of their differences from the mean.
+        image_similarity: of the classified image and the pair's image, as the recipe measures it:
+            their cosine, or that of their differences from the mean, or of these whitened.
         text_similarity: the same of the label's prompt and the pair's caption.
             Of an example, the cosines that `relative.examples` has of it.
         contribution: what it adds to the label's score; all contributions sum to the score. That

@@ -1,12 +1,14 @@
-"""Several captions of one picture: a pair each, or one pair with the mean of their vectors?
+"""Recipes side by side; and several captions of one picture: a pair each, or one with their mean?
 
-    ASIF_SHARED=... python benchmarks/captions.py [--docs docs/recipes.md]
+    ASIF_SHARED=... python benchmarks/captions.py [--docs docs/recipes.md] [--stamps FOLDER]
 
 `ASIF_SHARED` is the folder of development data: Flickr8k with five captions per photo as pairs, and
-pictures of four tasks to classify. Everything goes through `ingest --captions` and the models made
+pictures of five tasks to classify. Everything goes through `ingest --captions` and the models made
 of it, under each recipe, with "a photo of a {}.". Differences are those of `mean` against `each`,
 in points, with their 95 % paired bootstrap intervals; those of the mean per class weigh each
-picture by the size of its class. `--docs` writes the table into that file.
+picture by the size of its class. A second table has the recipes beside `paper` and beside one
+another, with the same captions; its last lines are the mean over the sets, whose interval is that
+of the sets' own bootstrap means, drawn apart. `--docs` writes both tables into that file.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from recipes import KEYWORDS, TEST, Photos, matrix, prompts
+from splits import encoded_images
 
 from asif_lance.evaluation import bootstrap_mean
 from asif_lance.evaluation.accuracy import check_answers
 from asif_lance.ingest import IngestOptions, ingest_sources
+from asif_lance.ingest import tuxpaint as stamps
 from asif_lance.model import open_model, prompts_from_vectors
 from asif_lance.records import BoolArray
-from asif_lance.relative import DEFAULT
-from asif_lance.relative.recipes import PAPER
+from asif_lance.relative import RECIPES
 
 BEGIN, END = "<!-- captions -->", "<!-- end of captions -->"
+BESIDE = "<!-- recipes -->", "<!-- end of recipes -->"
+REPEATS = 10_000
+Found = dict[tuple[str, str, str], BoolArray]
 WAYS = "each", "mean"
 SETS = {
     "CIFAR-10": "cifar10/test-sample.parquet",
@@ -55,18 +61,25 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--docs", type=Path)
+    parser.add_argument("--stamps", type=Path, default=Path("asif-demo/stamps"))
     options = parser.parse_args()
     if "ASIF_SHARED" not in os.environ:
         print("captions: needs the development data, set ASIF_SHARED")
         return
     data = Path(os.environ["ASIF_SHARED"]) / "data"
     photos = Photos(data)
-    table = "\n".join(lines(photos, list(questions(data, photos))))
-    print(table)
-    if options.docs:
-        before, _, rest = options.docs.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        options.docs.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+    asked = [*questions(data, photos), stamps_question(options.stamps, photos)]
+    found = answers(photos, asked)
+    for (begin, end), table in (
+        ((BEGIN, END), lines(asked, found)),
+        (BESIDE, recipes(asked, found)),
+    ):
+        text = "\n".join(table)
+        print(text, flush=True)
+        if options.docs:
+            before, _, rest = options.docs.read_text().partition(begin)
+            after = rest.partition(end)[2]
+            options.docs.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def questions(data: Path, photos: Photos) -> Iterator[Question]:
@@ -81,19 +94,77 @@ def questions(data: Path, photos: Photos) -> Iterator[Question]:
     yield Question("Flickr8k keywords", rest, photos.image[known], truths, KEYWORDS)
 
 
-def lines(photos: Photos, asked: list[Question]) -> Iterator[str]:
+def stamps_question(folder: Path, photos: Photos) -> Question:
+    """The demo's pictures, for all photos' pairs."""
+    root = stamps.fetch(folder)
+    split = stamps.split(stamps.find_stamp_pictures(root), root)
+    images = encoded_images(split.held_out)
+    shown = [picture for picture in split.held_out if str(picture.path) in images]
+    vectors = np.stack([images[str(picture.path)] for picture in shown])
+    truths = [picture.label for picture in shown]
+    return Question("stamps", np.arange(len(photos.image)), vectors, truths, list(split.labels))
+
+
+def answers(photos: Photos, asked: list[Question]) -> Found:
+    """Which pictures are right, by recipe, task and way of taking captions."""
+    groups: dict[bytes, list[Question]] = {}
+    for question in asked:
+        groups.setdefault(question.photos.tobytes(), []).append(question)
+    return {
+        (recipe, name, way): correct
+        for group in groups.values()
+        for way in WAYS
+        for recipe, name, correct in answer(photos, group, way)
+    }
+
+
+def recipes(asked: list[Question], found: Found) -> Iterator[str]:
+    """The recipes beside one another, a line for each task and way, and the means over tasks."""
+    pairs = [(one, other) for i, other in enumerate(RECIPES) for one in list(RECIPES)[i + 1 :]]
+    yield f"{2 * len(pairs) * len(WAYS) * len(asked)} comparisons of single sets.\n"
+    names = [f"`{name}`" for name in RECIPES]
+    heads = [f"`{one}` - `{other}`" for one, other in pairs]
+    yield f"| pictures | captions | | {' | '.join([*names, *heads])} |"
+    yield f"| --- | --- | --- | {' | '.join(['---:'] * len(names) + ['---'] * len(heads))} |"
+    for kind in ("top-1", "per class"):
+        for way in WAYS:
+            of_sets = []
+            for question in asked:
+                weights = class_weights(question) if kind == "per class" else 1.0
+                right = {name: found[name, question.name, way] * weights for name in RECIPES}
+                of_sets.append(right)
+                yield f"| {question.name} | {way} | {kind} | {' | '.join(row([right], pairs))} |"
+            yield f"| **mean over sets** | {way} | {kind} | {' | '.join(row(of_sets, pairs))} |"
+
+
+def row(sets: list[dict[str, NDArray[np.float64]]], pairs: list[tuple[str, str]]) -> Iterator[str]:
+    """Shares right, the mean over sets, and differences with their intervals."""
+    for name in RECIPES:
+        yield f"{np.mean([right[name].mean() for right in sets]):.1%}"
+    for one, other in pairs:
+        gains = [right[one] - right[other] for right in sets]
+        low, high = np.percentile(np.mean([resampled(gain) for gain in gains], axis=0), [2.5, 97.5])
+        gain = np.mean([gain.mean() for gain in gains])
+        yield f"{100 * gain:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of bootstrap samples."""
+    rng = np.random.default_rng(0)
+    steps = (
+        values[rng.integers(0, len(values), (100, len(values)))] for _ in range(REPEATS // 100)
+    )
+    return np.concatenate([step.mean(axis=1) for step in steps])
+
+
+def lines(asked: list[Question], found: Found) -> Iterator[str]:
     """The table, a line for each recipe and task."""
     yield (
         "| recipe | pictures | number | top-1 each | mean | difference, 95 % interval "
         "| per class each | mean | difference, 95 % interval |"
     )
     yield "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |"
-    found: dict[tuple[str, str, str], BoolArray] = {}
-    for question in asked:
-        for way in WAYS:
-            for recipe, correct in answer(photos, question, way):
-                found[recipe, question.name, way] = correct
-    for recipe in (DEFAULT, PAPER.name):
+    for recipe in RECIPES:
         for question in asked:
             each, mean = (found[recipe, question.name, way] for way in WAYS)
             equal = np.ones(len(each))
@@ -102,9 +173,9 @@ def lines(photos: Photos, asked: list[Question]) -> Iterator[str]:
             yield f"| {name} | {' | '.join(cells)} |"
 
 
-def answer(photos: Photos, question: Question, way: str) -> Iterator[tuple[str, BoolArray]]:
-    """Which pictures are right under each recipe, with captions taken in this way."""
-    kept = np.flatnonzero(np.isin(photos.photo, question.photos))
+def answer(photos: Photos, asked: list[Question], way: str) -> Iterator[tuple[str, str, BoolArray]]:
+    """Which pictures are right under each recipe, with captions of the same photos taken so."""
+    kept = np.flatnonzero(np.isin(photos.photo, asked[0].photos))
     photo = photos.photo[kept]
     frame = {
         "image_uri": [f"{i}.jpg" for i in photo],
@@ -116,12 +187,13 @@ def answer(photos: Photos, question: Question, way: str) -> Iterator[tuple[str, 
         pl.DataFrame(frame).write_parquet(f"{folder}/pairs.parquet")
         options = IngestOptions(captions=way)
         ingest_sources(f"{folder}/db", [f"{folder}/pairs.parquet"], options)
-        names = [str(i) for i in range(len(question.truths))]
-        for recipe in (DEFAULT, PAPER.name):
+        for recipe in RECIPES:
             model = open_model(f"{folder}/db", recipe=recipe)
-            labels = model.compile(prompts_from_vectors(prompts(question.labels)))
-            answers = list(model.classify_vectors(names, question.vectors, labels))
-            yield recipe, check_answers(answers, question.truths)
+            for question in asked:
+                names = [str(i) for i in range(len(question.truths))]
+                labels = model.compile(prompts_from_vectors(prompts(question.labels)))
+                found = list(model.classify_vectors(names, question.vectors, labels))
+                yield recipe, question.name, check_answers(found, question.truths)
 
 
 def class_weights(question: Question) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
 
 CHUNK = 10_000
-RECIPES = ("paper", "centred")
+RECIPES = ("paper", "centred", "white")
 
 
 def build(uri: str, image: Floats, text: Floats) -> PairStore:

@@ -31,8 +31,16 @@ from lancedb.index import IvfRq
 from numpy.typing import NDArray
 
 from asif_lance.database import ROWS_PER_FRAGMENT
-from asif_lance.relative import BlockDistances, BlockSums, Centre, make_centre, mean_of
-from asif_lance.search import Blocks, exact_top_k, unit_queries
+from asif_lance.relative import (
+    SAMPLE,
+    BlockDistances,
+    BlockSums,
+    Centre,
+    Whitening,
+    make_centre,
+    mean_of,
+)
+from asif_lance.search import Blocks, Scale, exact_top_k, unit_queries
 from asif_lance.search.fast_products import product_types
 
 try:
@@ -48,6 +56,7 @@ DATA = ("isotropic", "clustered", "sorted", "fivefold", "equal", "crowded")
 UNRANKED = (  # have no neighbors, or other ones
     *("bare product", "bare bfloat16 product", "reading the bytes"),
     *("exact_top_k, centred", "mean, once a version"),
+    *("exact_top_k, white", "metric, once a sample", "scales, once a sample"),
 )
 PROBES = 32  # partitions that the indices look into, of about n / 4096
 REFINED = 2  # times k: candidates that are ranked by their own vectors
@@ -212,7 +221,7 @@ def contenders(
     elif torch.bfloat16 in product_types(len(queries), Blocks(narrow), narrow.device):
         tasks["bare bfloat16 product"] = fastest_product(narrow, given, torch.bfloat16)
     if options.recipe_terms:
-        tasks |= centred(blocks, queries, k)
+        tasks |= centred(blocks, queries, k) | white(blocks, queries, k)
     if not options.lean:
         tasks.update(peers(anchors, queries, options, at))
     return tasks
@@ -234,10 +243,34 @@ def centred(
     centre = find()
 
     def run() -> object:
-        turned, offset = centre.centre_queries(queries)
+        turned, offset = centre.turn_queries(queries)
         return exact_top_k(turned, blocks, k, offset=offset, scale=centre.scale)
 
     return {"exact_top_k, centred": run, "mean, once a version": find}
+
+
+def white(blocks: Sequence[torch.Tensor], queries: NDArray[np.float32], k: int) -> dict[str, Task]:
+    """Search by whitened cosines; metric and scales hold as long as the sample stays."""
+    sample = torch.cat(list(blocks))[:SAMPLE]
+
+    def fit() -> Whitening:
+        return Whitening.of(sample)
+
+    def measure() -> Scale:
+        return Scale(np.concatenate([whitening.inverse_distances(block) for block in blocks]))
+
+    whitening = fit()
+    scale = measure()
+
+    def run() -> object:
+        turned, offset = whitening.turn_queries(queries)
+        return exact_top_k(turned, blocks, k, offset=offset, scale=scale)
+
+    return {
+        "exact_top_k, white": run,
+        "metric, once a sample": fit,
+        "scales, once a sample": measure,
+    }
 
 
 def compare(tasks: dict[str, Task], options: argparse.Namespace, m: int) -> None:
@@ -271,7 +304,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--lean", action="store_true", help="only the floor and exact_top_k")
     parser.add_argument("--indexed", action="store_true", help="approximate peers too")
-    parser.add_argument("--recipe-terms", action="store_true", help="search centred, too")
+    parser.add_argument("--recipe-terms", action="store_true", help="search centred and white, too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu", action="store_true", help="processor time, of all threads")
     options = parser.parse_args()

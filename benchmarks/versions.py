@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--image", type=int, default=384)
     parser.add_argument("--text", type=int, default=384)
     parser.add_argument("--labels", type=int, default=100)
-    parser.add_argument("--recipe", default="centred")
+    parser.add_argument("--recipe", default="white")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as at:

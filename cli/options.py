@@ -69,8 +69,8 @@ recipe_option = click.option(
     "--recipe",
     "recipe",
     metavar="NAME",
-    help="How vectors are compared: paper, centred. "
-    "[default: as tune stored with the version, else centred]",
+    help="How vectors are compared: paper, centred, white. "
+    "[default: as tune stored with the version, else white]",
 )
 
 model_options = several(

@@ -73,6 +73,39 @@ def centred(queries: Vectors, anchors: Vectors, live: Sequence[bool] | None = No
     return about(queries, 1e-30), about(anchors, usual / 4)
 
 
+def white(queries: Vectors, anchors: Vectors, live: Sequence[bool] | None = None):
+    """Both sides as rows whose products are cosines in the metric A = r (C + r I)^(-1).
+
+    C is the covariance of the live anchors about their mean as in `centred`, r its mean eigenvalue;
+    A is rounded to multiples of 2^-18. Distances below a quarter of the usual one count as that.
+    """
+    rows = np.array(anchors, dtype=np.float64)[slice(None) if live is None else np.array(live)]
+    mean = rows.sum(axis=0) / (len(rows) + 1)
+    covariance = (rows - mean).T @ (rows - mean) / len(rows)
+    ridge = np.trace(covariance) / len(covariance)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(
+        np.rint((vectors * (ridge / (values + ridge))) @ vectors.T * 2**18) / 2**18
+    )
+    m = (vectors * np.sqrt(values)) @ vectors.T
+    usual = np.sqrt(np.square((rows - mean) @ m).sum(axis=1).mean())
+
+    def about(vectors: Vectors, least: float) -> NDArray[np.float64]:
+        turned = (np.array(vectors, dtype=np.float64) - mean) @ m
+        return turned / np.maximum(np.linalg.norm(turned, axis=1), least)[:, None]
+
+    return about(queries, 1e-30), about(anchors, usual / 4)
+
+
+def compared(
+    recipe: str, side: int, queries: Vectors, anchors: Vectors, live: Sequence[bool] | None = None
+):
+    """Queries and anchors whose products are a recipe's similarities; side 0 is the images'."""
+    if recipe == "white" and side == 0:
+        return white(queries, anchors, live)
+    return (queries, anchors) if recipe == "paper" else centred(queries, anchors, live)
+
+
 def asif_scores(
     image_queries: Vectors,
     text_queries: Vectors,
@@ -91,8 +124,7 @@ def asif_scores(
         (image_queries, image_anchors, 0),
         (text_queries, text_anchors, 1),
     ):
-        if recipe == "centred":
-            queries, anchors = centred(queries, anchors, live)
+        queries, anchors = compared(recipe, side, queries, anchors, live)
         found = top_k(queries, anchors, k[side], live=live, tie_order=tie_order)
         sides.append(
             [relative_vector(i, s, p[side], len(anchors)) for i, s in zip(*found, strict=True)]

@@ -16,9 +16,25 @@ import pyarrow.compute as pc
 import torch
 
 from asif_lance.anchors.version_rows import Side, VersionRows
+from asif_lance.anchors.whitened import choose_sample, fit_sample, make_scale
 from asif_lance.progress import track_batches
-from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
-from asif_lance.relative import BlockDistances, BlockSums, Centre, make_centre, mean_of
+from asif_lance.records import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    Neighbors,
+    UInt64Array,
+)
+from asif_lance.relative import (
+    BlockDistances,
+    BlockSums,
+    Centre,
+    Measure,
+    WhitenedSide,
+    make_centre,
+    mean_of,
+)
 from asif_lance.search import Blocks, Scale, exact_top_k, similarities_of, top_k_of
 
 _QUERIES = 2**12  # compared before it is told how far that is
@@ -65,6 +81,7 @@ class Anchors:
         self.live, self.state = self.stored.live & ~self.stored.examples, self.stored.state
         self.there, self.count = self.stored.live, int(self.live.sum())
         self._centres: dict[Side, Centre] = {}
+        self._whitened: dict[Side, WhitenedSide] = {}
 
     def __len__(self) -> int:
         """Positions, those of deleted rows included."""
@@ -123,19 +140,32 @@ class Anchors:
         distances += [BlockDistances.of(blocks[i], sums[i], mean) for i in added]
         return make_centre(mean, sums, distances, live)
 
+    def whitened(self, side: Side) -> WhitenedSide:
+        """The whitening of one side's live vectors and all distances under it, at first use."""
+        if side not in self._whitened:
+            blocks = self._blocks_of(side)
+            known = self.stored.known_whitening(side, blocks[0].shape[1])
+            sample = choose_sample(self._id_hashes(), self.live)
+            used = fit_sample(self.gather(side, sample), known)
+            rows = self.stored.whitened(side, used)
+            added = [used.whitening.inverse_distances(block) for block in blocks[len(rows) :]]
+            scale = make_scale(rows, added, used, lambda at: self.gather(side, at))
+            self._whitened[side] = WhitenedSide(used.whitening, scale)
+        return self._whitened[side]
+
+    def _id_hashes(self) -> UInt64Array:
+        return self.stored.id_hashes()
+
     def _sums(self, side: Side) -> list[BlockSums]:
         sums = self.stored.sums(side)
         return sums + [BlockSums.of(block) for block in self._blocks_of(side)[len(sums) :]]
 
     def top_k(
-        self, side: Side, queries: Float32Array, k: int, *, centred: bool = False
+        self, side: Side, queries: Float32Array, k: int, *, measure: Measure = "cosine"
     ) -> Neighbors:
-        """The k anchors most similar to each of the (m, d) queries on one side.
-
-        Similar by cosine: that of the vectors, or `centred`, of their differences from the mean.
-        """
+        """The k anchors most similar to each of the (m, d) queries on one side."""
         self.check_current()
-        turned, offset, scale = self.terms(side, queries, centred=centred)
+        turned, offset, scale = self.terms(side, queries, measure=measure)
         parts = [
             exact_top_k(
                 torch.from_numpy(turned[at]).to(self.stored.device),
@@ -156,13 +186,13 @@ class Anchors:
         )
 
     def terms(
-        self, side: Side, queries: Float32Array, *, centred: bool = False
+        self, side: Side, queries: Float32Array, *, measure: Measure = "cosine"
     ) -> tuple[Float32Array, Float64Array | None, Scale | None]:
         """Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale."""
-        if not centred:
+        if measure == "cosine":
             return queries, None, None
-        centre = self.centre(side)
-        return *centre.centre_queries(queries), centre.scale
+        frame = self.centre(side) if measure == "centred" else self.whitened(side)
+        return *frame.turn_queries(queries), frame.scale
 
     def similarities(
         self,
@@ -170,7 +200,7 @@ class Anchors:
         positions: Sequence[Int64Array],
         queries: Float32Array,
         *,
-        centred: bool = False,
+        measure: Measure = "cosine",
     ) -> list[Float32Array]:
         """The similarities of each of (m, d) queries and its own anchors, as in `top_k`.
 
@@ -178,11 +208,11 @@ class Anchors:
             side: where to compare.
             positions: of each query's anchors.
             queries: (m, d).
-            centred: as in `top_k`.
+            measure: as in `top_k`.
         """
         sizes = [len(own) for own in positions]
         rows, indices = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(positions)
-        turned, offset, scale = self.terms(side, queries, centred=centred)
+        turned, offset, scale = self.terms(side, queries, measure=measure)
         blocks = self._blocks_of(side)
         found = similarities_of(turned, blocks, rows, indices, offset=offset, scale=scale)
         return np.split(found, np.cumsum(sizes)[:-1])
@@ -194,14 +224,14 @@ class Anchors:
         queries: Float32Array,
         k: int,
         *,
-        centred: bool = False,
+        measure: Measure = "cosine",
         vectors: torch.Tensor | Sequence[torch.Tensor] | None = None,
     ) -> Neighbors:
         """The same, of the live ones among the anchors at (r,) distinct positions only.
 
         `vectors` spares gathering them: what is stored at these positions, in one block or several.
         """
-        turned, offset, scale = self.terms(side, queries, centred=centred)
+        turned, offset, scale = self.terms(side, queries, measure=measure)
         found = exact_top_k(
             turned,
             self.gather(side, positions) if vectors is None else vectors,
@@ -220,10 +250,10 @@ class Anchors:
         queries: Float32Array,
         k: int,
         *,
-        centred: bool = False,
+        measure: Measure = "cosine",
     ) -> Neighbors:
         """The same, of each query's own (m, w) live candidates; -1 where it has fewer."""
-        turned, offset, scale = self.terms(side, queries, centred=centred)
+        turned, offset, scale = self.terms(side, queries, measure=measure)
         blocks, ties = self._blocks_of(side), self.tie_order
         return top_k_of(turned, blocks, candidates, k, offset=offset, scale=scale, tie_order=ties)
 

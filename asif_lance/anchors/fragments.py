@@ -14,6 +14,7 @@ zeros, foreign bytes and flipped exponents; `asif-lance check` shows every flipp
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import re
 from collections.abc import Sequence
@@ -29,8 +30,8 @@ from lance.file import LanceFileReader
 
 from asif_lance.database import check_file, local_path, storage_errors
 from asif_lance.errors import CorruptDatabaseError
-from asif_lance.records import BoolArray, Float64Array
-from asif_lance.relative import BlockDistances, BlockSummary, BlockSums
+from asif_lance.records import BoolArray, Float64Array, UInt64Array
+from asif_lance.relative import BlockDistances, BlockSummary, BlockSums, Whitening
 from asif_lance.search import as_tensor
 
 #: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
@@ -57,6 +58,8 @@ class Fragment:
         key: names the data files; equal keys mean equal rows.
         rows: rows ever written to it.
         summaries: what is known of a column of vectors as a whole, so far.
+        id_hashes: what `hash_ids` gives of its pairs' ids, once it was asked for.
+        whitened: the last whitened distances of a column of vectors.
     """
 
     def __init__(self, key: str, rows: int) -> None:
@@ -66,6 +69,8 @@ class Fragment:
         self._vectors: dict[str, torch.Tensor] = {}
         self._places: dict[str, _Place] | None = None
         self._ids: pa.Array | None = None
+        self.id_hashes: UInt64Array | None = None
+        self.whitened: dict[str, WhitenedRows] = {}
 
     def pair_ids(self, fragment: Any) -> pa.Array:
         """The id of each row, by way of a Lance fragment that has these files."""
@@ -117,6 +122,21 @@ class Fragment:
             self.summaries[column] = BlockSummary(sums, known)
         return known
 
+    def hash_ids(self, fragment: Any) -> UInt64Array:
+        """A hash of each row's id, see `hash_ids`."""
+        if self.id_hashes is None:
+            self.id_hashes = hash_ids(self.pair_ids(fragment))
+        return self.id_hashes
+
+    def whiten(
+        self, dataset: Any, fragment: Any, column: str, used: NamedWhitening
+    ) -> WhitenedRows:
+        """The rows' whitened distances; damage shows as in `sums`."""
+        self.sums(dataset, fragment, column)
+        inverses = used.whitening.inverse_distances(self.vectors(dataset, fragment, column))
+        known = self.whitened[column] = WhitenedRows(used, inverses)
+        return known
+
     @property
     def database(self) -> str:
         """The database's address."""
@@ -146,6 +166,36 @@ class Fragment:
         self._maps.append(mapped)
         flat = np.frombuffer(mapped, np.float16, self.rows * place.width, place.begin)
         return as_tensor(flat.reshape(self.rows, place.width))
+
+
+@dataclass(frozen=True, slots=True)
+class NamedWhitening:
+    """A whitening and the name of the sample that it was fitted on."""
+
+    fit: str
+    whitening: Whitening
+
+
+@dataclass(frozen=True, slots=True)
+class WhitenedRows:
+    """Whitened distances of a fragment's rows.
+
+    Attributes:
+        used: the whitening.
+        inverses: (n,) float64, 1 / distance.
+        kept: whether they are on disk.
+    """
+
+    used: NamedWhitening
+    inverses: Float64Array
+    kept: bool = False
+
+
+def hash_ids(pair_ids: pa.Array | pa.ChunkedArray) -> UInt64Array:
+    """A fixed 64-bit hash of each id: (n,)."""
+    ids = (str(pair_id).encode() for pair_id in pair_ids.to_pylist())
+    joined = b"".join(hashlib.blake2b(one, digest_size=8).digest() for one in ids)
+    return np.frombuffer(joined, "<u8").astype(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)

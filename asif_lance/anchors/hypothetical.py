@@ -11,10 +11,18 @@ import pyarrow.compute as pc
 import torch
 
 from asif_lance.anchors.anchors import Anchors
+from asif_lance.anchors.fragments import hash_ids
 from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.errors import InputError
-from asif_lance.records import EXAMPLE, BoolArray, Float32Array, Int64Array, Neighbors
-from asif_lance.search import exact_top_k
+from asif_lance.records import (
+    EXAMPLE,
+    BoolArray,
+    Float32Array,
+    Int64Array,
+    Neighbors,
+    UInt64Array,
+)
+from asif_lance.relative import Measure
 
 
 class HypotheticalAnchors(Anchors):
@@ -101,16 +109,25 @@ class HypotheticalAnchors(Anchors):
         found = (next(stored if at < count else added) for at in positions.tolist())
         return [dict.fromkeys(columns) | row for row in found]
 
-    def differ(self, queries: Float32Array, near: Neighbors, k: int) -> BoolArray:
-        """Which of m queries have other neighbors here than `near`, those in the real version."""
+    def _id_hashes(self) -> UInt64Array:
+        added = [hash_ids(pairs["pair_id"]) for pairs in self._added]
+        return np.concatenate([super()._id_hashes(), *added])
+
+    def differ(
+        self, queries: Float32Array, near: Neighbors, k: int, *, measure: Measure = "cosine"
+    ) -> BoolArray:
+        """Which of m queries have other images near here than `near`, those in the real version.
+
+        Under a measure that is the same in both.
+        """
         if near.indices.shape[1] != min(k, self.count):
             return np.ones(len(queries), dtype=np.bool_)
         removed = np.zeros(len(self), dtype=np.bool_)
         removed[self.removed] = True
         other: BoolArray = np.any(removed[near.indices], axis=1)
-        if self._image:
-            new = [block.cpu() for block in self._image]
-            nearest = exact_top_k(queries, new, 1).similarities[:, 0]
+        if len(self.added):
+            found = self.top_k_among("image", self.added, queries, 1, measure=measure)
+            nearest = found.similarities[:, 0]
             other |= nearest >= near.similarities[:, -1]
         return other
 

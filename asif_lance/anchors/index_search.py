@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from asif_lance.anchors.anchors import Anchors
 from asif_lance.anchors.search_settings import INDEX, SearchSetting
 from asif_lance.records import Float32Array, Int64Array, Neighbors, RelativeVectors
-from asif_lance.relative import CompiledTexts, Recipe, relative_vectors
+from asif_lance.relative import CompiledTexts, Measure, Recipe, relative_vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,24 @@ class IndexSearch:
         labels: CompiledTexts,
     ) -> RelativeVectors:
         """Relative vectors of (m, d) image queries, as exact search makes them of its neighbors."""
-        near = self.top_k(anchors, queries, recipe.k[0], centred=recipe.centred)
+        near = self.top_k(anchors, queries, recipe.k[0], measure=recipe.measures[0])
         return relative_vectors(near, recipe.p[0], len(anchors))
 
     def top_k(
-        self, anchors: Anchors, queries: Float32Array, k: int, *, centred: bool = False
+        self, anchors: Anchors, queries: Float32Array, k: int, *, measure: Measure = "cosine"
     ) -> Neighbors:
         """About the k anchors most similar to each of the (m, d) queries, with true cosines.
 
         The index compares the raw vectors: of centred cosines it knows all but the anchor's scale.
         """
         count = min(max(round(k * self.setting.candidates), 1), len(anchors))
-        turned, _, _ = anchors.terms("image", queries, centred=centred)
+        turned, _, _ = anchors.terms("image", queries, measure=measure)
         found = []
         with anchors.stored.reading():
-            later = _nearest_unindexed(anchors, queries, count, centred)
+            later = _nearest_unindexed(anchors, queries, count, measure)
             for i in range(len(queries)):
                 candidates = np.union1d(later[i], self._candidates(anchors, turned[i], count))
-                found.append(_rank(anchors, queries[i : i + 1], k, candidates, centred))
+                found.append(_rank(anchors, queries[i : i + 1], k, candidates, measure))
         return Neighbors(
             np.concatenate([one.indices for one in found]),
             np.concatenate([one.similarities for one in found]),
@@ -86,16 +86,16 @@ class IndexSearch:
 
 
 def _rank(
-    anchors: Anchors, query: Float32Array, k: int, candidates: Int64Array, centred: bool
+    anchors: Anchors, query: Float32Array, k: int, candidates: Int64Array, measure: Measure
 ) -> Neighbors:
     live, k = candidates[anchors.live[candidates]], min(k, anchors.count)
     if len(live) < k:
-        return anchors.top_k("image", query, k, centred=centred)
-    return anchors.top_k_of("image", live[None], query, k, centred=centred)
+        return anchors.top_k("image", query, k, measure=measure)
+    return anchors.top_k_of("image", live[None], query, k, measure=measure)
 
 
 def _nearest_unindexed(
-    anchors: Anchors, queries: Float32Array, count: int, centred: bool
+    anchors: Anchors, queries: Float32Array, count: int, measure: Measure
 ) -> Int64Array:
     """Positions of the nearest rows that the index does not hold: (m, w)."""
     held = {
@@ -113,7 +113,7 @@ def _nearest_unindexed(
     positions = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in new])
     blocks = [anchors.image[i] for i in new]
     return anchors.top_k_among(
-        "image", positions, queries, count, centred=centred, vectors=blocks
+        "image", positions, queries, count, measure=measure, vectors=blocks
     ).indices
 
 

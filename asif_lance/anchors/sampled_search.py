@@ -73,7 +73,7 @@ class SampledSearch:
         """Relative vectors of (m, d) image queries, as far as the labels' scores depend on them."""
         part, k = self.compared(anchors, labels), recipe.k[0]
         near = anchors.top_k_among(
-            "image", part.positions, queries, k, centred=recipe.centred, vectors=part.vectors
+            "image", part.positions, queries, k, measure=recipe.measures[0], vectors=part.vectors
         )
         counts = part.counts[np.searchsorted(part.positions, near.indices)]
         first, best = _build_relative(near, counts, k, recipe, labels)
@@ -128,7 +128,7 @@ def _replace_doubtful(
     """The same, with what exact search gives for the doubtful queries."""
     if not doubtful.any():
         return found
-    near = anchors.top_k("image", queries[doubtful], recipe.k[0], centred=recipe.centred)
+    near = anchors.top_k("image", queries[doubtful], recipe.k[0], measure=recipe.measures[0])
     exact = relative_vectors(near, recipe.p[0], found.n)
     wider = ((0, 0), (0, exact.indices.shape[1] - found.indices.shape[1]))
     indices, values = np.pad(found.indices, wider), np.pad(found.values, wider)

@@ -138,7 +138,7 @@ def require_choice(
             f"{version} has nothing measured for --search {search}: `asif-lance index build{kind}` "
             "does that for the newest version and those after it; --search exact always works",
         )
-    if choice.recipe != recipe.as_values():
+    if recipe_from_values(choice.recipe) != recipe:
         raise SearchUnavailableError(
             version,
             f"--search {search} of {version} was measured with "

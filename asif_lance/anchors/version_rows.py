@@ -16,13 +16,20 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from asif_lance.anchors import distance_cache
-from asif_lance.anchors.fragments import Fragment, open_fragment, open_mask
+from asif_lance.anchors import distance_cache, whitened_cache
+from asif_lance.anchors.fragments import (
+    Fragment,
+    NamedWhitening,
+    WhitenedRows,
+    open_fragment,
+    open_mask,
+)
+from asif_lance.anchors.whitened import serves
 from asif_lance.database import files_exist, read_epoch, storage_errors
 from asif_lance.devices import room_on
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
-from asif_lance.records import EXAMPLE, BoolArray, Float64Array
+from asif_lance.records import EXAMPLE, BoolArray, Float64Array, UInt64Array
 from asif_lance.relative import BlockDistances, BlockSums
 
 Side = Literal["image", "text"]
@@ -103,6 +110,33 @@ class VersionRows:
             for fragment, source in self._one_by_one(side)
         ]
         distance_cache.save_distances(self.dataset.uri, column, self._fragments, self.epoch)
+        return found
+
+    def id_hashes(self) -> UInt64Array:
+        """A fixed hash of each id: (n,)."""
+        with self.reading():
+            found = [fragment.hash_ids(source) for fragment, source in self._each()]
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *found])
+
+    def known_whitening(self, side: Side, width: int) -> NamedWhitening | None:
+        """The whitening of one side that earlier processes kept, and with it what they found."""
+        column = f"{side}_vector"
+        return whitened_cache.load_whitened(self.dataset.uri, column, width, self._fragments)
+
+    def whitened(self, side: Side, used: NamedWhitening) -> list[WhitenedRows]:
+        """Whitened distances of each block's rows, or such as are near enough to them."""
+        column, width = f"{side}_vector", len(used.whitening.mean)
+        work, serve, found = len(self.live) * width**2, dict[str, bool](), []
+        for fragment, source in self._one_by_one(side):
+            known = fragment.whitened.get(column)
+            fit = "" if known is None else known.used.fit
+            if fit not in serve:
+                serve[fit] = serves(known, used, work)
+            if known is None or not serve[fit]:
+                known = fragment.whiten(self.dataset, source, column, used)
+            found.append(known)
+        uri, fragments = self.dataset.uri, self._fragments
+        whitened_cache.save_whitened(uri, column, used, fragments, self.epoch)
         return found
 
     def release_of(self, side: Side) -> Callable[[int], None] | None:

@@ -208,8 +208,9 @@ def _answer(model: Model, recipes: Sequence[Recipe], questions: _Questions) -> b
 def _tell(model: Model, questions: _Questions) -> Iterator[bytes]:
     """All that a model says, as bytes: neighbors on both sides, scores and labels."""
     asked: dict[Side, Float32Array] = {"image": questions.images, "text": questions.texts}
-    for (side, vectors), k in zip(asked.items(), model.recipe.k, strict=True):
-        near = model.anchors.top_k(side, vectors, k, centred=model.recipe.centred)
+    each = zip(asked.items(), model.recipe.k, model.recipe.measures, strict=True)
+    for (side, vectors), k, measure in each:
+        near = model.anchors.top_k(side, vectors, k, measure=measure)
         ids = model.anchors.pair_ids.take(pa.array(near.indices.ravel()))
         yield "\n".join(ids.to_pylist()).encode()
         yield near.similarities.tobytes()

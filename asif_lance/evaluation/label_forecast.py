@@ -105,7 +105,7 @@ def _forecast_part(
 def _labels_of_captions(model: Model, test: SelfTest) -> Int64Array:
     """(m,) the label nearest to each caption that stands for one, by centred cosine."""
     asked = average_prompts(test.prompts)
-    turned, offset = model.anchors.centre("text").centre_queries(asked.vectors)
+    turned, offset = model.anchors.centre("text").turn_queries(asked.vectors)
     cosines = model.anchors.vectors("text", test.positions) @ turned.T + offset
     return np.asarray(asked.owner[cosines.argmax(axis=1)], dtype=np.int64)
 

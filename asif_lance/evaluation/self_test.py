@@ -98,7 +98,7 @@ def build_self_test(model: Model, prompts: Prompts, per_label: int = PER_LABEL) 
             f"at least {LEAST_PAIRS}"
         )
     asked = average_prompts(prompts)
-    nearest = anchors.top_k("text", asked.vectors, per_label, centred=True)
+    nearest = anchors.top_k("text", asked.vectors, per_label, measure="centred")
     cuts = np.searchsorted(asked.owner, np.arange(1, len(asked.names)))
     rows = np.split(np.arange(len(asked.owner)), cuts)
     chosen = [_best_captions(anchors, nearest, own, per_label) for own in rows]

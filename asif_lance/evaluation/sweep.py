@@ -79,7 +79,7 @@ def sweep(
         images: `Sweep.images` of the same model and queries, to search for other prompts only.
     """
     if images is None:
-        images = model.anchors.top_k("image", queries, k[0], centred=model.recipe.centred)
+        images = model.anchors.top_k("image", queries, k[0], measure=model.recipe.measures[0])
     searched: dict[bool, Neighbors] = {}
     texts: dict[Ensemble, tuple[Prompts, Neighbors]] = {}
     for ensemble in ensembles:
@@ -87,7 +87,7 @@ def sweep(
         mean = ensemble == "mean-embedding"  # the others ask for every prompt, the same ones
         if mean not in searched:
             searched[mean] = find_prompt_neighbors(
-                model.anchors, asked.vectors, k[1], centred=model.recipe.centred
+                model.anchors, asked.vectors, k[1], measure=model.recipe.measures[1]
             )
         texts[ensemble] = (asked, searched[mean])
     return Sweep(len(model.anchors), images, texts, model.version.name, model.recipe)

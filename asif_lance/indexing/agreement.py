@@ -78,7 +78,7 @@ class AgreementTest:
 
     def _search_exactly(self, query: Float32Array) -> RelativeVectors:
         neighbors = self._anchors.top_k(
-            "image", query, self._recipe.k[0], centred=self._recipe.centred
+            "image", query, self._recipe.k[0], measure=self._recipe.measures[0]
         )
         return relative_vectors(neighbors, self._recipe.p[0], len(self._anchors))
 

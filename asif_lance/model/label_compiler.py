@@ -26,6 +26,7 @@ from asif_lance.model.text_blocks import TextBlocks
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array, Neighbors
 from asif_lance.relative import (
     CompiledTexts,
+    Measure,
     Recipe,
     compile_block,
     cut_runs,
@@ -48,7 +49,7 @@ def compile_prompts(prompts: Prompts, anchors: Anchors, recipe: Recipe, version:
 
     def find(at: slice) -> Neighbors:
         return find_prompt_neighbors(
-            anchors, prompts.vectors[at], recipe.k[1], centred=recipe.centred, cached_from=least
+            anchors, prompts.vectors[at], recipe.k[1], measure=recipe.measures[1], cached_from=least
         )
 
     labels = _build(prompts, find, recipe, len(anchors), version)
@@ -159,7 +160,7 @@ def find_prompt_neighbors(
     queries: Float32Array,
     k: int,
     *,
-    centred: bool = False,
+    measure: Measure = "cosine",
     cached_from: int | None = MIN_CACHED_SIMILARITIES,
 ) -> Neighbors:
     """The k captions most similar to each prompt; the same as `anchors.top_k("text", …)`.
@@ -168,14 +169,14 @@ def find_prompt_neighbors(
         anchors: a model version.
         queries: (t, d) float32 unit vectors.
         k: how many to find.
-        centred: whether by centred similarities.
+        measure: how they are compared.
         cached_from: with fewer similarities to compute than this, nothing is cached; None for
             nothing at all.
     """
     if cached_from is None or not _is_worth_caching(anchors, queries, cached_from):
-        return anchors.top_k("text", queries, k, centred=centred)  # more than k takes longer
+        return anchors.top_k("text", queries, k, measure=measure)  # more than k takes longer
     return find_cached_neighbors(
-        anchors, queries, k, centred=centred, cached_from=cached_from
+        anchors, queries, k, measure=measure, cached_from=cached_from
     ).first(k)
 
 
@@ -184,13 +185,13 @@ def find_cached_neighbors(
     queries: Float32Array,
     k: int,
     *,
-    centred: bool = False,
+    measure: Measure = "cosine",
     cached_from: int = MIN_CACHED_SIMILARITIES,
 ) -> CachedNeighbors:
     """The same, and some more, from which `update_neighbors` finds those of other states."""
     if not _is_worth_caching(anchors, queries, cached_from):
-        return update_neighbors(anchors, queries, k, None, centred=centred)
-    kind = b"centred" if centred else b""
+        return update_neighbors(anchors, queries, k, None, measure=measure)
+    kind = b"" if measure == "cosine" else measure.encode()
     name = hashlib.sha256(queries.astype("<f4").tobytes() + kind).hexdigest()[:24]
     database = anchors.dataset.uri.rpartition("/")[0]
     arrays = load_cache(database, LABEL_SETS, name, _COLUMNS)
@@ -198,7 +199,7 @@ def find_cached_neighbors(
     if cached is not None and _is_current(cached, anchors, k):
         return cached
     epoch = anchors.check_current()
-    found = update_neighbors(anchors, queries, k, cached, centred=centred)
+    found = update_neighbors(anchors, queries, k, cached, measure=measure)
     files = [file for key in found.state for file in key.split("|")[1:-1]]
     save_cache(database, LABEL_SETS, name, found.arrays, files, since=epoch)
     return found
@@ -224,7 +225,7 @@ def update_neighbors(
     k: int,
     old: CachedNeighbors | None,
     *,
-    centred: bool = False,
+    measure: Measure = "cosine",
 ) -> CachedNeighbors:
     """Find at least k neighbors of each prompt, and some more.
 
@@ -233,27 +234,31 @@ def update_neighbors(
         queries: (t, d) float32 unit vectors.
         k: how many are needed.
         old: the neighbors of the same prompts in another state, which spare most of the work.
-        centred: whether by centred similarities, as `old`.
+        measure: how they are compared, as for `old`.
     """
     wanted, width = min(k, anchors.count), min(_cached_width(k), anchors.count)
     indices = np.zeros((len(queries), width), dtype=np.int64)
     similarities = np.zeros((len(queries), width), dtype=np.float32)
     complete = np.zeros(len(queries), dtype=np.int64)
-    merged = None if old is None else _merge_new_rows(old, anchors, queries, width, centred)
+    merged = (
+        None
+        if old is None or measure == "white"
+        else _merge_new_rows(old, anchors, queries, width, measure)
+    )
     if merged is not None:
         indices, similarities, complete = merged
     again = complete < wanted
     if again.any():
-        found = anchors.top_k("text", queries[again], width, centred=centred)
+        found = anchors.top_k("text", queries[again], width, measure=measure)
         indices[again], similarities[again] = found.indices, found.similarities
         complete[again] = width
     rows, dead = anchors.stored.rows_per_fragment, np.flatnonzero(~anchors.live)
-    mean = anchors.centre("text").mean if centred else np.zeros(0)
+    mean = anchors.centre("text").mean if measure == "centred" else np.zeros(0)
     return CachedNeighbors(anchors.state, rows, dead, mean, indices, similarities, complete)
 
 
 def _merge_new_rows(
-    old: CachedNeighbors, anchors: Anchors, queries: Float32Array, width: int, centred: bool
+    old: CachedNeighbors, anchors: Anchors, queries: Float32Array, width: int, measure: Measure
 ) -> tuple[Int64Array, Float32Array, Int64Array] | None:
     """Rank the old neighbors that still exist with the best of the new rows.
 
@@ -265,13 +270,15 @@ def _merge_new_rows(
     if len(new) > _LARGEST_NEW_SHARE * len(anchors) or remaining.shape[1] + len(new) < width:
         return None
     moved = (
-        anchors.centre("text").bound_drift(queries, old.mean) if centred else np.zeros(len(queries))
+        anchors.centre("text").bound_drift(queries, old.mean)
+        if measure == "centred"
+        else np.zeros(len(queries))
     )
     count = min(width, max(len(new), 1))
-    added = anchors.top_k_among("text", new, queries, count, centred=centred)
+    added = anchors.top_k_among("text", new, queries, count, measure=measure)
     near = added.similarities >= (_lower_bounds(old, remaining, width) - moved)[:, None]
     candidates = np.concatenate([remaining, np.where(near, added.indices, -1)], axis=1)
-    found = anchors.top_k_of("text", candidates, queries, width, centred=centred)
+    found = anchors.top_k_of("text", candidates, queries, width, measure=measure)
     # A caption as similar as the last one may be tied with one that was not cached.
     certain = found.similarities > (_upper_bounds(old) + moved)[:, None]
     return found.indices, found.similarities, certain.sum(axis=1)

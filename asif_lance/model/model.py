@@ -348,7 +348,7 @@ class Model:
     def neighbors(self, queries: Float32Array, *, spare: int = 0) -> Neighbors:
         """The anchors most similar to (m, d) unit image queries: the recipe's k, and some more."""
         recipe = self.recipe
-        return self.anchors.top_k("image", queries, recipe.k[0] + spare, centred=recipe.centred)
+        return self.anchors.top_k("image", queries, recipe.k[0] + spare, measure=recipe.measures[0])
 
     def classify_neighbors(
         self,

@@ -104,10 +104,11 @@ class Evidence:
         rows = [self._best_prompt(label) for label in labels]
         found = [self._shares(row) for row in rows]
         positions, shares = [p[:n] for p, _ in found], [s[:n] for _, s in found]
-        alike, centred = self.anchors.similarities, self.labels.recipe.centred
+        alike, measures = self.anchors.similarities, self.labels.recipe.measures
         queries = np.stack([self.labels.query(row) for row in rows])
-        texts = alike("text", positions, queries, centred=centred)
-        images = alike("image", positions, self.vector[None].repeat(len(rows), 0), centred=centred)
+        texts = alike("text", positions, queries, measure=measures[1])
+        vectors = self.vector[None].repeat(len(rows), 0)
+        images = alike("image", positions, vectors, measure=measures[0])
         self._compare_examples(positions, images, texts, queries)
         names = iter(self.anchors.ids(np.concatenate(positions)))
         ids = [list(islice(names, len(p))) for p in positions]

@@ -75,7 +75,7 @@ def _relative(
     anchors: Anchors, recipe: Recipe, side: Side, queries: Float32Array
 ) -> RelativeVectors:
     which = 0 if side == "image" else 1
-    neighbors = anchors.top_k(side, queries, recipe.k[which], centred=recipe.centred)
+    neighbors = anchors.top_k(side, queries, recipe.k[which], measure=recipe.measures[which])
     return relative_vectors(neighbors, recipe.p[which], len(anchors))
 
 
@@ -87,8 +87,9 @@ def _find_candidates(
     if not np.any(mapped):
         return np.zeros(0, dtype=np.int64)
     # A mean of vectors is compared with their mean as it is, not made longer.
-    mapped = mapped / relative.values.sum() if recipe.centred else unit_queries(mapped)
-    found: Int64Array = anchors.top_k(side, mapped, count, centred=recipe.centred).indices[0]
+    measure = recipe.measures[0 if side == "image" else 1]
+    mapped = unit_queries(mapped) if measure == "cosine" else mapped / relative.values.sum()
+    found: Int64Array = anchors.top_k(side, mapped, count, measure=measure).indices[0]
     return found
 
 

@@ -86,6 +86,6 @@ def _choose(ids: Sequence[str]) -> Int64Array:
 def _score_ordinary(images: Float32Array, labels: LabelSet, anchors: Anchors) -> Float64Array:
     """(m, c) what the ordinary pairs say of stored image vectors."""
     recipe = labels.recipe
-    near = anchors.top_k("image", unit_queries(images), recipe.k[0], centred=recipe.centred)
+    near = anchors.top_k("image", unit_queries(images), recipe.k[0], measure=recipe.measures[0])
     relative = relative_vectors(near, recipe.p[0], len(anchors))
     return best_scores(scores(relative, labels.compiled), labels.owner)

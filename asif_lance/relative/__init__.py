@@ -24,6 +24,7 @@ from asif_lance.relative.examples import (
 from asif_lance.relative.recipes import (
     DEFAULT,
     RECIPES,
+    Measure,
     Recipe,
     check_k_and_p,
     format_sides,
@@ -43,13 +44,15 @@ from asif_lance.relative.vectors import (
     scores,
     single_vector,
 )
+from asif_lance.relative.whitening import SAMPLE, WhitenedSide, Whitening
 
 # fmt: off
 __all__ = [
-    "DEFAULT", "MEMBER_COSINE", "RECIPES", "BlockDistances", "BlockSummary", "BlockSums", "Centre",
-    "CompiledTexts", "Recipe", "Teaching", "TextBlock", "attributions", "best_scores",
-    "check_k_and_p", "compile_block", "compile_texts", "cut_runs", "find_members", "fit_teaching",
-    "format_sides", "make_centre", "make_recipe", "make_teaching", "mean_of", "mean_vectors",
-    "recipe_from_values", "relative_vectors", "scores", "single_vector",
+    "DEFAULT", "MEMBER_COSINE", "RECIPES", "SAMPLE", "BlockDistances", "BlockSummary", "BlockSums",
+    "Centre", "CompiledTexts", "Measure", "Recipe", "Teaching", "TextBlock", "WhitenedSide",
+    "Whitening", "attributions", "best_scores", "check_k_and_p", "compile_block", "compile_texts",
+    "cut_runs", "find_members", "fit_teaching", "format_sides", "make_centre", "make_recipe",
+    "make_teaching", "mean_of", "mean_vectors", "recipe_from_values", "relative_vectors", "scores",
+    "single_vector",
 ]
 # fmt: on

@@ -73,7 +73,7 @@ class BlockSums:
             totals.append(part.sum(dim=0).cpu().numpy())
             squares[at] = torch.linalg.vecdot(part, part).cpu().numpy()
 
-        _widen_parts(rows, add)
+        widen_parts(rows, add)
         return BlockSums(np.sum(totals, axis=0), squares)
 
 
@@ -146,7 +146,7 @@ class Centre:
     mean: Float64Array
     scale: Scale
 
-    def centre_queries(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
+    def turn_queries(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
         """Make q' (float32, on the grid of `unit_queries`) and offsets (m,) of (m, d) queries.
 
         A query that is the mean becomes zero: all its similarities are 0.
@@ -244,20 +244,25 @@ def _multiply_point(rows: torch.Tensor, point: Float64Array) -> Float64Array:
     def multiply(at: slice, part: torch.Tensor) -> None:
         products[at] = torch.mv(part, vector).cpu().numpy()
 
-    _widen_parts(rows, multiply)
+    widen_parts(rows, multiply)
     return products
 
 
-def _widen_parts(rows: torch.Tensor, use: Callable[[slice, torch.Tensor], None]) -> None:
-    """Copy rows to float64, a few at a time, where they lie, and have each part used.
+def widen_parts(
+    rows: torch.Tensor,
+    use: Callable[[slice, torch.Tensor], None],
+    numbers: int = _WIDENED_NUMBERS,
+    work: int | None = None,
+) -> None:
+    """Copy rows to float64, so many numbers at a time, where they lie, and have each part used.
 
-    Several threads do, if there are enough rows; one overwrites its last part with the next.
+    Several threads do, if there is enough work; one overwrites its last part with the next.
     """
-    step = max(_WIDENED_NUMBERS // max(rows.shape[1], 1), 1)
+    step = max(numbers // max(rows.shape[1], 1), 1)
     parts = [slice(i, i + step) for i in range(0, len(rows), step)]
     home = float64_device(rows.device)
 
-    def work(parts: Iterator[slice]) -> None:
+    def widen(parts: Iterator[slice]) -> None:
         # By way of float32 is faster than at one go, and new memory costs as much as converting.
         kinds = (torch.float32, torch.float64)
         buffers = [torch.empty((step, rows.shape[1]), dtype=kind, device=home) for kind in kinds]
@@ -267,4 +272,5 @@ def _widen_parts(rows: torch.Tensor, use: Callable[[slice, torch.Tensor], None])
                 part = buffer[: part.shape[0]].copy_(part)
             use(at, part)
 
-    share_work(parts, work, thread_count(4 * rows.numel()) if rows.device.type == "cpu" else 1)
+    work = 4 * rows.numel() if work is None else work
+    share_work(parts, widen, thread_count(work) if rows.device.type == "cpu" else 1)

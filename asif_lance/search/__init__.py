@@ -7,7 +7,7 @@ Any number of threads may search at once. Touches no tables or logs, and no file
 cache of compiled loops.
 """
 
-from asif_lance.search.anchor_scale import ExactFactors, Scale
+from asif_lance.search.anchor_scale import ExactFactors, FactorsOnDemand, Scale
 from asif_lance.search.blocks import Blocks, as_tensor
 from asif_lance.search.exact import exact_top_k, similarities_of, top_k_of
 from asif_lance.search.exact_products import ANCHOR_NORM
@@ -16,7 +16,7 @@ from asif_lance.search.query_grid import unit_queries
 
 # fmt: off
 __all__ = [
-    "ANCHOR_NORM", "Blocks", "ExactFactors", "Scale", "as_tensor", "exact_top_k", "float32_error",
-    "similarities_of", "top_k_of", "unit_queries",
+    "ANCHOR_NORM", "Blocks", "ExactFactors", "FactorsOnDemand", "Scale", "as_tensor", "exact_top_k",
+    "float32_error", "similarities_of", "top_k_of", "unit_queries",
 ]
 # fmt: on

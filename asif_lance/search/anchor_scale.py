@@ -4,11 +4,13 @@ The factor of an anchor a is 1 / max(|a - mean|, nearest). As
 
     |a - mean|² = |a|² - 2 a·mean + |mean|²
 
-an exact one follows from |a|², which belongs to the anchor alone, and one more exact product.
+an exact one follows from |a|², which belongs to the anchor alone, and one more exact product. Under
+another metric it takes more; what was computed is kept (`FactorsOnDemand`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -39,6 +41,33 @@ class ExactFactors:
         return found
 
 
+class FactorsOnDemand:
+    """Exact factors of n anchors, each computed when it is first asked for.
+
+    Several threads may ask: they would compute the same.
+    """
+
+    def __init__(self, known: Float64Array, compute: Callable[[Int64Array], Float64Array]) -> None:
+        """Begin with what is known.
+
+        Args:
+            known: (n,) factors; NaN where they are not known. Is filled in.
+            compute: gives those of the anchors at (m,) distinct indices.
+        """
+        self._known, self._compute = known, compute
+
+    def __call__(self, indices: Int64Array) -> Float64Array:
+        """Those of the anchors at (m,) indices."""
+        missing = np.unique(indices[np.isnan(self._known[indices])])
+        if len(missing):
+            self._known[missing] = self._compute(missing)
+        return self._known[indices]
+
+    def part(self, indices: Int64Array) -> FactorsOnDemand:
+        """Those of some anchors, which count from 0 then."""
+        return FactorsOnDemand(self._known[indices], lambda chosen: self(indices[chosen]))
+
+
 @dataclass(frozen=True)
 class Scale:
     """The factors of n anchors' similarities; one scale serves many searches.
@@ -47,11 +76,13 @@ class Scale:
         near: (n,) float64, close to the exact ones.
         error: the most that one of them is off by.
         exact: computes exact ones; None if `near` is exact.
+        ratio: the most that one of them is off by beyond that, as a share of itself.
     """
 
     near: Float64Array
     error: float = 0.0
-    exact: ExactFactors | None = None
+    exact: ExactFactors | FactorsOnDemand | None = None
+    ratio: float = 0.0
 
     @cached_property
     def near_float32(self) -> Float32Array:
@@ -71,10 +102,12 @@ class Scale:
     @property
     def mean(self) -> Float64Array | None:
         """The (d,) vector whose exact products with anchors `exact_factors_at` needs; or None."""
-        return None if self.exact is None else self.exact.mean
+        return self.exact.mean if isinstance(self.exact, ExactFactors) else None
 
     def exact_factors_at(self, indices: Int64Array, products: Float64Array | None) -> Float64Array:
         """Those of the anchors at (m,) indices, by their exact products with `mean`."""
+        if isinstance(self.exact, FactorsOnDemand):
+            return self.exact(indices)
         if self.exact is None or products is None:
             return self.near[indices]
         return self.exact.compute(indices, products)
@@ -88,6 +121,8 @@ class Scale:
     def part(self, indices: Int64Array) -> Scale:
         """The factors of some anchors, which count from 0 then."""
         exact = self.exact
-        if exact is not None:
+        if isinstance(exact, FactorsOnDemand):
+            exact = exact.part(indices)
+        elif exact is not None:
             exact = replace(exact, squares=exact.squares[indices])
         return replace(self, near=self.near[indices], exact=exact)

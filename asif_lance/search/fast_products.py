@@ -102,6 +102,8 @@ class FastProduct:
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
         self._scale = None if scale is None else torch.from_numpy(scale.near_float32).to(queries)
         self._rounding = _ROUNDINGS[kind]
+        if scale is not None:  # what a factor is off by is a share of the similarity, too
+            self._rounding += scale.ratio * (1 + 2 * self._rounding)
         self._slack = self._bound_errors(queries.cpu().double(), offset, scale)
 
     def _run_length(self, memory: int, length: int) -> int:
@@ -237,9 +239,12 @@ class FastProduct:
             error += norm * (_MOST_NARROWING if narrowing is None else 1.01 * _USUAL_NARROWING)
         size = norm if offset is None else norm + np.abs(offset)
         if offset is not None:  # what is rounded is the product before the offset
-            error += np.abs(offset) * self._rounding
+            error += np.abs(offset) * _ROUNDINGS[self._weights.dtype]
         error += 4 * _UNIT * (size + 1)
-        return error if scale is None else error * scale.largest + size * scale.error
+        if scale is None:
+            return error
+        bound: Float64Array = error * scale.largest + size * scale.error
+        return bound * (1 + 2 * scale.ratio)
 
 
 def float32_error(d: int, device: torch.device) -> float:

@@ -2,9 +2,10 @@
 
 The other state is hypothetical (see `hypothetical`) or another model version; nothing is written.
 Most images need no second search: one is searched again only if a pair among its k nearest is
-removed (the next one enters) or an added pair is at least as near as its k-th. Under a centred
-recipe the mean moves with the pairs: all are searched in the other state, from which their
-neighbors before follow. Recorded predictions hardly need either, see `recorded_flips`.
+removed (the next one enters) or an added pair is at least as near as its k-th. Where pictures are
+compared from the mean, it moves with the pairs: all are searched in the other state, from which
+their neighbors before follow. A whitening moves only with its sample; then all are searched in
+both. Recorded predictions hardly need either, see `recorded_flips`.
 """
 
 from __future__ import annotations
@@ -148,11 +149,16 @@ def _find_neighbors(
     anchors = after.anchors
     if not isinstance(anchors, HypotheticalAnchors):
         return before.neighbors(queries), after.neighbors(queries)
-    if after.recipe.centred:  # with the mean, every similarity changes
+    measure = after.recipe.measures[0]
+    if measure == "centred":  # with the mean, every similarity changes
         found = after.neighbors(queries, spare=SPARE)
         return _neighbors_before(before, anchors, queries, found), found
     near = before.neighbors(queries)
-    again = anchors.differ(queries, near, after.recipe.k[0])
+    if measure == "white" and not anchors.whitened("image").equals(
+        before.anchors.whitened("image")
+    ):
+        return near, after.neighbors(queries)
+    again = anchors.differ(queries, near, after.recipe.k[0], measure=measure)
     if again.all():
         return near, after.neighbors(queries)
     return near, _replaced(near, again, after, queries)
@@ -164,7 +170,8 @@ def _neighbors_before(
     """The same as `before.neighbors`, from those of a hypothetical state, which shares nearly all.
 
     Args:
-        before: the model that the hypothetical state was made of, under a centred recipe.
+        before: the model that the hypothetical state was made of, whose recipe compares from
+            the mean.
         anchors: the hypothetical state's.
         queries: (m, d) unit image queries.
         found: their neighbors in that state, with some to spare.
@@ -175,7 +182,7 @@ def _neighbors_before(
     stored = np.where(found.indices < len(before.anchors), found.indices, -1)
     removed = np.broadcast_to(anchors.removed, (len(queries), len(anchors.removed)))
     candidates = np.concatenate([stored, removed], axis=1)
-    near = before.anchors.top_k_of("image", candidates, queries, k, centred=True)
+    near = before.anchors.top_k_of("image", candidates, queries, k, measure="centred")
     mean = before.anchors.centre("image").mean
     drift = anchors.centre("image").bound_drift(queries, mean)
     # All others are at most as similar as the last one that was found, and may be tied with it.

@@ -59,9 +59,9 @@ def compile_for_both(before: Model, after: Model, prompts: Prompts) -> tuple[Lab
     if not (isinstance(after.anchors, HypotheticalAnchors) and before.anchors.state):
         return before.compile(prompts), after.compile(prompts)
     prompts = average_prompts(prompts)
-    k, centred = before.recipe.k[1], before.recipe.centred
-    old = find_cached_neighbors(before.anchors, prompts.vectors, k, centred=centred)
-    new = update_neighbors(after.anchors, prompts.vectors, k, old, centred=centred)
+    k, measure = before.recipe.k[1], before.recipe.measures[1]
+    old = find_cached_neighbors(before.anchors, prompts.vectors, k, measure=measure)
+    new = update_neighbors(after.anchors, prompts.vectors, k, old, measure=measure)
     both = zip((before, after), (old, new), strict=True)
     compiled = (
         (m, build_label_set(prompts, kept.first(k), m.recipe, len(m.anchors), m.version.name))

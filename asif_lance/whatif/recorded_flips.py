@@ -17,7 +17,7 @@ from asif_lance.errors import InputError
 from asif_lance.model import BATCH, LabelSet, Model
 from asif_lance.progress import track_batches
 from asif_lance.records import Int64Array, RelativeVectors
-from asif_lance.relative import Centre, Recipe
+from asif_lance.relative import Centre, Recipe, WhitenedSide
 from asif_lance.search import Blocks
 from asif_lance.whatif.changes import PredictionChange, compare_queries
 from asif_lance.whatif.hypothetical import compile_for_both
@@ -109,6 +109,8 @@ def _find_unsettled(
     if not known or (len(anchors.added) and not full):
         return everything
     sides = ImageSides.of(before, anchors)
+    if sides is None:
+        return everything
     old, new = (replace(one.compiled.vectors(), n=len(anchors)) for one in labels)
     change = compare_prompts(old, new, labels[0].owner, sides.removed, sides.added)
     if len(change.anchors) > _NAMED_SHARE * max(len(anchors), _FEW_ANCHORS):
@@ -171,24 +173,33 @@ class ImageSides:
 
     Attributes:
         anchors: (n, d), those of both.
-        before: the first state's centre, with the scales of added anchors too; None if the recipe
-            needs none.
-        after: the other state's centre.
+        before: the first state's centre or whitening, with the scales of added anchors too; None
+            if the recipe needs none.
+        after: the other state's.
         removed: positions of the anchors that only the first has.
         added: positions of those that only the other has.
     """
 
     anchors: Blocks
-    before: Centre | None
-    after: Centre | None
+    before: Centre | WhitenedSide | None
+    after: Centre | WhitenedSide | None
     removed: Int64Array
     added: Int64Array
 
     @staticmethod
-    def of(model: Model, anchors: HypotheticalAnchors) -> ImageSides:
-        """Find the centres of a model and of a hypothetical state of it."""
-        before, after = None, None
-        if model.recipe.centred:
+    def of(model: Model, anchors: HypotheticalAnchors) -> ImageSides | None:
+        """Find the centres of a model and of a hypothetical state of it.
+
+        None where they have different whitenings: nothing is known of how similarities differ.
+        """
+        before: Centre | WhitenedSide | None = None
+        after: Centre | WhitenedSide | None = None
+        measure = model.recipe.measures[0]
+        if measure == "white":
+            before = after = anchors.whitened("image")
+            if not after.equals(model.anchors.whitened("image")):
+                return None
+        if measure == "centred":
             either = anchors.live.copy()
             either[anchors.removed] = True
             before = anchors.centre_at("image", model.anchors.centre("image").mean, either)
@@ -199,7 +210,7 @@ class ImageSides:
         """Compare some images of a run in both, and find how far their similarities drift."""
         before = SimilarityEstimator(asked.queries[at], self.anchors, self.before)
         after, drift = before, np.zeros(len(before.away))
-        if self.before is not None and self.after is not None:
+        if isinstance(self.before, Centre) and isinstance(self.after, Centre):
             after = SimilarityEstimator(asked.queries[at], self.anchors, self.after)
             drift = self.after.bound_drift_at(np.minimum(before.away, after.away), self.before.mean)
         images = RecordedImages(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from asif_lance.records import Float32Array, Float64Array, Int64Array
-from asif_lance.relative import Centre
+from asif_lance.relative import Centre, WhitenedSide
 from asif_lance.search import ANCHOR_NORM, Blocks, float32_error
 
 _ROUNDING = 2.0**-24  # of float32, relative
@@ -37,20 +37,24 @@ class SimilarityEstimator:
     """Estimates how similar images are to anchors, in one state of the pairs.
 
     Attributes:
-        away: (m,) how far the images are from the state's mean.
+        away: (m,) how far the images are from the state's centre; 1 without one.
     """
 
-    def __init__(self, queries: Float32Array, anchors: Blocks, centre: Centre | None) -> None:
+    def __init__(
+        self, queries: Float32Array, anchors: Blocks, centre: Centre | WhitenedSide | None
+    ) -> None:
         """Turn the queries, as the recipe wants them.
 
         Args:
             queries: (m, d) unit vectors.
             anchors: (n, d) image vectors.
-            centre: their centre in this state; None if the recipe needs none.
+            centre: their centre or whitening in this state; None if the recipe needs none.
         """
         self._anchors, self._centre = anchors, centre
         self.away, self._offset = np.ones(len(queries)), np.zeros(len(queries))
-        if centre is not None:
+        if isinstance(centre, WhitenedSide):
+            queries, self._offset = centre.turn_queries(queries)
+        elif centre is not None:
             queries, self.away, self._offset = _turn(queries, centre.mean)
         self._queries = torch.from_numpy(queries).to(anchors.blocks[0].device)
 
@@ -76,7 +80,8 @@ class SimilarityEstimator:
             scale = self._centre.scale
             values += offset[:, None].astype(np.float32)
             values *= scale.near[positions].astype(np.float32)
-            error = error * scale.largest + (ANCHOR_NORM + np.abs(offset)) * scale.error
+            off = scale.error + scale.ratio * scale.largest
+            error = error * scale.largest + (ANCHOR_NORM + np.abs(offset)) * off
         return Estimates(values, error)
 
 

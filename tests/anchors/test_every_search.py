@@ -32,7 +32,7 @@ def exact(
     anchors: Anchors, recipe: Recipe, queries: Float32Array, labels: CompiledTexts
 ) -> RelativeVectors:
     """The search that the others approximate."""
-    near = anchors.top_k("image", queries, recipe.k[0], centred=recipe.centred)
+    near = anchors.top_k("image", queries, recipe.k[0], measure=recipe.measures[0])
     return relative_vectors(near, recipe.p[0], len(anchors))
 
 
@@ -115,7 +115,14 @@ def one_by_one(model: Model, query: np.ndarray) -> dict[str, float]:
     rows, recipe = model.store.read(), model.recipe
     vectors, ids = matrix(rows), rows["pair_id"].to_pylist()
     query, lengths = query.astype(np.float64), np.ones(len(ids))
-    if recipe.centred:
+    if recipe.measures[0] == "white":
+        whitening = model.anchors.whitened("image").whitening
+        values, axes = np.linalg.eigh(whitening.metric)
+        query = (query - whitening.mean) @ axes * np.sqrt(values)
+        query = query / np.linalg.norm(query)
+        vectors = (vectors - whitening.mean) @ axes * np.sqrt(values)
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1), whitening.least)
+    if recipe.measures[0] == "centred":
         mean = vectors.sum(axis=0) / (len(ids) + 1)
         query = (query - mean) / np.linalg.norm(query - mean)
         vectors = vectors - mean
@@ -129,7 +136,7 @@ def one_by_one(model: Model, query: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("k", [1, 7, 60, 10 * COUNT])
-@pytest.mark.parametrize("recipe", ["paper", "centred"])
+@pytest.mark.parametrize("recipe", ["paper", "centred", "white"])
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=list(SEARCHES))
 def test_a_search_that_looks_everywhere_finds_the_nearest_pairs(
     store: PairStore, queries: Float32Array, search: Search, recipe: str, k: int
@@ -165,7 +172,11 @@ def test_no_mode_of_torch_changes_what_a_search_finds(
         labels, anchors = model.compile(LABELS).compiled, model.anchors
         relative = [s(anchors, model.recipe, queries, labels) for s in SEARCHES.values()]
         own = [one.indices[0] for one in relative]
-        similar = anchors.similarities("image", own, queries[: len(own)], centred=True)
+        asked = queries[: len(own)]
+        similar = [
+            *anchors.similarities("image", own, asked, measure="centred"),
+            *anchors.similarities("image", own, asked, measure="white"),
+        ]
         return [*(one.values for one in relative), *own, *similar]
 
     expected = found()

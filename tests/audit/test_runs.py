@@ -101,7 +101,7 @@ def test_a_cap_is_stated_with_the_share_of_the_score_that_it_covers(
     assert min(r["coverage"] for r in rows) < 1
 
 
-@pytest.mark.parametrize("recipe", ["paper", "centred"])
+@pytest.mark.parametrize("recipe", ["paper", "centred", "white"])
 def test_recorded_shares_are_bit_by_bit_those_of_each_label_alone(
     tmp_path: Path, rng: np.random.Generator, recipe: str
 ) -> None:
@@ -147,12 +147,12 @@ def similarities(
     if side == "text":
         query = evidence.labels.query(evidence.labels.names.index(label))
     vectors = evidence.anchors.vectors(side, shares.positions)
-    if not evidence.labels.recipe.centred:
-        return (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-    centre = evidence.anchors.centre(side)
-    turned, offset = centre.centre_queries(query[None])
+    measure = evidence.labels.recipe.measures[side == "text"]
+    turned, offset, scale = evidence.anchors.terms(side, query[None], measure=measure)
     products = vectors.astype(np.float64) @ turned[0].astype(np.float64)
-    similar = (products + offset[0]) * centre.scale.exact_factors(vectors, shares.positions)
+    if offset is None or scale is None:
+        return products.astype(np.float32)
+    similar = (products + offset[0]) * scale.exact_factors(vectors, shares.positions)
     return similar.astype(np.float32)
 
 

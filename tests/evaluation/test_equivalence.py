@@ -35,7 +35,7 @@ def test_every_version_answers_as_one_built_anew(store: PairStore) -> None:
     assert proof.holds
     assert sorted(proof.versions) == ["v1", "v2", "v3"]
     assert proof.pairs == 56 + 82  # v1 and v3 are built once
-    assert proof.recipes == ("paper", "centred")
+    assert proof.recipes == ("paper", "centred", "white")
     assert load_proofs(store.uri, receipt.receipt_id) == [proof]
 
 

@@ -39,7 +39,7 @@ def test_the_captions_nearest_to_a_label_stand_for_it(
     model, prompts = build(frame), prompts_from_vectors(labels)
     found = build_self_test(model, prompts)
     assert found.truths.tolist() == [i for i in range(KINDS) for _ in range(10)]
-    near = model.anchors.top_k("text", prompts.vectors, 10, centred=True)
+    near = model.anchors.top_k("text", prompts.vectors, 10, measure="centred")
     assert found.positions.reshape(KINDS, 10).tolist() == near.indices.tolist()
     assert found.nearness.tolist() == near.similarities[:, 0].astype(float).tolist()
 
@@ -52,7 +52,7 @@ def test_several_prompts_of_a_label_choose_together(
     model, prompts = build(frame), prompts_from_vectors(both)
     found = build_self_test(model, prompts)
     first = found.positions[found.truths == 0]
-    near = model.anchors.top_k("text", prompts.vectors[:2], 60, centred=True)
+    near = model.anchors.top_k("text", prompts.vectors[:2], 60, measure="centred")
     best = {}
     for indices, cosines in zip(near.indices, near.similarities, strict=True):
         for i, cosine in zip(indices.tolist(), cosines.tolist(), strict=True):
@@ -75,7 +75,7 @@ def test_no_copy_of_a_picture_answers_for_it(
         assert np.abs(stored[others] - stored[position]).max(axis=1).min() > 0.01
         left = np.setdiff1d(np.arange(len(model.anchors)), found.copies[row])
         among = model.anchors.top_k_among(
-            "image", left, found.queries[row : row + 1], 40, centred=model.recipe.centred
+            "image", left, found.queries[row : row + 1], 40, measure=model.recipe.measures[0]
         )
         assert others.tolist() == among.indices[0].tolist()
 

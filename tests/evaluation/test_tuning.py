@@ -181,14 +181,14 @@ def test_the_commands_print_tables_json_and_plots(
     asked = (*DB, "tune", "test.parquet", "--label-vectors", "labels.parquet", "--ks", "1,50,299")
     shown = cli(*asked, "--plot", "heat.png")
     assert shown.status == 0
-    assert "best of 22 choices on v2: the model's own setting, --recipe " in shown.out
+    assert "best of 21 choices on v2: the model's own setting, --recipe " in shown.out
     assert "optimistic: chosen on this set" in shown.err
     assert "the choice is" not in shown.out
     held_out = cli(*asked, "--holdout", "0.5").out.splitlines()
     assert held_out[-1].startswith("on held-out pictures (")
     (told,) = cli(*asked, "--holdout", "0.5", "--format", "json").objects
     assert told["verdict"] == "the model's own setting"
-    assert told["comparisons"] == len(told["choices"]) == 22
+    assert told["comparisons"] == len(told["choices"]) == 21  # the own setting is in the grid
     assert told["held_out"]["pictures"] == 60 - told["on_tuning"]["pictures"]
     grown = (*DB, "scaling", "test.parquet", "--label-vectors", "labels.parquet", "--setting")
     told = cli(*grown, "50,20:4,2", "--sizes", "50,299", "--format", "json", "--plot", "g.svg")

@@ -16,7 +16,7 @@ from asif_lance.search.query_grid import unit_queries
 from asif_lance.store import forget
 from asif_lance.store.pair_store import PairStore
 
-K, CENTRED = 20, False
+K, MEASURE = 20, "cosine"
 PROMPTS = unit_queries(np.random.default_rng(5).normal(size=(7, 32)))
 
 
@@ -27,11 +27,11 @@ def store(tmp_path: Path) -> PairStore:
     return store
 
 
-@pytest.fixture(params=[False, True], ids=["raw", "centred"], autouse=True)
-def centred(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Everything holds for both kinds of similarity."""
-    chosen: bool = request.param
-    monkeypatch.setitem(globals(), "CENTRED", chosen)
+@pytest.fixture(params=["cosine", "centred"], autouse=True)
+def measure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything holds for both kinds of similarity that recipes compare captions by."""
+    chosen: str = request.param
+    monkeypatch.setitem(globals(), "MEASURE", chosen)
     return chosen
 
 
@@ -47,12 +47,12 @@ def delete(store: PairStore, ids: list[str]) -> None:
 
 def found_in(store: PairStore, version: str = "latest", k: int = K) -> Neighbors:
     return find_prompt_neighbors(
-        Anchors(store.dataset(version)), PROMPTS, k, centred=CENTRED, cached_from=0
+        Anchors(store.dataset(version)), PROMPTS, k, measure=MEASURE, cached_from=0
     )
 
 
 def check(store: PairStore, version: str = "latest", k: int = K) -> None:
-    fresh = Anchors(store.dataset(version)).top_k("text", PROMPTS, k, centred=CENTRED)
+    fresh = Anchors(store.dataset(version)).top_k("text", PROMPTS, k, measure=MEASURE)
     found = found_in(store, version, k)
     np.testing.assert_array_equal(found.indices, fresh.indices)
     np.testing.assert_array_equal(found.similarities, fresh.similarities)
@@ -69,10 +69,10 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     search = Anchors.top_k
 
     def noted(
-        self: Anchors, side: str, queries: np.ndarray, k: int, *, centred: bool = False
+        self: Anchors, side: str, queries: np.ndarray, k: int, *, measure: str = "cosine"
     ) -> Neighbors:
         done.append(len(queries))
-        return search(self, side, queries, k, centred=centred)
+        return search(self, side, queries, k, measure=measure)
 
     monkeypatch.setattr(Anchors, "top_k", noted)
     return done
@@ -103,7 +103,7 @@ def test_only_prompts_that_lost_too_many_neighbors_are_searched_again(
 ) -> None:
     found_in(store)
     gone = (
-        Anchors(store.dataset("latest")).top_k("text", PROMPTS[:1], 75, centred=CENTRED).indices[0]
+        Anchors(store.dataset("latest")).top_k("text", PROMPTS[:1], 75, measure=MEASURE).indices[0]
     )
     delete(store, Anchors(store.dataset("latest")).ids(gone))
     searches.clear()
@@ -133,9 +133,9 @@ def test_all_that_is_sure_to_spare_is_what_a_fresh_search_gives(
     found_in(store)
     add(store, 4000, 5500)
     anchors = Anchors(store.dataset("latest"))
-    kept = find_cached_neighbors(anchors, PROMPTS, K, centred=CENTRED, cached_from=0)
+    kept = find_cached_neighbors(anchors, PROMPTS, K, measure=MEASURE, cached_from=0)
     assert searches == [len(PROMPTS)]
-    fresh = anchors.top_k("text", PROMPTS, kept.indices.shape[1], centred=CENTRED)
+    fresh = anchors.top_k("text", PROMPTS, kept.indices.shape[1], measure=MEASURE)
     sure = np.arange(kept.indices.shape[1]) < kept.complete[:, None]
     assert (kept.complete > K).all()
     np.testing.assert_array_equal(kept.indices[sure], fresh.indices[sure])
@@ -226,8 +226,8 @@ def test_raw_and_centred_neighbors_of_the_same_prompts_lie_beside_each_other(
 ) -> None:
     anchors = Anchors(store.dataset("latest"))
     found = [
-        find_prompt_neighbors(anchors, PROMPTS, K, centred=kind, cached_from=0)
-        for kind in (False, True, False, True)
+        find_prompt_neighbors(anchors, PROMPTS, K, measure=kind, cached_from=0)
+        for kind in ("cosine", "centred") * 2
     ]
     assert len(searches) == len(files(store)) == 2
     np.testing.assert_array_equal(found[0].similarities, found[2].similarities)
@@ -235,8 +235,18 @@ def test_raw_and_centred_neighbors_of_the_same_prompts_lie_beside_each_other(
     assert (found[0].similarities != found[1].similarities).any()
 
 
+def test_whitened_captions_are_searched_anew(
+    store: PairStore, searches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "MEASURE", "white")
+    found_in(store)
+    add(store, 4000, 4050)
+    check(store)
+    assert searches == [len(PROMPTS)] * 3
+
+
 def test_a_mean_that_moved_far_is_searched_for_again(store: PairStore, searches: list[int]) -> None:
-    if not CENTRED:
+    if MEASURE == "cosine":
         pytest.skip("raw similarities know no mean")
     found_in(store)
     searches.clear()

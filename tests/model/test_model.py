@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import IMAGE_DIM, TEXT_DIM, pairs_frame
-from oracle import asif_scores, centred, dot
+from oracle import asif_scores, compared, dot
 
 import asif_lance
 from asif_lance.errors import DimensionError, EmptyModelError, InputError, InvalidVectorError
@@ -103,9 +103,8 @@ def test_an_attribution_names_the_pair_and_both_similarities(
 ) -> None:
     ids, image_anchors, text_anchors = stored(model)
     image, text = unit_queries(images[:1]), unit_queries(prompts["a"])
-    if model.recipe.centred:
-        image, image_anchors = centred(image, image_anchors)
-        text, text_anchors = centred(text, text_anchors)
+    image, image_anchors = compared(model.recipe.name, 0, image, image_anchors)
+    text, text_anchors = compared(model.recipe.name, 1, text, text_anchors)
     labels = model.label_vectors({"a": prompts["a"]})
     (prediction,) = model.classify_vectors(["x"], images[:1], labels)
     share = prediction.attributions(1)[0]

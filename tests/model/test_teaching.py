@@ -202,5 +202,5 @@ def test_an_example_has_no_place_among_the_neighbors(store: PairStore) -> None:
     anchors = opened(store).anchors
     assert (anchors.count, len(anchors.examples)) == (40, 6)
     assert anchors.ids(anchors.examples) == sorted(some(KINDS, 2))
-    found = anchors.top_k("image", unit_queries(pictures(some(KINDS, 2))), 100, centred=True)
+    found = anchors.top_k("image", unit_queries(pictures(some(KINDS, 2))), 100, measure="centred")
     assert not np.isin(found.indices, anchors.examples).any()

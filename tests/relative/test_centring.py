@@ -87,7 +87,7 @@ def test_factors_that_may_be_off_by_anything_give_way_to_exact_ones(
     rng: np.random.Generator,
 ) -> None:
     rows = crowded(rng, 60)
-    turned, offset = (one := centre([rows])).centre_queries(unit_queries(crowded(rng, 5)))
+    turned, offset = (one := centre([rows])).turn_queries(unit_queries(crowded(rng, 5)))
     squares = BlockSums.of(torch.from_numpy(rows)).squares
     unknown = Scale(np.ones(60), np.inf, ExactFactors(one.mean, squares, least_distance(one.mean)))
     found, expected = (
@@ -103,7 +103,7 @@ def test_centred_search_finds_what_naive_loops_find(seed: int, n: int, k: int) -
     rng = np.random.default_rng(seed)
     anchors, queries = crowded(rng, n), unit_queries(crowded(rng, 5))
     found_centre = centre([anchors])
-    turned, offset = found_centre.centre_queries(queries)
+    turned, offset = found_centre.turn_queries(queries)
     found = exact_top_k(turned, anchors, k, offset=offset, scale=found_centre.scale)
     _, expected = oracle.top_k(*oracle.centred(queries, anchors), k)
     np.testing.assert_allclose(found.similarities, expected, atol=2e-6)
@@ -117,7 +117,7 @@ def test_one_pair_alone_is_similar_to_itself_and_what_lies_on_the_mean_to_nothin
     anchor = crowded(rng, 1)
     alone = centre([anchor])
     np.testing.assert_array_equal(alone.mean, anchor[0].astype(np.float64) / 2)
-    turned, offset = alone.centre_queries(np.stack([anchor[0].astype(np.float64), alone.mean]))
+    turned, offset = alone.turn_queries(np.stack([anchor[0].astype(np.float64), alone.mean]))
     assert not turned[1].any()
     found = exact_top_k(turned, anchor, 3, offset=offset, scale=alone.scale)
     assert found.similarities[:, 0].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
@@ -141,7 +141,7 @@ def test_distances_from_a_point_nearby_give_the_same_answers(
     other = make_centre(plain.mean, sums, known, np.ones(n + 5, dtype=bool))
     assert (np.abs(other.scale.near - plain.scale.near) <= other.scale.error).all()
     if np.isfinite(other.scale.error):
-        turned, offset = plain.centre_queries(unit_queries(crowded(rng, 6)))
+        turned, offset = plain.turn_queries(unit_queries(crowded(rng, 6)))
         expected, found = (
             exact_top_k(turned, blocks, 7, offset=offset, scale=c.scale) for c in (plain, other)
         )
@@ -165,7 +165,7 @@ def test_similarities_move_no_more_than_the_bound_says(seed: int, gone: int, nea
     for one in (first, second):
         (known,) = distances([torch.from_numpy(rows)], [one.mean])
         factors = known.factors(1 / least_distance(one.mean))
-        turned, offset = one.centre_queries(queries)
+        turned, offset = one.turn_queries(queries)
         products = turned.astype(float) @ rows.T.astype(float)
         similarities.append((products + offset[:, None]) * factors)
     moved = np.abs(similarities[0] - similarities[1])[:, gone:].max(axis=1)
@@ -259,11 +259,11 @@ def test_distances_are_measured_once_and_serve_later_versions_and_processes(
     store.publish(command="ingest")
     anchors = afresh(store)
     queries = unit_queries(np.random.default_rng(1).normal(size=(3, 8)))
-    found = anchors.top_k("image", queries, 4, centred=True)
+    found = anchors.top_k("image", queries, 4, measure="centred")
     files = list((Path(store.uri) / DISTANCES).iterdir())
     assert len(files) == 1
     files[0].write_bytes(b"PK damaged")
-    expected = afresh(store).top_k("image", queries, 4, centred=True)
+    expected = afresh(store).top_k("image", queries, 4, measure="centred")
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_array_equal(found.similarities, expected.similarities)
 

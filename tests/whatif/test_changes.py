@@ -40,6 +40,12 @@ IMAGES = np.random.default_rng(9).normal(size=(40, 8)).astype(np.float32)
 IDS = [f"image {i}" for i in range(len(IMAGES))]
 
 
+@pytest.fixture(autouse=True)
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some changes touch the sample that whitenings are fitted on, some do not."""
+    monkeypatch.setattr("asif_lance.anchors.whitened.SAMPLE", 12)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> PairStore:
     store = new_store(tmp_path)
@@ -229,11 +235,11 @@ def test_only_touched_images_are_searched_again(
     search = HypotheticalAnchors.top_k
 
     def noted(
-        self: HypotheticalAnchors, side: str, queries: np.ndarray, k: int, *, centred: bool
+        self: HypotheticalAnchors, side: str, queries: np.ndarray, k: int, *, measure: str
     ) -> object:
         if side == "image":
             searched.append(len(queries))
-        return search(self, side, queries, k, centred=centred)
+        return search(self, side, queries, k, measure=measure)
 
     monkeypatch.setattr(HypotheticalAnchors, "top_k", noted)
     list(changes.compare_states(before, after, IDS, IMAGES, LABELS))

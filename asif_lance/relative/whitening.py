@@ -1,0 +1,188 @@
+"""Whitening: a fixed metric in which every direction that vectors differ in counts about equally.
+
+Differences from the mean still vary far more in some directions than in others, and these decide
+nearly alone which pictures are alike. The whitened similarity is the cosine of M (q - mean) and
+M (a - mean) with
+
+    M M = A = r (C + r I)^(-1),    r = trace(C) / d,
+
+C being the covariance of a sample of the vectors. Directions of less variance than the average r
+stay about as they are, larger ones shrink. As
+
+    cos = (q'·a - q'·mean) / |a - mean|_A    with q' = A (q - mean) / |q - mean|_A
+
+and |x|_A the root of x·A x, it is a product with the raw anchors, an offset per query and a scale
+per anchor, as that of `centring` is; the scale of an anchor holds for as long as A and the mean do.
+
+What is exact. The mean is on the grid of 2^-24 and A on that of 2^-18. A stored number is a
+multiple of 2^-24, so A (a - mean) is one of 2^-42 and below 4 in size: float64 makes no error,
+whatever the order of summation. Rounded to 2^-24 its product with a - mean, a sum of multiples of
+2^-48, has none either; the root and the division are rounded once each. Queries are multiples of
+2^-28, for which the same holds. So similarities are functions of the anchor, the query, the mean
+and A alone, bit by bit. The sample's differences from the mean are rounded to 2^-18, so that sums
+of the products of up to 2^13 of them are exact: C does not depend on the order of the sample. A is
+its inverse as LAPACK computes it, on one thread. Another LAPACK or processor may be off in the last
+bits of float64, which the rounding of A takes away unless a number of A lies that near to the
+middle between two multiples of 2^-18.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from asif_lance.devices import limit_torch
+from asif_lance.records import Float32Array, Float64Array
+from asif_lance.relative.centring import NEAREST, BlockSums, widen_parts
+from asif_lance.search import Scale
+from asif_lance.search.query_grid import on_grid
+
+#: The sample that a whitening is fitted on has about so many vectors.
+SAMPLE = 2**12
+
+_GRID = 2.0**-24  # of stored numbers and means
+_METRIC_GRID = 2.0**-18
+_SAMPLE_GRID = 2.0**-18
+_QUERY_GRID = 2.0**-28
+_ROUNDING = 2.0**-20  # of distances' squares to their grid, and of what bounds them
+_LEAST_DISTANCE = 2.0**-20  # what is below it comes from rounding
+_WIDENED_NUMBERS = 2**19  # at a time: the matrix is read once for so many
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """A mean and a metric, fitted on a sample of one side's vectors.
+
+    Attributes:
+        mean: (d,) float64, multiples of 2^-24.
+        metric: (d, d) float64, symmetric, multiples of 2^-18 with eigenvalues in (0, 1]; A above.
+        least: smaller distances |a - mean|_A count as this: `NEAREST` of the sample's root mean
+            square.
+    """
+
+    mean: Float64Array
+    metric: Float64Array
+    least: float
+
+    @staticmethod
+    def of(rows: torch.Tensor) -> Whitening:
+        """Fit it on (s, d) float16 rows, at most 2^13, in whatever order."""
+        count = len(rows)
+        total = BlockSums.of(rows).total
+        mean: Float64Array = np.rint(total / (count + 1) / _GRID) * _GRID  # as in `centring`
+        apart = rows.cpu().double().numpy() - mean
+        metric = _invert(np.rint(apart / _SAMPLE_GRID) * _SAMPLE_GRID)
+        squares = _square_distances(torch.from_numpy(apart), torch.from_numpy(metric))
+        usual = math.sqrt(math.fsum(squares.tolist()) / max(count, 1))
+        return Whitening(mean, metric, NEAREST * max(usual, _LEAST_DISTANCE))
+
+    def turn_queries(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
+        """Make q' (float32, on the grid of searches) and offsets (m,) of (m, d) queries.
+
+        A query that is the mean becomes zero: all its similarities are 0.
+        """
+        wide = np.rint(queries.astype(np.float64) / _QUERY_GRID) * _QUERY_GRID - self.mean
+        turned = wide @ self.metric
+        square = (wide * turned).sum(axis=1)
+        far = square > 0
+        turned[far] /= np.sqrt(square[far])[:, None]
+        turned[~far] = 0.0
+        grid, size = on_grid(turned)
+        offset = -(grid.astype(np.float64) @ self.mean) * size
+        return grid * size[:, None].astype(np.float32), offset  # by powers of two: exactly
+
+    def inverse_distances(self, rows: torch.Tensor) -> Float64Array:
+        """1 / |a - mean|_A of (n, d) float16 rows, at most 1 / `least`: (n,)."""
+        found = np.empty(len(rows))
+        mean, metric = torch.from_numpy(self.mean), torch.from_numpy(self.metric)
+
+        def measure(at: slice, part: torch.Tensor) -> None:
+            home = part.device
+            found[at] = _square_distances(part - mean.to(home), metric.to(home))
+
+        widen_parts(rows, measure, _WIDENED_NUMBERS, rows.numel() * rows.shape[1])
+        inverses: Float64Array = 1.0 / np.sqrt(np.maximum(found, self.least**2))
+        return inverses
+
+    def bound_ratio(self, other: Whitening) -> float:
+        """How far another whitening's inverse distances are off these, as shares of themselves.
+
+        Squares of distances under both metrics differ by no more than the eigenvalues of
+        L^-1 A' L^-T do from 1, with A = L L^T; the means add their own distance. Infinite if these
+        are no bounds.
+        """
+        with limit_torch(1):
+            root, failed = torch.linalg.cholesky_ex(torch.from_numpy(self.metric))
+            if failed:
+                return math.inf
+            half = torch.linalg.solve_triangular(
+                root, torch.from_numpy(other.metric - self.metric), upper=False
+            )
+            change = torch.linalg.solve_triangular(root, half.T, upper=False)
+            spread = float(torch.sqrt((change * change).sum())) + _ROUNDING
+        apart = other.mean - self.mean
+        moved = math.sqrt(max(float(apart @ other.metric @ apart), 0.0))
+        moved += abs(other.least - self.least)
+        if spread >= 1:
+            return math.inf
+        off = 1 - math.sqrt(1 - spread) + moved / self.least  # of distances, from those here
+        for _ in range(2):  # of their inverses, and these as shares of the other's
+            off = off / (1 - off) if off < 1 else math.inf
+        return off
+
+
+@dataclass(frozen=True)
+class WhitenedSide:
+    """One side of one model version, whitened; see `centring.Centre`.
+
+    Attributes:
+        whitening: fitted on a sample of the version's pairs.
+        scale: of n anchors, dead ones too: 1 / |a - mean|_A.
+    """
+
+    whitening: Whitening
+    scale: Scale
+
+    def turn_queries(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
+        """See `Whitening.turn_queries`."""
+        return self.whitening.turn_queries(queries)
+
+    def equals(self, other: WhitenedSide) -> bool:
+        """Whether the other side's whitening says the same of everything."""
+        mine, its = self.whitening, other.whitening
+        same = mine is its or (
+            np.array_equal(mine.mean, its.mean) and np.array_equal(mine.metric, its.metric)
+        )
+        return same and mine.least == its.least
+
+
+def _invert(apart: Float64Array) -> Float64Array:
+    """A of (s, d) differences from the mean, on its grid; the identity if they do not differ.
+
+    With fewer vectors than dimensions it follows from their products with one another (Woodbury).
+    """
+    count, d = apart.shape
+    spread = float(np.square(apart).sum()) / d  # s r
+    if not spread:
+        return np.eye(d)
+    x = torch.from_numpy(apart)
+    with limit_torch(1):  # so that the last bits do not depend on the number of threads
+        products = x @ x.T if count < d else x.T @ x
+        products.diagonal().add_(spread)
+        if count < d:
+            inverse = np.eye(d) - (x.T @ torch.linalg.solve(products, x)).numpy()
+        else:
+            inverse = spread * torch.linalg.inv(products).numpy()
+    metric: Float64Array = np.rint((inverse + inverse.T) / 2 / _METRIC_GRID)
+    return metric * _METRIC_GRID
+
+
+def _square_distances(apart: torch.Tensor, metric: torch.Tensor) -> Float64Array:
+    """|a - mean|_A² of (n, d) float64 differences: (n,)."""
+    turned = torch.mm(apart, metric).div_(_GRID).round_().mul_(_GRID)
+    squares: Float64Array = torch.linalg.vecdot(apart, turned).cpu().numpy()
+    return squares
