@@ -42,7 +42,8 @@ from .query import search
 from .receipt import receipt
 from .reencode import reencode
 from .runs import runs
-from .tuning import scaling, tune
+from .scaling import scaling
+from .tuning import tune
 from .whatif import what_if
 
 _OBJECTS_PER_COLLECTION = 50_000

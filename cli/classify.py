@@ -109,15 +109,13 @@ def classify(
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
     """
-    _check(images, vectors, record, search_by)
+    _check(context, images, vectors, record, search_by)
     trust = {name: arguments.pop(name) for name in CONFIDENCE}
     check_confidence(**trust, search=search_by)
     refuse_beside(others, vectors=vectors, record=record, confidence=trust["confidence"])
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
         check_asked_labels(asked)
-    if images and all(map(is_missing, images)):
-        _refuse_missing(context, images)
     arguments["search"] = search_by
     rejects: list[Reject] = []
     if others:
@@ -133,18 +131,36 @@ def classify(
         if record:
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
         sure = make_assessor(model, label_set, rejects, **trust)
-        for prediction in predictions:
-            _tell(prediction, top, explain, output, sure)
-        if sure is not None:
-            sure.note_kind()
+        _tell_all(predictions, top, explain, output, sure)
     report_rejects(rejects)
 
 
-def _check(images: tuple[str, ...], vectors: Path | None, record: bool, search_by: str) -> None:
+def _tell_all(
+    predictions: Iterable[Prediction],
+    top: int,
+    explain: int | None,
+    output: str,
+    sure: Assessor | None,
+) -> None:
+    for prediction in predictions:
+        _tell(prediction, top, explain, output, sure)
+    if sure is not None:
+        sure.note_kind()
+
+
+def _check(
+    context: Context,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    record: bool,
+    search_by: str,
+) -> None:
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
     if record and search_by != "exact":
         raise click.UsageError("--record needs --search exact: what-if relies on the records")
+    if images and all(map(is_missing, images)):
+        _refuse_missing(context, images)
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:

@@ -111,16 +111,11 @@ def evaluate(
 
     given = {name: arguments.pop(name) for name in _MODEL}
     more = {name: arguments.pop(name) for name in _MORE}
-    check_confidence(more["confidence"], coverage=more["coverage"])
+    _check(models, others, clip, plot, arguments["label_vectors"], more)
     if others:
-        refuse_beside(others, clip=clip, plot=plot, **{n: more[n] for n in _MORE[:2]})
-        if len(models) > 1:
-            raise click.UsageError("with --with, give one --model; --with DB@V names another's")
         together = open_together(context, others, model=models[0] if models else None, **given)
         _evaluate_together(together, pictures, arguments, output)
         return
-    if clip is not None and arguments["label_vectors"] is not None:
-        raise click.UsageError("--clip needs label names, not --label-vectors")
     opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
     task = read_task(pictures, arguments, rejects)
@@ -130,9 +125,7 @@ def evaluate(
     evaluations = [library.evaluate(predictions, labelled) for predictions in answers]
     comparisons = [library.compare(answers[0], other, labelled.truths) for other in answers[1:]]
     if clip is not None:
-        correct = library.check_answers(answers[0], labelled.truths)
-        theirs = _check_clip(loaded, labelled, task, opened[0])
-        comparisons.append(library.compare_correct((evaluations[0].model, clip), correct, theirs))
+        comparisons.append(_compare_clip(loaded, clip, labelled, task, opened[0], answers[0]))
     if more["rivals"]:
         comparisons += _compare_rivals(opened[0], answers[0], labelled, prompts)
     _print(evaluations, comparisons, output)
@@ -141,6 +134,23 @@ def evaluate(
     subject = describe(opened[-1], labelled, pictures)
     save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
     report_rejects(rejects)
+
+
+def _check(
+    models: tuple[str, ...],
+    others: tuple[str, ...],
+    clip: str | None,
+    plot: Path | None,
+    label_vectors: Path | None,
+    more: dict[str, Any],
+) -> None:
+    """Refuse what does not go together."""
+    check_confidence(more["confidence"], coverage=more["coverage"])
+    refuse_beside(others, clip=clip, plot=plot, **{name: more[name] for name in _MORE[:2]})
+    if others and len(models) > 1:
+        raise click.UsageError("with --with, give one --model; --with DB@V names another's")
+    if clip is not None and label_vectors is not None:
+        raise click.UsageError("--clip needs label names, not --label-vectors")
 
 
 def _evaluate_together(
@@ -181,12 +191,17 @@ def _load_clip(name: str, task: Task, device: str) -> Any:
     return load_clip(name, device=device)
 
 
-def _check_clip(loaded: Any, labelled: Labelled, task: Task, opened: Model) -> Any:
-    """Which of the pictures the CLIP labels rightly, by the same labels and templates."""
+def _compare_clip(
+    loaded: Any, name: str, labelled: Labelled, task: Task, opened: Model, answers: Any
+) -> PairedComparison:
+    """The model beside a CLIP that is asked the same labels and templates."""
+    from asif_lance.evaluation import accuracy as library
     from asif_lance.evaluation.clip_baseline import check_clip
 
     templates = task.asked.templates or opened.templates
-    return check_clip(loaded, labelled, task.asked.names, templates)
+    theirs = check_clip(loaded, labelled, task.asked.names, templates)
+    correct = library.check_answers(answers, labelled.truths)
+    return library.compare_correct((answers[0].model, name), correct, theirs)
 
 
 def _compare_rivals(

@@ -1,4 +1,4 @@
-"""tune and scaling: which settings are best, and what more pairs would bring."""
+"""tune: which settings suit labelled pictures best, or the pairs themselves."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import click
 from asif_lance.errors import format_count
 
 from .labelled import (
+    Task,
     describe,
     experiment_options,
     in_words,
-    pictures_argument,
     read_task,
     report_rejects,
     save_plot,
 )
-from .options import Context, label_options, recipe_option
+from .options import Context, label_options
 from .output import note, print_json, print_table
-from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf, Real
+from .parameter_types import Numbers, Real
 from .query import AskedLabels, open_model, read_asked_labels
 
 if TYPE_CHECKING:
@@ -34,19 +34,6 @@ if TYPE_CHECKING:
 
 #: Choices that are shown to people; JSON has all.
 SHOWN = 10
-
-
-class Setting(click.ParamType[tuple[Any, Any]]):
-    """`800:8` for both sides or `800,200:4,2` for image and text."""
-
-    name = "K:P"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to ((k image, k text), (p image, p text))."""
-        k, colon, p = str(value).partition(":")
-        if not colon:
-            self.fail(f"{value!r} is not K:P, such as 800:8 or 800,200:4,2", param, ctx)
-        return PairOf(int).convert(k, param, ctx), PairOf(float).convert(p, param, ctx)
 
 
 @click.command()
@@ -135,7 +122,6 @@ def tune(
       asif-lance tune validation.parquet --per-side --plot heat.png
       asif-lance tune --self-test --labels-file classes.txt --store
     """
-    from asif_lance.evaluation import hold_out
     from asif_lance.evaluation import tuning as library
 
     _check(self_test, pictures, holdout, template_sets, plot, arguments)
@@ -147,10 +133,7 @@ def tune(
         return
     opened = open_model(context, model=model, device=device)
     rejects: list[Reject] = []
-    task = read_task(pictures, arguments, rejects)
-    others = _ask_with_sets(task.asked, template_sets)
-    if holdout:
-        hold_out(task.labelled, holdout, seed)  # it may leave nothing
+    task, others = _read(pictures, arguments, template_sets, (holdout, seed), rejects)
     labelled, prompts = task.encode(opened, rejects)
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
@@ -241,92 +224,23 @@ def _print_self_tuning(found: SelfTuning) -> None:
     )
 
 
-def _ask_with_sets(asked: AskedLabels, names: Sequence[str]) -> list[AskedLabels]:
-    """The same classes asked with named sets of templates."""
+def _read(
+    pictures: Path,
+    arguments: dict[str, Any],
+    sets: Sequence[str],
+    held_out: tuple[float, int],
+    rejects: list[Reject],
+) -> tuple[Task, list[AskedLabels]]:
+    """Labelled pictures, and their classes asked with named sets of templates."""
+    from asif_lance.evaluation import hold_out
     from asif_lance.model import template_set
 
-    for name in names:
+    task = read_task(pictures, arguments, rejects)
+    if held_out[0]:
+        hold_out(task.labelled, *held_out)  # it may leave nothing
+    for name in sets:
         template_set(name)  # there may be none
-    return [replace(asked, templates=name) for name in dict.fromkeys(names)]
-
-
-@click.command()
-@pictures_argument
-@label_options
-@click.option(
-    "--setting",
-    "settings",
-    type=Setting(),
-    multiple=True,
-    default=("800:8", "100:8", "800:1", "100:1"),
-    show_default=True,
-    help="k and p to measure, one number or image,text each; repeat it for several.",
-)
-@click.option(
-    "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
-)
-@click.option("--repetitions", type=Count(most=MOST_TRIALS), default=3, show_default=True)
-@recipe_option
-@experiment_options
-@click.pass_obj
-def scaling(
-    context: Context,
-    /,
-    pictures: Path,
-    settings: tuple[Any, ...],
-    sizes: tuple[int, ...] | None,
-    repetitions: int,
-    recipe: str | None,
-    seed: int,
-    plot: Path | None,
-    model: str | None,
-    device: str,
-    output: str,
-    **arguments: Any,
-) -> None:
-    """Measure accuracy on labelled PICTURES against the number of pairs: would more of them help?
-
-    Each repetition draws nested random subsets of the pairs; all k and p of one subset come from
-    one search.
-
-    \b
-      asif-lance scaling validation/ --plot growth.png
-      asif-lance scaling test.parquet --setting 800,200:4,2 --sizes 1000,2000,4000
-    """
-    from asif_lance.evaluation import scaling_curve as library
-
-    opened = open_model(context, model=model, device=device, recipe=recipe)
-    rejects: list[Reject] = []
-    library.choose_sizes(opened.anchors.count, sizes or ())
-    labelled, prompts = read_task(pictures, arguments, rejects).encode(opened, rejects)
-    points = library.scaling(
-        opened, labelled, prompts, settings, sizes or (), repetitions=repetitions, seed=seed
-    )
-    if output == "json":
-        for point in points:
-            print_json({**asdict(point), "mean": point.mean, "deviation": point.deviation})
-    else:
-        _print_points(points)
-    subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
-    save_plot(plot, lambda figures: figures.scaling_figure(points, chance, subject))
-    report_rejects(rejects)
-
-
-def _print_points(points: Any) -> None:
-    from asif_lance.relative import format_sides
-
-    rows = [
-        (
-            p.pairs,
-            format_sides(p.k),
-            format_sides(p.p),
-            f"{p.mean:.1%}",
-            "" if p.deviation is None else f"{p.deviation:.1%}",
-            len(p.top_1),
-        )
-        for p in points
-    ]
-    print_table(["pairs", "k", "p", "top-1", "±", "repetitions"], rows)
+    return task, [replace(task.asked, templates=name) for name in dict.fromkeys(sets)]
 
 
 def _summary(found: Tuning) -> dict[str, Any]:

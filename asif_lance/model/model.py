@@ -54,7 +54,6 @@ from asif_lance.records import (
     BROUGHT,
     SPARE,
     Float32Array,
-    Float64Array,
     ModelVersion,
     Neighbors,
     Reject,
@@ -378,12 +377,10 @@ class Model:
         for i, name in enumerate(ids):
             vector = single_vector(relative, i)
             found = queries[i], similarities[i], vector, prompt_scores[i]
-            yield self._rank(name, scores[i], Evidence(self.anchors, labels, *found))
-
-    def _rank(self, name: str, scores: Float64Array, evidence: Evidence) -> Prediction:
-        order = np.argsort(-scores, kind="stable")
-        ranking = tuple((evidence.labels.names[i], float(scores[i])) for i in order)
-        return Prediction(name, self.version.name, self.recipe, ranking, evidence)
+            order = np.argsort(-scores[i], kind="stable")
+            ranking = tuple((labels.names[label], float(scores[i][label])) for label in order)
+            made_of = Evidence(self.anchors, labels, *found)
+            yield Prediction(name, self.version.name, self.recipe, ranking, made_of)
 
 
 def _loadable(uri: str, encoder_name: str, option: str) -> str:

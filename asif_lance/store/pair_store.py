@@ -144,7 +144,7 @@ class PairStore:
             known: what the caller knows of head; brought up to date where it has one of the ids.
             ids: (n,) strings.
             columns: besides `pair_id`.
-            anew: bring it up to date in any case.
+            anew: bring `known` up to date in any case.
         """
 
         def find() -> FoundPairs:
@@ -287,12 +287,7 @@ class PairStore:
             Ledger(self.uri).tag(alias, version)
 
     def untag(self, alias: str) -> None:
-        """Takes an alias away.
-
-        Raises:
-            InvalidNameError: it is a version's own name.
-            VersionNotFoundError: no version has it.
-        """
+        """Takes an alias away; InvalidNameError and VersionNotFoundError as for `tag`."""
         with self.writing("untag"):
             Ledger(self.uri).untag(alias)
 
