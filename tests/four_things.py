@@ -9,13 +9,16 @@ from conftest import IMAGE_DIM, TEXT_DIM, pairs_frame
 KINDS = 4
 
 
-def things(rng: np.random.Generator, count: int, copies: int = 1) -> tuple[pl.DataFrame, dict]:
+def things(
+    rng: np.random.Generator, count: int, copies: int = 1, noise: float = 1.0
+) -> tuple[pl.DataFrame, dict]:
     """Pairs about four things, each picture in several pairs, and a prompt for each thing."""
     image, text = (
         rng.standard_normal((KINDS, d)).astype(np.float32) for d in (IMAGE_DIM, TEXT_DIM)
     )
     kinds = np.arange(count) % KINDS
-    pictures = image[kinds] + rng.standard_normal((count, IMAGE_DIM)).astype(np.float32)
+    apart = noise * rng.standard_normal((count, IMAGE_DIM))
+    pictures = image[kinds] + apart.astype(np.float32)
     captions = text[np.repeat(kinds, copies)]
     captions = captions + 0.5 * rng.standard_normal(captions.shape).astype(np.float32)
     frame = pairs_frame(count * copies, rng).with_columns(

@@ -57,6 +57,7 @@ def test_classify_prints_the_contract(filled: Cli, query_file: Path, label_file:
         "pair_id",
         "caption",
         "captions",
+        "role",
         "label",
         "image_similarity",
         "text_similarity",
