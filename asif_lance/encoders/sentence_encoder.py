@@ -33,7 +33,7 @@ from asif_lance.records import EncoderPin, Float32Array
 class SentenceEncoder:
     """A frozen sentence-transformers model; long texts are cut at its own token limit.
 
-    A row depends on its own text only, up to float noise (about 1e-6, in half precision 1e-3):
+    A row depends on its own text only, up to float noise (about 1e-6, in half precision more):
     shorter batch mates are padded and masked.
 
     Attributes:

@@ -33,7 +33,7 @@ class TimmEncoder:
 
     A row depends on its own image only, up to float noise: convolution kernels are chosen by
     batch shape, so cosines may differ by about 1e-6 between batches of different sizes, in half
-    precision by about 1e-4.
+    precision by more.
 
     Attributes:
         pin: name, weights and dimension.
