@@ -31,7 +31,8 @@ class EncoderPin:
     """What a database remembers of an encoder, so that vectors of two are never mixed.
 
     Attributes:
-        name: `timm/NAME`, `sentence-transformers/NAME`, or `vectors` for brought ones.
+        name: `timm/NAME`, `sentence-transformers/NAME`, either with `+bfloat16` in half precision,
+            or `vectors` for brought ones.
         revision: identifies the weights (a sha256 prefix or hub revision); empty when unknown.
         dimension: length of the vectors.
     """

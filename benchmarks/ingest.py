@@ -1,8 +1,17 @@
 """Ingest against its floor: the bare encoders on what they eat, or the bare writing of vectors.
 
-    python benchmarks/ingest.py [CSV]
+    python benchmarks/ingest.py [CAPTIONS [PRECISION [CSV]]]
     python benchmarks/ingest.py vectors [PAIRS] [IMAGE_DIMENSION] [TEXT_DIMENSION]
     python benchmarks/ingest.py forgotten [PAIRS] [FORGOTTEN] [IMAGE_DIMENSION] [TEXT_DIMENSION]
+
+The first compares the whole of `ingest` (load, read, hash, decode, encode both sides, store) with
+the two encoders alone on prepared tensors and captions, in the same batches: called one after the
+other with all of torch's threads, and side by side as ingest calls them. Rounds alternate, and the
+figure is the ratio of median times to those of the faster of both. What loading and decoding take
+by themselves is told, too. Processor time tells what
+threads lose that wait for each other, which is much where others want the processors too. The
+pictures, with the first CAPTIONS captions of each (one by default), are those of the CSV, else the
+development photos beside the checkout, else made. PRECISION is float32 or bfloat16.
 
 With `vectors`, pairs whose vectors are given (by default a million of 64 numbers a side, and a
 tenth of them) are ingested, and their columns are written with pylance alone, halved and in
@@ -10,14 +19,7 @@ fragments of the same size; each in a process of its own. The figures are ratios
 and how much more memory ten times as many pairs take. With `forgotten`, the same pairs are ingested
 into a database that has forgotten others (by default 100,000) and into one that has not, in turns;
 the least processor time of each counts, for others on the machine only add to it, and the time
-within what looks them up, which is less than what two whole ingests differ by anyway. Otherwise
-rounds alternate between the whole of `ingest` (load, read, hash, decode, encode both sides, store)
-and the two encoders alone on prepared tensors and captions, in the same batches and layout, called
-one after the other with all of torch's threads, and then side by side as ingest calls them; the
-ratio of medians is the figure, once with the first caption of each picture and once with all of
-them. Processor time tells what threads lose that wait for each other, which is much where others
-want the processors too. Without an argument it takes the development photos beside the checkout, or
-makes pictures.
+within what looks them up, which is less than what two whole ingests differ by anyway.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lance
@@ -46,6 +49,8 @@ from rich.table import Table
 
 from asif_lance.database import ROWS_PER_FRAGMENT
 from asif_lance.encoders import (
+    DEFAULT_IMAGE,
+    DEFAULT_TEXT,
     EncoderThreads,
     ImageEncoder,
     TextEncoder,
@@ -53,7 +58,7 @@ from asif_lance.encoders import (
     image_encoder,
     text_encoder,
 )
-from asif_lance.ingest import ingest_sources
+from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.store import PairStore, pair_store
@@ -61,6 +66,7 @@ from asif_lance.store.forget import forget
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "flickr8k"
 PICTURES, ROUNDS, BATCH = 1000, 3, 32
+ENDINGS = {"float32": "", "bfloat16": "+bfloat16"}  # of encoders' names
 DIMENSIONS, KEPT, TURNS = (64, 64), 1000, 4
 
 
@@ -74,67 +80,115 @@ def main() -> None:
         case ["measure", step, source, target]:
             steps = {**STEPS, "look-up": _ingest_and_time_looking}
             print(json.dumps(_measure(steps[step], source, target)))
+        case [count, *manifest] if count.isdigit():
+            compare_encoding(int(count), *manifest)
         case _:
             compare_encoding()
 
 
-def compare_encoding() -> None:
-    """Print pictures per second, and their ratio to those of the bare encoders."""
-    table = Table("captions", "what", "pictures/s", "of the bare", "processor s", "of the bare")
-    table.title = _processor()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = _captioned_pictures(Path(folder))
-        paths = rows["image"].unique(maintain_order=True)
-        images, texts = image_encoder(), text_encoder()
-        prepared = [
-            images.prepare(decode_image(Path(path), min_side=images.min_side)) for path in paths
-        ]
-        batches = torch.stack(prepared).split(BATCH)
-        for chosen in (rows.unique("image", keep="first", maintain_order=True), rows):
-            manifest = Path(folder, f"{len(chosen)}.csv")
-            chosen.write_csv(manifest)
-            steps = _encoding_steps(images, texts, batches, chosen["caption"].to_list(), manifest)
-            seconds = _alternating(*steps.values())
-            for what, (taken, busy) in zip(steps, seconds, strict=True):
-                ratios = f"{seconds[0][0] / taken:.2f}", f"{seconds[0][1] / busy:.2f}"
-                speed, count = f"{len(paths) / taken:.1f}", f"{len(chosen):,}"
-                table.add_row(count, what, speed, ratios[0], f"{busy:.1f}", ratios[1])
+def compare_encoding(
+    captions: int = 1, precision: str = "float32", manifest: str | None = None
+) -> None:
+    """Print pictures per second, and their ratio to those of the faster of the bare ways."""
+    table = Table("what", "pictures/s", "of the bare", "processor s", "of the bare")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = _captioned_pictures(folder, manifest).group_by("image", maintain_order=True)
+        work = _Work.prepare(rows.head(captions), folder / "all.csv", ENDINGS[precision])
+        table.title = f"{work}, {precision}; {_processor()}"
+        seconds = _alternating(list(WAYS.values()), work.part(2, folder / "part.csv"), work)
+        least = [min(one) for one in zip(*seconds[:2], strict=True)]
+        for what, (taken, busy) in zip(WAYS, seconds, strict=True):
+            ratios = f"{least[0] / taken:.2f}", f"{least[1] / busy:.2f}"
+            shown = ratios if what not in PARTS else ("", "")
+            table.add_row(what, f"{work.count / taken:.1f}", shown[0], f"{busy:.1f}", shown[1])
     Console().print(table)
 
 
-def _encoding_steps(
-    images: ImageEncoder,
-    texts: TextEncoder,
-    batches: Sequence[torch.Tensor],
-    captions: list[str],
-    manifest: Path,
-) -> dict[str, Callable[[], None]]:
-    count = sum(map(len, batches))
+@dataclass(frozen=True)
+class _Work:
+    """Pictures with their captions, as ingest reads them and as the bare encoders do."""
 
-    def bare() -> None:
-        for batch in batches:
-            images.encode(batch)
-        texts.encode(captions)
+    rows: pl.DataFrame
+    manifest: Path
+    images: ImageEncoder
+    texts: TextEncoder
+    batches: tuple[torch.Tensor, ...]
 
-    def side_by_side() -> None:
-        with EncoderThreads() as threads:
-            begun = [threads.compute(images.encode, batch) for batch in batches]
-            step = -(-len(captions) // len(batches))
-            pieces = [captions[start : start + step] for start in range(0, len(captions), step)]
-            begun += [threads.compute(texts.encode, piece) for piece in pieces]
-            for future in begun:
-                future.result()
+    @classmethod
+    def prepare(cls, rows: pl.DataFrame, manifest: Path, ending: str) -> _Work:
+        rows.write_csv(manifest)
+        images, texts = image_encoder(DEFAULT_IMAGE + ending), text_encoder(DEFAULT_TEXT + ending)
+        paths = rows["image"].unique(maintain_order=True)
+        decoded = (decode_image(Path(path), min_side=images.min_side) for path in paths)
+        tensors = torch.stack([images.prepare(picture) for picture in decoded])
+        return cls(rows, manifest, images, texts, tensors.split(BATCH))
 
-    def ingest() -> None:
-        with tempfile.TemporaryDirectory() as fresh:
-            report = ingest_sources(f"{fresh}/t.lancedb", [manifest])
-            assert report.added == count, report
+    def part(self, batches: int, manifest: Path) -> _Work:
+        """What is in the first batches."""
+        rows = self.rows.filter(pl.col("image").rle_id() < batches * BATCH)
+        rows.write_csv(manifest)
+        return replace(self, rows=rows, manifest=manifest, batches=self.batches[:batches])
 
-    return {
-        "bare encoders, one after the other": bare,
-        "bare encoders, side by side": side_by_side,
-        "asif-lance ingest, loading included": ingest,
-    }
+    @property
+    def count(self) -> int:
+        """Of pictures."""
+        return sum(map(len, self.batches))
+
+    @property
+    def captions(self) -> list[str]:
+        """All of them."""
+        return self.rows["caption"].to_list()
+
+    def __str__(self) -> str:
+        return f"{self.count:,} pictures, {len(self.rows):,} captions"
+
+
+def _encode_in_turn(work: _Work) -> None:
+    for batch in work.batches:
+        work.images.encode(batch)
+    work.texts.encode(work.captions)
+
+
+def _encode_side_by_side(work: _Work) -> None:
+    captions, step = work.captions, -(-len(work.rows) // len(work.batches))
+    with EncoderThreads() as threads:
+        begun = [threads.compute(work.images.encode, batch) for batch in work.batches]
+        for start in range(0, len(captions), step):
+            begun.append(threads.compute(work.texts.encode, captions[start : start + step]))
+        for future in begun:
+            future.result()
+
+
+def _load(work: _Work) -> None:
+    image_encoder(work.images.pin.name)
+    text_encoder(work.texts.pin.name)
+
+
+def _decode(work: _Work) -> None:
+    for path in work.rows["image"].unique(maintain_order=True):
+        work.images.prepare(decode_image(Path(path), min_side=work.images.min_side))
+
+
+def _ingest(work: _Work) -> None:
+    with tempfile.TemporaryDirectory() as fresh:
+        options = IngestOptions(
+            batch_size=BATCH,
+            image_encoder=work.images.pin.name,
+            text_encoder=work.texts.pin.name,
+        )
+        report = ingest_sources(f"{fresh}/t.lancedb", [work.manifest], options)
+        assert report.added == work.count, report
+
+
+# What ingest does besides, most of it.
+PARTS = {"loading the encoders": _load, "decoding, on one thread": _decode}
+WAYS = {
+    "bare encoders, one after the other": _encode_in_turn,
+    "bare encoders, side by side": _encode_side_by_side,
+    "asif-lance ingest, loading included": _ingest,
+    **PARTS,
+}
 
 
 def _processor() -> str:
@@ -309,16 +363,16 @@ def _write_pairs(path: Path, count: int, dimensions: tuple[int, int], seed: int 
         writer.close()
 
 
-def _captioned_pictures(folder: Path) -> pl.DataFrame:
+def _captioned_pictures(folder: Path, manifest: str | None) -> pl.DataFrame:
     """Pictures with all their captions, neighbours in the table."""
-    if len(sys.argv) > 1:
-        rows = pl.read_csv(sys.argv[1])
+    if manifest is not None:
+        rows = pl.read_csv(manifest)
     elif SHARED.is_dir():
         rows = pl.read_csv(SHARED / "images-1000.csv")
         rows = rows.with_columns(image=str(SHARED / "images-1000") + "/" + pl.col("image"))
     else:
         rows = _made(folder)
-    return rows.filter(pl.col("image").rle_id() < PICTURES)
+    return rows.select("image", "caption").filter(pl.col("image").rle_id() < PICTURES)
 
 
 def _made(folder: Path) -> pl.DataFrame:
@@ -331,15 +385,19 @@ def _made(folder: Path) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _alternating(*steps: Callable[[], None]) -> list[tuple[float, float]]:
-    """Median seconds and processor seconds of each; the first round warms up, uncounted."""
-    seconds: list[list[tuple[float, float]]] = [[] for _ in steps]
-    for _ in range(ROUNDS + 1):
-        for step, times in zip(steps, seconds, strict=True):
+def _alternating(
+    ways: Sequence[Callable[[_Work], None]], part: _Work, work: _Work
+) -> list[tuple[float, float]]:
+    """Median seconds and processor seconds of each; all have done a part before."""
+    for way in ways:
+        way(part)
+    seconds: list[list[tuple[float, float]]] = [[] for _ in ways]
+    for _ in range(ROUNDS):
+        for way, times in zip(ways, seconds, strict=True):
             start, busy = time.perf_counter(), time.process_time()
-            step()
+            way(work)
             times.append((time.perf_counter() - start, time.process_time() - busy))
-    rounds = [list(zip(*times[1:], strict=True)) for times in seconds]
+    rounds = [list(zip(*times, strict=True)) for times in seconds]
     return [(statistics.median(wall), statistics.median(busy)) for wall, busy in rounds]
 
 

@@ -73,7 +73,11 @@ SHOWN_REJECTS = 10
     metavar="ROLE=NAME",
     help="What the image, caption, id, license, source, … column is called; repeatable.",
 )
-@click.option("--image-encoder", metavar="N", help="timm/NAME; by default the database's own.")
+@click.option(
+    "--image-encoder",
+    metavar="N",
+    help="timm/NAME, in half precision timm/NAME+bfloat16; by default the database's own.",
+)
 @click.option(
     "--text-encoder", metavar="N", help="sentence-transformers/NAME; by default the database's own."
 )

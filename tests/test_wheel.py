@@ -38,9 +38,7 @@ def test_the_wheel_holds_the_package_with_its_commands_and_migrations(wheel: Pat
         *(f"asif_lance/cli/{p.name}" for p in (ROOT / "cli").glob("*.py")),
         *(f"asif_lance/migrations/{p.name}" for p in (ROOT / "migrations").glob("*.py")),
         "asif_lance/py.typed",
-        "asif_lance/bill/templates/bill.html",
-        "asif_lance/explain/templates/explain.html",
-        "asif_lance/forgetting/templates/receipt.html",
+        *(p.relative_to(ROOT).as_posix() for p in (ROOT / "asif_lance").rglob("*.html")),
         "asif_lance/model/template_sets.toml",
     }
     assert {n for n in names if ".dist-info/" not in n} == expected

@@ -15,6 +15,8 @@ DEFAULT_TEXT = "sentence-transformers/all-MiniLM-L6-v2"
 def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEncoder:
     """Load an image encoder: `timm/NAME`, or `timm/` and the path of a model folder.
 
+    With `+bfloat16` after either it multiplies in half precision.
+
     Raises:
         EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
@@ -29,6 +31,8 @@ def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEnco
 
 def text_encoder(name: str | None = None, *, device: str = "auto") -> TextEncoder:
     """Load a text encoder: `sentence-transformers/NAME`, or that prefix and a folder's path.
+
+    With `+bfloat16` after either it multiplies in half precision.
 
     Raises:
         EncoderUnavailableError: unknown name, or weights that are not to be had here.

@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import metadata_load
 from yaml import YAMLError  # type: ignore[import-untyped]  # comes with huggingface-hub
 
+from asif_lance.encoders.precision import split_precision
 from asif_lance.encoders.timm_import import import_timm
 from asif_lance.encoders.weights import (
     IMAGE_PREFIX,
@@ -65,17 +66,18 @@ def read_card(pin: EncoderPin) -> EncoderCard:
 
 def _find_statements(pin: EncoderPin) -> dict[str, Any]:
     """The last fields of a card."""
-    image, text = pin.name.removeprefix(IMAGE_PREFIX), pin.name.removeprefix(TEXT_PREFIX)
+    name, _ = split_precision(pin.name)
+    image, text = name.removeprefix(IMAGE_PREFIX), name.removeprefix(TEXT_PREFIX)
     try:
-        if image in PACKAGED_IMAGE and image != pin.name:
+        if image in PACKAGED_IMAGE and image != name:
             return _of_packaged_image(pin, image)
-        if text in PACKAGED_TEXT and text != pin.name:
-            module, name = PACKAGED_TEXT[text]
-            folder = package_folder(module, name) / "model"
-            return _of_folder(pin, folder, f"its model card, in the package {name}")
-        if image != pin.name:
+        if text in PACKAGED_TEXT and text != name:
+            module, package = PACKAGED_TEXT[text]
+            folder = package_folder(module, package) / "model"
+            return _of_folder(pin, folder, f"its model card, in the package {package}")
+        if image != name:
             return _of_folder(pin, local_folder(image) or kept_folder(_timm_repository(image)))
-        if text != pin.name:
+        if text != name:
             repository = text if "/" in text else TEXT_PREFIX + text
             return _of_folder(pin, local_folder(text) or kept_folder(repository))
     except EncoderUnavailableError as error:

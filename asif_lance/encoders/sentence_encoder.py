@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from asif_lance.devices import take_turns
+from asif_lance.encoders.precision import multiply_in, split_precision
 from asif_lance.encoders.weights import (
     PACKAGED_TEXT,
     TEXT_PREFIX,
@@ -31,8 +33,8 @@ from asif_lance.records import EncoderPin, Float32Array
 class SentenceEncoder:
     """A frozen sentence-transformers model; long texts are cut at its own token limit.
 
-    A row depends on its own text only, up to float noise (about 1e-6): shorter batch mates are
-    padded and masked.
+    A row depends on its own text only, up to float noise (about 1e-6, in half precision more):
+    shorter batch mates are padded and masked.
 
     Attributes:
         pin: name, weights and dimension.
@@ -45,29 +47,30 @@ class SentenceEncoder:
         Raises:
             EncoderUnavailableError: unknown model, or weights that are missing or damaged.
         """
-        folder, name = _find(name.removeprefix(TEXT_PREFIX))
+        name, self._precision = split_precision(name.removeprefix(TEXT_PREFIX))
+        folder, name = _find(name)
         revision = weights_digest(folder)
         self._model = _load(folder, device)
-        self._turn, self._counting = take_turns(device), threading.Lock()
+        self._device, self._turn = device, take_turns(device)
+        self._counting = threading.Lock()
         # Tokenizers cannot change how they cut texts while another thread uses them: counting has
         # one of its own, and the other has no more to change after its first text.
         self._counter = copy.deepcopy(self._model.tokenizer)
         self._dimension = self._model.get_embedding_dimension()
         self._model.encode(["a"], show_progress_bar=False)
-        self.pin = EncoderPin(TEXT_PREFIX + name, revision, self._dimension)
+        self.pin = EncoderPin(TEXT_PREFIX + name + self._precision, revision, self._dimension)
         self.max_tokens: int | None = self._model.max_seq_length
 
     def encode(self, texts: Sequence[str]) -> Float32Array:
         """L2-normalised float32 vectors (m, d) of m texts; lone surrogates read as `?`."""
         if not texts:
             return np.empty((0, self._dimension), np.float32)
-        with self._turn:
+        with self._turn, multiply_in(self._precision, self._device):
             vectors = self._model.encode(
                 [text.encode("utf-8", "replace").decode() for text in texts],
-                normalize_embeddings=True,
                 show_progress_bar=False,
             )
-        return np.asarray(vectors, dtype=np.float32)
+        return _to_unit(vectors)
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of the texts have more than `max_tokens` tokens; the rest is not read."""
@@ -88,8 +91,16 @@ class SentenceEncoder:
 
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> Float32Array:
         """L2-normalised float32 vectors (m, d) of m RGB pictures, if it `embeds_pictures`."""
-        options = {"normalize_embeddings": True, "show_progress_bar": False}
-        return np.asarray(self._model.encode(list(pictures), **options), dtype=np.float32)
+        with self._turn, multiply_in(self._precision, self._device):
+            vectors = self._model.encode(list(pictures), show_progress_bar=False)
+        return _to_unit(vectors)
+
+
+def _to_unit(vectors: object) -> Float32Array:
+    """The same in float32, where their length can be made 1."""
+    matrix = torch.from_numpy(np.asarray(vectors, dtype=np.float32))
+    unit: Float32Array = nn.functional.normalize(matrix, dim=1).numpy()
+    return unit
 
 
 def _find(name: str) -> tuple[Path, str]:

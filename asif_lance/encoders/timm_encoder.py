@@ -14,6 +14,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 from asif_lance.devices import take_turns
+from asif_lance.encoders.precision import multiply_in, split_precision
 from asif_lance.encoders.weights import (
     IMAGE_PREFIX,
     PACKAGED_IMAGE,
@@ -31,7 +32,8 @@ class TimmEncoder:
     """A frozen timm network without its classifier: pooled features, L2-normalised.
 
     A row depends on its own image only, up to float noise: convolution kernels are chosen by
-    batch shape, so cosines may differ by about 1e-6 between batches of different sizes.
+    batch shape, so cosines may differ by about 1e-6 between batches of different sizes, in half
+    precision by more.
 
     Attributes:
         pin: name, weights and dimension.
@@ -44,7 +46,8 @@ class TimmEncoder:
         Raises:
             EncoderUnavailableError: unknown model, or weights that are missing or damaged.
         """
-        model, name, revision = _load(name.removeprefix(IMAGE_PREFIX))
+        name, self._precision = split_precision(name.removeprefix(IMAGE_PREFIX))
+        model, name, revision = _load(name)
         config = resolve_data_config({}, model=model)
         self._device, self._turn = device, take_turns(device)
         self._model = model.eval().to(device).to(memory_format=torch.channels_last)
@@ -55,7 +58,8 @@ class TimmEncoder:
         )
         self.min_side = math.ceil(max(config["input_size"][1:]) / config["crop_pct"])
         blank = torch.zeros((1, *config["input_size"]), dtype=torch.uint8)
-        self.pin = EncoderPin(IMAGE_PREFIX + name, revision, self.encode(blank).shape[1])
+        pinned = IMAGE_PREFIX + name + self._precision
+        self.pin = EncoderPin(pinned, revision, self.encode(blank).shape[1])
 
     def prepare(self, image: Image.Image) -> Tensor:
         """Resize and crop an RGB image as in timm's evaluation: (3, height, width) uint8."""
@@ -66,7 +70,9 @@ class TimmEncoder:
         """L2-normalised float32 vectors (b, d) of prepared images (b, 3, height, width) uint8."""
         with self._turn, torch.inference_mode():
             pixels = batch.to(self._device).to(memory_format=torch.channels_last)
-            features = self._model(pixels.float().div_(255).sub_(self._mean).div_(self._std))
+            scaled = pixels.float().div_(255).sub_(self._mean).div_(self._std)
+            with multiply_in(self._precision, self._device):
+                features = self._model(scaled)
             unit = nn.functional.normalize(features.float(), dim=1)
             vectors: Float32Array = unit.cpu().numpy()
         return vectors

@@ -17,7 +17,8 @@ class IngestOptions:
         format: one of `FORMATS`; recognised when None.
         image_root: where relative image paths begin; by default found near the manifest.
         columns: what columns are called that are not recognised, see `ColumnNames.choose`.
-        image_encoder: `timm/NAME`; None is the database's own, or the packaged default.
+        image_encoder: `timm/NAME`, in half precision `timm/NAME+bfloat16`; None is
+            the database's own, or the packaged default.
         text_encoder: `sentence-transformers/NAME`; None likewise.
         license: for pairs that name none of their own.
         source: likewise; by default the name of the file or folder they come from.
