@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asif_lance.database.fragments import live_rows_key
+from asif_lance.database.fragments import FragmentKey, content_files
+from asif_lance.database.schemas import PAIR_COLUMNS
 
 # When a pair was added is not part of its content: deleted and added again, it is unchanged.
 _NOT_CONTENT = ("pair_id", "ingested_at")
@@ -123,8 +124,15 @@ Fragments = list[lance.LanceFragment]
 
 def _find_unshared(one: lance.LanceDataset, other: lance.LanceDataset) -> Fragments:
     """Fragments of `one` whose rows `other` does not hold in the very same files."""
-    shared = set(map(live_rows_key, other.get_fragments()))
-    return [fragment for fragment in one.get_fragments() if live_rows_key(fragment) not in shared]
+    shared = set(_live_rows(other).values())
+    own = _live_rows(one)
+    return [f for f in one.get_fragments() if own[f.fragment_id] not in shared]
+
+
+def _live_rows(state: lance.LanceDataset) -> dict[int, tuple[FragmentKey, str | None]]:
+    """Names the files of ours and the deletions of each fragment, by the fragments' ids."""
+    files = content_files(state)
+    return {f.fragment_id: (files[f.fragment_id], f.deletion_file()) for f in state.get_fragments()}
 
 
 def _read_ids(dataset: lance.LanceDataset, fragments: Fragments) -> pa.Array:
@@ -157,7 +165,8 @@ def _digest_rows(
     dataset: lance.LanceDataset, fragments: Fragments, ids: pa.Array
 ) -> Iterator[tuple[str, bytes]]:
     """Content digests of the pairs with these ids."""
-    for batch in dataset.scanner(fragments=fragments).to_batches():
+    ours = [name for name in PAIR_COLUMNS if name in dataset.schema.names]
+    for batch in dataset.scanner(columns=ours, fragments=fragments).to_batches():
         wanted = batch.filter(pc.is_in(batch["pair_id"], ids))
         names = sorted(set(wanted.schema.names) - set(_NOT_CONTENT))
         columns = [_to_python(wanted[name]) for name in names]
