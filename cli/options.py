@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from asif_lance.errors import DatabaseNotFoundError
+from asif_lance.errors import DatabaseNotFoundError, format_count
 
 from .output import note
 from .parameter_types import Bytes, FileArgument, Moment, PairOf
@@ -18,6 +18,8 @@ from .parameter_types import Bytes, FileArgument, Moment, PairOf
 if TYPE_CHECKING:
     from asif_lance.store import PairStore
 
+#: Pairs in rewritten files that are compared before every command; more would delay it.
+_COMPARED = 10_000
 _TOLD = "asif_lance.unpublished"
 _HOW = ("added", "removed", "changed")
 
@@ -169,7 +171,12 @@ def tell_unpublished(store: PairStore) -> None:
     if store.attachment is not None or store.uri in told:
         return
     told.add(store.uri)
-    changes = store.unpublished()
+    changes = store.unpublished(most=_COMPARED)
+    if changes.uncompared:
+        note(
+            f"another program rewrote the files of {format_count(changes.uncompared, 'pair')}; "
+            "`asif-lance publish` compares them, and makes a version if something changed"
+        )
     if len(changes):
         counts = (len(changes.added), len(changes.removed), len(changes.changed))
         parts = [f"{n:,} {how}" for n, how in zip(counts, _HOW, strict=True) if n]

@@ -39,6 +39,8 @@ def publish(context: Context, /, drop: bool, message: str, output: str) -> None:
     store = PairStore.open(context.db)
     dropped = store.drop_bad_rows() if drop else ()
     version = store.publish(command="publish", message=message)
+    if version is None:
+        store.adopt_head()  # files that another program rewrote need no comparing any more
     if output == "json":
         name = version.name if version else None
         print_json({"version": name, "dropped": [asdict(row) for row in dropped]})

@@ -225,7 +225,8 @@ class AttachedState:
         kept = np.concatenate([np.zeros(0, np.bool_), *(kept[alive] for alive, kept in both)])
         names = self._names(columns)
         places: Int64Array = np.flatnonzero(kept)[np.asarray(indices, dtype=np.int64)]
-        rows = self.stored.take(places.tolist(), self.stored_names(names))
+        # Ids in any case: Lance takes no rows without columns.
+        rows = self.stored.take(places.tolist(), self.stored_names([*names, "pair_id"]))
         return pa.table(
             [convert_column(rows, self.schema.field(n), self.columns.get(n)) for n in names],
             schema=self._projected(names),

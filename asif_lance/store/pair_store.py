@@ -384,9 +384,9 @@ class PairStore:
         with step("compare versions"):
             return retry_read(self.uri, lambda: diff_states(self.dataset(old), self.dataset(new)))
 
-    def unpublished(self) -> Changes:
-        """What head has changed since the newest version."""
-        return retry_read(self.uri, lambda: find_changes(self._latest(), self._head()))
+    def unpublished(self, *, most: int | None = None) -> Changes:
+        """What head has changed since the newest version; `most` as in `find_changes`."""
+        return retry_read(self.uri, lambda: find_changes(self._latest(), self._head(), most=most))
 
     def adopt_head(self) -> bool:
         """Lets `latest` mean head, with its new index, if both hold the same pairs; tells if so."""

@@ -292,6 +292,14 @@ def test_whole_numbers_are_ids_and_pictures_are_shown(tmp_path: Path) -> None:
     }
 
 
+def test_what_the_table_does_not_have_is_empty(table: Any, tmp_path: Path) -> None:
+    state = asif_lance.open(
+        asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    ).store.dataset()
+    assert state.take([0, 1], ["source"]).to_pylist() == [{"source": None}] * 2
+    assert state.to_table(["license"])["license"].null_count == N
+
+
 def test_a_table_with_stable_row_ids_works(tmp_path: Path) -> None:
     path = str(tmp_path / "t.lance")
     lance.write_dataset(rows(), path, enable_stable_row_ids=True)
