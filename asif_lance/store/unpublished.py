@@ -20,7 +20,6 @@ from asif_lance.records import BoolArray, Float64Array
 
 # |a|² of unit vectors is that near to 1, as float16 rounds each number by a 2^-11th at most.
 _MOST_OFF_UNIT = 2.0**-9
-_TEXTS = {"pair_id": "it has no id", "caption": "it has no caption"}
 _VECTORS = ("image_vector", "text_vector")
 _TWICE = "its id is there already"
 
@@ -64,15 +63,16 @@ def find_bad_rows(
 def _scan(
     head: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]
 ) -> Iterator[pa.RecordBatch]:
-    columns = [*_TEXTS, *_VECTORS]
+    columns = ["pair_id", "caption", *_VECTORS]
     scanner = head.scanner(columns=columns, fragments=list(fragments), with_row_address=True)
     yield from scanner.to_batches()
 
 
 def _find_faults(batch: pa.RecordBatch) -> Iterator[tuple[str, BoolArray]]:
-    for name, reason in _TEXTS.items():
-        blank = pc.equal(pc.utf8_trim_whitespace(pc.fill_null(batch[name], "")), "")
-        yield reason, blank.to_numpy(zero_copy_only=False)
+    ids = pc.utf8_trim_whitespace(pc.fill_null(batch["pair_id"], ""))
+    yield "it has no id", pc.equal(ids, "").to_numpy(zero_copy_only=False)
+    # An empty one is a caption: pairs of brought vectors may have no other.
+    yield "it has no caption", batch["caption"].is_null().to_numpy(zero_copy_only=False)
     for name in _VECTORS:
         with np.errstate(over="ignore", invalid="ignore"):
             off = ~(np.abs(_squares(batch[name]) - 1.0) <= _MOST_OFF_UNIT)

@@ -62,7 +62,6 @@ def test_added_changed_and_deleted_rows_become_a_version_by_name(store: PairStor
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"caption": ["  "]}, "it has no caption"),
         ({"pair_id": [""]}, "it has no id"),
         ({"pair_id": names(3, 4)}, "its id is there already"),
     ],
@@ -97,6 +96,14 @@ def test_vectors_have_the_length_1(store: PairStore, factor: float) -> None:
     version = store.publish(command="publish")
     assert version is not None
     assert version.added == 2
+
+
+def test_an_empty_caption_is_one_as_in_what_we_ingest(store: PairStore) -> None:
+    rows = pairs(names(20, 21), caption=[""])
+    lance.write_dataset(whole(store, rows), open_table(store.uri, "pairs"), mode="append")
+    version = store.publish(command="publish")
+    assert version is not None
+    assert version.added == 1
 
 
 def test_of_rows_with_one_id_the_first_stays(store: PairStore) -> None:
