@@ -16,21 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asif_lance.errors import AsifError
-    from asif_lance.ingest import IngestReport, ingest_sources
+    from asif_lance.ingest import Attached, IngestReport, attach, ingest_sources
     from asif_lance.model import Model, Together
     from asif_lance.model import open_model as open
+    from asif_lance.model.reranker import AsifReranker
     from asif_lance.store import PairStore
 
 __version__ = "0.1.0"
 
-__all__ = ["AsifError", "IngestReport", "Model", "PairStore", "Together", "ingest_sources", "open"]
+# fmt: off
+__all__ = [
+    "AsifError", "AsifReranker", "Attached", "IngestReport", "Model", "PairStore", "Together",
+    "attach", "ingest_sources", "open",
+]
+# fmt: on
 
 _HOMES = {
     "AsifError": ("asif_lance.errors", "AsifError"),
+    "AsifReranker": ("asif_lance.model.reranker", "AsifReranker"),
+    "Attached": ("asif_lance.ingest.attaching", "Attached"),
     "IngestReport": ("asif_lance.ingest.pipeline", "IngestReport"),
     "Model": ("asif_lance.model.model", "Model"),
     "PairStore": ("asif_lance.store.pair_store", "PairStore"),
     "Together": ("asif_lance.model.joint", "Together"),
+    "attach": ("asif_lance.ingest.attaching", "attach"),
     "ingest_sources": ("asif_lance.ingest.pipeline", "ingest_sources"),
     "open": ("asif_lance.model.opening", "open_model"),
 }

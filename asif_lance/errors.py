@@ -6,6 +6,7 @@
     │   ├── DatabaseExistsError        a database is there already
     │   ├── MigrationNeededError       made by an older release: `asif-lance migrate`
     │   ├── NewerDatabaseError         made by a newer release: upgrade asif-lance
+    │   ├── AttachedDatabaseError      the pairs are those of a table that is not ours
     │   ├── DatabaseBusyError          another writer holds the lock
     │   ├── CorruptDatabaseError       a file is damaged: `asif-lance check`
     │   ├── StaleModelError            what is open is from before a forget: reopen it
@@ -23,6 +24,7 @@
     ├── ImageError                     one picture that cannot be used
     ├── PairConflictError              pairs that are there already with other content
     ├── ForgottenPairError             pairs that were forgotten, and nobody waived that
+    ├── BadRowsError                   rows of another program that cannot be pairs
     └── InputError                     a wrong argument
         ├── DimensionError             vectors of the wrong size
         ├── InvalidVectorError         NaN, infinite or zero vectors
@@ -109,6 +111,17 @@ class NewerDatabaseError(DatabaseError):
             f"{uri} was made by a newer release (unknown migration {unknown[0]}): "
             "upgrade asif-lance to open it"
         )
+
+
+class AttachedDatabaseError(DatabaseError):
+    """The database is attached to somebody else's table, which is never changed."""
+
+    def __init__(self, uri: str, table: str, command: str, instead: str) -> None:
+        super().__init__(
+            f"{uri} is attached to {table}, which is not ours to change: no `{command}` here; "
+            f"{instead}"
+        )
+        self.uri, self.table, self.command = uri, table, command
 
 
 class DatabaseBusyError(DatabaseError):
@@ -217,6 +230,19 @@ class PairConflictError(AsifError):
             f"{format_count(count, 'pair is', 'pairs are')} in the database with other "
             f"content ({', '.join(first)}{more}): "
             "nothing was written; --on-conflict update replaces them, skip leaves them"
+        )
+
+
+class BadRowsError(AsifError):
+    """Rows that another program wrote among the pairs; `first` has ids and reasons of some."""
+
+    def __init__(self, count: int, first: tuple[tuple[str, str], ...]) -> None:
+        self.count, self.first = count, first
+        named = "; ".join(f"{printable(pair_id)!r}: {reason}" for pair_id, reason in first)
+        more = "; …" if count > len(first) else ""
+        super().__init__(
+            f"{format_count(count, 'row')} that another program wrote cannot be pairs "
+            f"({named}{more}): no version was made; `asif-lance publish --drop` takes them out"
         )
 
 

@@ -20,6 +20,7 @@ from asif_lance.errors import AsifError
 
 from .adapt import adapt
 from .admin import check, info, migrate, optimize
+from .attach import attach
 from .audit import audit
 from .bill import bill
 from .classify import classify
@@ -38,6 +39,7 @@ from .output import note, note_error
 from .parameter_types import TEXT
 from .progress import quiet_option, shown_progress
 from .prune import prune
+from .publish import publish
 from .query import search
 from .receipt import receipt
 from .reencode import reencode
@@ -150,8 +152,8 @@ def _complete(command: click.Command) -> None:
         _complete(below)
 
 
-_register([demo, ingest, classify, search])
-_register([delete, forget, receipt, versions, diff, tag, rollback])
+_register([demo, ingest, attach, classify, search])
+_register([delete, publish, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
 _register([explain, what_if, prune, audit, runs, bill])
 _register([index, encoders, reencode, info, check, optimize, migrate])

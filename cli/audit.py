@@ -15,7 +15,7 @@ import click
 from asif_lance.errors import format_count, printable
 
 from .csv_lines import csv_line, name_infinities
-from .options import Context
+from .options import Context, open_store
 from .output import note, note_error, print_json, print_table, to_json
 from .parameter_types import TEXT, OutputFile, Real
 
@@ -92,7 +92,6 @@ def audit(
       asif-lance audit --report near-duplicate-captions
     """
     from asif_lance.audit import Audit
-    from asif_lance.store import PairStore
 
     if sql is not None and report is not None:
         raise click.UsageError("give SQL or --report, one of the two")
@@ -102,7 +101,7 @@ def audit(
         return
     if sql is None and report is None and sys.stdin is None:
         raise click.UsageError("standard input is closed: give the SQL as an argument")
-    with Audit(PairStore.open(context.db), model, seconds=timeout) as session:
+    with Audit(open_store(context), model, seconds=timeout) as session:
         if report is not None:
             sql = _shown_sql(report)
         if sql is None:

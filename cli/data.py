@@ -30,6 +30,7 @@ from .options import (
     keys_option,
     message_option,
     open_store,
+    tell_of_database,
 )
 from .output import note, print_json, print_table
 from .parameter_types import Choices, ColumnChoice, Count, OutputFile
@@ -195,6 +196,7 @@ def ingest(
     given |= {"format": source_format, "columns": dict(columns), "source": source_name}
     options = IngestOptions(**given, checks=expand_checks(checks), waiver=waiver)
     total = count_items(expanded)
+    tell_of_database(context)
     if dry_run:
         tried = _try_ingest(context, expanded, options, total, output)
         _write_rejects(tried, rejects)

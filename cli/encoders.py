@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import Context, device_option, format_option, open_store
+from .options import Context, device_option, format_option, open_store, tell_of_database
 from .output import note, print_json, print_table
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def encoders(
         return
     from asif_lance.ingest import name_and_check_encoders
 
+    tell_of_database(context)
     named = name_and_check_encoders(
         context.db,
         image=image_encoder,

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from asif_lance.errors import DatabaseNotFoundError, format_count
+
 from .output import note
 from .parameter_types import Bytes, FileArgument, Moment, PairOf
 
 if TYPE_CHECKING:
     from asif_lance.store import PairStore
+
+#: Pairs in rewritten files that are compared before every command; more would delay it.
+_COMPARED = 10_000
+_TOLD = "asif_lance.unpublished"
+_HOW = ("added", "removed", "changed")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -146,7 +154,37 @@ def open_store(context: Context) -> PairStore:
     store = PairStore.open(context.db)
     if store.notice:
         note(store.notice)
+    tell_unpublished(store)
     return store
+
+
+def tell_of_database(context: Context) -> None:
+    """The notes of `open_store`, if there is a database, for commands that open it later."""
+    with suppress(DatabaseNotFoundError):
+        open_store(context)
+
+
+def tell_unpublished(store: PairStore) -> None:
+    """Note, once in a command, what at head no version has: it becomes part of the next one."""
+    context = click.get_current_context(silent=True)
+    told = context.find_root().meta.setdefault(_TOLD, set()) if context else set()
+    if store.attachment is not None or store.uri in told:
+        return
+    told.add(store.uri)
+    changes = store.unpublished(most=_COMPARED)
+    if changes.uncompared:
+        note(
+            f"another program rewrote the files of {format_count(changes.uncompared, 'pair')}; "
+            "`asif-lance publish` compares them, and makes a version if something changed"
+        )
+    if len(changes):
+        counts = (len(changes.added), len(changes.removed), len(changes.changed))
+        parts = [f"{n:,} {how}" for n, how in zip(counts, _HOW, strict=True) if n]
+        note(
+            f"not published: pairs that another program or an interrupted command left "
+            f"({', '.join(parts)}); `asif-lance publish` makes a version of them, and so does "
+            "the next command that makes one"
+        )
 
 
 def chosen_templates(

@@ -12,6 +12,7 @@ import click
 
 from asif_lance.errors import InputError
 
+from .attach import tell_left_out
 from .options import (
     LABEL_OPTIONS,
     Context,
@@ -121,7 +122,7 @@ def open_model(
     store.version_as_of(as_of) if as_of else store.version(model or "latest")
     from asif_lance.model import opening as library
 
-    return library.open_model(
+    opened = library.open_model(
         context.db,
         model,
         as_of=as_of,
@@ -132,6 +133,9 @@ def open_model(
         memory_limit=memory_limit,
         search=search,
     )
+    if store.attachment is not None:
+        tell_left_out(opened.left_out())
+    return opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import click
 from asif_lance.errors import format_count
 
 from .data import print_rejects, stoppable
-from .options import Context, device_option, format_option, keys_option
+from .options import Context, device_option, format_option, keys_option, tell_of_database
 from .output import note, print_json, print_table
 from .parameter_types import OutputFile
 
@@ -65,6 +65,7 @@ def reencode(
     with stoppable():
         from asif_lance.ingest import ReencodeOptions, reencode
 
+        tell_of_database(context)
         report = reencode(context.db, new, ReencodeOptions(**given))
     if rejects is not None:
         report.write_rejects(rejects)

@@ -28,7 +28,7 @@ import pyarrow as pa
 import torch
 from lance.file import LanceFileReader
 
-from asif_lance.database import check_file, local_path, storage_errors
+from asif_lance.database import AttachedState, check_file, local_path, storage_errors
 from asif_lance.errors import CorruptDatabaseError
 from asif_lance.records import BoolArray, Float64Array, UInt64Array
 from asif_lance.relative import BlockDistances, BlockSummary, BlockSums, Whitening
@@ -254,8 +254,8 @@ def _read(fragment: Any, column: str) -> torch.Tensor:
 def _find_places(dataset: Any, fragment: Any) -> dict[str, _Place]:
     """The places of all columns that lie in local files as plain rows."""
     found: dict[str, _Place] = {}
-    if fragment.metadata.overlays:
-        return found
+    if isinstance(dataset, AttachedState) or fragment.metadata.overlays:
+        return found  # somebody else's vectors are made ours while they are read
     names = {field.id(): field.name() for field in dataset.lance_schema.fields()}
     for data in fragment.data_files():
         path = Path(dataset.uri.removeprefix("file://")) / "data" / _file_name(data)

@@ -135,19 +135,19 @@ class Recorder:
         run = self._row | {"predictions": self._count}
         self._append("runs", to_table([run], schemas.RUNS))
         self.dropped = self._drop_older_runs()
-        with self._store.writing("record"):
+        with self._store.writing("record", beside=True):
             keep_digests(self._store.uri)
 
     def _take_back(self) -> None:
         if self._written:
-            with contextlib.suppress(DatabaseError), self._store.writing("record"):
+            with contextlib.suppress(DatabaseError), self._store.writing("record", beside=True):
                 drop_runs(self._store, {self.run_id})  # on a full disk, pruning does it later
 
     def _drop_older_runs(self) -> list[str]:
         rule = retention_rule(self._store)
         if rule.everything:
             return []
-        with self._store.writing("record"):
+        with self._store.writing("record", beside=True):
             # The newest run is one's own, or came since: neither may go.
             others, found = replace(rule, last=max(rule.last or 0, 1)), list_runs(self._store)
             gone = {run.run_id for run in others.dropped(found)} - {self.run_id}
@@ -164,7 +164,7 @@ class Recorder:
         self._attributions, self._predictions, self._queries = [], [], []
 
     def _append(self, table: str, rows: pa.Table) -> None:
-        with self._store.writing("record", since=self._since):
+        with self._store.writing("record", since=self._since, beside=True):
             self._written = True
             append_rows(self._store.uri, table, rows)
 

@@ -130,7 +130,7 @@ def set_retention(store: PairStore, rule: RetentionRule) -> None:
         raise InputError("at least the newest run has to be kept")
     age = rule.younger_than
     value = {"last": rule.last, "seconds": None if age is None else age.total_seconds()}
-    with store.writing("runs keep"), storage_errors(store.uri):
+    with store.writing("runs keep", beside=True), storage_errors(store.uri):
         open_table(store.uri, "runs").update_config({_RETENTION_KEY: json.dumps(value)})
 
 
@@ -162,7 +162,7 @@ def prune_runs(
     rule = RetentionRule(keep_last, older_than)
     if rule.everything:
         raise InputError("say which runs to keep: the last ones, or those younger than an age")
-    with store.writing("prune runs"):
+    with store.writing("prune runs", beside=True):
         found = list_runs(store)
         gone = {run.run_id for run in rule.dropped(found)}
         return drop_runs(store, gone, {run.run_id for run in found} - gone)

@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import duckdb
 import lance
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.dataset import Dataset
 
 from asif_lance.audit.sql import HEAD
 from asif_lance.audit.sql_guard import SqlGuard, one_line
-from asif_lance.database import TABLES, open_table, schemas, storage_errors
+from asif_lance.database import TABLES, AttachedState, open_table, schemas, storage_errors
 from asif_lance.errors import AuditError
 from asif_lance.store import PairStore
 
@@ -30,6 +32,9 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",  # SQL must not see this process's variables
     "temp_directory": "",
 }
+
+_ADDRESS = "_rowaddr"  # Lance's own column
+_SQL_TYPES = {schemas.CAPTIONS.type: "VARCHAR[]", schemas.TIMESTAMP: "TIMESTAMPTZ"}
 
 _STORED = "stored "  # before the names of states that lack a column
 
@@ -116,6 +121,9 @@ class SqlEngine:
         """Let SQL see a table; states of pairs that lack a column of today have it empty."""
         with storage_errors(self._store.uri):  # DuckDB would tell of damage in Rust's words
             columns = table.schema.names
+        if isinstance(table, AttachedRows):
+            self._show_attached(name, table)
+            return
         later = schemas.LATER if name.startswith("pairs") else ()
         lacking = [field for field in later if field.name not in columns]
         self._sql.register(_STORED + name if lacking else name, table)
@@ -125,10 +133,17 @@ class SqlEngine:
             shown = f"SELECT *, {empty} FROM {stored}"  # noqa: S608 - quoted
             self._sql.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {shown}")
 
+    def _show_attached(self, name: str, rows: AttachedRows) -> None:
+        """Let SQL see somebody else's table: our columns under our names, then its other ones."""
+        view, stored = _quote(name), _STORED + name
+        self._sql.register(stored, rows)
+        shown = f"SELECT {', '.join(rows.expressions())} FROM {_quote(stored)}"  # noqa: S608 - quoted
+        self._sql.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {shown}")
+
     def _open_pairs(self, version: str) -> ReadableDataset:
         if version == HEAD:
             return _open_readable(self._store, "pairs")
-        return ReadableDataset(self._store.dataset(version))
+        return _make_readable(self._store.dataset(version))
 
     def _run(self, sql: str) -> pa.Table:
         try:
@@ -177,9 +192,79 @@ class ReadableDataset(Dataset):  # type: ignore[misc]  # pyarrow is untyped
         return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
 
 
+class AttachedRows(ReadableDataset):
+    """Somebody else's table, without rows that are no pairs and columns that DuckDB cannot read."""
+
+    def __init__(self, state: AttachedState) -> None:
+        super().__init__(state.stored)
+        self._state = state
+        self._left_out = pa.array(state.left_out_addresses(), pa.uint64())
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that can be asked for."""
+        vectors = {self._state.columns[side] for side in ("image_vector", "text_vector")}
+        fields = [f for f in self._whole.schema if f.name not in vectors and _is_readable(f.type)]
+        return pa.schema(fields)
+
+    def scanner(self, *args: Any, **kwargs: Any) -> Any:
+        """A scan; DuckDB asks it for a reader of batches."""
+        if not len(self._left_out):
+            return super().scanner(*args, **kwargs)
+        return _ScanWithout(super().scanner(*args, with_row_address=True, **kwargs), self._left_out)
+
+    def expressions(self) -> list[str]:
+        """The columns of `pairs` in SQL."""
+        ours = [field for field in self._state.schema if field.name not in HIDDEN]
+        shown = {field.name: self._express(field) for field in ours}
+        used, there = set(self._state.columns.values()), {name.lower() for name in shown}
+        others = [
+            _quote(field.name)
+            for field in self.schema
+            if field.name not in used and field.name.lower() not in there
+        ]
+        return [f"{sql} AS {_quote(name)}" for name, sql in shown.items()] + others
+
+    def _express(self, field: pa.Field) -> str:
+        name = self._state.columns.get(field.name)
+        if name is None:
+            return f"NULL::{_SQL_TYPES.get(field.type, 'VARCHAR')}"
+        text = f"{_quote(name)}::VARCHAR"
+        return f"coalesce({text}, '')" if field.name == "caption" else text
+
+
+class _ScanWithout:
+    """A scan of Lance's with addresses, without some of them and without these rows."""
+
+    def __init__(self, scanner: Any, left_out: pa.Array) -> None:
+        self._scanner, self._left_out = scanner, left_out
+        fields = [f for f in scanner.projected_schema if f.name != _ADDRESS]
+        self.projected_schema = pa.schema(fields)
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The other rows."""
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._scanner.to_batches():
+            kept = pc.invert(pc.is_in(batch[_ADDRESS], self._left_out))
+            yield batch.filter(kept).select(self.projected_schema.names)
+
+
+def _is_readable(kind: pa.DataType) -> bool:
+    """Whether DuckDB reads a column of this type: no half floats, and no types of Lance's own."""
+    return not re.search("halffloat|extension|bfloat", str(kind))
+
+
+def _make_readable(dataset: lance.LanceDataset | AttachedState) -> ReadableDataset:
+    if isinstance(dataset, AttachedState):
+        return AttachedRows(dataset)
+    return ReadableDataset(dataset)
+
+
 def _open_readable(store: PairStore, table: str) -> ReadableDataset:
     with storage_errors(store.uri):
-        return ReadableDataset(open_table(store.uri, table))
+        return _make_readable(open_table(store.uri, table))
 
 
 _VERSIONS = pa.schema(

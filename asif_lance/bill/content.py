@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import polars as pl
+import pyarrow.compute as pc
 
 from asif_lance.bill.licenses import find_spdx_id
 from asif_lance.database import LATEST, retry_read
@@ -161,8 +162,14 @@ def _count_sources(store: PairStore, version: str) -> tuple[SourceCount, ...]:
 
 def _count_reserved(store: PairStore, version: str) -> int:
     # Within a text the quotes would be escaped, so this is a key.
-    flagged = f"contains(attributes, '\"{RESERVED}\":')"
-    return retry_read(store.uri, lambda: int(store.dataset(version).count_rows(flagged)))
+    key = f'"{RESERVED}":'
+
+    def count() -> int:
+        batches = store.dataset(version).scanner(columns=["attributes"]).to_batches()
+        found = (pc.sum(pc.match_substring(batch["attributes"], key)).as_py() for batch in batches)
+        return sum(one or 0 for one in found)
+
+    return retry_read(store.uri, count)
 
 
 def _count_licenses(sources: tuple[SourceCount, ...]) -> tuple[tuple[str, int], ...]:

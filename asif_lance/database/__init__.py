@@ -6,6 +6,13 @@ Assumes: whoever writes holds `WriteLock`, and checks what was read before that 
 Functions take an address and may be called from any thread.
 """
 
+from asif_lance.database.attached import (
+    AttachedState,
+    Attachment,
+    find_attachment,
+    write_attachment,
+)
+from asif_lance.database.attached_rows import vector_width
 from asif_lance.database.cache_files import (
     BYTES_KEPT,
     drop_caches,
@@ -31,9 +38,16 @@ from asif_lance.database.diff import (
     rows_by_id,
 )
 from asif_lance.database.digests import one_line
+from asif_lance.database.embedding_functions import write_functions
 from asif_lance.database.encoder_pins import check_pin, read_pins, write_pins
 from asif_lance.database.epoch import check_epoch, read_epoch
-from asif_lance.database.fragments import FragmentKey, data_files, live_rows_key, name_files
+from asif_lance.database.fragments import (
+    FragmentKey,
+    content_files,
+    data_files,
+    live_rows_key,
+    name_files,
+)
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
 from asif_lance.database.integrity import (
     check_file,
@@ -68,6 +82,7 @@ from asif_lance.database.tables import (
     append_rows,
     find_table,
     local_path,
+    open_own_pairs,
     open_table,
     read_table,
     resolve_uri,
@@ -80,18 +95,19 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS",
-    "LATEST", "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "Changes", "CheckReport", "Damage",
-    "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter",
-    "Surface", "WriteLock", "append_rows", "apply_migrations", "check", "check_epoch", "check_file",
-    "check_migrated", "check_naming_tables", "check_opened", "check_pin", "check_readable",
-    "check_still_migrated", "clean_up", "count_changes", "count_reclaimable", "data_files",
-    "describe_indices", "diff_states", "drop_caches", "files_exist", "find_changes", "find_table",
-    "finish_deletes", "hash_ids", "is_draft", "join_fragments", "join_tiny_fragments",
-    "keep_digests", "last_check", "list_erasers", "live_rows_key", "load_cache", "local_path",
-    "name_files", "one_line", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
+    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
+    "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "AttachedState", "Attachment", "Changes",
+    "CheckReport", "Damage", "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs",
+    "Ledger", "Result", "RowFilter", "Surface", "WriteLock", "append_rows", "apply_migrations",
+    "check", "check_epoch", "check_file", "check_migrated", "check_naming_tables", "check_opened",
+    "check_pin", "check_readable", "check_still_migrated", "clean_up", "content_files",
+    "count_changes", "count_reclaimable", "data_files", "describe_indices", "diff_states",
+    "drop_caches", "files_exist", "find_attachment", "find_changes", "find_table", "finish_deletes",
+    "hash_ids", "is_draft", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
+    "list_erasers", "live_rows_key", "load_cache", "local_path", "name_files", "one_line",
+    "open_own_pairs", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
     "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
-    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "version_record",
-    "write_pins",
+    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "vector_width",
+    "version_record", "write_attachment", "write_functions", "write_pins",
 ]
 # fmt: on

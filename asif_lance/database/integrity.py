@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import lance
 
+from asif_lance.database.attached import find_attachment
 from asif_lance.database.cleanup import clean_up, is_draft
 from asif_lance.database.digests import (
     Digest,
@@ -98,14 +99,14 @@ def check_opened(dataset: Any) -> Any:
     """The dataset, if the files that say which rows it has are as they were: they are small.
 
     Args:
-        dataset: the pairs table, checked out at a version.
+        dataset: the pairs table, checked out at a version; one that is somebody else's passes.
 
     Raises:
         CorruptDatabaseError: the version's own file or one with its deletions is damaged.
     """
     uri = str(dataset.uri).removeprefix("file://").rpartition("/")[0]
     root = local_path(uri)
-    if root is None:
+    if root is None or find_attachment(uri):
         return dataset
     deletions = (deletion_file(fragment) for fragment in dataset.get_fragments())
     files = [manifest_file(root / "pairs.lance", dataset.version), *filter(None, deletions)]

@@ -192,6 +192,10 @@ def pairs_schema(image_dim: int, text_dim: int) -> pa.Schema:
     )
 
 
+#: The names of its columns; others are those of other programs.
+PAIR_COLUMNS = tuple(pairs_schema(1, 1).names)
+
+
 def queries_schema(image_dim: int, text_dim: int) -> pa.Schema:
     """What predictions were made of, see `audit.replay`."""
     return _schema(

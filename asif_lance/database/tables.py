@@ -19,6 +19,7 @@ from typing import TypeVar
 import lance
 import pyarrow as pa
 
+from asif_lance.database.attached import AttachedState, find_attachment
 from asif_lance.database.digests import (
     READ_ERRORS,
     find_damage,
@@ -82,11 +83,22 @@ def table_uri(uri: str, table: str) -> str:
 def open_table(uri: str, table: str, version: int | str | None = None) -> lance.LanceDataset:
     """Opens a table at its head, or at a Lance version or tag.
 
+    The pairs of a database that is attached to a table are that table's, see `attached`.
+
     Raises:
         StorageError: it is not there or cannot be read.
     """
+    attachment = find_attachment(uri) if table == "pairs" else None
     with storage_errors(uri):
+        if attachment is not None:
+            return AttachedState(uri, attachment, None if version is None else int(version))
         return lance.dataset(table_uri(uri, table), version=version)
+
+
+def open_own_pairs(uri: str) -> lance.LanceDataset:
+    """The database's own table of pairs, which is empty where it is attached to another one."""
+    with storage_errors(uri):
+        return lance.dataset(table_uri(uri, "pairs"))
 
 
 def find_table(uri: str, table: str) -> lance.LanceDataset | None:

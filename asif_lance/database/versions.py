@@ -19,6 +19,7 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asif_lance.database.attached import find_attachment
 from asif_lance.database.diff import find_changes
 from asif_lance.database.integrity import keep_digests
 from asif_lance.database.pair_rows import delete_at
@@ -61,6 +62,8 @@ class Ledger:
 
     def rows(self) -> list[Row]:
         """All rows of the table, oldest first."""
+        if attachment := find_attachment(self.uri):
+            return retry_read(self.uri, attachment.version_rows)
         return sorted(read_table(self.uri, "versions").to_pylist(), key=lambda row: row["number"])
 
     def find(self, name: str) -> Row:
@@ -95,6 +98,8 @@ class Ledger:
 
     def lance_version(self, name: str) -> int:
         """Which Lance version the tag of `vN` names now; forgetting changes it."""
+        if find_attachment(self.uri):
+            return int(name)
         tags = open_table(self.uri, "pairs").tags
         try:
             return int(tags.get_version(name))
@@ -105,6 +110,10 @@ class Ledger:
 
     def lance_versions(self) -> dict[str, int]:
         """All Lance tags, those of aliases too, and the Lance versions that they name."""
+        if find_attachment(self.uri):
+            rows = self.rows()
+            names = {name: row["number"] for row in rows for name in (row["name"], *row["aliases"])}
+            return _Tags(self.uri, names | ({LATEST: rows[-1]["number"]} if rows else {}))
         # Lance lists the tags' files and then reads each, and pruning may be faster.
         tags = retry_read(self.uri, lambda: open_table(self.uri, "pairs").tags.list())
         return _Tags(self.uri, {name: int(tag["version"]) for name, tag in tags.items()})
@@ -181,7 +190,7 @@ class Ledger:
         For maintenance that changes only the form: compaction, a new index. Says whether it did.
         """
         rows = self.rows()
-        if not rows:
+        if not rows or find_attachment(self.uri):
             return False
         old = self.lance_version(rows[-1]["name"])
         if old == head.version or find_changes(open_table(self.uri, "pairs", old), head):

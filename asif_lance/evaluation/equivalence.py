@@ -139,7 +139,7 @@ def _from_row(row: dict[str, Any]) -> Proof:
 
 def _keep(store: PairStore, proof: Proof) -> None:
     row = {name: getattr(proof, name) for name in schemas.PROOFS.names}
-    with store.writing("prove"):
+    with store.writing("prove", beside=True):
         append_rows(store.uri, "proofs", pa.Table.from_pylist([row], schema=schemas.PROOFS))
         keep_digests(store.uri)
 

@@ -10,6 +10,7 @@ fetches an address. A format is a module with a reader and a line in `formats.FO
 """
 
 from asif_lance.ingest.admission import RESERVED
+from asif_lance.ingest.attaching import Attached, attach
 from asif_lance.ingest.caption_checks import is_uninformative
 from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
 from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
@@ -35,11 +36,11 @@ from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vect
 
 # fmt: off
 __all__ = [
-    "ACTIONS", "CHECKS", "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "ComingPair",
-    "DryRun", "Finding", "IngestOptions", "IngestReport", "NamedEncoder", "Preparation",
-    "ReencodeOptions", "ReencodeReport", "ReencodedVersion", "TableSource", "as_matrix",
-    "count_items", "expand_sources", "hygiene_page", "ingest_sources", "is_uninformative",
-    "name_and_check_encoders", "read_column_classes", "read_pairs", "read_source", "reencode",
-    "sniff_format", "try_ingest", "unit_float16", "valid_vectors",
+    "ACTIONS", "CHECKS", "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "Attached",
+    "ComingPair", "DryRun", "Finding", "IngestOptions", "IngestReport", "NamedEncoder",
+    "Preparation", "ReencodeOptions", "ReencodeReport", "ReencodedVersion", "TableSource",
+    "as_matrix", "attach", "count_items", "expand_sources", "hygiene_page", "ingest_sources",
+    "is_uninformative", "name_and_check_encoders", "read_column_classes", "read_pairs",
+    "read_source", "reencode", "sniff_format", "try_ingest", "unit_float16", "valid_vectors",
 ]
 # fmt: on

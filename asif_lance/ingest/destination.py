@@ -52,6 +52,8 @@ class Destination:
             self.store: PairStore | None = PairStore.open(uri)
         except DatabaseNotFoundError:
             self.store = None
+        if self.store is not None:
+            self.store.check_own("add")
         self.epoch = 0 if self.store is None else self.store.epoch()
         for side in ("image", "text"):
             self._check_name(side)

@@ -32,7 +32,7 @@ def read_lance(path: Path, batch_size: int | None, known: ColumnNames) -> Iterat
 
     Of a database of models it is the newest model's.
     """
-    table = _only_table(path)
+    table = find_only_table(path)
     name = printable(str(table))
     try:
         dataset = lance.dataset(str(table))
@@ -55,15 +55,23 @@ def _tables(folder: Path) -> Iterator[Path]:
     return (child for child in folder.glob("*.lance") if (child / "_versions").is_dir())
 
 
-def _only_table(folder: Path) -> Path:
+def find_only_table(folder: Path) -> Path:
+    """The table that a folder is, or the only one or the one of pairs in it.
+
+    Raises:
+        SourceError: there are several, or none.
+    """
     if (folder / "_versions").is_dir():
         return folder
     tables = sorted(_tables(folder))
     pairs = folder / f"{_PAIRS}.lance"
     if len(tables) == 1 or pairs in tables:
         return pairs if pairs in tables else tables[0]
-    names = ", ".join(printable(table.name) for table in tables) or "none"
-    raise SourceError(f"{printable(str(folder))} has several tables: name one of {names}")
+    names = ", ".join(printable(table.name) for table in tables)
+    shown = printable(str(folder))
+    if not tables:
+        raise SourceError(f"{shown} is no Lance table and has none")
+    raise SourceError(f"{shown} has several tables: name one of {names}")
 
 
 def _is_blob(field: pa.Field) -> bool:

@@ -122,6 +122,7 @@ def reencode(uri: str | Path, new_uri: str | Path, options: ReencodeOptions) -> 
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
     old, new_uri = PairStore.open(str(uri)), resolve_uri(str(new_uri))
+    old.check_own("reencode")
     if new_uri == old.uri:
         raise InputError("the new database has to be another one")
     return _Reencoding(old, new_uri, options).run()

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 
 from asif_lance.anchors import Anchors, Approximation
-from asif_lance.database import retry_read
+from asif_lance.database import AttachedState, retry_read
 from asif_lance.devices import pick_device
 from asif_lance.encoders import (
     ImageEncoder,
@@ -47,13 +47,14 @@ from asif_lance.model.labels import (
 from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
-from asif_lance.model.retrieval import CANDIDATES, Match, retrieve
+from asif_lance.model.retrieval import CANDIDATES, Match, retrieve, score_pairs
 from asif_lance.model.teaching import teach_labels
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
     BROUGHT,
     SPARE,
     Float32Array,
+    Float64Array,
     ModelVersion,
     Neighbors,
     Reject,
@@ -158,6 +159,11 @@ class Model:
             memory_limit=self._memory_limit,
             epoch=epoch,
         )
+
+    def left_out(self) -> dict[str, int]:
+        """Rows of somebody else's table that are no pairs, counted by reason; none of our own."""
+        stored = self.anchors.dataset
+        return stored.left_out() if isinstance(stored, AttachedState) else {}
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:
@@ -320,6 +326,11 @@ class Model:
         return retrieve(
             self.anchors, self.recipe, "text", vector, top, candidates or max(top, CANDIDATES)
         )
+
+    def score_pairs(self, text: str, pair_ids: Sequence[str]) -> Float64Array:
+        """How well the picture of each of m pairs fits a text; 0 for those not in this version."""
+        vector = self.encode_texts([text]).vectors
+        return score_pairs(self.anchors, self.recipe, vector, pair_ids)
 
     def search_image(
         self, image: PictureInput, *, top: int = 10, candidates: int | None = None

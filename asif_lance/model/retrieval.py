@@ -9,9 +9,12 @@ With `candidates` at or above the number of pairs the ranking is exact.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from asif_lance.anchors import Anchors, Side
 from asif_lance.errors import InputError
@@ -69,6 +72,27 @@ def retrieve(
     found_scores = scores(items, relative)[:, 0]
     order = np.lexsort((anchors.tie_order(found), -found_scores))
     return _take_distinct(anchors, other, found[order], found_scores[order], top)
+
+
+def score_pairs(
+    anchors: Anchors, recipe: Recipe, query: Float32Array, pair_ids: Sequence[str]
+) -> Float64Array:
+    """How well the picture of each of m pairs fits a text, (1, d) of unit length: (m,) scores.
+
+    0 for ids that are not in the model version.
+    """
+    live = np.flatnonzero(anchors.live)
+    ids = anchors.pair_ids.take(pa.array(live))
+    places = pc.index_in(pa.array(pair_ids, pa.string()), ids.combine_chunks())
+    there = places.is_valid().to_numpy(zero_copy_only=False)
+    found = np.zeros(len(pair_ids))
+    if there.any():
+        positions = live[places.drop_null().to_numpy()]
+        items = _relative(
+            anchors, recipe, "image", unit_queries(anchors.vectors("image", positions))
+        )
+        found[there] = scores(items, _relative(anchors, recipe, "text", query))[:, 0]
+    return found
 
 
 def _relative(

@@ -61,7 +61,7 @@ def store_setting(store: PairStore, chosen: StoredSetting) -> None:
         "held_out": chosen.held_out,
         "created_at": datetime.now(UTC),
     }
-    with store.writing("tune"):
+    with store.writing("tune", beside=True):
         rows = pa.Table.from_pylist([row], schema=schemas.TUNED)
         upsert_rows(store.uri, "tuned", rows, "version")
         keep_digests(store.uri)

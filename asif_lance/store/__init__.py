@@ -17,11 +17,11 @@ from asif_lance.store.maintenance import (
 )
 from asif_lance.store.migration import migrate
 from asif_lance.store.pair_store import PairStore
+from asif_lance.store.unpublished import BadRow
 
 # fmt: off
 __all__ = [
-    "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate", "moment_before",
-    "optimize",
-    "prunable_versions", "prune_versions",
+    "BadRow", "Info", "OptimizeReport", "PairStore", "PruneReport", "info", "migrate",
+    "moment_before", "optimize", "prunable_versions", "prune_versions",
 ]
 # fmt: on

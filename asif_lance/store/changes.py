@@ -22,6 +22,7 @@ from asif_lance.database import (
     open_table,
     storage_errors,
     version_record,
+    write_functions,
 )
 from asif_lance.forgetting import interrupted, recover
 from asif_lance.records import ModelVersion
@@ -57,6 +58,8 @@ def name_head(
     added, removed, changed = count_changes(latest, head)
     if not added + removed + changed and like is None:
         return None
+    if write_functions(head):
+        head = open_table(uri, "pairs")
     counts = {"added": added + changed, "removed": removed + changed}
     # Not without a lock: a fragment that goes is in the way of those who delete from it.
     if local_path(uri) is not None and join_tiny_fragments(head):

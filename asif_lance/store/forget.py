@@ -24,6 +24,7 @@ def plan(
     Raises:
         DatabaseError: the database is one that cannot forget.
     """
+    store.check_own("forget")
     return planning.plan(store.uri, pair_ids, twins=twins, with_twins=with_twins)
 
 

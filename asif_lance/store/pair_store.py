@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import lance
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import (
     GRACE,
     LATEST,
+    AttachedState,
+    Attachment,
     Changes,
     Diff,
     FoundPairs,
@@ -33,10 +36,12 @@ from asif_lance.database import (
     check_pin,
     clean_up,
     diff_states,
+    find_attachment,
     find_changes,
     find_table,
     join_fragments,
     local_path,
+    open_own_pairs,
     open_table,
     pair_rows,
     read_epoch,
@@ -55,7 +60,13 @@ from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
 from asif_lance.store.changes import begin_change, name_head
 from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
-from asif_lance.store.refusal import check_added, check_unpublished
+from asif_lance.store.refusal import (
+    check_added,
+    check_own,
+    check_unpublished,
+    find_new_fragments,
+)
+from asif_lance.store.unpublished import BadRow, find_bad_rows
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,13 @@ class PairStore:
         uri = resolve_uri(uri)
         check_migrated(uri)
         notice = recover_if_possible(uri) if interrupted(uri) else None
-        pins = read_pins(check_opened(open_table(uri, "pairs")))
+        pins = read_pins(check_opened(open_own_pairs(uri)))
         return cls(uri, pins["image"], pins["text"], notice=notice)
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """The table of somebody else's that the pairs are read from; None if they are our own."""
+        return find_attachment(self.uri)
 
     def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
         """Passes when these encoders made the vectors of this database.
@@ -247,11 +263,21 @@ class PairStore:
         version gets the number and time of one of another database, and is made in any case.
 
         Raises:
+            BadRowsError: rows that others put at head cannot be pairs.
             ForgottenPairError, KeysError: as for `add`, of pairs that others put at head.
         """
         with self.writing("publish", since=since):
             check_unpublished(self.uri, self._latest(), self._head(), looked_up, waiver)
             return name_head(self.uri, self._latest(), command, message, like)
+
+    def drop_bad_rows(self) -> tuple[BadRow, ...]:
+        """Takes rows out of head that others put there and that cannot be pairs; says which."""
+        with self.writing("publish"):
+            head = self._head()
+            bad = find_bad_rows(head, find_new_fragments(self._latest(), head))
+            if bad:
+                pair_rows.delete_at(head, np.array([row.address for row in bad], dtype=np.uint64))
+            return tuple(bad)
 
     def versions(self) -> list[ModelVersion]:
         """All model versions, oldest first."""
@@ -353,9 +379,9 @@ class PairStore:
         with step("compare versions"):
             return retry_read(self.uri, lambda: diff_states(self.dataset(old), self.dataset(new)))
 
-    def unpublished(self) -> Changes:
-        """What head has changed since the newest version."""
-        return retry_read(self.uri, lambda: find_changes(self._latest(), self._head()))
+    def unpublished(self, *, most: int | None = None) -> Changes:
+        """What head has changed since the newest version; `most` as in `find_changes`."""
+        return retry_read(self.uri, lambda: find_changes(self._latest(), self._head(), most=most))
 
     def adopt_head(self) -> bool:
         """Lets `latest` mean head, with its new index, if both hold the same pairs; tells if so."""
@@ -367,18 +393,35 @@ class PairStore:
     def _head(self) -> lance.LanceDataset:
         return open_table(self.uri, "pairs")
 
-    def writing(self, command: str, *, since: int | None = None) -> AbstractContextManager[None]:
+    def check_own(self, command: str) -> None:
+        """Passes if the pairs are the database's own; writing pairs checks it, too.
+
+        Args:
+            command: what is wanted.
+
+        Raises:
+            AttachedDatabaseError: they are those of somebody else's table.
+        """
+        check_own(self.uri, command)
+
+    def writing(
+        self, command: str, *, since: int | None = None, beside: bool = False
+    ) -> AbstractContextManager[None]:
         """Holds the write lock around a change, after finishing a forget that was killed.
 
         Args:
             command: what others are told who wait in vain.
             since: the `epoch` of before what will be written was read.
+            beside: only what lies beside the pairs is written: runs, settings.
 
         Raises:
+            AttachedDatabaseError: the pairs are not the database's own.
             DatabaseBusyError: another writer kept the lock for too long.
             StaleModelError: pairs were forgotten since.
             NewerDatabaseError: a newer release has migrated the database meanwhile.
         """
+        if not beside:
+            self.check_own(command)
         return begin_change(self.uri, command, timeout=self.lock_timeout, since=since)
 
     def _latest(self) -> lance.LanceDataset | None:
@@ -393,6 +436,9 @@ class PairStore:
         """Applies `read` to a version's rows, again when its files were removed meanwhile."""
 
         def find() -> lance.LanceDataset:
-            return open_table(self.uri, "pairs", self._find_version(name).lance_version)
+            found = open_table(self.uri, "pairs", self._find_version(name).lance_version)
+            if isinstance(found, AttachedState):
+                return found.check_dimensions(self.image.dimension, self.text.dimension)
+            return check_opened(found)
 
-        return retry_read(self.uri, lambda: read(check_opened(find())))
+        return retry_read(self.uri, lambda: read(find()))

@@ -8,8 +8,36 @@ from __future__ import annotations
 import lance
 import pyarrow as pa
 
-from asif_lance.database import data_files, find_changes
+from asif_lance.database import content_files, find_attachment, find_changes
+from asif_lance.errors import AttachedDatabaseError, BadRowsError
 from asif_lance.forgetting import LOOKED_UP_COLUMNS, ForgottenPairs, Waiver
+from asif_lance.store.unpublished import find_bad_rows
+
+_SHOWN = 3
+
+# What to do instead where the table is somebody else's; a new version is what LanceDB makes of it.
+_INSTEAD = {
+    "delete": "delete the rows with LanceDB, and its next version is the model without them",
+    "add": "add the rows with LanceDB, and its next version is the model with them",
+    "forget": "its versions and files are its owner's to erase, no receipt could speak of them",
+    "tag": "tag the table's version with LanceDB, and the tag is a name here",
+    "untag": "untag the table's version with LanceDB",
+    "rollback": "restore the version with LanceDB",
+    "publish": "every version of the table is a model version already",
+    "reencode": "`asif-lance ingest` the table into a database of its own",
+}
+
+
+def check_own(uri: str, command: str) -> None:
+    """Passes where the pairs are the database's own.
+
+    Raises:
+        AttachedDatabaseError: they are those of somebody else's table.
+    """
+    attachment = find_attachment(uri)
+    if attachment is not None:
+        instead = _INSTEAD.get(command, "its owner keeps it in order with LanceDB")
+        raise AttachedDatabaseError(uri, attachment.table, command, instead)
 
 
 def check_added(
@@ -46,7 +74,7 @@ def check_unpublished(
     looked_up: ForgottenPairs | None,
     waiver: Waiver | None,
 ) -> None:
-    """Passes a head without forgotten pairs that `latest` has not.
+    """Passes a head whose rows that `latest` has not are pairs, none of them forgotten.
 
     Read are only files that `latest` does not have and the caller has not looked at.
 
@@ -58,17 +86,20 @@ def check_unpublished(
         waiver: where the caller has no such thing.
 
     Raises:
+        BadRowsError: there are rows that cannot be pairs.
         ForgottenPairError: there are some.
         KeysError: nobody can tell, for a key is missing.
     """
     if looked_up is not None and not looked_up.is_current():
         looked_up = looked_up.renew()
-    published = set(map(data_files, latest.get_fragments())) if latest else set()
-    new = [f for f in head.get_fragments() if data_files(f) not in published]
+    new = find_new_fragments(latest, head)
     if looked_up is not None:
         new = [fragment for fragment in new if not looked_up.has_seen(fragment)]
     if not new:
         return
+    bad = find_bad_rows(head, new)
+    if bad:
+        raise BadRowsError(len(bad), tuple((row.pair_id, row.reason) for row in bad[:_SHOWN]))
     forgotten = looked_up or ForgottenPairs(uri, waiver=waiver)
     found = _find_forgotten(forgotten, head, new)
     if found:  # moved to other files, what `latest` has already is nothing new
@@ -76,6 +107,15 @@ def check_unpublished(
         found = {i: found[i] for i in (*changes.added, *changes.changed) if i in found}
     forgotten.refuse(found, at_head=True)
     forgotten.record()
+
+
+def find_new_fragments(
+    latest: lance.LanceDataset | None, head: lance.LanceDataset
+) -> list[lance.LanceFragment]:
+    """Fragments of head with files of pairs that the newest version has not."""
+    published = set(content_files(latest).values()) if latest else set()
+    files = content_files(head)
+    return [f for f in head.get_fragments() if files[f.fragment_id] not in published]
 
 
 def _find_forgotten(
