@@ -42,6 +42,7 @@ from .query import search
 from .receipt import receipt
 from .reencode import reencode
 from .runs import runs
+from .serve import serve
 from .tuning import scaling, tune
 from .whatif import what_if
 
@@ -152,5 +153,5 @@ def _complete(command: click.Command) -> None:
 _register([demo, ingest, classify, search])
 _register([delete, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, prune, audit, runs, bill])
+_register([explain, what_if, prune, audit, runs, bill, serve])
 _register([index, encoders, reencode, info, check, optimize, migrate])

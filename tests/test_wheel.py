@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SERVICE = ROOT / "asif_lance" / "service"
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,10 @@ def test_the_wheel_holds_the_package_with_its_commands_and_migrations(wheel: Pat
         "asif_lance/bill/templates/bill.html",
         "asif_lance/explain/templates/explain.html",
         "asif_lance/forgetting/templates/receipt.html",
+        "asif_lance/ingest/templates/hygiene.html",
         "asif_lance/model/template_sets.toml",
+        *(p.relative_to(ROOT).as_posix() for p in (SERVICE / "static").iterdir()),
+        *(p.relative_to(ROOT).as_posix() for p in (SERVICE / "templates").iterdir()),
     }
     assert {n for n in names if ".dist-info/" not in n} == expected
 
