@@ -26,6 +26,14 @@ from .output import note, print_json, print_table
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
 from .query import check_asked_labels, open_model, read_labels
+from .server import (
+    ask_server,
+    make_question,
+    pair_row,
+    plain_answer,
+    refuse_with_server,
+    server_option,
+)
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
@@ -63,6 +71,7 @@ if TYPE_CHECKING:
     help="Compare with all pairs, or as `index build` has measured.",
 )
 @with_option
+@server_option
 @model_options
 @format_option
 @click.pass_obj
@@ -78,6 +87,7 @@ def classify(
     truth_is_folder: bool,
     search_by: str,
     others: tuple[str, ...],
+    server: str | None,
     output: str,
     **arguments: Any,
 ) -> None:
@@ -92,12 +102,19 @@ def classify(
       asif-lance classify test/ --labels cat,dog --record --truth-is-folder
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
+      asif-lance classify cat.jpg --labels cat,dog --server http://127.0.0.1:8000
     """
     _check(images, vectors, record, search_by)
     refuse_beside(others, vectors=vectors, record=record)
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
         check_asked_labels(asked)
+    if server is not None:
+        here = {"record": record, "others": others, "search_by": search_by}
+        refuse_with_server(arguments | here)
+        question = make_question(asked, arguments, top, explain)
+        _ask_server(server, images, vectors, question, output)
+        return
     if images and all(map(is_missing, images)):
         _refuse_missing(context, images)
     arguments["search"] = search_by
@@ -124,6 +141,26 @@ def _check(images: tuple[str, ...], vectors: Path | None, record: bool, search_b
         raise click.UsageError("give images, or --vectors, one of the two")
     if record and search_by != "exact":
         raise click.UsageError("--record needs --search exact: what-if relies on the records")
+
+
+def _ask_server(
+    server: str,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    question: dict[str, Any],
+    output: str,
+) -> None:
+    rejects: list[Reject] = []
+    for answer in ask_server(server, images, vectors, question, rejects):
+        if output == "json":
+            print_json(plain_answer(answer))
+            continue
+        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
+        print_table([answer["image"], answer["model"]], ranking)
+        if answer["pairs"] is not None:
+            print_table(_COLUMNS, list(map(pair_row, answer["pairs"])))
+        click.echo()
+    report_rejects(rejects)
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:

@@ -36,14 +36,14 @@ class RunningService:
 
 
 @contextmanager
-def serve(database: Path, *options: object) -> Iterator[RunningService]:
-    """Run `asif-lance serve` on a database."""
+def serve(database: Path, *options: object, threads: int | None = 1) -> Iterator[RunningService]:
+    """Run `asif-lance serve` on a database, with so many threads of OpenMP; None for all."""
     command = [sys.executable, "-c", _RUN, "--db", str(database), "serve", "--port", "0"]
     process = subprocess.Popen(
         [*command, *map(str, options)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
     )
     assert process.stderr is not None
     log: list[str] = []

@@ -25,6 +25,7 @@ from asif_lance.service.messages import (
     DeleteAnswer,
     DeleteRequest,
     Explained,
+    FewestAnswer,
     ForgetPlanAnswer,
     ForgetRequest,
     Health,
@@ -188,6 +189,13 @@ def explain(service: Reader, picture: Picture, query: Annotated[ViewQuery, Query
     """One picture's answer taken apart, on request as it would be without some pairs."""
     held = service.operations.pictures.get(picture)
     return service.operations.explain(query.question(), held, query.without, query.pairs)
+
+
+@router.get("/fewest/{picture}.json", tags=["answers"])
+def fewest(service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]) -> FewestAnswer:
+    """The fewest pairs found without which the picture has another label; `exact` if it is sure."""
+    held = service.operations.pictures.get(picture)
+    return service.operations.fewest(query.question(), held)
 
 
 @router.post("/api/what-if/delete", tags=["answers"])

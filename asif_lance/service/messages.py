@@ -13,6 +13,7 @@ from asif_lance.service.question import Asked, Comparison
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
 PairId = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+QueryId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=16384)]
@@ -108,10 +109,10 @@ class ViewQuery(Message):
         default="", description="Labels, separated by commas."
     )
     template: list[Text] = Field(
-        default=[], max_length=100, description="A prompt with {} for the label; several are tried."
+        default=[], max_length=20, description="A prompt with {} for the label; several are tried."
     )
     recipe: Name | None = Field(default=None, description="paper or centred.")
-    without: list[PairId] = Field(default=[], max_length=1000, description="Pairs left out.")
+    without: list[QueryId] = Field(default=[], max_length=100, description="Pairs left out.")
     pairs: int = Field(default=8, ge=1, le=200, description="Deciding pairs of each label.")
 
     def question(self) -> Question:
@@ -125,8 +126,8 @@ class PairsQuery(Message):
     """Which pairs of a version are shown."""
 
     model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    id: list[PairId] = Field(
-        default=[], max_length=1000, description="These pairs; all by default."
+    id: list[QueryId] = Field(
+        default=[], max_length=100, description="These pairs; all by default."
     )
     offset: int = Field(default=0, ge=0, le=2**40)
     limit: int = Field(default=24, ge=1, le=200)
@@ -255,6 +256,16 @@ class Explained(Message):
     before: Classified | None = Field(
         default=None, description="With all pairs, where some are left out."
     )
+
+
+class FewestAnswer(Message):
+    """The fewest pairs found without which the label is another one; nothing is changed."""
+
+    model: str
+    pairs: list[str] = Field(description="None where no way was found.")
+    exact: bool = Field(description="Whether it is certain that no fewer pairs do it.")
+    before: str
+    after: str | None
 
 
 class FoundPair(Message):

@@ -21,6 +21,7 @@ from asif_lance.service.messages import (
     Classified,
     DecidingLabel,
     Explained,
+    FewestAnswer,
     FoundPair,
     LabelScore,
     Pair,
@@ -34,12 +35,20 @@ from asif_lance.service.open_models import OpenModel, OpenModels
 from asif_lance.service.question import Comparison
 from asif_lance.service.settings import ServiceSettings
 from asif_lance.service.shared_searches import SharedSearches
-from asif_lance.whatif import PredictionChange, compare_states, without_pairs
+from asif_lance.whatif import (
+    PredictionChange,
+    compare_states,
+    find_fewest_flip,
+    without_pairs,
+)
 
 Made = TypeVar("Made")
 
 #: Pixels of the long side of a picture, and of a thumbnail.
 PICTURE, THUMBNAIL = 640, 160
+
+#: Pairs that are taken out to flip an answer, and smaller sets of them that are tried.
+MOST_FLIP, TRIES = 30, 300
 
 #: Labels of a view.
 SHOWN_LABELS = 10
@@ -169,6 +178,26 @@ class Operations:
         _, removed, (explained,) = self.compare_without(question, without, names, vectors, make)
         explained.without, explained.removed = list(without), removed
         return explained
+
+    def fewest(self, question: Question, picture: UploadedPicture) -> FewestAnswer:
+        """The fewest pairs found without which a picture has another label."""
+        asked = question.asked(self.settings.labels)
+
+        def ask(opened: OpenModel) -> FewestAnswer:
+            model, prompts = opened.model, opened.prompts(asked)
+            found = find_fewest_flip(model, picture.vector, prompts, most=MOST_FLIP, tries=TRIES)
+            before = next(
+                model.classify_vectors([""], picture.vector[None], opened.labels(asked))
+            ).label
+            return FewestAnswer(
+                model=model.version.name,
+                pairs=list(found.pair_ids) if found else [],
+                exact=found is not None and found.exact,
+                before=before,
+                after=found.change.after.label if found else None,
+            )
+
+        return self.models.answer(question.model, question.comparison(), ask)
 
     def search_text(self, model: str, how: Comparison, text: str, top: int) -> SearchAnswer:
         """Pairs whose pictures fit a text."""

@@ -144,6 +144,17 @@ def answer(
     )
 
 
+@router.get("/fewest/{picture}")
+def fewest(
+    service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]
+) -> RedirectResponse:
+    """The answer without the fewest pairs that flip it."""
+    found = api.fewest(service, picture, query)
+    if not found.pairs:
+        raise RequestError(404, f"no few pairs were found without which it is not {found.before}")
+    return _see(view_address(picture, query, model=found.model, without=found.pairs))
+
+
 def view_address(picture: str, query: ViewQuery, **changed: Any) -> str:
     """The address of a view, or of one that differs from it."""
     values = {**query.model_dump(), **changed}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from asif_lance.errors import StorageError
 from asif_lance.service.app import create_app
 from asif_lance.service.service import Service
 from asif_lance.service.settings import ServiceSettings
+
+#: Bytes of a request's line and headers, beyond which the connection is closed without an answer.
+LONGEST_HEAD = 2**20
 
 #: Seconds that requests have to end once the service was told to stop.
 GRACE_SECONDS = 30
@@ -38,12 +42,13 @@ def run_service(settings: ServiceSettings, announce: Callable[[str], None]) -> N
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
-            h11_max_incomplete_event_size=128 * 2**10,
+            h11_max_incomplete_event_size=LONGEST_HEAD,
         )
         _log_to_stderr()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         announce(f"http://{host}:{listener.getsockname()[1]}/")
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # raised again once all is answered
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
