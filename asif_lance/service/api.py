@@ -16,7 +16,6 @@ from asif_lance.errors import InputError, VersionNotFoundError
 from asif_lance.records import Float32Array
 from asif_lance.service.failures import RequestError
 from asif_lance.service.messages import (
-    AuditQuery,
     Change,
     ChosenPairs,
     Classified,
@@ -31,23 +30,20 @@ from asif_lance.service.messages import (
     Health,
     PairId,
     PairsAnswer,
-    PairsQuery,
     Problem,
     ReceiptAnswer,
     SearchAnswer,
-    SearchQuery,
     Sha256,
     SqlAnswer,
     UploadAnswer,
     Uploaded,
     Version,
     VersionsAnswer,
-    ViewQuery,
     WhatIfAnswer,
     WhatIfRequest,
-    split_labels,
 )
 from asif_lance.service.operations import PICTURE, small_jpeg, to_classified
+from asif_lance.service.queries import AuditQuery, PairsQuery, SearchQuery, ViewQuery, split_labels
 from asif_lance.service.question import Comparison
 from asif_lance.service.rights import Right
 from asif_lance.service.service import Service
@@ -77,6 +73,10 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "What is asked cannot be answered, and why."},
     "503": {"model": Problem, "description": "Busy: ask again."},
 }
+
+_NO_PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 80">
+<path d="M20 24h40v32H20zM20 50l12-12 8 8 8-10 12 14" fill="none" stroke="#8a8480"/></svg>
+"""
 
 router = APIRouter(responses=_PROBLEMS)
 
@@ -241,11 +241,14 @@ def pairs(service: Reader, query: Annotated[PairsQuery, Query()]) -> PairsAnswer
     "/thumbnail",
     tags=["pairs"],
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}},
+    responses={200: {"content": {"image/jpeg": {}, "image/svg+xml": {}}}},
 )
 def thumbnail(service: Reader, id: Annotated[PairId, Query()], model: Model = "latest") -> Response:
-    """A pair's picture, small."""
-    return Response(service.operations.thumbnail(model, id), media_type="image/jpeg")
+    """A pair's picture, small; an empty one where there is none that can be read here."""
+    jpeg = service.operations.thumbnail(model, id)
+    if jpeg is None:
+        return Response(_NO_PICTURE, media_type="image/svg+xml")
+    return Response(jpeg, media_type="image/jpeg")
 
 
 @router.post("/api/delete", tags=["changes"])

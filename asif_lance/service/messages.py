@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from asif_lance.errors import InputError
-from asif_lance.service.question import Asked, Comparison
+from asif_lance.service.question import Asked, Comparison, pack_vectors
 
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
 PairId = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-QueryId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=16384)]
@@ -80,7 +79,7 @@ class Question(Message):
         templates = self.templates
         return Asked(
             tuple(self.labels),
-            tuple((name, tuple(map(tuple, rows))) for name, rows in vectors.items()),
+            pack_vectors(vectors),
             tuple(templates) if isinstance(templates, list) else templates,
             self.ensemble,
         )
@@ -99,62 +98,6 @@ class WhatIfRequest(ClassifyRequest):
     """The same, and pairs that are left out."""
 
     without: list[PairId] = Field(min_length=1, max_length=10_000)
-
-
-class ViewQuery(Message):
-    """The address of a view of one picture, besides the picture itself."""
-
-    model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    labels: Annotated[str, StringConstraints(max_length=20_000)] = Field(
-        default="", description="Labels, separated by commas."
-    )
-    template: list[Text] = Field(
-        default=[], max_length=20, description="A prompt with {} for the label; several are tried."
-    )
-    recipe: Name | None = Field(default=None, description="paper or centred.")
-    without: list[QueryId] = Field(default=[], max_length=100, description="Pairs left out.")
-    pairs: int = Field(default=8, ge=1, le=200, description="Deciding pairs of each label.")
-
-    def question(self) -> Question:
-        """The same as a question."""
-        templates = self.template or None
-        labels = split_labels(self.labels)
-        return Question(model=self.model, labels=labels, recipe=self.recipe, templates=templates)
-
-
-class PairsQuery(Message):
-    """Which pairs of a version are shown."""
-
-    model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    id: list[QueryId] = Field(
-        default=[], max_length=100, description="These pairs; all by default."
-    )
-    offset: int = Field(default=0, ge=0, le=2**40)
-    limit: int = Field(default=24, ge=1, le=200)
-
-
-class SearchQuery(Message):
-    """What is searched for: a text, or an uploaded picture."""
-
-    text: Text | None = None
-    picture: Sha256 | None = None
-    model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    recipe: Name | None = Field(default=None, description="paper or centred.")
-    top: int = Field(default=24, ge=1, le=200)
-
-
-class AuditQuery(Message):
-    """One SELECT, or the name of a canned report."""
-
-    sql: Annotated[str, StringConstraints(max_length=SQL)] | None = None
-    report: Name | None = None
-    model: Name = Field(default="latest", description="The version that `pairs` shows.")
-
-
-def split_labels(text: str) -> list[str]:
-    """The labels of a text, which commas or line ends separate."""
-    found = (part.strip() for line in text.splitlines() for part in line.split(","))
-    return list(dict.fromkeys(filter(None, found)))
 
 
 class LabelScore(Message):

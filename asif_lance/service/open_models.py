@@ -20,7 +20,7 @@ from asif_lance.store import PairStore
 
 Result = TypeVar("Result")
 
-_MODELS, _LABEL_SETS = 12, 32  # kept; the ones not asked for longest go first
+_MODELS, _LABEL_SETS = 8, 8  # kept; the ones not asked for longest go first
 _TRIES = 4  # of an answer that forgets make stale again and again
 
 

@@ -240,24 +240,22 @@ class Operations:
 
         return self.models.answer(model, Comparison(), ask)
 
-    def thumbnail(self, model: str, pair_id: str) -> bytes:
-        """A pair's picture, small, as JPEG.
+    def thumbnail(self, model: str, pair_id: str) -> bytes | None:
+        """A pair's picture, small, as JPEG; None if it has none that can be read here.
 
         Raises:
-            RequestError: there is no such pair, or its picture cannot be read here.
+            RequestError: the version has no such pair.
         """
         rows = self.models.answer(
             model, Comparison(), lambda opened: _rows_of(opened.model, [pair_id], ["image_uri"])
         )
-        uri = rows[0]["image_uri"] if rows else None
+        if not rows:
+            raise RequestError(404, f"{model} has no such pair")
+        uri = rows[0]["image_uri"]
         try:
-            return small_jpeg(read_picture(uri), THUMBNAIL) if uri else _no_picture()
+            return small_jpeg(read_picture(uri), THUMBNAIL) if uri else None
         except ImageError:
-            return _no_picture()
-
-
-def _no_picture() -> bytes:
-    raise RequestError(404, "this pair has no picture that can be read here")
+            return None
 
 
 def small_jpeg(content: bytes, side: int) -> bytes:

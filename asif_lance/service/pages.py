@@ -16,16 +16,13 @@ from asif_lance.service import api
 from asif_lance.service.api import Anybody, Forgetter, Picture, Reader, Writer
 from asif_lance.service.failures import RequestError
 from asif_lance.service.messages import (
-    AuditQuery,
     ChosenPairs,
     PairId,
-    PairsQuery,
-    SearchQuery,
     Sha256,
     Text,
-    ViewQuery,
 )
 from asif_lance.service.operations import SHOWN_LABELS, to_classified
+from asif_lance.service.queries import AuditQuery, PairsQuery, SearchQuery, ViewQuery
 from asif_lance.service.rights import COOKIE, SESSION_SECONDS, Right
 from asif_lance.service.scatter import place_marks
 

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from asif_lance.errors import InputError
 from asif_lance.model import Ensemble, Model, Prompts, prompts_from_vectors
 
-LabelVectors = tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]
+#: Of each label its name, how many prompts it has, and their vectors as float32 bytes.
+LabelVectors = tuple[tuple[str, int, bytes], ...]
+
+
+def pack_vectors(vectors: Mapping[str, Sequence[Sequence[float]]]) -> LabelVectors:
+    """Labels' vectors as a small value.
+
+    Raises:
+        InputError: vectors of several lengths.
+    """
+    if len({len(row) for rows in vectors.values() for row in rows}) > 1:
+        raise InputError("the labels' vectors have different lengths")
+    return tuple(
+        (name, len(rows), np.array(rows, dtype=np.float32).tobytes())
+        for name, rows in vectors.items()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +57,8 @@ class Asked:
         """The prompts' vectors, of the model's text encoder where none were given."""
         if not self.vectors:
             return model.prompts(self.names, self.templates, self.ensemble)
-        given = {name: np.array(rows, dtype=np.float32) for name, rows in self.vectors}
+        given = {
+            name: np.frombuffer(rows, dtype=np.float32).reshape(count, -1)
+            for name, count, rows in self.vectors
+        }
         return prompts_from_vectors(given, self.ensemble or model.ensemble)

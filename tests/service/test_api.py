@@ -222,7 +222,9 @@ def test_pairs_come_a_page_at_a_time(client: httpx.Client) -> None:
     assert (len(first["pairs"]), first["total"], first["next"]) == (100, N, 100)
     rest = client.get("/pairs.json", params={"limit": 100, "offset": 100}).json()
     assert (len(rest["pairs"]), rest["next"]) == (N - 100, None)
-    assert client.get("/thumbnail", params={"id": "p1"}).status_code == 404
+    without_picture = client.get("/thumbnail", params={"id": "p1"})
+    assert without_picture.headers["content-type"] == "image/svg+xml"
+    assert client.get("/thumbnail", params={"id": "none"}).status_code == 404
 
 
 def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
@@ -280,6 +282,25 @@ def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
     assert "unsafe" not in policy
 
 
+def test_every_page_that_needs_no_picture_is_answered(client: httpx.Client) -> None:
+    client.headers["accept"] = "text/html"
+    for path in ("/", "/pairs?offset=100", "/versions", "/audit", "/audit?sql=FROM+pairs", "/api"):
+        answer = client.get(path)
+        assert (answer.status_code, "</html>" in answer.text) == (200, True), path
+    for path in ("/delete?without=p1&without=none", "/forget?without=p1", "/login", "/search"):
+        assert client.get(path).status_code == 200, path
+    for path, status in (
+        ("/answer/" + "0" * 64 + "?labels=a", 404),
+        ("/answer/nonsense", 422),
+        ("/search?text=red", 422),
+        ("/receipts/none", 404),
+        ("/forget?without=none", 404),
+        ("/audit?sql=DROP+TABLE+pairs", 422),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, 'role="alert"' in answer.text) == (status, True), path
+
+
 def test_the_log_has_routes_and_no_captions(running: RunningService, client: httpx.Client) -> None:
     client.get("/audit.json", params={"sql": "SELECT 'secret caption'"})
     client.get("/receipts/secret.json", headers={"authorization": "Bearer secret"})
@@ -321,6 +342,19 @@ def test_a_token_gives_its_right_and_no_more(
             assert client.get("/metrics").status_code == versions
             assert client.post("/api/delete", json=pairs).status_code == delete
             assert client.post("/api/forget/plan", json=pairs).status_code == plan
+        browser = httpx.Client(base_url=address, headers={"accept": "text/html"}, trust_env=False)
+        assert browser.get("/versions").headers["location"] == "/login"
+        assert browser.post("/login", data={"token": "wrong"}).status_code == 403
+        entered = browser.post("/login", data={"token": tokens["read"]})
+        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        cookie = entered.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert tokens["read"].lower() not in cookie
+        assert browser.get("/versions").status_code == 200
+        assert browser.get("/delete?without=p1").status_code == 403
+        assert browser.post("/logout").headers["location"] == "/login"
+        assert browser.get("/versions").headers["location"] == "/login"
         assert all(token not in "".join(service.log) for token in tokens.values())
 
 
