@@ -45,6 +45,7 @@ from .receipt import receipt
 from .reencode import reencode
 from .runs import runs
 from .scaling import scaling
+from .serve import serve
 from .tuning import tune
 from .whatif import what_if
 
@@ -155,5 +156,5 @@ def _complete(command: click.Command) -> None:
 _register([demo, ingest, attach, classify, search])
 _register([delete, publish, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, prune, audit, runs, bill])
+_register([explain, what_if, prune, audit, runs, bill, serve])
 _register([index, encoders, reencode, info, check, optimize, migrate])

@@ -213,7 +213,7 @@ class _Writer:
 
     def __call__(self, table: pa.Table) -> None:
         """Write one answer."""
-        from .values import distinct_names
+        from asif_lance.audit.values import distinct_names
 
         table = table.rename_columns(distinct_names(table.column_names))
         if self.file is not None:
@@ -251,7 +251,7 @@ def _for_terminal(line: str) -> str:
 
 
 def _print_rows(table: pa.Table) -> None:
-    from .values import values_of
+    from asif_lance.audit.values import values_of
 
     columns = [values_of(column) for column in table.slice(0, SHOWN).columns]
     print_table(table.column_names, list(zip(*columns, strict=True)))
@@ -263,7 +263,7 @@ def _print_rows(table: pa.Table) -> None:
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    from .values import values_of
+    from asif_lance.audit.values import values_of
 
     for batch in table.to_batches(max_chunksize=10_000):
         yield from zip(*map(values_of, batch.columns), strict=True)

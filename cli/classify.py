@@ -36,6 +36,14 @@ from .output import note, print_json, print_table
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
 from .query import check_asked_labels, open_model, read_labels
+from .server import (
+    ask_server,
+    make_question,
+    pair_row,
+    plain_answer,
+    refuse_with_server,
+    server_option,
+)
 from .together import open_together, read_joint_labels, refuse_beside, with_option
 
 if TYPE_CHECKING:
@@ -75,6 +83,7 @@ if TYPE_CHECKING:
 @confidence_options
 @calibrate_option
 @with_option
+@server_option
 @model_options
 @format_option
 @click.pass_obj
@@ -90,6 +99,7 @@ def classify(
     truth_is_folder: bool,
     search_by: str,
     others: tuple[str, ...],
+    server: str | None,
     output: str,
     **arguments: Any,
 ) -> None:
@@ -108,27 +118,33 @@ def classify(
       asif-lance classify test/ --labels cat,dog --record --truth-is-folder
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
+      asif-lance classify cat.jpg --labels cat,dog --server http://127.0.0.1:8000
     """
-    _check(context, images, vectors, record, search_by)
     trust = {name: arguments.pop(name) for name in CONFIDENCE}
-    check_confidence(**trust, search=search_by)
+    _check(images, vectors, record, search_by, trust)
     refuse_beside(others, vectors=vectors, record=record, confidence=trust["confidence"])
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
         check_asked_labels(asked)
-    arguments["search"] = search_by
     rejects: list[Reject] = []
-    if others:
-        together = open_together(context, others, **arguments)
+    if server is not None:
+        here = {"record": record, "others": others, "search_by": search_by, **trust}
+        refuse_with_server(arguments | here)
+        question = make_question(asked, arguments, top, explain)
+        _ask_server(server, images, vectors, question, output, rejects)
+    elif others:
+        _refuse_missing(context, images)
+        together = open_together(context, others, search=search_by, **arguments)
         labels = read_joint_labels(together, **asked)
         for answer in _ask_together(together, images, labels, rejects):
             _tell_joint(answer, top, explain, output)
     else:
-        model = open_model(context, **arguments)
+        _refuse_missing(context, images)
+        model = open_model(context, search=search_by, **arguments)
         label_set = read_labels(model, **asked)
         predictions = _predict(model, images, vectors, label_set, rejects)
-        limits = {"top": top, "pairs": attributions}
         if record:
+            limits = {"top": top, "pairs": attributions}
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
         sure = make_assessor(model, label_set, rejects, **trust)
         _tell_all(predictions, top, explain, output, sure)
@@ -149,25 +165,44 @@ def _tell_all(
 
 
 def _check(
-    context: Context,
     images: tuple[str, ...],
     vectors: Path | None,
     record: bool,
     search_by: str,
+    trust: dict[str, Any],
 ) -> None:
+    check_confidence(**trust, search=search_by)
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
     if record and search_by != "exact":
         raise click.UsageError("--record needs --search exact: what-if relies on the records")
-    if images and all(map(is_missing, images)):
-        _refuse_missing(context, images)
+
+
+def _ask_server(
+    server: str,
+    images: tuple[str, ...],
+    vectors: Path | None,
+    question: dict[str, Any],
+    output: str,
+    rejects: list[Reject],
+) -> None:
+    for answer in ask_server(server, images, vectors, question, rejects):
+        if output == "json":
+            print_json(plain_answer(answer))
+            continue
+        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
+        print_table([answer["image"], answer["model"]], ranking)
+        if answer["pairs"] is not None:
+            print_table(_COLUMNS, list(map(pair_row, answer["pairs"])))
+        click.echo()
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
     """Name pictures that are not there before anything is loaded, if they could be read at all."""
     from asif_lance.records import BROUGHT, Reject
 
-    if open_store(context).image.name != BROUGHT:
+    gone = bool(images) and all(map(is_missing, images))
+    if gone and open_store(context).image.name != BROUGHT:
         report_rejects([Reject("classify", printable(image), "missing file") for image in images])
 
 

@@ -40,6 +40,7 @@ NEEDED = {
     "what-if add": ("pairs.parquet", *VECTORS),
     "prune": ("--dry-run",),
     "audit": ("SELECT 1",),
+    "serve": ("--new-token", "read"),
     "runs keep": (),
     "runs prune": (),
     "index build": ("--keep", "--sample", "5", "--agreement", "0.1"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SERVICE = ROOT / "asif_lance" / "service"
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +41,8 @@ def test_the_wheel_holds_the_package_with_its_commands_and_migrations(wheel: Pat
         "asif_lance/py.typed",
         *(p.relative_to(ROOT).as_posix() for p in (ROOT / "asif_lance").rglob("*.html")),
         "asif_lance/model/template_sets.toml",
+        *(p.relative_to(ROOT).as_posix() for p in (SERVICE / "static").iterdir()),
+        *(p.relative_to(ROOT).as_posix() for p in (SERVICE / "templates").iterdir()),
     }
     assert {n for n in names if ".dist-info/" not in n} == expected
 

@@ -48,6 +48,7 @@ class Audit:
         version: the model version that `pairs` shows, or `HEAD`.
         seconds: a query that runs longer is stopped; a week at most.
         memory: most that a query may take, such as `4GB`; nothing spills to disk.
+        result_bytes: a larger answer is refused.
 
     Raises:
         InputError: no number of seconds above 0 and up to a week, or no size.
@@ -60,6 +61,7 @@ class Audit:
         *,
         seconds: float = 300.0,
         memory: str = "4GB",
+        result_bytes: int = RESULT_BYTES,
     ) -> None:
         if not 0 < seconds <= LONGEST_SECONDS:  # NaN is refused too
             raise InputError(
@@ -73,7 +75,7 @@ class Audit:
             "memory": memory,
             "memory_bytes": _bytes_of(memory),
             "cpu_seconds": math.ceil(seconds),
-            "result_bytes": RESULT_BYTES,
+            "result_bytes": result_bytes,
         }
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -82,7 +84,7 @@ class Audit:
 
         Raises:
             AuditError: the SQL is wrong, is no single SELECT, reaches outside, takes too much time
-                or memory, or answers with more than `RESULT_BYTES`.
+                or memory, or answers with more than `result_bytes`.
             VersionNotFoundError: `pairs_at` names no model version.
         """
         if not sql.strip():

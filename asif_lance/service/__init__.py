@@ -1,0 +1,20 @@
+"""A page and an HTTP API over one database: needs the extra `serve`.
+
+Promises: every answer names the version that gave it; new versions answer without a restart, and
+nothing answers from a forgotten pair once its receipt is there. Safe by default: loopback, the
+right to read, limits on everything that a request can send. Never writes what is uploaded, and
+never tells a path of the machine.
+"""
+
+from asif_lance.service.app import create_app
+from asif_lance.service.rights import Right, Token, make_token, read_tokens
+from asif_lance.service.running import run_service
+from asif_lance.service.service import Service
+from asif_lance.service.settings import ServiceSettings
+
+# fmt: off
+__all__ = [
+    "Right", "Service", "ServiceSettings", "Token", "create_app", "make_token", "read_tokens",
+    "run_service",
+]
+# fmt: on

@@ -1,0 +1,96 @@
+"""The application that a server runs: routes, errors, protection."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from asif_lance import __version__
+from asif_lance.errors import AsifError
+from asif_lance.service import api, pages
+from asif_lance.service.failures import RequestError, describe_failure
+from asif_lance.service.protection import Protection
+from asif_lance.service.service import Service
+
+log = logging.getLogger("asif_lance.service")
+
+
+def create_app(service: Service) -> Protection:
+    """The ASGI application of a service."""
+    observe = service.metrics.observe_request
+    return Protection(_make_routes(service), service.settings, service.guard, observe)
+
+
+def _make_routes(service: Service) -> FastAPI:
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    bearer = [Depends(HTTPBearer(auto_error=False))]
+    app = FastAPI(
+        title="asif-lance",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        dependencies=[] if service.guard.open else bearer,
+    )
+    app.state.service = service
+    app.include_router(api.router)
+    app.include_router(pages.router)
+    static = str(files("asif_lance.service") / "static")
+    app.mount("/static", StaticFiles(directory=static), name="static")
+    app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.add_exception_handler(HTTPException, _tell_http)
+    app.add_exception_handler(RequestError, _tell_refused)
+    app.add_exception_handler(AsifError, _tell_failure)
+    app.add_exception_handler(Exception, _tell_unexpected)
+    return app
+
+
+def _tell(request: Request, status: int, message: str) -> Response:
+    """An error as a page for a browser, else as JSON."""
+    if pages.wants_page(request):
+        return pages.render(request, "problem.html", status, message=message)
+    return api.problem(status, message)
+
+
+def _tell_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return _tell(request, 422, api.describe_validation(error.errors()))
+
+
+def _tell_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    answer = _tell(request, error.status_code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _tell_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return _tell(request, error.status, error.message)
+
+
+def _tell_failure(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AsifError)
+    status, message = describe_failure(error, request.app.state.service.settings.uri)
+    if status == 500:
+        log.error("%s", error)
+    return _tell(request, status, message)
+
+
+def _tell_unexpected(request: Request, error: Exception) -> Response:
+    return _tell(request, 500, "this went wrong inside the service, and its log says where")

@@ -1,0 +1,204 @@
+"""What changes a database, and questions in SQL: delete, forget with a plan, audit."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from typing import Any
+
+import pyarrow as pa
+
+from asif_lance.audit import HEAD, Audit, matching_ids, matching_ids_anywhere
+from asif_lance.audit.values import values_of
+from asif_lance.errors import InputError
+from asif_lance.forgetting import Document, ForgetPlan, load_document
+from asif_lance.service.failures import RequestError
+from asif_lance.service.messages import (
+    ChosenPairs,
+    DeleteAnswer,
+    ForgetPlanAnswer,
+    PlannedPair,
+    ReceiptAnswer,
+    SqlAnswer,
+)
+from asif_lance.service.operations import Operations
+from asif_lance.store import forget as forgetting
+
+#: Rows of an answer to SQL that are handed on.
+SQL_ROWS = 1000
+
+_QUESTIONS = 2  # in SQL at once; each has a process of its own
+
+
+class Changes:
+    """Writing operations, and SQL, of one service. Safe from threads."""
+
+    def __init__(self, operations: Operations) -> None:
+        """Change what these operations read."""
+        self._operations, self._settings = operations, operations.settings
+        self._store = operations.models.store
+        self._questions = threading.BoundedSemaphore(_QUESTIONS)
+        self._writing = threading.Lock()
+
+    def delete(self, chosen: ChosenPairs, message: str) -> DeleteAnswer:
+        """Take pairs out of the newest model."""
+        with self._one_writer():
+            ids = self._ids(chosen, anywhere=False)
+            deleted = self._store.delete(ids)
+            version = self._store.publish(command="delete", message=message)
+        newest = version or self._store.version()
+        return DeleteAnswer(deleted=deleted, not_found=len(ids) - deleted, model=newest.name)
+
+    def plan(self, chosen: ChosenPairs) -> ForgetPlanAnswer:
+        """What forgetting pairs would touch."""
+        found = forgetting.plan(self._store, self._ids(chosen, anywhere=True))
+        return ForgetPlanAnswer(
+            pairs=[PlannedPair(pair_id=p.pair_id, caption=p.caption) for p in found.listing],
+            unknown=list(found.unknown),
+            versions=list(found.versions),
+            fragments=found.fragments,
+            bytes=found.bytes,
+            recordings=len(found.runs),
+            same_picture=list(found.twins.same_picture) if found.twins else [],
+            copies=[copy.place for copy in found.copies],
+            confirm=_confirmation(found),
+        )
+
+    def forget(self, pair_ids: Sequence[str], confirm: str, reason: str) -> ReceiptAnswer:
+        """Forget pairs for good; nothing here answers from them once the receipt is there.
+
+        Raises:
+            RequestError: the plan that was confirmed is another one by now.
+        """
+        with self._one_writer():
+            found = forgetting.plan(self._store, pair_ids)
+            if not found.pairs:
+                raise RequestError(404, "none of these pairs is in any version")
+            if _confirmation(found) != confirm:
+                raise RequestError(409, "this is not the plan that was confirmed: plan again")
+            hashes = self._picture_hashes(found)
+            receipt = forgetting.forget(
+                self._store, found.pairs, reason=reason, folder=self._settings.keys_folder
+            )
+            self._operations.models.close_all()
+            self._operations.pictures.drop(hashes)
+        return self.receipt(receipt.receipt_id)
+
+    def receipt(self, receipt_id: str) -> ReceiptAnswer:
+        """A receipt that was given out before.
+
+        Raises:
+            RequestError: there is none of this id.
+        """
+        try:
+            document, _ = load_document(self._store.uri, receipt_id)
+        except InputError as error:
+            raise RequestError(404, "there is no such receipt") from error
+        return _to_answer(document)
+
+    def ask_sql(self, sql: str, model: str) -> SqlAnswer:
+        """The answer to one SELECT, from a process of its own.
+
+        Raises:
+            AuditError: the SQL is wrong, reaches outside, or takes too much.
+            RequestError: others are asking.
+        """
+        settings = self._settings
+        with self._question():
+            self._store.version(model)
+            with Audit(
+                self._store,
+                model,
+                seconds=settings.sql_seconds,
+                memory=settings.sql_memory,
+                result_bytes=settings.sql_bytes,
+            ) as audit:
+                table = audit.query(sql)
+        return _to_rows(table)
+
+    def _ids(self, chosen: ChosenPairs, *, anywhere: bool) -> list[str]:
+        if bool(chosen.pairs) == (chosen.where is not None):
+            raise InputError("name the pairs by id or by where, one of the two")
+        if chosen.where is None:
+            return list(dict.fromkeys(chosen.pairs))
+        with self._question():
+            if anywhere:
+                return matching_ids_anywhere(self._store, chosen.where)
+            return matching_ids(self._store, chosen.where, HEAD)
+
+    def _picture_hashes(self, plan: ForgetPlan) -> set[str]:
+        found = (self._operations.pairs(name, plan.pairs).pairs for name in plan.versions)
+        return {pair.image_sha256 for pairs in found for pair in pairs if pair.image_sha256}
+
+    @contextmanager
+    def _question(self) -> Iterator[None]:
+        if not self._questions.acquire(timeout=self._settings.sql_seconds):
+            raise RequestError(503, "others are asking in SQL: ask again")
+        try:
+            yield
+        finally:
+            self._questions.release()
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=self._store.lock_timeout):
+            raise RequestError(503, "another change is under way: ask again")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+
+def _confirmation(plan: ForgetPlan) -> str:
+    """Names what a person saw: the pairs and the versions that have them."""
+    seen = json.dumps([plan.pairs, plan.versions]).encode()
+    return hashlib.sha256(seen).hexdigest()[:32]
+
+
+def _to_answer(document: Document) -> ReceiptAnswer:
+    receipt = document.receipt
+    return ReceiptAnswer(
+        receipt_id=receipt.receipt_id,
+        created_at=receipt.created_at,
+        pairs=receipt.pairs,
+        reason=receipt.reason,
+        clean=receipt.clean,
+        findings=list(receipt.findings),
+        versions=[
+            version.name
+            for version in receipt.versions
+            if version.pairs_before != version.pairs_after
+        ],
+        files_searched=receipt.files_scanned,
+        document=json.loads(document.body),
+    )
+
+
+def _to_rows(table: pa.Table) -> SqlAnswer:
+    columns = [map(_to_json, values_of(column)) for column in table.slice(0, SQL_ROWS).columns]
+    return SqlAnswer(
+        columns=table.column_names,
+        rows=[list(row) for row in zip(*columns, strict=True)],
+        total=len(table),
+    )
+
+
+def _to_json(value: Any) -> Any:
+    """A value as JSON has it: bytes in base64, numbers that JSON lacks as texts."""
+    match value:
+        case None | bool() | str() | int():
+            return value
+        case float():
+            return value if isfinite(value) else str(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list() | tuple():
+            return [_to_json(inner) for inner in value]
+        case dict():
+            return {str(key): _to_json(inner) for key, inner in value.items()}
+    return str(value)

@@ -1,0 +1,147 @@
+"""Model versions kept open and shared by all requests; new ones are opened when they are asked for.
+
+A version's name is looked up for every request, so `latest` is the newest at that moment. What a
+forget made stale is opened anew before it answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from asif_lance.errors import StaleModelError
+from asif_lance.model import LabelSet, Model, Prompts, open_model
+from asif_lance.records import BROUGHT, ModelVersion
+from asif_lance.service.question import Asked, Comparison
+from asif_lance.store import PairStore
+
+Result = TypeVar("Result")
+
+_MODELS, _LABEL_SETS = 8, 8  # kept; the ones not asked for longest go first
+_TRIES = 4  # of an answer that forgets make stale again and again
+
+
+class OpenModel:
+    """One version under one recipe, with the label sets asked for last. Safe from threads."""
+
+    def __init__(self, model: Model) -> None:
+        """Begin without label sets."""
+        self.model = model
+        self._labels: OrderedDict[Asked, LabelSet] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prompts(self, asked: Asked) -> Prompts:
+        """The prompts that a question asks with."""
+        return self.labels(asked).prompts
+
+    def labels(self, asked: Asked) -> LabelSet:
+        """The label set that a question asks with, compiled once."""
+        with self._lock:
+            found = self._labels.get(asked)
+            if found is None:
+                while len(self._labels) >= _LABEL_SETS:
+                    self._labels.popitem(last=False)
+                found = self._labels[asked] = self.model.compile(asked.embed(self.model))
+            self._labels.move_to_end(asked)
+            return found
+
+
+class OpenModels:
+    """The models of one database. Safe from threads."""
+
+    def __init__(self, uri: str, device: str = "auto") -> None:
+        """Open the database.
+
+        Raises:
+            DatabaseError: there is none, or it cannot be used.
+        """
+        self.store = PairStore.open(uri)
+        self._device = device
+        self._root = open_model(uri, device=device)
+        self._open: OrderedDict[tuple[ModelVersion, Comparison], OpenModel] = OrderedDict()
+        self._lock = threading.Lock()
+        self._generation, self._running = 0, Counter[int]()
+        self._ended = threading.Condition(self._lock)
+
+    def load_encoders(self) -> None:
+        """Load what turns pictures and texts into vectors, where it is known: takes seconds."""
+        if self.store.image.name != BROUGHT:
+            _ = self._root.image_encoder
+        if self.store.text.name != BROUGHT:
+            _ = self._root.text_encoder
+
+    @property
+    def encoding(self) -> Model:
+        """A model that turns pictures into vectors; its version does not matter."""
+        return self._root
+
+    @property
+    def count(self) -> int:
+        """How many models are open."""
+        return len(self._open)
+
+    def answer(self, name: str, how: Comparison, ask: Callable[[OpenModel], Result]) -> Result:
+        """What a version says, opened anew while forgets make it stale.
+
+        Raises:
+            VersionNotFoundError: there is no such version.
+            StaleModelError: it was stale time after time.
+        """
+        with self._answering():
+            for _ in range(_TRIES - 1):
+                opened = self._get(name, how)
+                try:
+                    return ask(opened)
+                except StaleModelError:
+                    self._drop(opened)
+            return ask(self._get(name, how))
+
+    def close_all(self) -> None:
+        """Keep none open, and wait for the answers that were begun with what was open."""
+        with self._lock:
+            self._open.clear()
+            self._generation += 1
+            self._ended.wait_for(self._no_earlier_answers)
+
+    def _no_earlier_answers(self) -> bool:
+        return all(not n for at, n in self._running.items() if at < self._generation)
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        with self._lock:
+            begun = self._generation
+            self._running[begun] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[begun] -= 1
+                self._ended.notify_all()
+
+    def _get(self, name: str, how: Comparison) -> OpenModel:
+        version = self.store.version(name)
+        with self._lock:
+            found = self._open.get((version, how))
+            if found is None:
+                while len(self._open) >= _MODELS:
+                    self._open.popitem(last=False)
+                found = self._open[version, how] = OpenModel(self._open_model(version.name, how))
+            self._open.move_to_end((version, how))
+            return found
+
+    def _open_model(self, name: str, how: Comparison) -> Model:
+        uri, device = self.store.uri, self._device
+        model = open_model(uri, name, recipe=how.recipe, k=how.k, p=how.p, device=device)
+        if self.store.image.name != BROUGHT:
+            model.image_encoder = self._root.image_encoder
+        if self.store.text.name != BROUGHT:
+            model.text_encoder = self._root.text_encoder
+        return model
+
+    def _drop(self, stale: OpenModel) -> None:
+        with self._lock:
+            for key in [key for key, opened in self._open.items() if opened is stale]:
+                del self._open[key]

@@ -1,0 +1,230 @@
+"""What stands between the network and the service: hosts, rights, limits, headers, the log.
+
+Written for ASGI directly, because a request's body has to be counted as it arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asif_lance.service.rights import COOKIE, Guard, Right
+from asif_lance.service.settings import ServiceSettings
+
+#: Seconds that a client may take for the next part of a body.
+BODY_SECONDS = 30.0
+
+#: Paths that need no right.
+OPEN_PATHS = frozenset({"/health", "/login", "/api/openapi.json", "/api"})
+_OPEN_FOLDER = "/static/"
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_LONGEST_QUERY = 64 * 2**10
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; img-src 'self' blob:; style-src 'self'; script-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+log = logging.getLogger("asif_lance.service")
+
+#: Told of every answer: route, method, status, seconds.
+Observe = Callable[[str, str, int, float], None]
+
+
+class _RefusedError(Exception):
+    """A request that goes no further."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+        super().__init__(message)
+
+
+class Protection:
+    """Lets through what may pass; the right of whoever asks stands in the request's state."""
+
+    def __init__(
+        self, app: ASGIApp, settings: ServiceSettings, guard: Guard, observe: Observe
+    ) -> None:
+        """Stand before an application."""
+        self._app, self._settings, self._guard, self._observe = app, settings, guard, observe
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, answer = time.monotonic(), _Answer(send)
+        self._running += 1
+        try:
+            await self._pass(scope, receive, answer)
+        finally:
+            self._running -= 1
+            self._note(scope, answer.status, time.monotonic() - began)
+
+    async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        headers = Headers(scope=scope)
+        body = _CountedBody(receive, self._settings.body_bytes)
+        try:
+            self._check(scope, headers)
+            body.check_announced(headers)
+            await self._app(scope, body, answer.unless_refused(body))
+            if body.refused:
+                raise body.refused
+        except _RefusedError as refused:
+            if not answer.status:
+                await _refuse(scope, answer, refused)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        if self._running > self._settings.requests:
+            raise _RefusedError(503, "too many requests at once: ask again")
+        host = _without_port(headers.get("host", ""))
+        if host not in self._settings.hosts:
+            raise _RefusedError(400, "this service is not known by that host name")
+        if scope["method"] not in _SAFE and not _is_same_origin(headers):
+            raise _RefusedError(403, "a page of another site may not ask for this")
+        if len(scope["query_string"]) > _LONGEST_QUERY:
+            raise _RefusedError(414, "the address is too long")
+        session = _cookie(headers)
+        right = self._guard.right_of(headers.get("authorization", ""), session)
+        state = scope.setdefault("state", {})
+        state["right"], state["session"] = right, session
+        if right < Right.READ and not _is_open(scope["path"]):
+            raise _RefusedError(401, "a token is needed")
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        """The route, never the address: that may hold captions, labels and hashes."""
+        route = getattr(scope.get("route"), "path", None)
+        if route is None:
+            route = _OPEN_FOLDER if scope["path"].startswith(_OPEN_FOLDER) else "(no route)"
+        right = scope.get("state", {}).get("right", Right.NONE)
+        self._observe(route, scope["method"], status, seconds)
+        log.info(
+            "%s %s %d %.0f ms %s", scope["method"], route, status, seconds * 1e3, right.name.lower()
+        )
+
+
+class _Answer:
+    """Sends an answer with the headers that all have; remembers its status."""
+
+    def __init__(self, send: Send) -> None:
+        self._send, self.status = send, 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    def unless_refused(self, body: _CountedBody) -> Send:
+        """The same, while the body is not refused: the application may take that for a fault."""
+
+        async def send(message: Message) -> None:
+            if body.refused is None:
+                await self(message)
+
+        return send
+
+
+class _CountedBody:
+    """Receives a body, refusing more of it than is allowed, and clients that stall."""
+
+    def __init__(self, receive: Receive, most: int) -> None:
+        self._receive, self._most, self._read, self._done = receive, most, 0, False
+        self.refused: _RefusedError | None = None
+
+    def check_announced(self, headers: Headers) -> None:
+        """Refuse early what says itself that it is too large."""
+        announced = headers.get("content-length", "0")
+        if announced.isdigit() and int(announced[:20]) > self._most:
+            raise self._too_large()
+
+    async def __call__(self) -> Message:
+        if self._done:  # what comes now is that the client goes away, at any time
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+        except TimeoutError:
+            raise self._refuse(408, "the request's body did not come") from None
+        if message["type"] == "http.request":
+            self._read += len(message.get("body", b""))
+            self._done = not message.get("more_body", False)
+            if self._read > self._most:
+                raise self._too_large()
+        return message
+
+    def _too_large(self) -> _RefusedError:
+        return self._refuse(413, f"a request may send at most {self._most:,} bytes")
+
+    def _refuse(self, status: int, message: str) -> _RefusedError:
+        self.refused = _RefusedError(status, message)
+        return self.refused
+
+
+async def _refuse(scope: Scope, answer: _Answer, refused: _RefusedError) -> None:
+    if refused.status == 401 and _wants_page(scope):
+        start: dict[str, Any] = {"status": 303, "headers": [(b"location", b"/login")]}
+        body = b""
+    else:
+        body = json.dumps({"error": refused.message}).encode()
+        start = {"status": refused.status, "headers": [(b"content-type", b"application/json")]}
+    start["headers"] += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    if start["status"] == 401:
+        start["headers"].append((b"www-authenticate", b"Bearer"))
+    with contextlib.suppress(OSError):  # the client may have gone
+        await answer({"type": "http.response.start", **start})
+        await answer({"type": "http.response.body", "body": body})
+
+
+def _wants_page(scope: Scope) -> bool:
+    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(_OPEN_FOLDER)
+
+
+def _without_port(host: str) -> str:
+    name, mark, port = host.lower().rpartition(":")
+    return name if mark and port.isdigit() else host.lower()
+
+
+def _is_same_origin(headers: Headers) -> bool:
+    """Whether a browser, if it is one, sends this from a page of our own.
+
+    Browsers say of every write where it comes from, by `Sec-Fetch-Site` or `Origin`; other programs
+    say neither, and have no user's cookies to misuse.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+
+
+def _cookie(headers: Headers) -> str:
+    try:
+        cookies = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    return cookies[COOKIE].value if COOKIE in cookies else ""

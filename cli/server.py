@@ -1,0 +1,235 @@
+"""classify by a running service: no encoder is loaded here, not even torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asif_lance.errors import InputError, StorageError, printable
+
+from .options import chosen_templates
+from .query import read_names
+
+if TYPE_CHECKING:
+    import httpx
+
+    from asif_lance.records import Reject
+
+#: Files and bytes of one request.
+FILES, BYTES = 16, 16 * 2**20
+
+_SECONDS = 300.0
+
+server_option = click.option(
+    "--server",
+    envvar="ASIF_LANCE_SERVER",
+    show_envvar=True,
+    metavar="URL",
+    help="Ask a running `asif-lance serve`, with the token in ASIF_LANCE_TOKEN if it needs one.",
+)
+
+# What only a database at hand can do, with what is asked when it is not.
+_HERE = {
+    "record": ("--record", False),
+    "others": ("--with", ()),
+    "search_by": ("--search", "exact"),
+    "confidence": ("--confidence", False),
+    "as_of": ("--as-of", None),
+    "memory_limit": ("--memory-limit", None),
+}
+
+
+def refuse_with_server(asked: dict[str, Any]) -> None:
+    """Refuse what a service cannot do.
+
+    Raises:
+        click.UsageError: something of that is asked.
+    """
+    for name, (option, usual) in _HERE.items():
+        if asked.get(name, usual) != usual:
+            raise click.UsageError(f"{option} needs the database at hand, not --server")
+
+
+def ask_server(
+    url: str,
+    images: Sequence[str],
+    vectors: Path | None,
+    question: dict[str, Any],
+    rejects: list[Reject],
+) -> Iterator[dict[str, Any]]:
+    """Answers of a service about pictures or vectors, in order.
+
+    Raises:
+        InputError: the service refuses the question.
+        StorageError: it cannot be reached.
+    """
+    if vectors is None:
+        return Server(url).classify_files(_find_files(images, rejects), question, rejects)
+    from asif_lance.encoders import read_vectors
+
+    ids, matrix = read_vectors(vectors)
+    return Server(url).classify_vectors(ids, matrix.tolist(), question)
+
+
+def make_question(
+    asked: Mapping[str, Any], arguments: Mapping[str, Any], top: int, explain: int | None
+) -> dict[str, Any]:
+    """What options ask, as the service's API has it; what is not given is left out.
+
+    Args:
+        asked: `label_options`, by name.
+        arguments: `model_options`, by name.
+        top: labels of each picture.
+        explain: deciding pairs of each picture.
+    """
+    prompts = chosen_templates(asked["templates"], asked["template_set"])
+    question = {
+        **_read_labels(asked),
+        "templates": list(prompts) if isinstance(prompts, tuple) else prompts,
+        "ensemble": asked["ensemble"],
+        **{name: arguments[name] for name in ("model", "recipe", "k", "p")},
+        "top": top,
+        "explain": explain,
+    }
+    return {name: value for name, value in question.items() if value is not None}
+
+
+def _read_labels(asked: Mapping[str, Any]) -> dict[str, Any]:
+    if asked["labels"] is not None:  # without loading anything
+        return {"labels": [name.strip() for name in asked["labels"].split(",")]}
+    if asked["label_vectors"] is not None:
+        from asif_lance.encoders import read_label_vectors
+
+        found = read_label_vectors(asked["label_vectors"])
+        return {"label_vectors": {name: rows.tolist() for name, rows in found.items()}}
+    names = read_names(None, asked["labels_file"])
+    if isinstance(names, dict):
+        raise click.UsageError("a labels file with several names of a label needs the database")
+    return {"labels": list(names)}
+
+
+def _find_files(images: Sequence[str], rejects: list[Reject]) -> list[Path]:
+    """The files, and those in folders, for which more has to be loaded."""
+    if not any(Path(image).is_dir() for image in images):
+        return [Path(image) for image in images]
+    from asif_lance.encoders import expand_folders
+
+    return [Path(str(found)) for found in expand_folders(images, rejects)]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running service.
+
+    Attributes:
+        url: its address.
+    """
+
+    url: str
+
+    def classify_files(
+        self, pictures: Sequence[Path], question: dict[str, Any], rejects: list[Reject]
+    ) -> Iterator[dict[str, Any]]:
+        """Answers of pictures, in order; those that cannot be used are gathered.
+
+        Raises:
+            InputError: the service refuses the question.
+            StorageError: it cannot be reached.
+        """
+        from asif_lance.records import Reject
+
+        with self._client() as client:
+            for batch in _batches(pictures, rejects):
+                files = [("files", (str(i), content)) for i, (_, content) in enumerate(batch)]
+                data = {"question": json.dumps(question)}
+                answer = self._post(client, "/api/classify/files", files=files, data=data)
+                names = [str(path) for path, _ in batch]
+                for one in answer["rejected"]:
+                    name = printable(names[int(one["image"])])
+                    rejects.append(Reject("classify", name, one["reason"]))
+                yield from ({**one, "image": names[int(one["image"])]} for one in answer["answers"])
+
+    def classify_vectors(
+        self, ids: Sequence[str], vectors: Sequence[Sequence[float]], question: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Answers of vectors, in order; errors are those of `classify_files`."""
+        with self._client() as client:
+            for start in range(0, len(ids), FILES):
+                at = slice(start, start + FILES)
+                body = {**question, "vectors": vectors[at]}
+                answer = self._post(client, "/api/classify", json=body)
+                for name, one in zip(ids[at], answer["answers"], strict=True):
+                    yield {**one, "image": name}
+
+    def _client(self) -> httpx.Client:
+        if find_spec("httpx") is None:
+            raise InputError("--server needs an extra: pip install 'asif-lance[serve]'")
+        import httpx
+
+        token = os.environ.get("ASIF_LANCE_TOKEN")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        try:
+            return httpx.Client(base_url=self.url, headers=headers, timeout=_SECONDS)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InputError(f"--server {self.url!r} is no address") from error
+
+    def _post(self, client: httpx.Client, path: str, **request: Any) -> dict[str, Any]:
+        import httpx
+
+        try:
+            answer = client.post(path, **request)
+            value = answer.json()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise StorageError(f"{self.url} does not answer as asif-lance does: {error}") from error
+        if not isinstance(value, dict) or answer.status_code != 200:
+            told = value.get("error") if isinstance(value, dict) else None
+            raise InputError(f"{self.url} refuses: {told or answer.status_code}")
+        return value
+
+
+def _batches(pictures: Sequence[Path], rejects: list[Reject]) -> Iterator[list[tuple[Path, bytes]]]:
+    """Files with their content, as many as one request takes."""
+    from asif_lance.records import Reject
+
+    batch: list[tuple[Path, bytes]] = []
+    size = 0
+    for path in pictures:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            reason = "missing file" if isinstance(error, FileNotFoundError) else "unreadable file"
+            rejects.append(Reject("classify", printable(str(path)), reason))
+            continue
+        if batch and (len(batch) == FILES or size + len(content) > BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((path, content))
+        size += len(content)
+    if batch:
+        yield batch
+
+
+def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer as `classify --format json` prints it from the database at hand."""
+    names = ("image", "model", "recipe", "k", "p", "predictions")
+    value = {name: answer[name] for name in names}
+    if answer["templates"]:
+        value |= {"templates": answer["templates"], "ensemble": answer["ensemble"]}
+    if answer["pairs"] is not None:
+        beside = ("source", "license")
+        pairs = [{k: v for k, v in pair.items() if k not in beside} for pair in answer["pairs"]]
+        value["pairs"] = pairs
+    return value
+
+
+def pair_row(pair: dict[str, Any]) -> tuple[object, ...]:
+    """A deciding pair as a row of the table for people."""
+    numbers = (pair[name] for name in ("contribution", "image_similarity", "text_similarity"))
+    return (*numbers, " · ".join(pair["captions"]), pair["pair_id"])

@@ -1,0 +1,366 @@
+"""The HTTP API of a real process: what the library says, by version, and nothing forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import IMAGE_DIM, TEXT_DIM, Cli, entry_point, pairs_frame
+from running_service import RunningService, serve
+
+import asif_lance
+from asif_lance.service.protection import BODY_SECONDS
+
+N = 120
+
+
+def make_database(folder: Path, rng: np.random.Generator) -> Path:
+    """A database of 120 pairs with brought vectors: v1."""
+    pairs_frame(N, rng).write_parquet(folder / "pairs.parquet")
+    database = folder / "t.lancedb"
+    done = CliRunner().invoke(
+        entry_point(), ["--db", str(database), "ingest", str(folder / "pairs.parquet")]
+    )
+    assert done.exit_code == 0, done.output
+    return database
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    folder = tmp_path_factory.mktemp("service")
+    database = make_database(folder, np.random.default_rng(5))
+    with serve(database, "--allow", "forget") as service:
+        yield service
+
+
+@pytest.fixture
+def client(running: RunningService) -> Iterator[httpx.Client]:
+    with running.client() as client:
+        yield client
+
+
+def question(rng: np.random.Generator, pictures: int = 1) -> dict[str, Any]:
+    """Vectors of pictures and of three labels."""
+    texts = rng.standard_normal((3, TEXT_DIM)).astype(np.float32)
+    return {
+        "vectors": rng.standard_normal((pictures, IMAGE_DIM)).astype(np.float32).tolist(),
+        "label_vectors": {name: [row.tolist()] for name, row in zip("abc", texts, strict=True)},
+    }
+
+
+def database_of(running: RunningService) -> Path:
+    return Path(running.process.args[running.process.args.index("--db") + 1])  # type: ignore[index]
+
+
+def test_an_answer_is_that_of_the_library_and_names_its_version(
+    running: RunningService, client: httpx.Client, rng: np.random.Generator
+) -> None:
+    asked = question(rng, 4)
+    answer = client.post("/api/classify", json={**asked, "explain": 3}).json()
+    model = asif_lance.open(database_of(running))
+    labels = model.label_vectors(
+        {k: np.array(v, dtype=np.float32) for k, v in asked["label_vectors"].items()}
+    )
+    expected = list(
+        model.classify_vectors([""] * 4, np.array(asked["vectors"], dtype=np.float32), labels)
+    )
+    assert answer["model"] == model.version.name
+    for got, wanted in zip(answer["answers"], expected, strict=True):
+        assert [(p["label"], p["score"]) for p in got["predictions"]] == list(wanted.ranking)
+        shares = wanted.attributions(3)
+        assert [(p["pair_id"], p["contribution"]) for p in got["pairs"]] == [
+            (share.pair_id, share.contribution) for share in shares
+        ]
+
+
+def test_many_at_once_get_the_answers_that_each_gets_alone(
+    client: httpx.Client, rng: np.random.Generator
+) -> None:
+    texts = question(rng)["label_vectors"]
+    each = [{**question(rng), "label_vectors": texts} for _ in range(24)]
+    alone = [client.post("/api/classify", json=asked).json() for asked in each]
+    together: dict[int, Any] = {}
+
+    def ask(number: int) -> None:
+        together[number] = client.post("/api/classify", json=each[number]).json()
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(each))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[i] for i in range(len(each))] == alone
+    figures = client.get("/metrics").text
+    searches = float(re.search(r"search_requests_count (\S+)", figures)[1])  # type: ignore[index]
+    requests = float(re.search(r"search_requests_sum (\S+)", figures)[1])  # type: ignore[index]
+    assert searches < requests
+
+
+def test_one_request_that_cannot_be_answered_costs_no_other(
+    client: httpx.Client, rng: np.random.Generator
+) -> None:
+    asked = question(rng)
+    bad = {**asked, "vectors": [[0.0] * IMAGE_DIM]}
+    answers: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda body: answers.append(client.post("/api/classify", json=body).status_code),
+            args=(body,),
+        )
+        for body in [asked, bad] * 6
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [200] * 6 + [422] * 6
+
+
+def test_leaving_pairs_out_answers_as_deleting_them_does(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    with serve(make_database(tmp_path, rng), "--allow", "write") as service:
+        client = service.client()
+        asked = {**question(rng, 3), "explain": 2}
+        first = client.post("/api/classify", json=asked).json()
+        gone = [pair["pair_id"] for a in first["answers"] for pair in a["pairs"]]
+        told = client.post("/api/what-if/delete", json={**asked, "without": gone}).json()
+        assert (told["model"], told["removed"]) == ("v1", len(set(gone)))
+        done = client.post("/api/delete", json={"pairs": gone}).json()
+        assert done == {"deleted": len(set(gone)), "not_found": 0, "model": "v2"}
+        after = client.post("/api/classify", json=asked).json()
+        assert after["model"] == "v2"
+        assert [change["before"] for change in told["changes"]] == first["answers"]
+        for change, got in zip(told["changes"], after["answers"], strict=True):
+            assert change["after"]["predictions"] == got["predictions"]
+        old = client.post("/api/classify", json={**asked, "model": "v1"}).json()
+        assert old == first
+        assert client.post("/api/forget/plan", json={"pairs": gone}).status_code == 403
+
+
+def test_versions_that_others_make_answer_without_a_restart(
+    tmp_path: Path, rng: np.random.Generator, cli: Cli
+) -> None:
+    database = make_database(tmp_path, rng)
+    with serve(database) as service:
+        client, asked = service.client(), question(rng)
+        assert client.post("/api/classify", json=asked).json()["model"] == "v1"
+        assert cli("--db", database, "delete", "p1").status == 0
+        assert client.post("/api/classify", json=asked).json()["model"] == "v2"
+        assert [v["name"] for v in client.get("/versions.json").json()["versions"]] == ["v1", "v2"]
+        assert cli("--db", database, "forget", "p2", "--yes").status == 0
+        answer = client.post("/api/classify", json={**asked, "explain": N}).json()
+        assert "p2" not in [pair["pair_id"] for pair in answer["answers"][0]["pairs"]]
+
+
+def test_nothing_answers_from_a_forgotten_pair_once_its_receipt_is_there(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    with serve(make_database(tmp_path, rng), "--allow", "forget") as service:
+        client = service.client()
+        asked = {**question(rng), "explain": N}
+        pair = client.post("/api/classify", json=asked).json()["answers"][0]["pairs"][0]
+        late: list[str] = []
+        done = threading.Event()
+
+        def keep_asking() -> None:
+            with service.client() as other:
+                while not done.is_set():
+                    receipt_was_there = had_receipt.is_set()
+                    answer = other.post("/api/classify", json=asked)
+                    assert answer.status_code == 200, answer.text
+                    if receipt_was_there and pair["pair_id"] in answer.text:
+                        late.append(answer.text)
+
+        had_receipt = threading.Event()
+        readers = [threading.Thread(target=keep_asking) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        plan = client.post("/api/forget/plan", json={"pairs": [pair["pair_id"], "x"]}).json()
+        assert [p["pair_id"] for p in plan["pairs"]] == [pair["pair_id"]]
+        assert plan["unknown"] == ["x"]
+        body = {"pairs": [pair["pair_id"]], "reason": "asked", "confirm": plan["confirm"]}
+        other = client.post("/api/forget", json={**body, "confirm": "else"})
+        assert (other.status_code, "plan again" in other.text) == (409, True)
+        receipt = client.post("/api/forget", json=body).json()
+        had_receipt.set()
+        for _ in range(5):
+            assert pair["pair_id"] not in client.post("/api/classify", json=asked).text
+        done.set()
+        for reader in readers:
+            reader.join()
+        assert late == []
+        assert (receipt["pairs"], receipt["clean"], receipt["versions"]) == (1, True, ["v1"])
+        assert client.get(f"/receipts/{receipt['receipt_id']}.json").json() == receipt
+        again = client.get("/pairs.json", params={"id": pair["pair_id"]}).json()
+        assert again["pairs"] == []
+
+
+def test_sql_reads_this_database_and_nothing_else(client: httpx.Client) -> None:
+    def ask(**asked: str) -> httpx.Response:
+        return client.get("/audit.json", params=asked)
+
+    answer = ask(sql="SELECT count(*) AS n, 'NaN'::FLOAT AS x FROM pairs").json()
+    assert answer == {"columns": ["n", "x"], "rows": [[N, "nan"]], "total": 1}
+    assert ask(report="provenance").json()["columns"][:2] == ["source", "license"]
+    for sql in ("DROP TABLE pairs", "SELECT * FROM read_csv('/etc/passwd')", "SELECT ';", ""):
+        assert ask(sql=sql).status_code == 422, sql
+    assert ask(report="no-such").status_code == 404
+    assert ask(sql="FROM pairs", model="v9").status_code == 404
+
+
+def test_pairs_come_a_page_at_a_time(client: httpx.Client) -> None:
+    first = client.get("/pairs.json", params={"limit": 100}).json()
+    assert (len(first["pairs"]), first["total"], first["next"]) == (100, N, 100)
+    rest = client.get("/pairs.json", params={"limit": 100, "offset": 100}).json()
+    assert (len(rest["pairs"]), rest["next"]) == (N - 100, None)
+    without_picture = client.get("/thumbnail", params={"id": "p1"})
+    assert without_picture.headers["content-type"] == "image/svg+xml"
+    assert client.get("/thumbnail", params={"id": "none"}).status_code == 404
+
+
+def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
+    running: RunningService, client: httpx.Client, rng: np.random.Generator
+) -> None:
+    asked, folder = question(rng), str(database_of(running).parent)
+    for body, status in (
+        ({**asked, "model": "v9"}, 404),
+        ({**asked, "model": "../../etc"}, 404),
+        ({**asked, "recipe": "none"}, 422),
+        ({**asked, "vectors": [[1.0]]}, 422),
+        ({**asked, "vectors": [[1.0] * IMAGE_DIM] * 1000}, 422),
+        ({**asked, "label_vectors": None, "labels": ["cat"]}, 422),
+        ({**asked, "label_vectors": {"a": [[1.0]]}}, 422),
+        ({**asked, "pictures": ["0" * 64]}, 422),
+        ({**asked, "vectors": [], "pictures": ["0" * 64]}, 404),
+        ({**asked, "unknown": 1}, 422),
+        ({**asked, "k": 0}, 422),
+    ):
+        answer = client.post("/api/classify", json=body)
+        assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
+        assert folder not in answer.text
+        assert "Traceback" not in answer.text
+    for content in (b"", b"{", b"[" * 100_000, b"\xff\xfe"):
+        answer = client.post("/api/classify", content=content)
+        assert (answer.status_code, list(answer.json())) == (422, ["error"])
+    assert client.get("/no/such/page").status_code == 404
+    assert client.post("/api/pictures", files={"files": b"x"}).status_code == 422
+
+
+def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(40):
+            yield b" " * 2**20
+
+    with contextlib.suppress(httpx.WriteError):  # the service may close before all was sent
+        assert client.post("/api/classify", content=chunks()).status_code == 413
+    assert client.post("/api/classify", content=b" " * 33_000_000).status_code == 413
+    assert BODY_SECONDS < 60
+    assert client.get("/health").json()["status"] == "ok"
+
+
+def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
+    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+    for headers, status in (
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 422),
+        ({"origin": str(client.base_url).rstrip("/")}, 422),
+    ):
+        assert client.post("/api/delete", headers=headers, json={}).status_code == status, headers
+    policy = client.get("/health").headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+
+
+def test_every_page_that_needs_no_picture_is_answered(client: httpx.Client) -> None:
+    client.headers["accept"] = "text/html"
+    for path in ("/", "/pairs?offset=100", "/versions", "/audit", "/audit?sql=FROM+pairs", "/api"):
+        answer = client.get(path)
+        assert (answer.status_code, "</html>" in answer.text) == (200, True), path
+    for path in ("/delete?without=p1&without=none", "/forget?without=p1", "/login", "/search"):
+        assert client.get(path).status_code == 200, path
+    for path, status in (
+        ("/answer/" + "0" * 64 + "?labels=a", 404),
+        ("/answer/nonsense", 422),
+        ("/search?text=red", 422),
+        ("/receipts/none", 404),
+        ("/forget?without=none", 404),
+        ("/audit?sql=DROP+TABLE+pairs", 422),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, 'role="alert"' in answer.text) == (status, True), path
+
+
+def test_the_log_has_routes_and_no_captions(running: RunningService, client: httpx.Client) -> None:
+    client.get("/audit.json", params={"sql": "SELECT 'secret caption'"})
+    client.get("/receipts/secret.json", headers={"authorization": "Bearer secret"})
+    log = "".join(running.log)
+    assert "GET /audit.json 200" in log
+    assert "GET /receipts/{receipt}.json 404" in log
+    assert "secret" not in log
+
+
+def test_beyond_loopback_there_have_to_be_tokens(tmp_path: Path, cli: Cli) -> None:
+    done = cli("serve", "--host", "0.0.0.0")
+    assert (done.status, "give --tokens FILE" in done.err) == (1, True)
+    (tmp_path / "tokens").write_text("read x\n")
+    done = cli("serve", "--host", "0.0.0.0", "--tokens", "tokens")
+    assert (done.status, "line 1: expected read, write or forget" in done.err) == (1, True)
+
+
+def test_a_token_gives_its_right_and_no_more(
+    tmp_path: Path, cli: Cli, rng: np.random.Generator
+) -> None:
+    made = {right: cli("serve", "--new-token", right) for right in ("read", "write")}
+    (tmp_path / "tokens").write_text("".join(one.out for one in made.values()))
+    tokens = {right: one.err.split()[-1] for right, one in made.items()}
+    assert all(token not in made[right].out for right, token in tokens.items())
+    database = make_database(tmp_path, rng)
+    with serve(database, "--host", "0.0.0.0", "--tokens", tmp_path / "tokens") as service:
+        address = service.address.replace("0.0.0.0", "127.0.0.1")
+        for right, (versions, delete, plan) in {
+            "": (401, 401, 401),
+            "wrong": (401, 401, 401),
+            tokens["read"]: (200, 403, 403),
+            tokens["write"]: (200, 200, 403),
+        }.items():
+            headers = {"authorization": f"Bearer {right}"} if right else {}
+            client = httpx.Client(base_url=address, headers=headers, trust_env=False)
+            pairs = {"pairs": ["p0"]}
+            assert client.get("/health").status_code == 200
+            assert client.get("/versions.json").status_code == versions
+            assert client.get("/metrics").status_code == versions
+            assert client.post("/api/delete", json=pairs).status_code == delete
+            assert client.post("/api/forget/plan", json=pairs).status_code == plan
+        browser = httpx.Client(base_url=address, headers={"accept": "text/html"}, trust_env=False)
+        assert browser.get("/versions").headers["location"] == "/login"
+        assert browser.post("/login", data={"token": "wrong"}).status_code == 403
+        entered = browser.post("/login", data={"token": tokens["read"]})
+        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        cookie = entered.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert tokens["read"].lower() not in cookie
+        assert browser.get("/versions").status_code == 200
+        assert browser.get("/delete?without=p1").status_code == 403
+        assert browser.post("/logout").headers["location"] == "/login"
+        assert browser.get("/versions").headers["location"] == "/login"
+        assert all(token not in "".join(service.log) for token in tokens.values())
+
+
+def test_it_ends_when_it_is_told_to(tmp_path: Path, rng: np.random.Generator) -> None:
+    with serve(make_database(tmp_path, rng)) as service:
+        assert service.client().get("/health").status_code == 200
+        assert service.stop() in (0, -15)
+        assert not any("Traceback" in line for line in service.log)
+    assert asif_lance.open(tmp_path / "t.lancedb").version.name == "v1"
