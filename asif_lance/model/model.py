@@ -31,7 +31,7 @@ from asif_lance.encoders import (
     iterate_pictures,
     text_encoder,
 )
-from asif_lance.errors import DimensionError, EmptyModelError, InputError, StaleModelError
+from asif_lance.errors import EmptyModelError, InputError, StaleModelError
 from asif_lance.model.label_compiler import compile_prompts
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
@@ -47,11 +47,11 @@ from asif_lance.model.labels import (
 from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
+from asif_lance.model.requirements import check_dimension, name_encoder
 from asif_lance.model.retrieval import CANDIDATES, Match, retrieve, score_pairs
 from asif_lance.model.teaching import teach_labels
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
-    BROUGHT,
     SPARE,
     Float32Array,
     Float64Array,
@@ -168,13 +168,13 @@ class Model:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """The encoder that made the image vectors."""
-        name = _loadable(self.store.uri, self.store.image.name, "--vectors")
+        name = name_encoder(self.store.uri, self.store.image.name, "--vectors")
         return image_encoder(name, device=str(self._device))
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The encoder that made the caption vectors."""
-        name = _loadable(self.store.uri, self.store.text.name, "--label-vectors")
+        name = name_encoder(self.store.uri, self.store.text.name, "--label-vectors")
         return text_encoder(name, device=str(self._device))
 
     def labels(
@@ -221,7 +221,7 @@ class Model:
 
     def compile(self, prompts: Prompts) -> LabelSet:
         """Compile prompts against this version."""
-        _check_dimension("label vectors", self.store.text.dimension, prompts.vectors)
+        check_dimension("label vectors", self.store.text.dimension, prompts.vectors)
         labels = compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
         return teach_labels(labels, self.anchors)
 
@@ -308,7 +308,7 @@ class Model:
                 self.store.uri,
                 f"{labels.version} was reopened since the label set was compiled: compile it again",
             )
-        _check_dimension("image vectors", self.store.image.dimension, vectors)
+        check_dimension("image vectors", self.store.image.dimension, vectors)
         size = max(min(BATCH, SCORES_AT_ONCE // max(labels.compiled.count, 1)), 1)
         for batch in track_batches("classify vectors", len(ids), size):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
@@ -392,19 +392,3 @@ class Model:
             ranking = tuple((labels.names[label], float(scores[i][label])) for label in order)
             made_of = Evidence(self.anchors, labels, *found)
             yield Prediction(name, self.version.name, self.recipe, ranking, made_of)
-
-
-def _loadable(uri: str, encoder_name: str, option: str) -> str:
-    if encoder_name == BROUGHT:
-        raise InputError(
-            f"{uri} holds vectors that were brought along, no encoder is known for them: "
-            f"use {option}, or name them with `asif-lance encoders`"
-        )
-    return encoder_name
-
-
-def _check_dimension(what: str, expected: int, vectors: Float32Array) -> None:
-    if vectors.ndim != 2:
-        raise InputError(f"{what}: expected a matrix, got {vectors.ndim} dimensions of array")
-    if vectors.shape[1] != expected:
-        raise DimensionError(what, expected, vectors.shape[1])
