@@ -7,51 +7,35 @@ there, and whatever is at head is part of the next version that any command publ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import (
     GRACE,
-    LATEST,
-    AttachedState,
-    Attachment,
-    Changes,
-    Diff,
-    FoundPairs,
     KnownPairs,
     Ledger,
-    Result,
     WriteLock,
     append_rows,
     apply_migrations,
     check_migrated,
     check_opened,
-    check_pin,
     clean_up,
-    diff_states,
-    find_attachment,
-    find_changes,
     find_table,
     join_fragments,
     local_path,
     open_own_pairs,
     open_table,
     pair_rows,
-    read_epoch,
     read_pins,
-    read_table,
     resolve_uri,
-    retry_read,
     schemas,
     storage_errors,
-    version_record,
     write_pins,
 )
 from asif_lance.errors import DatabaseExistsError
@@ -66,27 +50,23 @@ from asif_lance.store.refusal import (
     check_unpublished,
     find_new_fragments,
 )
+from asif_lance.store.stored_versions import StoredVersions
 from asif_lance.store.unpublished import BadRow, find_bad_rows
 
 
 @dataclass(frozen=True)
-class PairStore:
+class PairStore(StoredVersions):
     """One open database.
 
     Any number of processes may use one database at once: a lock file (see `database.lock`) puts
     changes in a row, each is atomic. Objects are immutable and may be shared between threads.
 
     Attributes:
-        uri: directory or object-store address.
-        image: the encoder whose vectors `image_vector` holds.
-        text: the encoder whose vectors `text_vector` holds.
+        uri, image, text: as in `StoredVersions`.
         lock_timeout: seconds to wait for another writer before `DatabaseBusyError`.
         notice: what opening had to repair, for the user to know.
     """
 
-    uri: str
-    image: EncoderPin
-    text: EncoderPin
     lock_timeout: float = 60.0
     notice: str | None = field(default=None, compare=False)
 
@@ -121,54 +101,6 @@ class PairStore:
         notice = recover_if_possible(uri) if interrupted(uri) else None
         pins = read_pins(check_opened(open_own_pairs(uri)))
         return cls(uri, pins["image"], pins["text"], notice=notice)
-
-    @property
-    def attachment(self) -> Attachment | None:
-        """The table of somebody else's that the pairs are read from; None if they are our own."""
-        return find_attachment(self.uri)
-
-    def check_encoders(self, image: EncoderPin, text: EncoderPin) -> None:
-        """Passes when these encoders made the vectors of this database.
-
-        An empty revision, on either side, is unknown and fits any.
-
-        Raises:
-            EncoderMismatchError: another encoder or another revision of it.
-            DimensionError: the same encoder with vectors of another size.
-        """
-        check_pin("image", self.image, image)
-        check_pin("text", self.text, text)
-
-    def epoch(self) -> int:
-        """A number that every forget raises: see `writing`."""
-        return read_epoch(self.uri)
-
-    # Pairs at head
-
-    def existing(self, pair_ids: Sequence[str]) -> set[str]:
-        """Those of the ids that are at head already."""
-        with storage_errors(self.uri):
-            found = pair_rows.find_rows(self._head(), pa.array(pair_ids, pa.string()))
-            return {pair_id for batch in found for pair_id in batch["pair_id"].to_pylist()}
-
-    def find_known(
-        self, known: KnownPairs, ids: pa.Array, columns: Sequence[str], *, anew: bool = False
-    ) -> FoundPairs:
-        """Those of n distinct ids that are at head, with columns of their rows.
-
-        Args:
-            known: what the caller knows of head; brought up to date where it has one of the ids.
-            ids: (n,) strings.
-            columns: besides `pair_id`.
-            anew: bring `known` up to date in any case.
-        """
-
-        def find() -> FoundPairs:
-            if anew or known.may_have(ids):
-                known.refresh(self._head())
-            return known.find(ids, columns)
-
-        return retry_read(self.uri, find)
 
     def add(
         self,
@@ -279,29 +211,6 @@ class PairStore:
                 pair_rows.delete_at(head, np.array([row.address for row in bad], dtype=np.uint64))
             return tuple(bad)
 
-    def versions(self) -> list[ModelVersion]:
-        """All model versions, oldest first."""
-        ledger = Ledger(self.uri)
-        rows = ledger.rows()
-        tags = ledger.lance_versions()
-        return [version_record(row, tags[row["name"]]) for row in rows if row["name"] in tags]
-
-    def version(self, name: str = LATEST) -> ModelVersion:
-        """The version of this name or alias.
-
-        Raises:
-            VersionNotFoundError: there is none.
-        """
-        return retry_read(self.uri, lambda: self._find_version(name))
-
-    def version_as_of(self, when: datetime) -> ModelVersion:
-        """The newest version made at or before this time; a time without a zone is UTC.
-
-        Raises:
-            VersionNotFoundError: the oldest version is younger.
-        """
-        return self.version(Ledger(self.uri).find_as_of(when)["name"])
-
     def tag(self, alias: str, version: str) -> None:
         """Gives a version a further name, taking it from the one that had it.
 
@@ -334,23 +243,6 @@ class PairStore:
             message = message or f"back to {old.name}"
             return name_head(self.uri, self._latest(), "rollback", message) or self.version()
 
-    def dataset(self, version: str = LATEST) -> lance.LanceDataset:
-        """A version's rows, to be scanned; read-only.
-
-        A version that is forgotten from or pruned meanwhile may raise "Not found" while it is
-        read: `read` opens it anew and tries again.
-        """
-        return self._read_version(version, lambda dataset: dataset)
-
-    def read(self, version: str = LATEST, columns: Sequence[str] | None = None) -> pa.Table:
-        """Rows of a version, read again when they were rewritten under the reader's hands.
-
-        Raises:
-            VersionNotFoundError: there is no such version.
-        """
-        names = list(columns) if columns is not None else None
-        return self._read_version(version, lambda state: state.to_table(columns=names))
-
     # Rejects
 
     def add_rejects(
@@ -363,35 +255,10 @@ class PairStore:
             with self.writing("add_rejects", since=since):
                 append_rows(self.uri, "rejects", pa.Table.from_pylist(rows, schema=schemas.REJECTS))
 
-    def rejects(self, ingest_id: str | None = None) -> pa.Table:
-        """Rejected items (`ingest_id, source, item, reason, created_at`), of one ingest or all."""
-        rows = read_table(self.uri, "rejects")
-        return rows if ingest_id is None else rows.filter(pc.field("ingest_id") == ingest_id)
-
-    # What changed
-
-    def diff(self, old: str, new: str = LATEST) -> Diff:
-        """Pairs that one version has and the other has not, or has with other content.
-
-        Raises:
-            VersionNotFoundError: one of them is not there.
-        """
-        with step("compare versions"):
-            return retry_read(self.uri, lambda: diff_states(self.dataset(old), self.dataset(new)))
-
-    def unpublished(self, *, most: int | None = None) -> Changes:
-        """What head has changed since the newest version; `most` as in `find_changes`."""
-        return retry_read(self.uri, lambda: find_changes(self._latest(), self._head(), most=most))
-
     def adopt_head(self) -> bool:
         """Lets `latest` mean head, with its new index, if both hold the same pairs; tells if so."""
         with self.writing("adopt"):
             return Ledger(self.uri).adopt(self._head())
-
-    # Inside
-
-    def _head(self) -> lance.LanceDataset:
-        return open_table(self.uri, "pairs")
 
     def check_own(self, command: str) -> None:
         """Passes if the pairs are the database's own; writing pairs checks it, too.
@@ -423,22 +290,3 @@ class PairStore:
         if not beside:
             self.check_own(command)
         return begin_change(self.uri, command, timeout=self.lock_timeout, since=since)
-
-    def _latest(self) -> lance.LanceDataset | None:
-        return self.dataset() if Ledger(self.uri).rows() else None
-
-    def _find_version(self, name: str) -> ModelVersion:
-        ledger = Ledger(self.uri)
-        row = ledger.find(name)
-        return version_record(row, ledger.lance_version(row["name"]))
-
-    def _read_version(self, name: str, read: Callable[[lance.LanceDataset], Result]) -> Result:
-        """Applies `read` to a version's rows, again when its files were removed meanwhile."""
-
-        def find() -> lance.LanceDataset:
-            found = open_table(self.uri, "pairs", self._find_version(name).lance_version)
-            if isinstance(found, AttachedState):
-                return found.check_dimensions(self.image.dimension, self.text.dimension)
-            return check_opened(found)
-
-        return retry_read(self.uri, lambda: read(find()))
