@@ -108,13 +108,17 @@ def adapt(
     save_plot(plot, lambda figures: figures.adaptation_figure(found, chance, subject))
     if keep:
         added = (captions, texts, counts[0], seed, pictures.name, license)
-        _tell_added(opened, library.add_pairs(opened, labelled, prompts, *added))
+        report = library.add_pairs(opened, labelled, prompts, *added)
+        _tell_added(opened, report)
+        rejects += report.rejects
     report_rejects(rejects)
 
 
 def _tell_added(opened: Model, report: IngestReport) -> None:
     made = report.version or opened.store.version()
-    note(f"added {format_count(report.added, 'pair')}; the newest model is {made.name}")
+    there = report.already_there + report.changed
+    known = f", already there {there:,}" if there else ""
+    note(f"added {format_count(report.added, 'pair')}{known}; the newest model is {made.name}")
 
 
 def _check(

@@ -25,7 +25,7 @@ from asif_lance.anchors.fragments import (
     open_mask,
 )
 from asif_lance.anchors.whitened import serves
-from asif_lance.database import files_exist, read_epoch, storage_errors
+from asif_lance.database import AttachedState, files_exist, read_epoch, storage_errors
 from asif_lance.devices import room_on
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
@@ -185,6 +185,8 @@ class VersionRows:
     def _find_examples(self) -> BoolArray:
         """Read roles from the files that have some; those of ordinary pairs have no such column."""
         found = np.zeros(len(self.live), dtype=np.bool_)
+        if isinstance(self.dataset, AttachedState):  # somebody else's pairs are all ordinary
+            return found
         fields = {field.name(): field.id() for field in self.dataset.lance_schema.fields()}
         number = fields.get("role")
         files = ((source, source.data_files()) for source in self._sources)

@@ -67,6 +67,8 @@ def iterate_pictures(given: PicturesInput) -> Iterator[ImageFile]:
     numbers = count(1)
     if _is_single(given):
         return _take(given, numbers)
+    if _is_labelled_batch(given):
+        return _take_item(given, numbers)
     if not isinstance(given, Iterable) or _is_batch(given):
         return _take_batch(given, numbers)
     return (picture for item in given for picture in _take_item(item, numbers))
@@ -80,6 +82,14 @@ def _is_single(given: object) -> bool:
 
 def _is_batch(given: object) -> bool:
     return isinstance(given, np.ndarray | Tensor) and given.ndim != 1
+
+
+def _is_labelled_batch(given: object) -> bool:
+    """A batch of pictures, and lists of numbers that go with it: what a data loader gives."""
+    if not isinstance(given, tuple | list) or len(given) < 2 or not _is_batch(given[0]):
+        return False
+    labels = (isinstance(one, np.ndarray | Tensor) and one.ndim == 1 for one in given[1:])
+    return given[0].ndim == 4 and all(labels)
 
 
 def _take_item(item: Any, numbers: Iterator[int]) -> Iterator[ImageFile]:

@@ -189,6 +189,9 @@ def add_pairs(
         source: recorded with the pairs.
         license: recorded with the pairs.
 
+    Returns:
+        What became of them; those that were refused, by the pictures' names.
+
     Raises:
         InputError, StorageError: as `ingest_sources`.
     """
@@ -219,7 +222,11 @@ def add_pairs(
         captions="each",
         role=EXAMPLE,
     )
-    return ingest_sources(model.store.uri, [TableSource(source, pl.DataFrame(columns))], options)
+    table = TableSource(source, pl.DataFrame(columns))
+    report = ingest_sources(model.store.uri, [table], options)
+    names = {f"row {number}": name for number, name in enumerate(chosen.names, 1)}
+    refused = (replace(r, item=names.get(r.item, r.item)) for r in report.rejects)
+    return replace(report, rejects=tuple(refused))
 
 
 def _rng(seed: int, trial: int) -> np.random.Generator:

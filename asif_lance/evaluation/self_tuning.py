@@ -82,8 +82,11 @@ def tune_by_self_test(
         own: the labels as the model asks by itself; `prompts` unless given.
 
     Raises:
-        InputError: an unknown recipe, an empty grid, or too few pairs for a self-test.
+        InputError: an unknown recipe, an empty grid, a single label, or too few pairs for a
+            self-test.
     """
+    if len(prompts.names) < 2:
+        raise InputError("whatever answers is right about a single label: give at least two")
     grid, own = grid or Grid(), own or prompts
     grid = replace(
         grid,

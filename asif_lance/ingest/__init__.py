@@ -9,13 +9,13 @@ Assumes: sources stay as they are while they are read. Never changes a source, u
 fetches an address. A format is a module with a reader and a line in `formats.FORMATS`.
 """
 
-from asif_lance.ingest.admission import RESERVED
 from asif_lance.ingest.attaching import Attached, attach
 from asif_lance.ingest.caption_checks import is_uninformative
 from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
 from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
 from asif_lance.ingest.encoder_naming import NamedEncoder, name_and_check_encoders
 from asif_lance.ingest.expansion import expand_sources
+from asif_lance.ingest.flags import RESERVED
 from asif_lance.ingest.formats import FORMATS
 from asif_lance.ingest.hygiene import ACTIONS, CHECKS, Finding
 from asif_lance.ingest.hygiene_page import hygiene_page

@@ -14,9 +14,6 @@ from asif_lance.ingest.columns import spelling
 #: What `require` may name.
 REQUIRABLE = ("license", "source")
 
-#: The attribute that `rights="flag"` adds.
-RESERVED = "rights_reserved"
-
 # What servers and pages say in X-Robots-Tag and <meta name="robots">, as img2dataset heeds it, and
 # the flag of the TDM Reservation Protocol. Columns may be called so, or hold such directives.
 _DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
@@ -49,17 +46,6 @@ def find_reserved(attributes: pl.Series) -> pl.Series:
         for text, may in zip(attributes, suspected, strict=True)
     ]
     return pl.Series("marks", marks, pl.String)
-
-
-def add_reserved(attributes: pl.Series, marks: pl.Series) -> pl.Series:
-    """The n JSON objects, those with marks with one more attribute that names them."""
-    flagged = [
-        json.dumps({**json.loads(text or "{}"), RESERVED: found}, ensure_ascii=False)
-        if found
-        else text
-        for text, found in zip(attributes, marks, strict=True)
-    ]
-    return pl.Series("attributes", flagged, pl.String)
 
 
 def _marks(text: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 
+from asif_lance.ingest.flags import join_flags
 from asif_lance.ingest.naming import SeenIds
 from asif_lance.ingest.vector_columns import given_vectors
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
@@ -44,8 +45,9 @@ class CaptionGroups:
         """The items of a source, those of one picture as one.
 
         It has the first one's id (`row_id` if it has one), address, attributes and item, all
-        `captions` in order, and the mean of their unit vectors if vectors were given. Where a
-        picture has one caption, `captions` is null.
+        `captions` in order, and the mean of their unit vectors if vectors were given. What is
+        flagged in one of them is flagged in the pair. Where a picture has one caption, `captions`
+        is null.
 
         Args:
             batches: identified items, with or without vectors.
@@ -140,6 +142,7 @@ def _merge(frame: pl.DataFrame, groups: Int64Array) -> pl.DataFrame:
     rows = rows.with_columns(
         captions=pl.when(several).then(lists),
         pair_id=pl.when(several).then(pl.coalesce("row_id", "pair_id")).otherwise("pair_id"),
+        attributes=join_flags(frame["attributes"], sizes),
     )
     texts = given_vectors(frame, "text_vector")
     if texts is None:

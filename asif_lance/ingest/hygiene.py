@@ -6,7 +6,6 @@ Every check gives a reason against some items. What follows is the user's choice
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,11 +16,11 @@ from asif_lance.encoders import PictureSource
 from asif_lance.errors import InputError
 from asif_lance.ingest.admission import (
     REQUIRABLE,
-    add_reserved,
     find_reserved,
     missing_values,
 )
 from asif_lance.ingest.caption_checks import OtherLanguages, RepeatedCaptions, find_uninformative
+from asif_lance.ingest.flags import DOUBTS, RESERVED, add_flags
 from asif_lance.ingest.naming import SeenIds, pictures_to_encode
 from asif_lance.ingest.near_pictures import NearPictures
 from asif_lance.ingest.options import IngestOptions
@@ -33,9 +32,6 @@ CHECKS = (
     *("license", "source", "rights"),
 )
 ACTIONS = ("report", "flag", "refuse")
-
-#: The attribute that `flag` adds, but for rights, which have one of their own.
-DOUBTS = "doubts"
 
 #: Items that a finding shows.
 SHOWN = 10
@@ -66,20 +62,24 @@ class Finding:
 def chosen_checks(options: IngestOptions) -> dict[str, str]:
     """Every check that is asked for and its action, those of `require` and `rights` too.
 
+    What is asked for in two ways gets the stricter action.
+
     Raises:
         InputError: there is no such check or action.
     """
     if unknown := set(options.require) - set(REQUIRABLE):
         names = ", ".join(REQUIRABLE)
         raise InputError(f"cannot require {min(unknown)!r}; what can be required: {names}")
-    chosen = {**options.checks, **dict.fromkeys(options.require, "refuse")}
-    chosen |= {} if options.rights is None else {"rights": options.rights}
-    for check, action in chosen.items():
+    asked = [*options.checks.items(), *((name, "refuse") for name in options.require)]
+    if options.rights is not None:
+        asked.append(("rights", options.rights))
+    for check, action in asked:
         if check not in CHECKS or action not in ACTIONS:
             raise InputError(
                 f"no check {check}={action}: there are {', '.join(CHECKS)}, "
                 f"each with {', '.join(ACTIONS)}"
             )
+    chosen = dict(sorted(asked, key=lambda one: ACTIONS.index(one[1])))
     return {check: chosen[check] for check in CHECKS if check in chosen}
 
 
@@ -191,17 +191,8 @@ def _as_reasons(found: np.ndarray, reason: str) -> pl.Series:
 
 
 def _flag(attributes: pl.Series, check: str, reasons: pl.Series) -> pl.Series:
+    """Rights have an attribute of their own, which names the marks."""
     if check == "rights":
-        return add_reserved(attributes, reasons)
-    flagged = [
-        _add_doubt(text, check) if why is not None else text
-        for text, why in zip(attributes, reasons, strict=True)
-    ]
-    return pl.Series("attributes", flagged, dtype=pl.String)
-
-
-def _add_doubt(attributes: str | None, check: str) -> str:
-    known = json.loads(attributes or "{}")
-    before = known.get(DOUBTS)
-    both = f"{before}, {check}" if isinstance(before, str) and before else check
-    return json.dumps({**known, DOUBTS: both}, ensure_ascii=False)
+        return add_flags(attributes, RESERVED, reasons)
+    doubted = [None if why is None else check for why in reasons]
+    return add_flags(attributes, DOUBTS, pl.Series(doubted, dtype=pl.String))

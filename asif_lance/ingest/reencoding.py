@@ -113,7 +113,8 @@ def reencode(uri: str | Path, new_uri: str | Path, options: ReencodeOptions) -> 
         options: how.
 
     Raises:
-        InputError: no encoder is another one, or the new database holds something else.
+        InputError: no encoder is another one, the new database holds something else, or the image
+            root is no folder.
         EncoderMismatchError: the new database was begun with other encoders.
         EncoderUnavailableError: an encoder cannot be had.
         KeysError: the key is missing with which it could be told what was forgotten.
@@ -139,6 +140,7 @@ class _Reencoding:
             )
         names = {f"{side}_encoder": asked[side] or pins[side].name for side in pins}
         self._old, self._options, self._epoch = old, options, old.epoch()
+        self._pictures = StoredPictures(options.image_root)
         self._how = IngestOptions(
             **names,  # type: ignore[arg-type]
             device=options.device,
@@ -234,8 +236,7 @@ class _Reencoding:
         return len(_without(wanted, _read_ids(self._head())))
 
     def _encode(self, version: str, state: lance.LanceDataset, ids: pa.Array) -> None:
-        pictures = StoredPictures(self._options.image_root)
-        pairs = StoredPairs(self._old.uri, state, ids, self._sides, pictures)
+        pairs = StoredPairs(self._old.uri, state, ids, self._sides, self._pictures)
         with step(f"encode pairs of {version}", len(ids)) as advance:
             prepared = Preparation(self._to, self._how, skip_known=True, progress=advance)
             waiting: list[pa.Table] = []

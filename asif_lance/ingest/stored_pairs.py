@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.encoders import PIECE_BYTES, PictureSource, read_picture
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, InputError, printable
 from asif_lance.ingest.columns import REMOTE, SCHEMA, SourceBatch
 from asif_lance.records import Reject
 
@@ -31,7 +31,13 @@ class StoredPictures:
     """Finds the pictures of stored pairs: kept in the database, or where they were read."""
 
     def __init__(self, image_root: Path | None) -> None:
-        """Look in a folder first, if there is one: for the longest end of a recorded path."""
+        """Look in a folder first, if there is one: for the longest end of a recorded path.
+
+        Raises:
+            InputError: it is no folder.
+        """
+        if image_root is not None and not image_root.is_dir():
+            raise InputError(f"the image root {printable(str(image_root))} is no folder")
         self._root = image_root
 
     def find(self, uri: str | None, digest: str | None, kept: bytes | None) -> PictureSource:

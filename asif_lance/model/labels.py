@@ -192,12 +192,14 @@ def check_names(names: Sequence[str]) -> None:
     """Refuse label names that could not be told apart.
 
     Raises:
-        InputError: no names, an empty or a repeated one.
+        InputError: no names, an empty or a repeated one, or one that no table could hold.
     """
     if not names:
         raise InputError("no labels: give at least one")
     seen: set[str] = set()
     for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise InputError(f"label {name!r} has half of a surrogate pair, which is no text")
         if not name.strip():
             raise InputError("a label is empty")
         if name in seen:

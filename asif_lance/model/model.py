@@ -208,9 +208,12 @@ class Model:
         kind = ensemble or self.ensemble
         return Prompts(tuple(names), owner, found.vectors, kind, name, found.cut, found.max_tokens)
 
-    def encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
-        """Embed texts with the model's text encoder, which is loaded unless they are kept."""
-        pin = self.store.text
+    def encode_texts(self, texts: str | Sequence[str]) -> EncodedTexts:
+        """Embed texts with the model's text encoder, which is loaded unless they are kept.
+
+        A string is one text, never a row of letters.
+        """
+        pin, texts = self.store.text, [texts] if isinstance(texts, str) else texts
         return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, texts)
 
     def label_vectors(

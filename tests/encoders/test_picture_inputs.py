@@ -83,6 +83,11 @@ SEVERAL: dict[str, Make] = {
     "a data loader": lambda file: torch.utils.data.DataLoader(
         [(tensor(file), i) for i in range(3)], batch_size=2
     ),
+    "a data loader's batch": lambda file: (
+        torch.stack([tensor(file)] * 3),
+        torch.arange(3),
+    ),
+    "batches in a list": lambda file: [np.stack([array(file)] * n) for n in (1, 2)],
     "a data set of pictures and labels": lambda file: [(Image.open(file), i) for i in range(3)],
     "rows of a data set": lambda file: [{"image": Image.open(file), "label": i} for i in range(3)],
 }

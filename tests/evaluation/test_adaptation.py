@@ -126,6 +126,22 @@ def test_the_command_measures_writes_nothing_and_keeps_on_request(
     kept = cli(*asked, "--per-class", "3", "--keep", "--format", "json")
     assert [o["per_class"] for o in kept.objects] == [3]
     assert kept.err == "added 9 pairs; the newest model is v2\n"
+    again = cli(*asked, "--per-class", "3", "--keep", "--model", "v1")
+    assert again.err == "added 0 pairs, already there 9; the newest model is v2\n"
+
+
+def test_pictures_that_were_forgotten_are_told_when_they_are_not_kept(
+    task: tuple[Model, Labelled, Prompts], cli: Cli
+) -> None:
+    own = ("--label-vectors", "labels.parquet", "--trials", 2, "--per-class", 3, "--keep")
+    assert cli(*DB, "adapt", "new.parquet", *own).status == 0
+    gone = task[0].store.read(columns=["pair_id", "role"]).to_pylist()
+    ids = [row["pair_id"] for row in gone if row["role"] == "example"][:2]
+    assert cli(*DB, "forget", *ids, "--reason", "withdrawn", "--yes").status == 0
+    again = cli(*DB, "adapt", "new.parquet", *own, "--model", "v1")
+    assert again.status == 1
+    assert "added 0 pairs, already there 7" in again.err
+    assert again.err.count("forgotten on ") == 2
 
 
 @pytest.mark.encoders

@@ -60,6 +60,13 @@ def test_a_setting_is_judged_as_a_model_opened_so_answers(task: tuple[Model, dic
         assert choice.top_1 == right.mean()
 
 
+def test_a_single_label_leaves_nothing_to_choose(task: tuple[Model, dict]) -> None:
+    model, labels = task
+    one = dict([next(iter(labels.items()))])
+    with pytest.raises(InputError, match="give at least two"):
+        tune_by_self_test(model, prompts_from_vectors(one), SMALL)
+
+
 def test_the_choice_is_stored_unless_it_is_the_models_own(task: tuple[Model, dict]) -> None:
     model, labels = task
     prompts = prompts_from_vectors(labels)

@@ -89,6 +89,40 @@ def test_captions_in_another_language_than_most_are_found(
     ]
 
 
+def test_the_stricter_of_two_actions_holds_however_they_are_asked_for(
+    cli: Cli, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    file = brought(tmp_path / "p.parquet", rng, ENGLISH, noai=pl.Series([True, None, None, None]))
+    for i, (check, rights) in enumerate([("refuse", "flag"), ("report", "refuse")]):
+        done = cli("--db", i, "ingest", file, "--check", f"rights={check}", "--rights", rights)
+        assert "added 3, already there 0, rejected 1" in done.err
+    done = cli("--db", "c", "ingest", file, "--check", "license=flag", "--require", "license")
+    assert "added 0, already there 0, rejected 4" in done.err
+
+
+def test_what_is_flagged_in_one_caption_is_flagged_in_the_pair_of_all(
+    cli: Cli, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    one = np.tile(rng.standard_normal((1, 8)), (4, 1)).astype("f4")
+    file = brought(
+        tmp_path / "p.parquet",
+        rng,
+        [*ENGLISH[:2], "IMG_0042.jpg", "DSC 12"],
+        noai=pl.Series([None, "1", None, None]),
+        noindex=pl.Series([None, None, "yes", None]),
+        image_vector=pl.Series(one),
+        image_uri=pl.Series(["photo.jpg"] * 4),
+        pair_id=pl.Series([None] * 4, dtype=pl.String),
+    )
+    asked = ("ingest", file, "--check", "empty-caption=flag", "--rights", "flag")
+    assert "added 1" in cli("--db", "a", *asked).err
+    (row,) = PairStore.open("a").read().to_pylist()
+    stated = json.loads(row["attributes"])
+    assert len(row["captions"]) == 4
+    assert (stated["rights_reserved"], stated["doubts"]) == ("noai, noindex", "empty-caption")
+    assert "added 0, already there 1, rejected 0" in cli("--db", "a", *asked).err
+
+
 def test_missing_licences_and_marks_of_rights_are_reported_too(
     cli: Cli, tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -240,6 +240,13 @@ def test_pairs_without_their_picture_are_told_and_never_dropped_unasked(
     assert again["versions"] == [{"name": "v1", "pairs": 2, "missing": 2}]
 
 
+def test_an_image_root_that_is_no_folder_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in ("nowhere", "file"):
+        with pytest.raises(InputError, match=f"{wrong} is no folder"):
+            StoredPictures(tmp_path / wrong)
+
+
 def test_a_picture_is_what_the_database_keeps_or_a_file_of_its_name(tmp_path: Path) -> None:
     file = picture(tmp_path / "a" / "b" / "x.png", 1)
     content = file.read_bytes()

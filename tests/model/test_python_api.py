@@ -15,7 +15,7 @@ import asif_lance
 from asif_lance.errors import InputError
 from asif_lance.ingest import ingest_sources
 from asif_lance.model import Prediction
-from asif_lance.model.labels import list_names
+from asif_lance.model.labels import check_names, list_names
 from asif_lance.model.prediction_lists import Predictions
 
 
@@ -43,6 +43,12 @@ def test_one_string_is_one_label_and_a_generator_keeps_its_names() -> None:
 def test_labels_of_a_wrong_kind_say_what_was_expected(given: object) -> None:
     with pytest.raises(InputError, match="give class names"):
         list_names(given)
+
+
+@pytest.mark.parametrize("given", ["\ud800", "dog\udcff"])
+def test_labels_that_no_table_could_hold_are_refused(given: str) -> None:
+    with pytest.raises(InputError, match="which is no text"):
+        check_names(["cat", given])
 
 
 def test_a_pickled_prediction_keeps_its_answer_and_says_why_it_has_no_pairs(
@@ -95,5 +101,6 @@ def test_a_picture_in_the_programs_hands_is_classified_as_its_file(tmp_path: Pat
         str(file),
     ]
     assert model.encode(file)[0] == [str(file)]
+    assert len(model.encode_texts("red").vectors) == 1
     with pytest.raises(InputError, match="takes one picture"):
         model.search_image([file, file])
