@@ -39,7 +39,6 @@ from .query import check_asked_labels, open_model, read_labels
 from .server import (
     ask_server,
     make_question,
-    pair_row,
     plain_answer,
     refuse_with_server,
     server_option,
@@ -49,7 +48,7 @@ from .together import open_together, read_joint_labels, refuse_beside, with_opti
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
     from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Together
-    from asif_lance.records import Attribution, Reject
+    from asif_lance.records import Reject
 
 
 @click.command()
@@ -193,7 +192,7 @@ def _ask_server(
         ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
         print_table([answer["image"], answer["model"]], ranking)
         if answer["pairs"] is not None:
-            print_table(_COLUMNS, list(map(pair_row, answer["pairs"])))
+            print_table(*_table(answer["pairs"]))
         click.echo()
 
 
@@ -281,8 +280,7 @@ def _tell(
     else:
         print_table([prediction.image, prediction.model], prediction.ranking[:top])
     if pairs is not None:
-        columns, rows = _table(pairs)
-        print_table(columns, rows)
+        print_table(*_table(list(map(asdict, pairs))))
     click.echo()
 
 
@@ -300,7 +298,7 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
         return
     print_table([answer.image, answer.model], answer.ranking[:top])
     if pairs is not None:
-        columns, rows = _table([a for _, a in pairs])
+        columns, rows = _table([asdict(pair) for _, pair in pairs])
         names = (_database(name) for name, _ in pairs)
         print_table([*columns, "database"], [(*r, n) for r, n in zip(rows, names, strict=True)])
     click.echo()
@@ -327,15 +325,16 @@ def _ranked(answer: Prediction | JointPrediction, top: int) -> list[dict[str, An
 _COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
 
 
-def _table(pairs: Sequence[Attribution]) -> tuple[list[str], list[tuple[object, ...]]]:
-    """Columns and rows; roles have a column where some pair has one."""
-    roles = any(a.role for a in pairs)
-    rows = [(*_row(a), a.role or "") if roles else _row(a) for a in pairs]
+def _table(pairs: Sequence[dict[str, Any]]) -> tuple[list[str], list[tuple[object, ...]]]:
+    """Columns and rows of deciding pairs; roles have a column where some pair has one."""
+    roles = any(pair["role"] for pair in pairs)
+    rows = [(*_row(pair), pair["role"] or "") if roles else _row(pair) for pair in pairs]
     return [*_COLUMNS, *(["role"] if roles else [])], rows
 
 
-def _row(a: Attribution) -> tuple[object, ...]:
-    return a.contribution, a.image_similarity, a.text_similarity, " · ".join(a.captions), a.pair_id
+def _row(pair: dict[str, Any]) -> tuple[object, ...]:
+    numbers = (pair[name] for name in ("contribution", "image_similarity", "text_similarity"))
+    return (*numbers, " · ".join(pair["captions"]), pair["pair_id"])
 
 
 def _database(name: str) -> str:

@@ -227,9 +227,3 @@ def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:
         pairs = [{k: v for k, v in pair.items() if k not in beside} for pair in answer["pairs"]]
         value["pairs"] = pairs
     return value
-
-
-def pair_row(pair: dict[str, Any]) -> tuple[object, ...]:
-    """A deciding pair as a row of the table for people."""
-    numbers = (pair[name] for name in ("contribution", "image_similarity", "text_similarity"))
-    return (*numbers, " · ".join(pair["captions"]), pair["pair_id"])

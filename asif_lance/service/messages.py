@@ -113,6 +113,7 @@ class PairShare(Message):
     pair_id: str
     caption: str | None
     captions: list[str]
+    role: str | None = None
     label: str
     source: str | None = None
     license: str | None = None

@@ -300,6 +300,7 @@ def to_shares(prediction: Prediction, label: str, count: int) -> list[PairShare]
             pair_id=one.pair_id,
             caption=one.caption,
             captions=list(one.captions),
+            role=one.role,
             label=label,
             source=row["source"],
             license=row["license"],
