@@ -19,7 +19,7 @@ import pytest
 from conftest import Cli
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.audit import sql, sql_guard
+from asif_lance.audit import sql_guard
 from asif_lance.audit.sql import Audit
 from asif_lance.errors import AuditError, VersionNotFoundError
 from asif_lance.store.pair_store import PairStore
@@ -181,10 +181,9 @@ def test_a_query_without_end_is_stopped_and_the_next_one_answers(
         assert len(audit.query("SELECT 1")) == 1
 
 
-def test_an_enormous_answer_is_refused(store: PairStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "RESULT_BYTES", 2**20)
+def test_an_enormous_answer_is_refused(store: PairStore) -> None:
     too_large = r"^the answer is larger than 1 MiB: aggregate it or add"
-    with Audit(store) as audit, pytest.raises(AuditError, match=too_large):
+    with Audit(store, result_bytes=2**20) as audit, pytest.raises(AuditError, match=too_large):
         audit.query("SELECT * FROM range(10000000)")
 
 

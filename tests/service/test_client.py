@@ -62,7 +62,11 @@ def test_pictures_are_sent_and_the_bad_ones_told(
             [sys.executable, "-c", _LOADS], capture_output=True, text=True, check=True
         )
     assert (here.status, there.status) == (1, 1)
-    assert there.out == here.out
+    assert len(there.objects) == len(here.objects) == 6
+    for far, near in zip(there.objects, here.objects, strict=True):
+        ranked = [{one["label"]: one["score"] for one in o.pop("predictions")} for o in (far, near)]
+        assert far == near
+        assert ranked[0] == pytest.approx(ranked[1], abs=1e-5)  # what encoders differ by
     for told in ("bad.png: not an image", "none.png: missing file"):
         assert told in there.err
         assert told in here.err
