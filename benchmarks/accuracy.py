@@ -66,7 +66,7 @@ def main() -> None:
         accuracy_self_test.write(Path(shared), options.output, options.per_class)
 
 
-def rendered(page: dict[str, Any]) -> str:
+def rendered(page: dict[str, Any], template: str = "accuracy.md.j2") -> str:
     """The page as Markdown."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -76,7 +76,7 @@ def rendered(page: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"percent": percent, "points": points, "cell": shown, "span": span}
-    return environment.get_template("accuracy.md.j2").render(page)
+    return environment.get_template(template).render(page)
 
 
 def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -> dict[str, Any]:

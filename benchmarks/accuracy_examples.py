@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import percent, points, span
+from accuracy import rendered
 from accuracy_sets import Workshop, flickr, pairs
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 
 import asif_lance
@@ -86,7 +85,9 @@ def main() -> None:
         model = shop.model("flickr8k", pairs(flickr(root).filter("first")))
         tasks = [Task.of(name, read(root, files), model) for name, files in FILES.items()]
         page = measured(model, tasks, options)
-    (options.output / "examples.md").write_text(rendered(page), encoding="utf-8")
+    (options.output / "examples.md").write_text(
+        rendered(page, "accuracy_examples.md.j2"), encoding="utf-8"
+    )
 
 
 def read(root: Path, files: Sequence[str]) -> Labelled:
@@ -165,19 +166,6 @@ def halved(model: Model, task: Task) -> list[Half]:
             HALF_COUNTS, means, strict=True
         )
     ]
-
-
-def rendered(page: dict[str, Any]) -> str:
-    """The page as Markdown."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"percent": percent, "points": points, "span": span}
-    return environment.get_template("accuracy_examples.md.j2").render(page)
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def _tell(
     found = None if sure is None else sure.assess(prediction)
     hide_bars()
     if output == "json":
-        value = {"image": prediction.image, **_said(prediction, top)}
+        value = _said(prediction, top)
         if sure is not None and found is not None:
             add_confidence(value, found, sure)
         print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
@@ -291,7 +291,9 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
     if output == "json":
         parts = zip(answer.names, answer.parts, strict=True)
         models = [{"database": _database(name), **_said(part, top)} for name, part in parts]
-        value = {"image": answer.image, "predictions": _ranked(answer, top), "models": models}
+        for model in models:
+            del model["image"]  # it is the same for all
+        value = {"image": answer.image, "predictions": answer.ranked(top), "models": models}
         if pairs is not None:
             value["pairs"] = [{"database": _database(name), **asdict(a)} for name, a in pairs]
         print_json(value)
@@ -305,21 +307,14 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
 
 
 def _said(prediction: Prediction, top: int) -> dict[str, Any]:
-    """A prediction as the contract has it; `k` and `p` are one number when both sides agree.
+    """A prediction as the contract has it, and how its labels were asked.
 
     `templates` (a named set, or themselves) and `ensemble` are missing for brought label vectors.
     """
-    recipe, asked = prediction.recipe, prediction.evidence.labels.prompts
-    value: dict[str, Any] = {"model": prediction.model, "recipe": recipe.name}
-    value |= {"k": _one_or_both(recipe.k), "p": _one_or_both(recipe.p)}
-    value["predictions"] = _ranked(prediction, top)
+    asked, value = prediction.evidence.labels.prompts, prediction.to_dict(top)
     if asked.templates:
         value |= {"templates": asked.templates, "ensemble": asked.ensemble}
     return value
-
-
-def _ranked(answer: Prediction | JointPrediction, top: int) -> list[dict[str, Any]]:
-    return [{"label": label, "score": score} for label, score in answer.ranking[:top]]
 
 
 _COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
@@ -340,7 +335,3 @@ def _row(pair: dict[str, Any]) -> tuple[object, ...]:
 def _database(name: str) -> str:
     """The database of `DB@V`."""
     return name.rpartition("@")[0]
-
-
-def _one_or_both(sides: tuple[float, float]) -> float | list[float]:
-    return sides[0] if sides[0] == sides[1] else list(sides)
