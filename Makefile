@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared
 
-.PHONY: demo test quick lint types unit shared-tests bench chaos clean
+.PHONY: demo test quick slow-tests lint types unit shared-tests bench chaos clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -16,7 +16,10 @@ demo: .venv/.installed  ## the whole story on real pictures, about three minutes
 test: .venv/.installed lint types unit  ## everything that must hold before a change lands
 
 quick: .venv/.installed lint types  ## the daily loop: what takes less than two minutes
-	$(BIN)/python -m pytest -m "not slow and not encoders"
+	$(BIN)/python -m pytest --quiet --numprocesses 2 -m "not slow and not encoders"
+
+slow-tests: .venv/.installed  ## run every test and write down anew which of them `make quick` leaves out
+	$(BIN)/python -m pytest --list-slow
 
 lint:
 	$(BIN)/python -m ruff check .

@@ -15,12 +15,26 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 from PIL import Image
+from slow_tests import SlowTestList, mark_slow_tests
 
 # Speed is measured elsewhere: a busy machine fails no test.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 IMAGE_DIM, TEXT_DIM = 16, 12
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--list-slow", action="store_true", help="write tests/slow_tests.txt anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--list-slow"):
+        config.pluginmanager.register(SlowTestList())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow_tests(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
