@@ -20,7 +20,7 @@ def function_of(nodeid: str) -> str:
 
 
 class SlowTestList:
-    """Adds up what each test takes, the longest of its parameters, and writes the slow ones down."""
+    """Adds up what each test takes, for its slowest parameters, and writes down the slow ones."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
