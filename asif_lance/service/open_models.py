@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from asif_lance.errors import StaleModelError
+from asif_lance.evaluation import Calibration, calibrate_by_self_test
+from asif_lance.evaluation.self_test import LEAST_PAIRS
 from asif_lance.model import LabelSet, Model, Prompts, open_model
 from asif_lance.records import BROUGHT, ModelVersion
 from asif_lance.service.question import Asked, Comparison
@@ -31,7 +33,8 @@ class OpenModel:
         """Begin without label sets."""
         self.model = model
         self._labels: OrderedDict[Asked, LabelSet] = OrderedDict()
-        self._lock = threading.Lock()
+        self._calibrations: OrderedDict[Asked, Calibration | None] = OrderedDict()
+        self._lock, self._calibrating = threading.Lock(), threading.Lock()
 
     def prompts(self, asked: Asked) -> Prompts:
         """The prompts that a question asks with."""
@@ -47,6 +50,20 @@ class OpenModel:
                 found = self._labels[asked] = self.model.compile(asked.embed(self.model))
             self._labels.move_to_end(asked)
             return found
+
+    def calibration(self, asked: Asked) -> Calibration | None:
+        """What the pairs' own pictures say of scores for these labels; None if they are too few."""
+        labels = self.labels(asked)
+        with self._calibrating:
+            if asked not in self._calibrations:
+                while len(self._calibrations) >= _LABEL_SETS:
+                    self._calibrations.popitem(last=False)
+                enough = self.model.anchors.count >= LEAST_PAIRS and len(labels.names) > 1
+                self._calibrations[asked] = (
+                    calibrate_by_self_test(self.model, labels) if enough else None
+                )
+            self._calibrations.move_to_end(asked)
+            return self._calibrations[asked]
 
 
 class OpenModels:
