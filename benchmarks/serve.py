@@ -62,7 +62,9 @@ def make_body(packed: bool) -> bytes:
     vectors, labels = make_question()
 
     def told(rows: Floats) -> Any:
-        return base64.b64encode(rows.tobytes()).decode() if packed else rows.tolist()
+        if not packed:
+            return rows.tolist()
+        return {"dimension": D, "float32": base64.b64encode(rows.tobytes()).decode()}
 
     rows = {name: told(rows) for name, rows in labels.items()}
     return json.dumps({"vectors": told(vectors), "label_vectors": rows}).encode()

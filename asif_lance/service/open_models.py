@@ -6,6 +6,7 @@ forget made stale is opened anew before it answers.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -115,6 +116,18 @@ class OpenModels:
                 except StaleModelError:
                     self._drop(opened)
             return ask(self._get(name, how))
+
+    def try_again(self, ask: Callable[[], Result]) -> Result:
+        """The same of what itself asks for a model that is open.
+
+        Raises:
+            StaleModelError: it was stale time after time.
+        """
+        with self._answering():
+            for _ in range(_TRIES - 1):
+                with contextlib.suppress(StaleModelError):
+                    return ask()
+            return ask()
 
     def close_all(self) -> None:
         """Keep none open, and wait for the answers that were begun with what was open."""

@@ -21,10 +21,10 @@ from asif_lance.service.failures import RequestError
 from asif_lance.service.held_pictures import HeldPictures, UploadedPicture, hash_of, shown_name
 from asif_lance.service.messages import FewestAnswer, FoundPair, PairsAnswer, Rejected, SearchAnswer
 from asif_lance.service.open_models import OpenModel, OpenModels
-from asif_lance.service.question import Asked, Comparison, unpack_vectors
-from asif_lance.service.requests import Question
+from asif_lance.service.question import Asked, Comparison
+from asif_lance.service.requests import PackedVectors, Question
 from asif_lance.service.settings import ServiceSettings
-from asif_lance.service.shared_searches import SharedSearches
+from asif_lance.service.shared_searches import SharedSearches, Wanted
 from asif_lance.whatif import (
     PredictionChange,
     compare_states,
@@ -53,7 +53,7 @@ class Operations:
         self.settings = settings
         self.models = OpenModels(settings.uri, settings.device)
         self.pictures = HeldPictures(settings.held_bytes)
-        self.searches = SharedSearches(observe)
+        self.searches = SharedSearches(self.models, observe)
 
     # Pictures
 
@@ -83,7 +83,7 @@ class Operations:
         return held, rejected
 
     def vectors_of(
-        self, hashes: Sequence[str], vectors: Sequence[Sequence[float]] | str
+        self, hashes: Sequence[str], vectors: Sequence[Sequence[float]] | PackedVectors
     ) -> tuple[list[str], Float32Array]:
         """Names and vectors of what a request asks about.
 
@@ -91,13 +91,11 @@ class Operations:
             InputError: both or none, too many, or vectors of several lengths.
             RequestError: a picture that is not held.
         """
-        if bool(hashes) == bool(len(vectors)):
-            raise InputError("give pictures or vectors, one of the two")
         given: Sequence[Sequence[float]] | Float32Array = (
-            unpack_vectors(vectors, self.models.store.image.dimension)
-            if isinstance(vectors, str)
-            else vectors
+            vectors.unpack() if isinstance(vectors, PackedVectors) else vectors
         )
+        if bool(hashes) == bool(len(given)):
+            raise InputError("give pictures or vectors, one of the two")
         if len(hashes) + len(given) > self.settings.pictures:
             raise InputError(f"give at most {self.settings.pictures} pictures or vectors at once")
         if hashes:
@@ -110,7 +108,7 @@ class Operations:
 
     def asked(self, question: Question) -> Asked:
         """The labels of a question, within the limits."""
-        return question.asked(self.settings.labels, self.models.store.text.dimension)
+        return question.asked(self.settings.labels)
 
     # Answers
 
@@ -128,14 +126,15 @@ class Operations:
         `make` makes the answers while the version is as it was searched, from predictions and what
         they are calibrated by, if confidence is asked for and the pairs are enough.
         """
-        asked = self.asked(question)
+        how, asked = question.comparison(), self.asked(question)
+        wanted = Wanted(question.model, how, asked, vectors.shape[1])
 
-        def ask(opened: OpenModel) -> list[Made]:
+        def ask() -> list[Made]:
+            opened, found = self.searches.classify(wanted, names, vectors)
             calibration = opened.calibration(asked) if confidence else None
-            found = self.searches.classify(opened, opened.labels(asked), names, vectors)
             return [make(prediction, calibration) for prediction in found]
 
-        return self.models.answer(question.model, question.comparison(), ask)
+        return self.models.try_again(ask)
 
     def compare_without(
         self,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from asif_lance.audit import REPORTS
+from asif_lance.relative import RECIPES
 from asif_lance.service import api
 from asif_lance.service.api import Anybody, Forgetter, Picture, Reader, RunId, Writer
 from asif_lance.service.confusions import tabulate
@@ -44,6 +45,7 @@ def home(request: Request, service: Reader, query: Annotated[ViewQuery, Query()]
         request,
         "home.html",
         query=query,
+        recipes=RECIPES,
         versions=api.versions(service).versions,
         pictures=service.settings.pictures,
         megabytes=service.settings.body_bytes // 10**6,
@@ -71,8 +73,8 @@ def drop(
     return _see(address("/answers", picture=[one.sha256 for one in held], **asked))
 
 
-@router.get("/answers.html")
 @router.get("/answers")
+@router.get("/answers.html")
 def answers(
     request: Request, service: Reader, query: Annotated[SeveralQuery, Query()]
 ) -> HTMLResponse:
@@ -83,8 +85,8 @@ def answers(
     return render(request, "answers.html", found=found, query=query, **slider)
 
 
-@router.get("/answer/{picture}.html")
 @router.get("/answer/{picture}")
+@router.get("/answer/{picture}.html")
 def answer(
     request: Request, service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]
 ) -> HTMLResponse:
@@ -146,8 +148,8 @@ def _slider(
     }
 
 
-@router.get("/search.html")
 @router.get("/search")
+@router.get("/search.html")
 def search(
     request: Request, service: Reader, query: Annotated[SearchQuery, Query()]
 ) -> HTMLResponse:
@@ -157,8 +159,8 @@ def search(
     return render(request, "search.html", query=query, found=found)
 
 
-@router.get("/pairs.html")
 @router.get("/pairs")
+@router.get("/pairs.html")
 def pairs(request: Request, service: Reader, query: Annotated[PairsQuery, Query()]) -> HTMLResponse:
     """The pairs of a version."""
     found = api.pairs(service, query)
@@ -168,15 +170,15 @@ def pairs(request: Request, service: Reader, query: Annotated[PairsQuery, Query(
     return render(request, "pairs.html", found=found, query=query, here=here, versions=versions)
 
 
-@router.get("/versions.html")
 @router.get("/versions")
+@router.get("/versions.html")
 def versions(request: Request, service: Reader) -> HTMLResponse:
     """All versions, newest first."""
     return render(request, "versions.html", versions=api.versions(service).versions[::-1])
 
 
-@router.get("/versions/compare.html")
 @router.get("/versions/compare")
+@router.get("/versions/compare.html")
 def compare(
     request: Request, service: Reader, query: Annotated[CompareQuery, Query()]
 ) -> HTMLResponse:
@@ -186,15 +188,15 @@ def compare(
     return render(request, "compare.html", found=found, query=query, names=names)
 
 
-@router.get("/evaluations.html")
 @router.get("/evaluations")
+@router.get("/evaluations.html")
 def evaluations(request: Request, service: Reader) -> HTMLResponse:
     """Recorded runs whose truth is known."""
     return render(request, "evaluations.html", runs=api.evaluations(service).runs)
 
 
-@router.get("/evaluations/{run}.html")
 @router.get("/evaluations/{run}")
+@router.get("/evaluations/{run}.html")
 def evaluation(
     request: Request, service: Reader, run: RunId, query: Annotated[EvaluationQuery, Query()]
 ) -> HTMLResponse:
@@ -216,8 +218,8 @@ def ask_again(
     return _see(address(f"/answer/{held[0].sha256}", labels=labels))
 
 
-@router.get("/audit.html")
 @router.get("/audit")
+@router.get("/audit.html")
 def audit(request: Request, service: Reader, query: Annotated[AuditQuery, Query()]) -> HTMLResponse:
     """A question in SQL and its answer."""
     reports = {one.name: one for one in REPORTS}
@@ -266,8 +268,8 @@ def forget(
     return _see(f"/receipts/{receipt.receipt_id}")
 
 
-@router.get("/receipts/{receipt}.html")
 @router.get("/receipts/{receipt}")
+@router.get("/receipts/{receipt}.html")
 def receipt(
     request: Request, service: Reader, receipt: Annotated[str, Path(max_length=100)]
 ) -> HTMLResponse:

@@ -25,7 +25,7 @@ class AskedQuery(Message):
     template: list[Text] = Field(
         default=[], max_length=20, description="A prompt with {} for the label; several are tried."
     )
-    recipe: Name | None = Field(default=None, description="paper or centred.")
+    recipe: Name | None = Field(default=None, description="white, centred or paper.")
     since: Name | None = Field(default=None, description="A version that it is compared with.")
 
     def question(self, model: str | None = None) -> Question:
@@ -87,7 +87,7 @@ class SearchQuery(Message):
     text: Text | None = None
     picture: Sha256 | None = None
     model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    recipe: Name | None = Field(default=None, description="paper or centred.")
+    recipe: Name | None = Field(default=None, description="white, centred or paper.")
     top: int = Field(default=24, ge=1, le=200)
 
 

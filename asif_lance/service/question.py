@@ -20,17 +20,14 @@ def unpack_vectors(packed: str, dimension: int) -> Float32Array:
     """(n, dimension) vectors from base64 of float32, little-endian, one after another.
 
     Raises:
-        InputError: something else, or vectors of another dimension.
+        InputError: something else.
     """
     try:
         content = base64.b64decode(packed, validate=True)
     except ValueError as error:
         raise InputError("packed vectors are no base64") from error
     if not content or len(content) % (4 * dimension):
-        raise InputError(
-            f"packed vectors have {len(content):,} bytes, which are no vectors of {dimension} "
-            "float32"
-        )
+        raise InputError(f"{len(content):,} bytes are no vectors of {dimension} float32 each")
     found: Float32Array = np.frombuffer(content, dtype="<f4").reshape(-1, dimension)
     return found
 

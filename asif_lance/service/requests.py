@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from asif_lance.errors import InputError
+from asif_lance.records import Float32Array
 from asif_lance.service.question import Asked, Comparison, pack_vectors, unpack_vectors
 
 Name = Annotated[str, StringConstraints(max_length=200)]
@@ -15,11 +16,8 @@ PairId = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=16384)]
-#: Vectors as what they are in memory, which is read many times faster than digits.
-PackedVectors = Annotated[
-    str,
-    StringConstraints(min_length=8, max_length=2**27, pattern=r"^[A-Za-z0-9+/]+={0,2}$"),
-    Field(description="Vectors, one after another: base64 of float32, little-endian."),
+Base64 = Annotated[
+    str, StringConstraints(min_length=8, max_length=2**27, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
 ]
 Sides = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
@@ -33,6 +31,21 @@ class Message(BaseModel):
     """Anything that is sent or answered; names that it does not have are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class PackedVectors(Message):
+    """Vectors as they are in memory, which are read many times faster than digits."""
+
+    dimension: int = Field(ge=1, le=16384)
+    float32: Base64 = Field(description="One after another: base64 of float32, little-endian.")
+
+    def unpack(self) -> Float32Array:
+        """The (n, dimension) vectors.
+
+        Raises:
+            InputError: they are no such vectors.
+        """
+        return unpack_vectors(self.float32, self.dimension)
 
 
 class Question(Message):
@@ -50,7 +63,7 @@ class Question(Message):
         default=None, description="A named set, or prompts with {} for the label."
     )
     ensemble: Literal["max", "mean-embedding", "mean-relative"] | None = None
-    recipe: Name | None = Field(default=None, description="paper or centred.")
+    recipe: Name | None = Field(default=None, description="white, centred or paper.")
     k: Count | CountsOfSides | None = None
     p: Annotated[float, Field(gt=0, le=1000)] | Sides | None = None
 
@@ -67,14 +80,14 @@ class Question(Message):
         p = tuple(self.p) if isinstance(self.p, list) else self.p
         return Comparison(self.recipe, k, p)  # type: ignore[arg-type]  # of two numbers each
 
-    def asked(self, most: int, dimension: int) -> Asked:
-        """The labels, at most so many, whose vectors have a dimension if they are packed.
+    def asked(self, most: int) -> Asked:
+        """The labels, at most so many.
 
         Raises:
             InputError: none, both kinds, or too many.
         """
         vectors = {
-            name: unpack_vectors(rows, dimension) if isinstance(rows, str) else rows
+            name: rows.unpack() if isinstance(rows, PackedVectors) else rows
             for name, rows in (self.label_vectors or {}).items()
         }
         if bool(self.labels) == bool(vectors):

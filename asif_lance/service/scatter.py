@@ -9,7 +9,7 @@ from math import sqrt
 from asif_lance.service.messages import DecidingLabel, PairShare
 
 #: The plot's size in its own units, with room for the largest mark.
-WIDTH, HEIGHT, MARGIN = 320.0, 240.0, 18.0
+WIDTH, HEIGHT, MARGIN = 320.0, 240.0, 30.0
 
 _SMALLEST, _LARGEST = 3.0, 14.0  # radius
 

@@ -53,7 +53,7 @@ Labels = Annotated[list[str], Field(description="Labels to choose from.", min_le
 Version = Annotated[str, Field(description="A model version (v3) or an alias.")]
 PairIds = Annotated[list[str], Field(description="Pairs by id.")]
 
-_ABOUT = """An ASIF model: two encoders and a table of image–text pairs, nothing trained. Every
+_ABOUT = """An ASIF model: two encoders and a table of image-text pairs, nothing trained. Every
 version of the table is a model. A picture's label is decided by the pairs most like it, so every
 answer can be traced to pairs, and asked again without some of them. Nothing here changes anything.
 """
@@ -143,7 +143,7 @@ class Tools:
         offset: Annotated[int, Field(ge=0)] = 0,
         limit: Annotated[int, Field(ge=1, le=100)] = 20,
     ) -> PairsAnswer:
-        """List pairs of a version: by id, by filters, duplicates, hubs, drivers of wrong answers."""
+        """List pairs of a version: by id or filters, duplicates, hubs, drivers of wrong answers."""
         query = PairsQuery(
             model=model,
             id=ids or [],
