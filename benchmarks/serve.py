@@ -4,7 +4,7 @@
 
 Brought vectors, three labels, requests of 16 vectors from 8 clients on loopback. Throughput is that
 of clients that ask again at once; how long requests take is measured at half of it. Both again
-while a writer adds, deletes and forgets pairs, one change after another.
+while a writer adds a hundred pairs, deletes one, forgets two, and so on, a second after each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ from running_service import RunningService, serve
 import asif_lance
 from asif_lance.ingest import ingest_sources
 
-D, BATCH, CLIENTS, SECONDS = 384, 16, 8, 10.0
+D, BATCH, CLIENTS, SECONDS, PAUSE = 384, 16, 8, 10.0, 1.0
 JSON = {"content-type": "application/json"}
 
 Floats = np.ndarray[Any, Any]
@@ -118,10 +119,14 @@ def ask_for(address: str, body: bytes, rate: float | None = None) -> tuple[list[
 
 @contextmanager
 def changes(service: RunningService, folder: Path, first: int) -> Iterator[list[str]]:
-    """Add, delete and forget pairs, again and again, as long as this lasts."""
+    """Add, delete and forget pairs, again and again, as long as this lasts; what was done."""
     made: list[str] = []
     done = threading.Event()
     database = str(folder / "t.lancedb")
+
+    def note(kind: str, answer: httpx.Response | None = None) -> None:
+        made.append(kind if answer is None or answer.status_code == 200 else "failed")
+        done.wait(PAUSE)
 
     def change() -> None:
         with service.client() as http:
@@ -129,13 +134,12 @@ def changes(service: RunningService, folder: Path, first: int) -> Iterator[list[
                 if done.is_set():
                     return
                 ingest_sources(database, [str(write_pairs(folder / "more.parquet", number, 100))])
-                deleted = http.post("/api/delete", json={"pairs": [f"p{number}"]})
+                note("added")
+                note("deleted", http.post("/api/delete", json={"pairs": [f"p{number}"]}))
                 pairs = {"pairs": [f"p{number + 1}", f"p{number - first}"]}
                 plan = http.post("/api/forget/plan", json=pairs).json()
                 body = {"pairs": pairs["pairs"], "confirm": plan["confirm"]}
-                forgotten = http.post("/api/forget", json=body)
-                made.extend(["add"] + ["failed"] * (deleted.status_code != 200))
-                made.extend(["failed"] * (forgotten.status_code != 200))
+                note("forgotten", http.post("/api/forget", json=body))
 
     writer = threading.Thread(target=change)
     writer.start()
@@ -176,8 +180,7 @@ def main() -> None:
             report("packed", service.address, make_body(packed=True), bare)
             with changes(service, folder, n) as made:
                 report("packed, with changes", service.address, make_body(packed=True), bare)
-            rounds = made.count("add")
-            print(f"rounds of add, delete, forget: {rounds}; failed: {made.count('failed')}")
+            print("changes:", ", ".join(f"{n} {kind}" for kind, n in Counter(made).items()))
 
 
 if __name__ == "__main__":

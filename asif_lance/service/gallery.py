@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.anchors import Anchors
-from asif_lance.evaluation.pair_similarity import measure_similarity
+from asif_lance.evaluation.pair_similarity import NEAR_LEAST, measure_similarity
 from asif_lance.model import Model
 from asif_lance.records import BoolArray
 from asif_lance.service.answers import PAIR_COLUMNS, to_pair
@@ -125,7 +125,9 @@ def _find_duplicates(anchors: Anchors) -> BoolArray:
 
 
 def _find_hubs(anchors: Anchors) -> BoolArray:
-    """Which pairs are near to far more probes than others, on either side."""
+    """Which pairs are near to far more probes than others, on either side; of a few pairs none."""
+    if anchors.count < 2 * NEAR_LEAST:
+        return np.zeros(anchors.count, dtype=np.bool_)
     found = measure_similarity(anchors, PROBES, np.random.default_rng(0))
     hubs = np.zeros(len(anchors), dtype=np.bool_)
     for counts in found.lists.values():

@@ -82,8 +82,8 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     export = status == 200 and path.endswith(ONE_FILE)
     if export:
         values |= {"style": _style(), "style_hash": _style_hash(), "saved_at": _now()}
-        origin = request.url.replace(path=path.removesuffix(ONE_FILE))
-        values |= {"base": str(request.base_url), "origin": str(origin)}
+        saved_from = request.url.replace(path=path.removesuffix(ONE_FILE))
+        values |= {"base": str(request.base_url), "saved_from": str(saved_from)}
         right = Right.READ
     page = _TEMPLATES.get_template(template).render(
         right=right,
