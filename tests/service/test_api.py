@@ -182,7 +182,14 @@ def test_versions_that_others_make_answer_without_a_restart(
         assert cli("--db", database, "delete", "p1").status == 0
         assert client.post("/api/classify", json=asked).json()["model"] == "v2"
         assert [v["name"] for v in client.get("/versions.json").json()["versions"]] == ["v1", "v2"]
+        compared = client.get("/versions/compare.json", params={"old": "v1"}).json()
+        assert (compared["old"], compared["new"]) == ("v1", "v2")
+        assert compared["pairs"] == {"added": 0, "removed": 1, "changed": 0}
+        assert [pair["pair_id"] for pair in compared["removed"]] == ["p1"]
+        assert compared["by_license"]["CC-BY"]["removed"] == 1
         assert cli("--db", database, "forget", "p2", "--yes").status == 0
+        compared = client.get("/versions/compare.json", params={"old": "v2", "new": "v1"}).json()
+        assert compared["pairs"] == {"added": 1, "removed": 0, "changed": 0}
         answer = client.post("/api/classify", json={**asked, "explain": PAIRS}).json()
         assert "p2" not in [pair["pair_id"] for pair in answer["answers"][0]["pairs"]]
 
@@ -251,6 +258,22 @@ def test_pairs_come_a_page_at_a_time(client: httpx.Client) -> None:
     assert (len(first["pairs"]), first["total"], first["next"]) == (100, PAIRS, 100)
     rest = client.get("/pairs.json", params={"limit": 100, "offset": 100}).json()
     assert (len(rest["pairs"]), rest["next"]) == (PAIRS - 100, None)
+
+    def total(**asked: str) -> int:
+        return int(client.get("/pairs.json", params=asked).json()["total"])
+
+    assert first["licenses"] == [
+        {"value": "CC-BY", "pairs": PAIRS // 2},
+        {"value": "CC-BY-NC", "pairs": PAIRS // 2},
+    ]
+    assert first["sources"] == [{"value": "", "pairs": PAIRS}]
+    assert total(license="CC-BY") == PAIRS // 2
+    assert total(text="CAPTION 11") == 11  # 11 and 110 to 119
+    assert total(text="CAPTION 11", license="CC-BY") == 6
+    assert total(text=".*") == total(source="none such") == total(kind="duplicates") == 0
+    assert total(source="") == PAIRS
+    assert 0 <= total(kind="hubs") < PAIRS // 4
+    assert total(kind="wrong-drivers") == 0
     without_picture = client.get("/thumbnail", params={"id": "p1"})
     assert without_picture.headers["content-type"] == "image/svg+xml"
     assert client.get("/thumbnail", params={"id": "none"}).status_code == 404
