@@ -2,16 +2,22 @@
 
     python benchmarks/serve.py [PAIRS]
 
-Brought vectors, three labels, requests of 16 vectors from 8 clients on loopback. The first table is
-throughput; the second how long single requests take at half of that load.
+Brought vectors, three labels, requests of 16 vectors from 8 clients on loopback. Throughput is that
+of clients that ask again at once; how long requests take is measured at half of it. Both again
+while a writer adds a hundred pairs, deletes one, forgets two, and so on, a second after each.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -22,32 +28,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from running_service import serve
+from running_service import RunningService, serve
 
 import asif_lance
 from asif_lance.ingest import ingest_sources
 
-D, BATCH, CLIENTS, SECONDS = 384, 16, 8, 15.0
+D, BATCH, CLIENTS, SECONDS, PAUSE = 384, 16, 8, 10.0, 1.0
+JSON = {"content-type": "application/json"}
+
+Floats = np.ndarray[Any, Any]
 
 
-def make_database(folder: Path, n: int) -> Path:
-    """A database of n random pairs."""
-    rng = np.random.default_rng(1)
+def write_pairs(file: Path, first: int, n: int) -> Path:
+    """A file of n random pairs."""
+    rng = np.random.default_rng(first)
     sides = {}
     for side in ("image", "text"):
         vectors = rng.standard_normal((n, D)).astype(np.float16)
         sides[f"{side}_vector"] = pa.FixedSizeListArray.from_arrays(vectors.ravel(), D)
-    ids = [f"p{i}" for i in range(n)]
-    pq.write_table(pa.table({"pair_id": ids, "caption": ids, **sides}), folder / "pairs.parquet")
-    ingest_sources(str(folder / "t.lancedb"), [str(folder / "pairs.parquet")])
-    return folder / "t.lancedb"
+    ids = [f"p{i}" for i in range(first, first + n)]
+    pq.write_table(pa.table({"pair_id": ids, "caption": ids, **sides}), file)
+    return file
 
 
-def make_question() -> tuple[np.ndarray[Any, Any], dict[str, np.ndarray[Any, Any]]]:
+def make_question() -> tuple[Floats, dict[str, Floats]]:
     """Vectors of pictures and of labels."""
     rng = np.random.default_rng(2)
     labels = {name: rng.standard_normal((1, D)).astype(np.float32) for name in "abc"}
     return rng.standard_normal((BATCH, D)).astype(np.float32), labels
+
+
+def make_body(packed: bool) -> bytes:
+    """The question as a request, its vectors as digits or packed."""
+    vectors, labels = make_question()
+
+    def told(rows: Floats) -> Any:
+        if not packed:
+            return rows.tolist()
+        return {"dimension": D, "float32": base64.b64encode(rows.tobytes()).decode()}
+
+    rows = {name: told(rows) for name, rows in labels.items()}
+    return json.dumps({"vectors": told(vectors), "label_vectors": rows}).encode()
 
 
 def measure_bare(database: Path) -> float:
@@ -63,25 +84,20 @@ def measure_bare(database: Path) -> float:
     return count / (time.perf_counter() - began)
 
 
-def ask_for(address: str, rate: float | None) -> tuple[list[float], int]:
+def ask_for(address: str, body: bytes, rate: float | None = None) -> tuple[list[float], int]:
     """Seconds of each request, and how many failed; all clients at once, or at a rate a second."""
-    vectors, labels = make_question()
-    body = {
-        "vectors": vectors.tolist(),
-        "label_vectors": {name: rows.tolist() for name, rows in labels.items()},
-    }
     took: list[float] = []
-    failed: list[int] = []
+    failed: list[str] = []
     until, turns = time.perf_counter() + SECONDS, Queue[float]()
 
     def client() -> None:
         with httpx.Client(base_url=address, timeout=60, trust_env=False) as http:
-            http.post("/api/classify", json=body)
+            http.get("/health")
             while time.perf_counter() < until:
                 due = time.perf_counter() if rate is None else turns.get()
-                answer = http.post("/api/classify", json=body)
+                answer = http.post("/api/classify", content=body, headers=JSON)
                 took.append(time.perf_counter() - due)
-                failed.extend([1] * (answer.status_code != 200))
+                failed.extend([answer.text] * (answer.status_code != 200))
 
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:
@@ -96,27 +112,75 @@ def ask_for(address: str, rate: float | None) -> tuple[list[float], int]:
         turns.put(time.perf_counter())
     for thread in threads:
         thread.join()
+    for one in set(failed):
+        print("failed:", one[:200])
     return took, len(failed)
 
 
+@contextmanager
+def changes(service: RunningService, folder: Path, first: int) -> Iterator[list[str]]:
+    """Add, delete and forget pairs, again and again, as long as this lasts; what was done."""
+    made: list[str] = []
+    done = threading.Event()
+    database = str(folder / "t.lancedb")
+
+    def note(kind: str, answer: httpx.Response | None = None) -> None:
+        made.append(kind if answer is None or answer.status_code == 200 else "failed")
+        done.wait(PAUSE)
+
+    def change() -> None:
+        with service.client() as http:
+            for number in range(first, 2**30, 100):
+                if done.is_set():
+                    return
+                ingest_sources(database, [str(write_pairs(folder / "more.parquet", number, 100))])
+                note("added")
+                note("deleted", http.post("/api/delete", json={"pairs": [f"p{number}"]}))
+                pairs = {"pairs": [f"p{number + 1}", f"p{number - first}"]}
+                plan = http.post("/api/forget/plan", json=pairs).json()
+                body = {"pairs": pairs["pairs"], "confirm": plan["confirm"]}
+                note("forgotten", http.post("/api/forget", json=body))
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    try:
+        yield made
+    finally:
+        done.set()
+        writer.join()
+
+
+def report(name: str, address: str, body: bytes, bare: float) -> None:
+    """Measure throughput, then how long requests take at half of it."""
+    took, failed = ask_for(address, body)
+    served = len(took) * BATCH / SECONDS
+    waits, more = ask_for(address, body, served / BATCH / 2)
+    p50, p99 = np.percentile(waits, [50, 99])
+    print(
+        f"{name:<22} {served:6.0f} {served / bare:8.2f} {p50 * 1e3:9.0f} {p99 * 1e3:9.0f} "
+        f"{p99 / p50:8.1f} {failed + more:7d} of {len(took) + len(waits)}",
+        flush=True,
+    )
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the table."""
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    with tempfile.TemporaryDirectory() as folder:
-        database = make_database(Path(folder), n)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        database = folder / "t.lancedb"
+        ingest_sources(str(database), [str(write_pairs(folder / "pairs.parquet", 0, n))])
         bare = measure_bare(database)
-        with serve(database, threads=None) as service:
-            ask_for(service.address, None)
-            took, failed = ask_for(service.address, None)
-            served = len(took) * BATCH / SECONDS
-            print(f"{n:,} pairs, {D} dimensions, {CLIENTS} clients, {BATCH} vectors a request")
-            print(f"bare search    {bare:8.0f} pictures/s")
-            print(f"service        {served:8.0f} pictures/s  {served / bare:.2f} of bare")
-            print(f"               {failed} of {len(took)} requests failed")
-            took, failed = ask_for(service.address, served / BATCH / 2)
-    p50, p99 = np.percentile(took, [50, 99])
-    print(f"at half load   p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms, {p99 / p50:.1f} x")
-    print(f"               {failed} of {len(took)} requests failed")
+        print(f"{n:,} pairs, {D} dimensions, {CLIENTS} clients, {BATCH} vectors a request")
+        print("                       a second  of bare   p50 ms   p99 ms  p99/p50   failed")
+        print(f"{'bare search':<22} {bare:6.0f} {1:8.2f}", flush=True)
+        with serve(database, "--allow", "forget", threads=None) as service:
+            ask_for(service.address, make_body(packed=True))
+            report("vectors as digits", service.address, make_body(packed=False), bare)
+            report("packed", service.address, make_body(packed=True), bare)
+            with changes(service, folder, n) as made:
+                report("packed, with changes", service.address, make_body(packed=True), bare)
+            print("changes:", ", ".join(f"{n} {kind}" for kind, n in Counter(made).items()))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
+from .mcp import mcp
 from .options import Context
 from .output import note, note_error
 from .parameter_types import TEXT
@@ -156,5 +157,5 @@ def _complete(command: click.Command) -> None:
 _register([demo, ingest, attach, classify, search])
 _register([delete, publish, forget, receipt, versions, diff, tag, rollback])
 _register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, prune, audit, runs, bill, serve])
+_register([explain, what_if, prune, audit, runs, bill, serve, mcp])
 _register([index, encoders, reencode, info, check, optimize, migrate])

@@ -6,15 +6,13 @@ import io
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from asif_lance.errors import format_count, printable
 
-from .csv_lines import csv_line, name_infinities
 from .options import Context, open_store
 from .output import note, note_error, print_json, print_table, to_json
 from .parameter_types import TEXT, OutputFile, Real
@@ -262,19 +260,16 @@ def _print_rows(table: pa.Table) -> None:
         )
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    from asif_lance.audit.values import values_of
-
-    for batch in table.to_batches(max_chunksize=10_000):
-        yield from zip(*map(values_of, batch.columns), strict=True)
-
-
 def _json_lines(table: pa.Table) -> Iterator[str]:
-    for row in _rows(table):
+    from asif_lance.audit.csv_lines import name_infinities
+    from asif_lance.audit.values import iterate_rows
+
+    for row in iterate_rows(table):
         named = zip(table.column_names, row, strict=True)
         yield to_json({name: name_infinities(value) for name, value in named}) + "\n"
 
 
 def _csv_lines(table: pa.Table, spreadsheet: bool) -> Iterator[str]:
-    for row in chain([table.column_names], _rows(table)):
-        yield csv_line(row, spreadsheet)
+    from asif_lance.audit.csv_lines import csv_lines
+
+    return csv_lines(table, spreadsheet)

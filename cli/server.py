@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from .query import read_names
 if TYPE_CHECKING:
     import httpx
 
-    from asif_lance.records import Reject
+    from asif_lance.records import Float32Array, Reject
 
 #: Files and bytes of one request.
 FILES, BYTES = 16, 16 * 2**20
@@ -75,7 +76,7 @@ def ask_server(
     from asif_lance.encoders import read_vectors
 
     ids, matrix = read_vectors(vectors)
-    return Server(url).classify_vectors(ids, matrix.tolist(), question)
+    return Server(url).classify_vectors(ids, matrix, question)
 
 
 def make_question(
@@ -157,13 +158,15 @@ class Server:
                 yield from ({**one, "image": names[int(one["image"])]} for one in answer["answers"])
 
     def classify_vectors(
-        self, ids: Sequence[str], vectors: Sequence[Sequence[float]], question: dict[str, Any]
+        self, ids: Sequence[str], vectors: Float32Array, question: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """Answers of vectors, in order; errors are those of `classify_files`."""
         with self._client() as client:
             for start in range(0, len(ids), FILES):
                 at = slice(start, start + FILES)
-                body = {**question, "vectors": vectors[at]}
+                packed = base64.b64encode(vectors[at].astype("<f4").tobytes()).decode()
+                given = {"dimension": vectors.shape[1], "float32": packed}
+                body = {**question, "vectors": given}
                 answer = self._post(client, "/api/classify", json=body)
                 for name, one in zip(ids[at], answer["answers"], strict=True):
                     yield {**one, "image": name}

@@ -5,6 +5,7 @@ Python's own datetime holds neither nanoseconds nor infinity nor the year 10000;
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +26,12 @@ def distinct_names(names: list[str]) -> list[str]:
         taken.add(new)
         found.append(new)
     return found
+
+
+def iterate_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table, as `values_of` makes their values."""
+    for batch in table.to_batches(max_chunksize=10_000):
+        yield from zip(*map(values_of, batch.columns), strict=True)
 
 
 def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:

@@ -3,7 +3,7 @@
 Promises: every answer names the version that gave it; new versions answer without a restart, and
 nothing answers from a forgotten pair once its receipt is there. Safe by default: loopback, the
 right to read, limits on everything that a request can send. Never writes what is uploaded, and
-never tells a path of the machine.
+never tells a path of the machine. `service.tools` is imported by name: it needs the extra `mcp`.
 """
 
 from asif_lance.service.app import create_app

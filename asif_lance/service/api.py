@@ -12,39 +12,56 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 
 from asif_lance.audit import REPORTS
-from asif_lance.errors import InputError, VersionNotFoundError
+from asif_lance.audit.csv_lines import csv_lines
+from asif_lance.errors import ImageError, InputError, VersionNotFoundError
 from asif_lance.records import Float32Array
+from asif_lance.service.answers import to_classified
 from asif_lance.service.failures import RequestError
 from asif_lance.service.messages import (
     Change,
-    ChosenPairs,
     Classified,
     ClassifyAnswer,
-    ClassifyRequest,
+    ComparedVersions,
     DeleteAnswer,
-    DeleteRequest,
+    EvaluationAnswer,
+    EvaluationsAnswer,
     Explained,
     FewestAnswer,
     ForgetPlanAnswer,
-    ForgetRequest,
     Health,
-    PairId,
     PairsAnswer,
     Problem,
     ReceiptAnswer,
     SearchAnswer,
-    Sha256,
+    SeveralAnswer,
     SqlAnswer,
     UploadAnswer,
     Uploaded,
     Version,
     VersionsAnswer,
     WhatIfAnswer,
+)
+from asif_lance.service.operations import PICTURE, THUMBNAIL, small_jpeg
+from asif_lance.service.queries import (
+    AuditQuery,
+    CompareQuery,
+    EvaluationQuery,
+    PairsQuery,
+    SearchQuery,
+    SeveralQuery,
+    ViewQuery,
+    split_labels,
+)
+from asif_lance.service.question import Comparison
+from asif_lance.service.requests import (
+    ChosenPairs,
+    ClassifyRequest,
+    DeleteRequest,
+    ForgetRequest,
+    PairId,
+    Sha256,
     WhatIfRequest,
 )
-from asif_lance.service.operations import PICTURE, small_jpeg, to_classified
-from asif_lance.service.queries import AuditQuery, PairsQuery, SearchQuery, ViewQuery, split_labels
-from asif_lance.service.question import Comparison
 from asif_lance.service.rights import Right
 from asif_lance.service.service import Service
 
@@ -67,6 +84,7 @@ Writer = Annotated[Service, Depends(need(Right.WRITE))]
 Forgetter = Annotated[Service, Depends(need(Right.FORGET))]
 
 Model = Annotated[str, Query(max_length=200, description="A version (v3) or an alias.")]
+RunId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,100}$", description="From a list of them.")]
 Picture = Annotated[Sha256, Path(description="The SHA-256 of an uploaded picture.")]
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -110,6 +128,41 @@ def versions(service: Reader) -> VersionsAnswer:
             for one in found
         ]
     )
+
+
+@router.get("/versions/compare.json", tags=["versions"])
+def compare_versions(service: Reader, query: Annotated[CompareQuery, Query()]) -> ComparedVersions:
+    """The pairs that one version has and the other has not, or has otherwise."""
+    return service.version_changes.compare(query.old, query.new, query.limit)
+
+
+@router.get("/evaluations.json", tags=["evaluations"])
+def evaluations(service: Reader) -> EvaluationsAnswer:
+    """Recorded runs whose truth is known (`classify --record --truth-is-folder`), newest first."""
+    return service.evaluations.list_runs()
+
+
+@router.get("/evaluations/{run}.json", tags=["evaluations"])
+def evaluation(
+    service: Reader, run: RunId, query: Annotated[EvaluationQuery, Query()]
+) -> EvaluationAnswer:
+    """One such run: which label was taken for which, and pictures, by default the wrong ones."""
+    return service.evaluations.find(run, query)
+
+
+@router.get(
+    "/evaluations/pictures/{prediction}.jpg",
+    tags=["evaluations"],
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}, "image/svg+xml": {}}}},
+)
+def judged_picture(service: Reader, prediction: RunId) -> Response:
+    """A picture that a run judged, small; an empty one where it cannot be read here any more."""
+    try:
+        _, content = service.evaluations.read_picture(prediction)
+        return Response(small_jpeg(content, THUMBNAIL), media_type="image/jpeg")
+    except (ImageError, RequestError):
+        return Response(_NO_PICTURE, media_type="image/svg+xml")
 
 
 @router.post("/api/pictures", tags=["pictures"])
@@ -177,7 +230,10 @@ def _classify(
     hashes: Sequence[str],
 ) -> ClassifyAnswer:
     answers: list[Classified] = service.operations.classify(
-        request, *asked, lambda p: to_classified(p, request.top, None, request.explain)
+        request,
+        *asked,
+        lambda p, calibration: to_classified(p, request.top, None, request.explain, calibration),
+        confidence=request.confidence,
     )
     for answer, sha256 in zip(answers, hashes, strict=False):
         answer.sha256 = sha256
@@ -188,7 +244,13 @@ def _classify(
 def explain(service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]) -> Explained:
     """One picture's answer taken apart, on request as it would be without some pairs."""
     held = service.operations.pictures.get(picture)
-    return service.operations.explain(query.question(), held, query.without, query.pairs)
+    return service.views.explain(held, query)
+
+
+@router.get("/answers.json", tags=["answers"])
+def several(service: Reader, query: Annotated[SeveralQuery, Query()]) -> SeveralAnswer:
+    """Answers of several uploaded pictures, on request beside those of another version."""
+    return service.views.several(query)
 
 
 @router.get("/fewest/{picture}.json", tags=["answers"])
@@ -208,11 +270,12 @@ def what_if_delete(service: Reader, request: WhatIfRequest) -> WhatIfAnswer:
         request.without,
         names,
         vectors,
-        lambda change: Change(
-            before=to_classified(change.before, request.top, None, request.explain),
-            after=to_classified(change.after, request.top, None, request.explain),
+        lambda change, calibration: Change(
+            before=to_classified(change.before, request.top, None, request.explain, calibration),
+            after=to_classified(change.after, request.top, None, request.explain, calibration),
             flips=change.flips,
         ),
+        confidence=request.confidence,
     )
     return WhatIfAnswer(model=model, removed=removed, changes=changes)
 
@@ -234,7 +297,7 @@ def pairs(service: Reader, query: Annotated[PairsQuery, Query()]) -> PairsAnswer
     """Pairs of a version, some at a time, or those of some ids."""
     if query.id:
         return service.operations.pairs(query.model, query.id)
-    return service.operations.page_of_pairs(query.model, query.offset, query.limit)
+    return service.gallery.find(query)
 
 
 @router.get(
@@ -273,6 +336,20 @@ def forget(service: Forgetter, request: ForgetRequest) -> ReceiptAnswer:
 def receipt(service: Reader, receipt: Annotated[str, Path(max_length=100)]) -> ReceiptAnswer:
     """A receipt of forgetting."""
     return service.changes.receipt(receipt)
+
+
+@router.get(
+    "/audit.csv",
+    tags=["audit"],
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}}}},
+)
+def audit_csv(service: Reader, query: Annotated[AuditQuery, Query()]) -> Response:
+    """The same with all rows as CSV, in which no text is a formula to a spreadsheet."""
+    table = service.changes.query(chosen_sql(query.sql, query.report), query.model)
+    headers = {"content-disposition": f'attachment; filename="{query.report or "audit"}.csv"'}
+    text = "".join(csv_lines(table, spreadsheet=True))
+    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/audit.json", tags=["audit"])

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from asif_lance import __version__
 from asif_lance.errors import AsifError
-from asif_lance.service import api, pages
+from asif_lance.service import api, pages, rendering
 from asif_lance.service.failures import RequestError, describe_failure
 from asif_lance.service.protection import Protection
 from asif_lance.service.service import Service
@@ -62,8 +62,8 @@ def _make_routes(service: Service) -> FastAPI:
 
 def _tell(request: Request, status: int, message: str) -> Response:
     """An error as a page for a browser, else as JSON."""
-    if pages.wants_page(request):
-        return pages.render(request, "problem.html", status, message=message)
+    if rendering.wants_page(request):
+        return rendering.render(request, "problem.html", status, message=message)
     return api.problem(status, message)
 
 

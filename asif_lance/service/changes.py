@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isfinite
 from typing import Any
@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from asif_lance.audit import HEAD, Audit, matching_ids, matching_ids_anywhere
 from asif_lance.audit.values import values_of
+from asif_lance.database import LATEST
 from asif_lance.errors import InputError
 from asif_lance.forgetting import Document, ForgetPlan, load_document
 from asif_lance.service.failures import RequestError
 from asif_lance.service.messages import (
-    ChosenPairs,
     DeleteAnswer,
     ForgetPlanAnswer,
     PlannedPair,
@@ -27,6 +27,7 @@ from asif_lance.service.messages import (
     SqlAnswer,
 )
 from asif_lance.service.operations import Operations
+from asif_lance.service.requests import ChosenPairs
 from asif_lance.store import forget as forgetting
 
 #: Rows of an answer to SQL that are handed on.
@@ -42,8 +43,13 @@ class Changes:
         """Change what these operations read."""
         self._operations, self._settings = operations, operations.settings
         self._store = operations.models.store
+        self._keepers: list[Callable[[], None]] = []
         self._questions = threading.BoundedSemaphore(_QUESTIONS)
         self._writing = threading.Lock()
+
+    def on_forget(self, forget_kept: Callable[[], None]) -> None:
+        """Call this, too, before the receipt of a forget is answered."""
+        self._keepers.append(forget_kept)
 
     def delete(self, chosen: ChosenPairs, message: str) -> DeleteAnswer:
         """Take pairs out of the newest model."""
@@ -87,6 +93,8 @@ class Changes:
             )
             self._operations.models.close_all()
             self._operations.pictures.drop(hashes)
+            for forget_kept in self._keepers:
+                forget_kept()
         return self.receipt(receipt.receipt_id)
 
     def receipt(self, receipt_id: str) -> ReceiptAnswer:
@@ -102,6 +110,10 @@ class Changes:
         return _to_answer(document)
 
     def ask_sql(self, sql: str, model: str) -> SqlAnswer:
+        """The answer to one SELECT as JSON; errors are those of `query`."""
+        return _to_rows(self.query(sql, model))
+
+    def query(self, sql: str, model: str = LATEST) -> pa.Table:
         """The answer to one SELECT, from a process of its own.
 
         Raises:
@@ -118,8 +130,7 @@ class Changes:
                 memory=settings.sql_memory,
                 result_bytes=settings.sql_bytes,
             ) as audit:
-                table = audit.query(sql)
-        return _to_rows(table)
+                return audit.query(sql)
 
     def _ids(self, chosen: ChosenPairs, *, anywhere: bool) -> list[str]:
         if bool(chosen.pairs) == (chosen.where is not None):

@@ -1,32 +1,13 @@
-"""Requests and answers of the HTTP API; the OpenAPI document is made from these."""
+"""Answers of the HTTP API; the OpenAPI document is made from these."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import Field
 
-from asif_lance.errors import InputError
-from asif_lance.service.question import Asked, Comparison, pack_vectors
-
-Name = Annotated[str, StringConstraints(max_length=200)]
-Text = Annotated[str, StringConstraints(max_length=1000)]
-PairId = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
-Vector = Annotated[list[Number], Field(min_length=1, max_length=16384)]
-Sides = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Counts = Annotated[list[Annotated[int, Field(ge=1, le=10**6)]], Field(min_length=2, max_length=2)]
-
-#: The longest SQL, and the longest predicate.
-SQL = 20_000
-
-
-class Message(BaseModel):
-    """Anything that is sent or answered; names that it does not have are refused."""
-
-    model_config = ConfigDict(extra="forbid")
+from asif_lance.service.requests import Message
 
 
 class Problem(Message):
@@ -35,69 +16,15 @@ class Problem(Message):
     error: str
 
 
-class Question(Message):
-    """Which version is asked, with which labels, and how pictures are compared.
+class Pair(Message):
+    """One pair of a version."""
 
-    Labels are names, or vectors of their prompts; names take the database's text encoder.
-    """
-
-    model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    labels: list[Text] = Field(default=[], max_length=100_000)
-    label_vectors: dict[Text, Annotated[list[Vector], Field(min_length=1)]] | None = None
-    templates: Name | list[Text] | None = Field(
-        default=None, description="A named set, or prompts with {} for the label."
-    )
-    ensemble: Literal["max", "mean-embedding", "mean-relative"] | None = None
-    recipe: Name | None = Field(default=None, description="paper or centred.")
-    k: Annotated[int, Field(ge=1, le=10**6)] | Counts | None = None
-    p: Annotated[float, Field(gt=0, le=1000)] | Sides | None = None
-
-    @field_validator("templates")
-    @classmethod
-    def _some_templates(cls, value: Any) -> Any:
-        if isinstance(value, list) and not 0 < len(value) <= 1000:
-            raise ValueError("give one to a thousand templates")
-        return value
-
-    def comparison(self) -> Comparison:
-        """How pictures are compared."""
-        k = tuple(self.k) if isinstance(self.k, list) else self.k
-        p = tuple(self.p) if isinstance(self.p, list) else self.p
-        return Comparison(self.recipe, k, p)  # type: ignore[arg-type]  # of two numbers each
-
-    def asked(self, most: int) -> Asked:
-        """The labels, at most so many.
-
-        Raises:
-            InputError: none, both kinds, or too many.
-        """
-        vectors = self.label_vectors or {}
-        if bool(self.labels) == bool(vectors):
-            raise InputError("give labels or label_vectors, one of the two")
-        if len(self.labels) + sum(map(len, vectors.values())) > most:
-            raise InputError(f"too many labels: give at most {most:,}")
-        templates = self.templates
-        return Asked(
-            tuple(self.labels),
-            pack_vectors(vectors),
-            tuple(templates) if isinstance(templates, list) else templates,
-            self.ensemble,
-        )
-
-
-class ClassifyRequest(Question):
-    """Pictures that were uploaded, by their hash, or vectors; not both."""
-
-    pictures: list[Sha256] = Field(default=[], max_length=1024)
-    vectors: list[Vector] = Field(default=[], max_length=1024)
-    top: int = Field(default=5, ge=1, le=100_000, description="Labels answered of each picture.")
-    explain: int = Field(default=0, ge=0, le=1000, description="Deciding pairs of each picture.")
-
-
-class WhatIfRequest(ClassifyRequest):
-    """The same, and pairs that are left out."""
-
-    without: list[PairId] = Field(min_length=1, max_length=10_000)
+    pair_id: str
+    caption: str | None
+    captions: list[str]
+    source: str | None
+    license: str | None
+    image_sha256: str | None
 
 
 class LabelScore(Message):
@@ -105,10 +32,20 @@ class LabelScore(Message):
 
     label: str
     score: float
+    probability: float | None = Field(default=None, description="Where confidence is asked for.")
+
+
+class Confident(Message):
+    """How far an answer is to be trusted, by calibrating pictures whose labels are known."""
+
+    source: str = Field(description="What was calibrated on: the pairs' own pictures.")
+    pictures: int = Field(description="How many.")
+    possible: list[str] = Field(description="Labels as probable as true ones are in nine of ten.")
+    none: bool = Field(description="Whether it shows none of the labels, to all appearance.")
 
 
 class PairShare(Message):
-    """One pair's share of a label's score."""
+    """One pair's share of a label's score; `like` is a stronger one of nearly the same picture."""
 
     pair_id: str
     caption: str | None
@@ -120,6 +57,7 @@ class PairShare(Message):
     image_similarity: float
     text_similarity: float
     contribution: float
+    like: str | None = None
 
 
 class Classified(Message):
@@ -135,6 +73,7 @@ class Classified(Message):
     ensemble: str | None = None
     predictions: list[LabelScore]
     pairs: list[PairShare] | None = None
+    confidence: Confident | None = None
 
 
 class Rejected(Message):
@@ -149,7 +88,7 @@ class ClassifyAnswer(Message):
 
     model: str
     answers: list[Classified]
-    rejected: list[Rejected] = []
+    rejected: list[Rejected] = Field(default=[])
 
 
 class Change(Message):
@@ -175,6 +114,15 @@ class Uploaded(Message):
     sha256: str
 
 
+class SeveralAnswer(Message):
+    """Answers of several pictures, in their order; `since` those of another version, if named."""
+
+    model: str
+    answers: list[Classified]
+    since: list[Classified] = Field(default=[])
+    flips: int = Field(default=0, description="How many have another label than in that version.")
+
+
 class UploadAnswer(Message):
     """What became of uploaded pictures."""
 
@@ -183,11 +131,44 @@ class UploadAnswer(Message):
 
 
 class DecidingLabel(Message):
-    """A label with the pairs that add most to its score."""
+    """A label with the pairs that add most to its score.
+
+    `others` are the next ones, for a plot; `typical` show the label, whatever the picture.
+    """
 
     label: str
     score: float
     pairs: list[PairShare]
+    others: list[PairShare] = Field(default=[])
+    typical: list[Pair] = Field(default=[])
+
+
+class Influential(Message):
+    """A pair with its share of a label's score in two versions; `in` and `out` where one has it."""
+
+    pair_id: str
+    caption: str
+    label: str
+    before: float
+    after: float
+    state: Literal["in", "out", "both"]
+
+
+class Counts(Message):
+    """How many pairs came, went, or changed."""
+
+    added: int
+    removed: int
+    changed: int
+
+
+class Since(Message):
+    """What became of an answer since another version, and which pairs made most of it."""
+
+    answer: Classified
+    flips: bool
+    pairs: Counts
+    because: list[Influential]
 
 
 class Explained(Message):
@@ -195,11 +176,13 @@ class Explained(Message):
 
     answer: Classified
     deciding: list[DecidingLabel]
-    without: list[str] = []
+    without: list[str] = Field(default=[])
     removed: int = 0
     before: Classified | None = Field(
         default=None, description="With all pairs, where some are left out."
     )
+    since: Since | None = Field(default=None, description="Where another version is named.")
+    pinned: Classified | None = Field(default=None, description="The same of the pinned picture.")
 
 
 class FewestAnswer(Message):
@@ -227,24 +210,38 @@ class SearchAnswer(Message):
     found: list[FoundPair]
 
 
-class Pair(Message):
-    """One pair of a version."""
+class Facet(Message):
+    """A value that pairs have, and how many have it; empty for none."""
 
-    pair_id: str
-    caption: str | None
-    captions: list[str]
-    source: str | None
-    license: str | None
-    image_sha256: str | None
+    value: str
+    pairs: int
 
 
 class PairsAnswer(Message):
-    """Some pairs of a version; `next` is the offset of those after them."""
+    """Some pairs of a version; `next` is the offset of those after them.
+
+    `sources` and `licenses` are those of all pairs of the version, where pairs are not named.
+    """
 
     model: str
     pairs: list[Pair]
     total: int
     next: int | None
+    sources: list[Facet] = Field(default=[])
+    licenses: list[Facet] = Field(default=[])
+
+
+class ComparedVersions(Message):
+    """What one version has and the other has not, or has otherwise; of each the first pairs."""
+
+    old: str
+    new: str
+    pairs: Counts
+    by_source: dict[str, Counts]
+    by_license: dict[str, Counts]
+    added: list[Pair]
+    removed: list[Pair]
+    changed: list[Pair]
 
 
 class Version(Message):
@@ -266,25 +263,54 @@ class VersionsAnswer(Message):
     versions: list[Version]
 
 
+class Evaluated(Message):
+    """A recorded run whose truth is known."""
+
+    run_id: str
+    model: str
+    created_at: datetime
+    pictures: int
+    right: int
+
+
+class EvaluationsAnswer(Message):
+    """Such runs, newest first."""
+
+    runs: list[Evaluated]
+
+
+class Cell(Message):
+    """How many pictures of a truth got a label."""
+
+    truth: str
+    label: str
+    pictures: int
+
+
+class Judged(Message):
+    """A picture that a run judged."""
+
+    prediction_id: str
+    image: str
+    truth: str
+    label: str
+    score: float
+
+
+class EvaluationAnswer(Message):
+    """One run: all its cells, most pictures first, and the pictures of some."""
+
+    run: Evaluated
+    cells: list[Cell]
+    pictures: list[Judged]
+
+
 class SqlAnswer(Message):
     """The first rows of an answer; moments are texts, bytes base64."""
 
     columns: list[str]
     rows: list[list[Any]]
     total: int
-
-
-class ChosenPairs(Message):
-    """Pairs by id, or by a predicate in SQL."""
-
-    pairs: list[PairId] = Field(default=[], max_length=100_000)
-    where: Annotated[str, StringConstraints(max_length=SQL)] | None = None
-
-
-class DeleteRequest(ChosenPairs):
-    """Pairs to take out of the newest model; older versions keep them."""
-
-    message: Text = ""
 
 
 class DeleteAnswer(Message):
@@ -314,14 +340,6 @@ class ForgetPlanAnswer(Message):
     same_picture: list[str] = Field(description="Pairs that would stay and have the same picture.")
     copies: list[str] = Field(description="Files beside the database that hold the pairs and stay.")
     confirm: str
-
-
-class ForgetRequest(Message):
-    """Pairs to forget for good, as a plan listed them."""
-
-    pairs: list[PairId] = Field(min_length=1, max_length=100_000)
-    confirm: Annotated[str, StringConstraints(max_length=64)]
-    reason: Text = ""
 
 
 class ReceiptAnswer(Message):

@@ -6,6 +6,7 @@ forget made stale is opened anew before it answers.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from asif_lance.errors import StaleModelError
+from asif_lance.evaluation import Calibration, calibrate_by_self_test
+from asif_lance.evaluation.self_test import LEAST_PAIRS
 from asif_lance.model import LabelSet, Model, Prompts, open_model
 from asif_lance.records import BROUGHT, ModelVersion
 from asif_lance.service.question import Asked, Comparison
@@ -31,7 +34,8 @@ class OpenModel:
         """Begin without label sets."""
         self.model = model
         self._labels: OrderedDict[Asked, LabelSet] = OrderedDict()
-        self._lock = threading.Lock()
+        self._calibrations: OrderedDict[Asked, Calibration | None] = OrderedDict()
+        self._lock, self._calibrating = threading.Lock(), threading.Lock()
 
     def prompts(self, asked: Asked) -> Prompts:
         """The prompts that a question asks with."""
@@ -47,6 +51,20 @@ class OpenModel:
                 found = self._labels[asked] = self.model.compile(asked.embed(self.model))
             self._labels.move_to_end(asked)
             return found
+
+    def calibration(self, asked: Asked) -> Calibration | None:
+        """What the pairs' own pictures say of scores for these labels; None if they are too few."""
+        labels = self.labels(asked)
+        with self._calibrating:
+            if asked not in self._calibrations:
+                while len(self._calibrations) >= _LABEL_SETS:
+                    self._calibrations.popitem(last=False)
+                enough = self.model.anchors.count >= LEAST_PAIRS and len(labels.names) > 1
+                self._calibrations[asked] = (
+                    calibrate_by_self_test(self.model, labels) if enough else None
+                )
+            self._calibrations.move_to_end(asked)
+            return self._calibrations[asked]
 
 
 class OpenModels:
@@ -98,6 +116,18 @@ class OpenModels:
                 except StaleModelError:
                     self._drop(opened)
             return ask(self._get(name, how))
+
+    def try_again(self, ask: Callable[[], Result]) -> Result:
+        """The same of what itself asks for a model that is open.
+
+        Raises:
+            StaleModelError: it was stale time after time.
+        """
+        with self._answering():
+            for _ in range(_TRIES - 1):
+                with contextlib.suppress(StaleModelError):
+                    return ask()
+            return ask()
 
     def close_all(self) -> None:
         """Keep none open, and wait for the answers that were begun with what was open."""

@@ -12,29 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.encoders import decode_image, read_picture
-from asif_lance.errors import ImageError, InputError, printable
+from asif_lance.errors import ImageError, InputError
+from asif_lance.evaluation import Calibration
 from asif_lance.model import Model, Prediction
 from asif_lance.records import Float32Array, Int64Array, Reject
+from asif_lance.service.answers import PAIR_COLUMNS, to_pair
 from asif_lance.service.failures import RequestError
 from asif_lance.service.held_pictures import HeldPictures, UploadedPicture, hash_of, shown_name
-from asif_lance.service.messages import (
-    Classified,
-    DecidingLabel,
-    Explained,
-    FewestAnswer,
-    FoundPair,
-    LabelScore,
-    Pair,
-    PairsAnswer,
-    PairShare,
-    Question,
-    Rejected,
-    SearchAnswer,
-)
+from asif_lance.service.messages import FewestAnswer, FoundPair, PairsAnswer, Rejected, SearchAnswer
 from asif_lance.service.open_models import OpenModel, OpenModels
-from asif_lance.service.question import Comparison
+from asif_lance.service.question import Asked, Comparison
+from asif_lance.service.requests import PackedVectors, Question
 from asif_lance.service.settings import ServiceSettings
-from asif_lance.service.shared_searches import SharedSearches
+from asif_lance.service.shared_searches import SharedSearches, Wanted
 from asif_lance.whatif import (
     PredictionChange,
     compare_states,
@@ -50,11 +40,6 @@ PICTURE, THUMBNAIL = 640, 160
 #: Pairs that are taken out to flip an answer, and smaller sets of them that are tried.
 MOST_FLIP, TRIES = 30, 300
 
-#: Labels of a view.
-SHOWN_LABELS = 10
-
-_COLUMNS = ["pair_id", "caption", "captions", "source", "license", "image_sha256"]
-
 
 class Operations:
     """Reading operations over the open models. Safe from threads."""
@@ -68,7 +53,7 @@ class Operations:
         self.settings = settings
         self.models = OpenModels(settings.uri, settings.device)
         self.pictures = HeldPictures(settings.held_bytes)
-        self.searches = SharedSearches(observe)
+        self.searches = SharedSearches(self.models, observe)
 
     # Pictures
 
@@ -98,7 +83,7 @@ class Operations:
         return held, rejected
 
     def vectors_of(
-        self, hashes: Sequence[str], vectors: Sequence[Sequence[float]]
+        self, hashes: Sequence[str], vectors: Sequence[Sequence[float]] | PackedVectors
     ) -> tuple[list[str], Float32Array]:
         """Names and vectors of what a request asks about.
 
@@ -106,17 +91,24 @@ class Operations:
             InputError: both or none, too many, or vectors of several lengths.
             RequestError: a picture that is not held.
         """
-        if bool(hashes) == bool(vectors):
+        given: Sequence[Sequence[float]] | Float32Array = (
+            vectors.unpack() if isinstance(vectors, PackedVectors) else vectors
+        )
+        if bool(hashes) == bool(len(given)):
             raise InputError("give pictures or vectors, one of the two")
-        if len(hashes) + len(vectors) > self.settings.pictures:
+        if len(hashes) + len(given) > self.settings.pictures:
             raise InputError(f"give at most {self.settings.pictures} pictures or vectors at once")
         if hashes:
             held = [self.pictures.get(sha256) for sha256 in hashes]
             return [picture.name for picture in held], np.stack([p.vector for p in held])
-        if len({len(vector) for vector in vectors}) > 1:
+        if len({len(vector) for vector in given}) > 1:
             raise InputError("the vectors have different lengths")
-        names = [f"vector {number}" for number in range(1, len(vectors) + 1)]
-        return names, np.array(vectors, dtype=np.float32)
+        names = [f"vector {number}" for number in range(1, len(given) + 1)]
+        return names, np.array(given, dtype=np.float32)
+
+    def asked(self, question: Question) -> Asked:
+        """The labels of a question, within the limits."""
+        return question.asked(self.settings.labels)
 
     # Answers
 
@@ -125,19 +117,24 @@ class Operations:
         question: Question,
         names: list[str],
         vectors: Float32Array,
-        make: Callable[[Prediction], Made],
+        make: Callable[[Prediction, Calibration | None], Made],
+        *,
+        confidence: bool = False,
     ) -> list[Made]:
         """What a version says of (m, d) vectors, searched with whatever else is asked now.
 
-        `make` makes the answers while the version is as it was searched.
+        `make` makes the answers while the version is as it was searched, from predictions and what
+        they are calibrated by, if confidence is asked for and the pairs are enough.
         """
-        asked = question.asked(self.settings.labels)
+        how, asked = question.comparison(), self.asked(question)
+        wanted = Wanted(question.model, how, asked, vectors.shape[1])
 
-        def ask(opened: OpenModel) -> list[Made]:
-            labels = opened.labels(asked)
-            return [make(p) for p in self.searches.classify(opened, labels, names, vectors)]
+        def ask() -> list[Made]:
+            opened, found = self.searches.classify(wanted, names, vectors)
+            calibration = opened.calibration(asked) if confidence else None
+            return [make(prediction, calibration) for prediction in found]
 
-        return self.models.answer(question.model, question.comparison(), ask)
+        return self.models.try_again(ask)
 
     def compare_without(
         self,
@@ -145,43 +142,25 @@ class Operations:
         without: Sequence[str],
         names: list[str],
         vectors: Float32Array,
-        make: Callable[[PredictionChange], Made],
+        make: Callable[[PredictionChange, Calibration | None], Made],
+        *,
+        confidence: bool = False,
     ) -> tuple[str, int, list[Made]]:
         """The version, how many of some pairs it has, and what would change without them."""
-        asked = question.asked(self.settings.labels)
+        asked = self.asked(question)
 
         def ask(opened: OpenModel) -> tuple[str, int, list[Made]]:
             model = opened.model
+            calibration = opened.calibration(asked) if confidence else None
             after, removed = without_pairs(model, without)
             changes = compare_states(model, after, names, vectors, opened.prompts(asked))
-            return model.version.name, removed, list(map(make, changes))
+            return model.version.name, removed, [make(change, calibration) for change in changes]
 
         return self.models.answer(question.model, question.comparison(), ask)
 
-    def explain(
-        self, question: Question, picture: UploadedPicture, without: Sequence[str], pairs: int
-    ) -> Explained:
-        """One picture's answer taken apart, on request without some pairs."""
-        names, vectors = [picture.name], picture.vector[None]
-        if not without:
-            (found,) = self.classify(
-                question, names, vectors, lambda p: _explained(p, picture, pairs)
-            )
-            return found
-
-        def make(change: PredictionChange) -> Explained:
-            explained = _explained(change.after, picture, pairs)
-            explained.answer.model = change.before.model
-            explained.before = to_classified(change.before, SHOWN_LABELS, picture.sha256)
-            return explained
-
-        _, removed, (explained,) = self.compare_without(question, without, names, vectors, make)
-        explained.without, explained.removed = list(without), removed
-        return explained
-
     def fewest(self, question: Question, picture: UploadedPicture) -> FewestAnswer:
         """The fewest pairs found without which a picture has another label."""
-        asked = question.asked(self.settings.labels)
+        asked = self.asked(question)
 
         def ask(opened: OpenModel) -> FewestAnswer:
             model, prompts = opened.model, opened.prompts(asked)
@@ -217,26 +196,9 @@ class Operations:
         """Those of some pairs that a version has."""
 
         def ask(opened: OpenModel) -> PairsAnswer:
-            rows = _rows_of(opened.model, pair_ids, _COLUMNS)
+            rows = _rows_of(opened.model, pair_ids, PAIR_COLUMNS)
             found, name = [to_pair(row) for row in rows], opened.model.version.name
             return PairsAnswer(model=name, pairs=found, total=len(found), next=None)
-
-        return self.models.answer(model, Comparison(), ask)
-
-    def page_of_pairs(self, model: str, offset: int, limit: int) -> PairsAnswer:
-        """The pairs of a version from an offset on, in the order of the table."""
-
-        def ask(opened: OpenModel) -> PairsAnswer:
-            anchors = opened.model.anchors
-            live = np.flatnonzero(anchors.live)
-            rows = anchors.rows(live[offset : offset + limit], _COLUMNS)
-            end = offset + len(rows)
-            return PairsAnswer(
-                model=opened.model.version.name,
-                pairs=[to_pair(row) for row in rows],
-                total=len(live),
-                next=end if end < len(live) else None,
-            )
 
         return self.models.answer(model, Comparison(), ask)
 
@@ -268,63 +230,6 @@ def small_jpeg(content: bytes, side: int) -> bytes:
     image.thumbnail((side, side))
     image.save(out, "JPEG", quality=85)
     return out.getvalue()
-
-
-def to_classified(
-    prediction: Prediction, top: int, sha256: str | None = None, explain: int = 0
-) -> Classified:
-    """A prediction as the API answers it, of the `top` best labels."""
-    prompts = prediction.evidence.labels.prompts
-    return Classified(
-        image=printable(prediction.image),
-        sha256=sha256,
-        **{key: value for key, value in prediction.to_dict(top).items() if key in _SAID},
-        templates=prompts.templates or None,
-        ensemble=prompts.ensemble if prompts.templates else None,
-        predictions=[LabelScore(label=x, score=score) for x, score in prediction.ranking[:top]],
-        pairs=to_shares(prediction, prediction.label, explain) if explain else None,
-    )
-
-
-_SAID = ("model", "recipe", "k", "p")
-
-
-def to_shares(prediction: Prediction, label: str, count: int) -> list[PairShare]:
-    """The pairs that add most to a label's score, with source and license."""
-    evidence = prediction.evidence
-    found = evidence.attributions(label, count)
-    positions = evidence.contributions(label, count).positions
-    rows = evidence.anchors.rows(positions, ["source", "license"])
-    return [
-        PairShare(
-            pair_id=one.pair_id,
-            caption=one.caption,
-            captions=list(one.captions),
-            role=one.role,
-            label=label,
-            source=row["source"],
-            license=row["license"],
-            image_similarity=one.image_similarity,
-            text_similarity=one.text_similarity,
-            contribution=one.contribution,
-        )
-        for one, row in zip(found, rows, strict=True)
-    ]
-
-
-def to_pair(row: dict[str, Any]) -> Pair:
-    """A row of the pairs table."""
-    captions = row["captions"] or ([row["caption"]] if row["caption"] else [])
-    return Pair(**{**row, "captions": captions})
-
-
-def _explained(prediction: Prediction, picture: UploadedPicture, pairs: int) -> Explained:
-    deciding = [
-        DecidingLabel(label=label, score=score, pairs=to_shares(prediction, label, pairs))
-        for label, score in prediction.ranking[:2]
-    ]
-    answer = to_classified(prediction, SHOWN_LABELS, picture.sha256)
-    return Explained(answer=answer, deciding=deciding, before=None)
 
 
 def _search(model: Model, asked: str | bytes, top: int) -> SearchAnswer:

@@ -1,79 +1,51 @@
-"""The pages that people see; each has an address, and as JSON the same with `.json`."""
+"""The pages that people see; their addresses give JSON with `.json`, one file with `.html`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from asif_lance.audit import REPORTS
-from asif_lance.errors import format_count, printable
+from asif_lance.relative import RECIPES
 from asif_lance.service import api
-from asif_lance.service.api import Anybody, Forgetter, Picture, Reader, Writer
+from asif_lance.service.api import Anybody, Forgetter, Picture, Reader, RunId, Writer
+from asif_lance.service.confusions import tabulate
 from asif_lance.service.failures import RequestError
-from asif_lance.service.messages import (
-    ChosenPairs,
-    PairId,
-    Sha256,
-    Text,
+from asif_lance.service.queries import (
+    AuditQuery,
+    CompareQuery,
+    EvaluationQuery,
+    PairsQuery,
+    SearchQuery,
+    SeveralQuery,
+    ViewQuery,
 )
-from asif_lance.service.operations import SHOWN_LABELS, to_classified
-from asif_lance.service.queries import AuditQuery, PairsQuery, SearchQuery, ViewQuery
-from asif_lance.service.rights import COOKIE, SESSION_SECONDS, Right
+from asif_lance.service.rendering import address, render
+from asif_lance.service.requests import ChosenPairs, PairId, Sha256, Text
+from asif_lance.service.rights import COOKIE, SESSION_SECONDS
 from asif_lance.service.scatter import place_marks
+from asif_lance.service.service import Service
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("asif_lance.service"), autoescape=True, undefined=StrictUndefined
-)
-_TEMPLATES.filters["shown"] = lambda text: printable(str(text))
-_TEMPLATES.filters["counted"] = format_count
 
 Chosen = Annotated[list[PairId], Query(max_length=1000)]
 ChosenForm = Annotated[list[PairId], Form(max_length=1000)]
 
-
-def address(path: str, **query: Any) -> str:
-    """An address with a query; what is None or empty is left out."""
-    given = {name: value for name, value in query.items() if value not in (None, "", [], ())}
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path
-
-
-_TEMPLATES.globals["address"] = address
-
-
-def render(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A page for whoever asks, with what they may do."""
-    right = getattr(request.state, "right", Right.NONE)
-    session = bool(getattr(request.state, "session", ""))
-    page = _TEMPLATES.get_template(template).render(
-        right=right, Right=Right, session=session, path=request.url.path, **values
-    )
-    return HTMLResponse(page, status)
-
-
-def wants_page(request: Request) -> bool:
-    """Whether a browser asks for a page, rather than a program for JSON."""
-    path = request.url.path
-    a_page = not path.startswith("/api/") and not path.endswith(".json")
-    return a_page and "text/html" in request.headers.get("accept", "")
+#: Labels of a run that its pictures are asked about again with.
+_RUN_LABELS = 200
 
 
 @router.get("/")
-def home(
-    request: Request, service: Reader, labels: str = "", model: str = "latest"
-) -> HTMLResponse:
+def home(request: Request, service: Reader, query: Annotated[ViewQuery, Query()]) -> HTMLResponse:
     """Drop pictures, type labels."""
     return render(
         request,
         "home.html",
-        labels=labels[:20_000],
-        model=model,
+        query=query,
+        recipes=RECIPES,
         versions=api.versions(service).versions,
         pictures=service.settings.pictures,
         megabytes=service.settings.body_bytes // 10**6,
@@ -86,58 +58,54 @@ def drop(
     files: Annotated[list[UploadFile], File()],
     labels: Annotated[str, Form(max_length=20_000)] = "",
     model: Annotated[str, Form(max_length=200)] = "latest",
+    templates: Annotated[str, Form(max_length=20_000)] = "",
+    recipe: Annotated[str, Form(max_length=200)] = "",
+    pin: Annotated[Sha256 | None, Form()] = None,
 ) -> RedirectResponse:
     """Hold uploaded pictures, and go to the address of their answer."""
     held, rejected = service.operations.hold([(f.filename, f.file.read()) for f in files])
     if not held:
         raise RequestError(422, "; ".join(f"{one.image}: {one.reason}" for one in rejected))
+    template = [line.strip() for line in templates.splitlines() if line.strip()]
+    asked = {"labels": labels, "model": model, "template": template, "recipe": recipe}
     if len(held) == 1:
-        return _see(address(f"/answer/{held[0].sha256}", labels=labels, model=model))
-    hashes = [one.sha256 for one in held]
-    return _see(address("/answers", picture=hashes, labels=labels, model=model))
+        return _see(address(f"/answer/{held[0].sha256}", **asked, pin=pin))
+    return _see(address("/answers", picture=[one.sha256 for one in held], **asked))
 
 
 @router.get("/answers")
+@router.get("/answers.html")
 def answers(
-    request: Request,
-    service: Reader,
-    picture: Annotated[list[Sha256], Query(min_length=1, max_length=64)],
-    labels: Annotated[str, Query(max_length=20_000)] = "",
-    model: Annotated[str, Query(max_length=200)] = "latest",
+    request: Request, service: Reader, query: Annotated[SeveralQuery, Query()]
 ) -> HTMLResponse:
-    """The best label of each of several pictures."""
-    question = ViewQuery(labels=labels, model=model).question()
-    names, vectors = service.operations.vectors_of(picture, [])
-    found = service.operations.classify(
-        question, names, vectors, lambda p: to_classified(p, SHOWN_LABELS)
-    )
-    for answer, sha256 in zip(found, picture, strict=True):
-        answer.sha256 = sha256
-    return render(request, "answers.html", answers=found, labels=labels)
+    """The best label of each of several pictures, in every version."""
+    found = service.views.several(query)
+    query = query.model_copy(update={"model": found.model})
+    slider = _slider(service, found.model, lambda n: several_address(query, **n))
+    return render(request, "answers.html", found=found, query=query, **slider)
 
 
 @router.get("/answer/{picture}")
+@router.get("/answer/{picture}.html")
 def answer(
     request: Request, service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]
 ) -> HTMLResponse:
     """One picture's answer, the pairs that decided, and the same in every version."""
     explained = api.explain(service, picture, query)
-    versions = api.versions(service).versions
-    here = explained.answer.model
-    query = query.model_copy(update={"model": here})
+    query = query.model_copy(update={"model": explained.answer.model})
     return render(
         request,
         "answer.html",
         view=explained,
         query=query,
         picture=picture,
-        versions=versions,
-        place=next((i for i, one in enumerate(versions) if one.name == here), 0),
-        addresses=[view_address(picture, query, model=one.name) for one in versions],
         here=view_address(picture, query),
         json=view_address(f"{picture}.json", query),
         whole=view_address(picture, query, without=[]),
+        more=view_address(picture, query, pairs=min(query.pairs * 3, 200)),
+        unpinned=view_address(picture, query, pin=None),
         marks=place_marks(explained.deciding),
+        **_slider(service, query.model, lambda new: view_address(picture, query, **new)),
     )
 
 
@@ -160,7 +128,28 @@ def view_address(picture: str, query: ViewQuery, **changed: Any) -> str:
     return address(f"/answer/{picture}", **values)
 
 
+def several_address(query: SeveralQuery, **changed: Any) -> str:
+    """The address of a view of several pictures, or of one that differs from it."""
+    return address("/answers", **{**query.model_dump(), **changed})
+
+
+def _slider(
+    service: Service, here: str, make: Callable[[dict[str, str | None]], str]
+) -> dict[str, Any]:
+    """All versions with the same view's addresses there, which tell what changed since here."""
+    versions = api.versions(service).versions
+    names = [one.name for one in versions]
+    return {
+        "versions": versions,
+        "place": names.index(here) if here in names else 0,
+        "addresses": [
+            make({"model": name, "since": None if name == here else here}) for name in names
+        ],
+    }
+
+
 @router.get("/search")
+@router.get("/search.html")
 def search(
     request: Request, service: Reader, query: Annotated[SearchQuery, Query()]
 ) -> HTMLResponse:
@@ -171,19 +160,66 @@ def search(
 
 
 @router.get("/pairs")
+@router.get("/pairs.html")
 def pairs(request: Request, service: Reader, query: Annotated[PairsQuery, Query()]) -> HTMLResponse:
     """The pairs of a version."""
     found = api.pairs(service, query)
-    return render(request, "pairs.html", found=found, query=query)
+    query = query.model_copy(update={"model": found.model})
+    versions = api.versions(service).versions
+    here = {**query.model_dump(), "offset": query.offset or None}
+    return render(request, "pairs.html", found=found, query=query, here=here, versions=versions)
 
 
 @router.get("/versions")
+@router.get("/versions.html")
 def versions(request: Request, service: Reader) -> HTMLResponse:
     """All versions, newest first."""
     return render(request, "versions.html", versions=api.versions(service).versions[::-1])
 
 
+@router.get("/versions/compare")
+@router.get("/versions/compare.html")
+def compare(
+    request: Request, service: Reader, query: Annotated[CompareQuery, Query()]
+) -> HTMLResponse:
+    """The pairs that one version has and the other has not."""
+    found = api.compare_versions(service, query)
+    names = [one.name for one in api.versions(service).versions]
+    return render(request, "compare.html", found=found, query=query, names=names)
+
+
+@router.get("/evaluations")
+@router.get("/evaluations.html")
+def evaluations(request: Request, service: Reader) -> HTMLResponse:
+    """Recorded runs whose truth is known."""
+    return render(request, "evaluations.html", runs=api.evaluations(service).runs)
+
+
+@router.get("/evaluations/{run}")
+@router.get("/evaluations/{run}.html")
+def evaluation(
+    request: Request, service: Reader, run: RunId, query: Annotated[EvaluationQuery, Query()]
+) -> HTMLResponse:
+    """One run: confusions, and the pictures behind them."""
+    found = api.evaluation(service, run, query)
+    table = tabulate(found.cells)
+    return render(request, "evaluation.html", found=found, query=query, table=table)
+
+
+@router.post("/evaluations/{run}/ask")
+def ask_again(
+    service: Reader, run: RunId, prediction: Annotated[str, Form(pattern=r"^[0-9A-Za-z-]{1,100}$")]
+) -> RedirectResponse:
+    """Hold a picture that a run judged, and go to its answer."""
+    held, rejected = service.operations.hold([service.evaluations.read_picture(prediction)])
+    if not held:
+        raise RequestError(422, f"{rejected[0].image}: {rejected[0].reason}")
+    labels = "\n".join([*service.evaluations.labels(run, _RUN_LABELS), ""])
+    return _see(address(f"/answer/{held[0].sha256}", labels=labels))
+
+
 @router.get("/audit")
+@router.get("/audit.html")
 def audit(request: Request, service: Reader, query: Annotated[AuditQuery, Query()]) -> HTMLResponse:
     """A question in SQL and its answer."""
     reports = {one.name: one for one in REPORTS}
@@ -233,6 +269,7 @@ def forget(
 
 
 @router.get("/receipts/{receipt}")
+@router.get("/receipts/{receipt}.html")
 def receipt(
     request: Request, service: Reader, receipt: Annotated[str, Path(max_length=100)]
 ) -> HTMLResponse:

@@ -21,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asif_lance.service.rights import COOKIE, Guard, Right
 from asif_lance.service.settings import ServiceSettings
 
-#: Seconds that a client may take for the next part of a body.
-BODY_SECONDS = 30.0
+#: Seconds that a client may take for the next part of a body, and for all of it beyond what this
+#: many bytes a second take: who sends a byte now and then must not hold a place for long.
+BODY_SECONDS, BODY_RATE = 30.0, 16 * 2**10
 
 #: Paths that need no right.
 OPEN_PATHS = frozenset({"/health", "/login", "/api/openapi.json", "/api"})
@@ -151,6 +152,7 @@ class _CountedBody:
 
     def __init__(self, receive: Receive, most: int) -> None:
         self._receive, self._most, self._read, self._done = receive, most, 0, False
+        self._began = time.monotonic()
         self.refused: _RefusedError | None = None
 
     def check_announced(self, headers: Headers) -> None:
@@ -162,8 +164,10 @@ class _CountedBody:
     async def __call__(self) -> Message:
         if self._done:  # what comes now is that the client goes away, at any time
             return await self._receive()
+        until = self._began + BODY_SECONDS + self._read / BODY_RATE
+        left = min(until - time.monotonic(), BODY_SECONDS)
         try:
-            message = await asyncio.wait_for(self._receive(), BODY_SECONDS)
+            message = await asyncio.wait_for(self._receive(), max(left, 0))
         except TimeoutError:
             raise self._refuse(408, "the request's body did not come") from None
         if message["type"] == "http.request":

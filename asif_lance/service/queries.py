@@ -2,46 +2,83 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from asif_lance.service.messages import SQL, Message, Name, Question, Sha256, Text
+from asif_lance.service.requests import SQL, Message, Name, Question, Sha256, Text
+
+#: Pairs that need a look.
+Kind = Literal["duplicates", "hubs", "wrong-drivers"]
 
 #: Pairs' ids as addresses hold them, which have to stay short.
 QueryId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class ViewQuery(Message):
-    """The address of a view of one picture, besides the picture itself."""
+class AskedQuery(Message):
+    """What the addresses of answers have in common."""
 
     model: Name = Field(default="latest", description="A version (v3) or an alias.")
     labels: Annotated[str, StringConstraints(max_length=20_000)] = Field(
-        default="", description="Labels, separated by commas."
+        default="", description="Labels, separated by commas; or one a line, if there are several."
     )
     template: list[Text] = Field(
         default=[], max_length=20, description="A prompt with {} for the label; several are tried."
     )
-    recipe: Name | None = Field(default=None, description="paper or centred.")
-    without: list[QueryId] = Field(default=[], max_length=100, description="Pairs left out.")
-    pairs: int = Field(default=8, ge=1, le=200, description="Deciding pairs of each label.")
+    recipe: Name | None = Field(default=None, description="white, centred or paper.")
+    since: Name | None = Field(default=None, description="A version that it is compared with.")
 
-    def question(self) -> Question:
-        """The same as a question."""
-        templates = self.template or None
-        labels = split_labels(self.labels)
-        return Question(model=self.model, labels=labels, recipe=self.recipe, templates=templates)
+    def question(self, model: str | None = None) -> Question:
+        """The same as a question, on request to another version."""
+        return Question(
+            model=model or self.model,
+            labels=split_labels(self.labels),
+            recipe=self.recipe,
+            templates=self.template or None,
+        )
+
+
+class SeveralQuery(AskedQuery):
+    """The address of a view of several pictures."""
+
+    picture: list[Sha256] = Field(min_length=1, max_length=64, description="Uploaded pictures.")
+
+
+class ViewQuery(AskedQuery):
+    """The address of a view of one picture, besides the picture itself."""
+
+    without: list[QueryId] = Field(default=[], max_length=100, description="Pairs left out.")
+    pairs: int = Field(default=6, ge=1, le=200, description="Deciding pairs of each label.")
+    pin: Sha256 | None = Field(default=None, description="A picture that is shown beside it.")
 
 
 class PairsQuery(Message):
-    """Which pairs of a version are shown."""
+    """Which pairs of a version are shown: those of some ids, or all that every filter lets by."""
 
     model: Name = Field(default="latest", description="A version (v3) or an alias.")
     id: list[QueryId] = Field(
         default=[], max_length=100, description="These pairs; all by default."
     )
+    text: Annotated[str, StringConstraints(max_length=200)] = Field(
+        default="", description="What a caption has in it, in any case."
+    )
+    source: Name | None = Field(default=None, description="The source; empty for none.")
+    license: Name | None = Field(default=None, description="The license; empty for none.")
+    kind: Kind | None = Field(
+        default=None,
+        description="duplicates: the picture is in several pairs. hubs: near to far too many "
+        "others. wrong-drivers: speak for wrong labels, by recorded runs whose truth is known.",
+    )
     offset: int = Field(default=0, ge=0, le=2**40)
     limit: int = Field(default=24, ge=1, le=200)
+
+
+class CompareQuery(Message):
+    """Two versions."""
+
+    old: Name
+    new: Name = "latest"
+    limit: int = Field(default=12, ge=1, le=200, description="Pairs of each kind that are shown.")
 
 
 class SearchQuery(Message):
@@ -50,8 +87,17 @@ class SearchQuery(Message):
     text: Text | None = None
     picture: Sha256 | None = None
     model: Name = Field(default="latest", description="A version (v3) or an alias.")
-    recipe: Name | None = Field(default=None, description="paper or centred.")
+    recipe: Name | None = Field(default=None, description="white, centred or paper.")
     top: int = Field(default=24, ge=1, le=200)
+
+
+class EvaluationQuery(Message):
+    """The pictures of a run that are shown: of a truth, of a label, or all that are wrong."""
+
+    truth: Text | None = None
+    label: Text | None = None
+    offset: int = Field(default=0, ge=0, le=2**40)
+    limit: int = Field(default=24, ge=1, le=200)
 
 
 class AuditQuery(Message):
@@ -63,6 +109,6 @@ class AuditQuery(Message):
 
 
 def split_labels(text: str) -> list[str]:
-    """The labels of a text, which commas or line ends separate."""
-    found = (part.strip() for line in text.splitlines() for part in line.split(","))
-    return list(dict.fromkeys(filter(None, found)))
+    """The labels of a text: one a line, which may have commas, or of a single line by commas."""
+    parts = text.splitlines() if "\n" in text else text.split(",")
+    return list(dict.fromkeys(filter(None, (part.strip() for part in parts))))

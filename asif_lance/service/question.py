@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,29 @@ import numpy as np
 
 from asif_lance.errors import InputError
 from asif_lance.model import Ensemble, Model, Prompts, prompts_from_vectors
+from asif_lance.records import Float32Array
 
 #: Of each label its name, how many prompts it has, and their vectors as float32 bytes.
 LabelVectors = tuple[tuple[str, int, bytes], ...]
 
 
-def pack_vectors(vectors: Mapping[str, Sequence[Sequence[float]]]) -> LabelVectors:
+def unpack_vectors(packed: str, dimension: int) -> Float32Array:
+    """(n, dimension) vectors from base64 of float32, little-endian, one after another.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        content = base64.b64decode(packed, validate=True)
+    except ValueError as error:
+        raise InputError("packed vectors are no base64") from error
+    if not content or len(content) % (4 * dimension):
+        raise InputError(f"{len(content):,} bytes are no vectors of {dimension} float32 each")
+    found: Float32Array = np.frombuffer(content, dtype="<f4").reshape(-1, dimension)
+    return found
+
+
+def pack_vectors(vectors: Mapping[str, Sequence[Sequence[float]] | Float32Array]) -> LabelVectors:
     """Labels' vectors as a small value.
 
     Raises:

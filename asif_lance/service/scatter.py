@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from asif_lance.service.messages import DecidingLabel
+from asif_lance.service.messages import DecidingLabel, PairShare
 
 #: The plot's size in its own units, with room for the largest mark.
-WIDTH, HEIGHT, MARGIN = 320.0, 240.0, 18.0
+WIDTH, HEIGHT, MARGIN = 320.0, 240.0, 30.0
 
 _SMALLEST, _LARGEST = 3.0, 14.0  # radius
 
@@ -23,7 +23,8 @@ class Mark:
         y: less for more similar caption and label, as SVG counts.
         radius: its area is what it adds to the score.
         side: 0 for the winner's pairs, 1 for the runner-up's.
-        anchor: the id of its entry.
+        anchor: the id of its entry; empty for pairs that are not listed.
+        pair: the pair.
         told: what it says when it is pointed at.
     """
 
@@ -32,15 +33,16 @@ class Mark:
     radius: float
     side: int
     anchor: str
+    pair: PairShare
     told: str
 
 
 def place_marks(deciding: Sequence[DecidingLabel]) -> list[Mark]:
-    """The marks of all listed pairs, the largest first so that none hides another."""
+    """The marks of all plotted pairs, the largest first so that none hides another."""
     pairs = [
-        (side, f"pair-{side}-{place}", pair)
+        (side, f"pair-{side}-{place}" if place < len(label.pairs) else "", pair)
         for side, label in enumerate(deciding)
-        for place, pair in enumerate(label.pairs)
+        for place, pair in enumerate([*label.pairs, *label.others])
     ]
     xs = _spread([pair.image_similarity for _, _, pair in pairs], WIDTH)
     ys = _spread([pair.text_similarity for _, _, pair in pairs], HEIGHT)
@@ -49,10 +51,11 @@ def place_marks(deciding: Sequence[DecidingLabel]) -> list[Mark]:
         Mark(
             x,
             HEIGHT - y,
-            _SMALLEST + _LARGEST * sqrt(pair.contribution / largest),
+            _SMALLEST + _LARGEST * sqrt(max(pair.contribution, 0.0) / largest),
             side,
             anchor,
-            f"{' · '.join(pair.captions)}: adds {pair.contribution:.4f}",
+            pair,
+            f"{' · '.join(pair.captions)}: adds {pair.contribution:.4f} to {pair.label}",
         )
         for (side, anchor, pair), x, y in zip(pairs, xs, ys, strict=True)
     ]

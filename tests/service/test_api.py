@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import re
 import threading
@@ -12,25 +13,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from conftest import IMAGE_DIM, TEXT_DIM, Cli, entry_point, pairs_frame
+from conftest import IMAGE_DIM, Cli
 from running_service import RunningService, serve
+from service_questions import PAIRS, as_vectors, make_database, question
 
 import asif_lance
+from asif_lance.evaluation import calibrate_by_self_test
 from asif_lance.service.protection import BODY_SECONDS
-
-N = 120
-
-
-def make_database(folder: Path, rng: np.random.Generator) -> Path:
-    """A database of 120 pairs with brought vectors: v1."""
-    pairs_frame(N, rng).write_parquet(folder / "pairs.parquet")
-    database = folder / "t.lancedb"
-    done = CliRunner().invoke(
-        entry_point(), ["--db", str(database), "ingest", str(folder / "pairs.parquet")]
-    )
-    assert done.exit_code == 0, done.output
-    return database
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +36,6 @@ def client(running: RunningService) -> Iterator[httpx.Client]:
         yield client
 
 
-def question(rng: np.random.Generator, pictures: int = 1) -> dict[str, Any]:
-    """Vectors of pictures and of three labels."""
-    texts = rng.standard_normal((3, TEXT_DIM)).astype(np.float32)
-    return {
-        "vectors": rng.standard_normal((pictures, IMAGE_DIM)).astype(np.float32).tolist(),
-        "label_vectors": {name: [row.tolist()] for name, row in zip("abc", texts, strict=True)},
-    }
-
-
 def database_of(running: RunningService) -> Path:
     return Path(running.process.args[running.process.args.index("--db") + 1])  # type: ignore[index]
 
@@ -66,12 +46,8 @@ def test_an_answer_is_that_of_the_library_and_names_its_version(
     asked = question(rng, 4)
     answer = client.post("/api/classify", json={**asked, "explain": 3}).json()
     model = asif_lance.open(database_of(running))
-    labels = model.label_vectors(
-        {k: np.array(v, dtype=np.float32) for k, v in asked["label_vectors"].items()}
-    )
-    expected = list(
-        model.classify_vectors([""] * 4, np.array(asked["vectors"], dtype=np.float32), labels)
-    )
+    vectors, labels = as_vectors(asked)
+    expected = list(model.classify_vectors([""] * 4, vectors, model.label_vectors(labels)))
     assert answer["model"] == model.version.name
     for got, wanted in zip(answer["answers"], expected, strict=True):
         assert [(p["label"], p["score"]) for p in got["predictions"]] == list(wanted.ranking)
@@ -79,6 +55,56 @@ def test_an_answer_is_that_of_the_library_and_names_its_version(
         assert [(p["pair_id"], p["contribution"]) for p in got["pairs"]] == [
             (share.pair_id, share.contribution) for share in shares
         ]
+
+
+def test_packed_vectors_are_those_of_the_digits(
+    client: httpx.Client, rng: np.random.Generator
+) -> None:
+    asked = question(rng, 4)
+    vectors, labels = as_vectors(asked)
+
+    def pack(rows: np.ndarray) -> dict[str, Any]:
+        content = base64.b64encode(rows.astype("<f4").tobytes()).decode()
+        return {"dimension": rows.shape[-1], "float32": content}
+
+    packed = {
+        "vectors": pack(vectors),
+        "label_vectors": {name: pack(rows) for name, rows in labels.items()},
+    }
+    answers = [client.post("/api/classify", json=body).json() for body in (asked, packed)]
+    assert answers[0] == answers[1]
+    good = pack(vectors)
+    for wrong in (
+        {**good, "float32": good["float32"][:-8]},
+        {**good, "float32": "no base64!"},
+        {**good, "float32": "AAAAAAAAA"},
+        {**good, "dimension": IMAGE_DIM // 2},
+        {**good, "dimension": 0},
+        pack(np.full((1, IMAGE_DIM), np.nan)),
+    ):
+        answer = client.post("/api/classify", json={**asked, "vectors": wrong})
+        assert (answer.status_code, list(answer.json())) == (422, ["error"]), wrong
+
+
+def test_confidence_is_that_of_the_library(
+    running: RunningService, client: httpx.Client, rng: np.random.Generator
+) -> None:
+    asked = question(rng, 2)
+    answer = client.post("/api/classify", json={**asked, "confidence": True}).json()
+    vectors, labels = as_vectors(asked)
+    model = asif_lance.open(database_of(running))
+    compiled = model.label_vectors(labels)
+    calibration = calibrate_by_self_test(model, compiled)
+    expected = model.classify_vectors(["", ""], vectors, compiled)
+    for got, prediction in zip(answer["answers"], expected, strict=True):
+        sure = calibration.assess(prediction)
+        assert [p["probability"] for p in got["predictions"]] == list(sure.probabilities)
+        assert got["confidence"] == {
+            "source": "self-test",
+            "pictures": calibration.pictures,
+            "possible": list(sure.possible),
+            "none": sure.none,
+        }
 
 
 def test_many_at_once_get_the_answers_that_each_gets_alone(
@@ -156,8 +182,15 @@ def test_versions_that_others_make_answer_without_a_restart(
         assert cli("--db", database, "delete", "p1").status == 0
         assert client.post("/api/classify", json=asked).json()["model"] == "v2"
         assert [v["name"] for v in client.get("/versions.json").json()["versions"]] == ["v1", "v2"]
+        compared = client.get("/versions/compare.json", params={"old": "v1"}).json()
+        assert (compared["old"], compared["new"]) == ("v1", "v2")
+        assert compared["pairs"] == {"added": 0, "removed": 1, "changed": 0}
+        assert [pair["pair_id"] for pair in compared["removed"]] == ["p1"]
+        assert compared["by_license"]["CC-BY"]["removed"] == 1
         assert cli("--db", database, "forget", "p2", "--yes").status == 0
-        answer = client.post("/api/classify", json={**asked, "explain": N}).json()
+        compared = client.get("/versions/compare.json", params={"old": "v2", "new": "v1"}).json()
+        assert compared["pairs"] == {"added": 1, "removed": 0, "changed": 0}
+        answer = client.post("/api/classify", json={**asked, "explain": PAIRS}).json()
         assert "p2" not in [pair["pair_id"] for pair in answer["answers"][0]["pairs"]]
 
 
@@ -166,7 +199,7 @@ def test_nothing_answers_from_a_forgotten_pair_once_its_receipt_is_there(
 ) -> None:
     with serve(make_database(tmp_path, rng), "--allow", "forget") as service:
         client = service.client()
-        asked = {**question(rng), "explain": N}
+        asked = {**question(rng), "explain": PAIRS}
         pair = client.post("/api/classify", json=asked).json()["answers"][0]["pairs"][0]
         late: list[str] = []
         done = threading.Event()
@@ -209,19 +242,38 @@ def test_sql_reads_this_database_and_nothing_else(client: httpx.Client) -> None:
         return client.get("/audit.json", params=asked)
 
     answer = ask(sql="SELECT count(*) AS n, 'NaN'::FLOAT AS x FROM pairs").json()
-    assert answer == {"columns": ["n", "x"], "rows": [[N, "nan"]], "total": 1}
+    assert answer == {"columns": ["n", "x"], "rows": [[PAIRS, "nan"]], "total": 1}
     assert ask(report="provenance").json()["columns"][:2] == ["source", "license"]
     for sql in ("DROP TABLE pairs", "SELECT * FROM read_csv('/etc/passwd')", "SELECT ';", ""):
         assert ask(sql=sql).status_code == 422, sql
     assert ask(report="no-such").status_code == 404
+    table = client.get("/audit.csv", params={"sql": "SELECT '=1+1' AS a, NULL AS b, 2 AS c"})
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    assert table.text.splitlines() == ["a,b,c", "'=1+1,,2"]
     assert ask(sql="FROM pairs", model="v9").status_code == 404
 
 
 def test_pairs_come_a_page_at_a_time(client: httpx.Client) -> None:
     first = client.get("/pairs.json", params={"limit": 100}).json()
-    assert (len(first["pairs"]), first["total"], first["next"]) == (100, N, 100)
+    assert (len(first["pairs"]), first["total"], first["next"]) == (100, PAIRS, 100)
     rest = client.get("/pairs.json", params={"limit": 100, "offset": 100}).json()
-    assert (len(rest["pairs"]), rest["next"]) == (N - 100, None)
+    assert (len(rest["pairs"]), rest["next"]) == (PAIRS - 100, None)
+
+    def total(**asked: str) -> int:
+        return int(client.get("/pairs.json", params=asked).json()["total"])
+
+    assert first["licenses"] == [
+        {"value": "CC-BY", "pairs": PAIRS // 2},
+        {"value": "CC-BY-NC", "pairs": PAIRS // 2},
+    ]
+    assert first["sources"] == [{"value": "pairs.parquet", "pairs": PAIRS}]
+    assert total(license="CC-BY") == PAIRS // 2
+    assert total(text="CAPTION 11") == 11  # 11 and 110 to 119
+    assert total(text="CAPTION 11", license="CC-BY") == 6
+    assert total(text=".*") == total(source="none such") == total(kind="duplicates") == 0
+    assert total(source="") == 0
+    assert 0 <= total(kind="hubs") < PAIRS // 4
+    assert total(kind="wrong-drivers") == 0
     without_picture = client.get("/thumbnail", params={"id": "p1"})
     assert without_picture.headers["content-type"] == "image/svg+xml"
     assert client.get("/thumbnail", params={"id": "none"}).status_code == 404
@@ -284,7 +336,10 @@ def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
 
 def test_every_page_that_needs_no_picture_is_answered(client: httpx.Client) -> None:
     client.headers["accept"] = "text/html"
-    for path in ("/", "/pairs?offset=100", "/versions", "/audit", "/audit?sql=FROM+pairs", "/api"):
+    for path in (
+        *("/", "/pairs?offset=100", "/pairs?kind=hubs&source=x", "/versions", "/versions.html"),
+        *("/versions/compare?old=v1", "/evaluations", "/audit", "/audit?sql=FROM+pairs", "/api"),
+    ):
         answer = client.get(path)
         assert (answer.status_code, "</html>" in answer.text) == (200, True), path
     for path in ("/delete?without=p1&without=none", "/forget?without=p1", "/login", "/search"):
@@ -296,6 +351,10 @@ def test_every_page_that_needs_no_picture_is_answered(client: httpx.Client) -> N
         ("/receipts/none", 404),
         ("/forget?without=none", 404),
         ("/audit?sql=DROP+TABLE+pairs", 422),
+        ("/versions/compare?old=v9", 404),
+        ("/evaluations/none", 404),
+        ("/evaluations/' OR 1", 422),
+        ("/answer/" + "0" * 64 + ".html?labels=a", 404),
     ):
         answer = client.get(path)
         assert (answer.status_code, 'role="alert"' in answer.text) == (status, True), path

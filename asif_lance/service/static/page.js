@@ -1,4 +1,5 @@
-// What pages do beyond links and forms, which work without it: drop files, slide over versions.
+// What pages do beyond links and forms, which work without it: drop files, slide over versions,
+// point at marks.
 "use strict";
 
 function listen(selector, kinds, handle) {
@@ -32,30 +33,60 @@ function tellChosen(input) {
   document.getElementById("chosen").textContent = names.join(", ");
 }
 
-// The slider asks for the view of another version, and shows its content in place of this one's.
+// The slider asks for the view of another version at once. What a version answers is marked
+// `data-live` and takes the place of what was there; the slider itself stays in the hand.
 let asking = null;
 
-listen("#version", ["input"], (slider) => {
+listen("#version", ["input"], async (slider) => {
   const name = slider.dataset.versions.split(" ")[slider.value];
+  const address = slider.dataset.addresses.split(" ")[slider.value];
   document.getElementById("version-name").textContent = name;
   slider.setAttribute("aria-valuetext", name);
-});
-
-listen("#version", ["change"], async (slider) => {
-  const address = slider.dataset.addresses.split(" ")[slider.value];
-  const main = document.querySelector("main");
   if (asking) asking.abort();
   asking = new AbortController();
+  const main = document.querySelector("main");
   main.setAttribute("aria-busy", "true");
   try {
     const answer = await fetch(address, { headers: { accept: "text/html" }, signal: asking.signal });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    main.replaceChildren(...page.querySelector("main").childNodes);
-    document.title = page.title;
+    if (!answer.ok || !showVersion(page, slider)) return location.assign(address);
     history.replaceState(null, "", address);
     main.removeAttribute("aria-busy");
-    document.getElementById("version")?.focus();
   } catch (error) {
     if (error.name !== "AbortError") location.assign(address);
   }
+});
+
+function showVersion(page, slider) {
+  const other = page.getElementById("version");
+  if (!other) return false;
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const now = page.getElementById(part.id);
+    if (now) part.replaceWith(now);
+  }
+  slider.dataset.addresses = other.dataset.addresses;
+  document.title = page.title;
+  return true;
+}
+
+// A mark of the scatter shows its pair when it is pointed at, reached by keyboard, or tapped.
+function peek(mark) {
+  const shown = document.getElementById("peek");
+  const picture = shown.querySelector("img");
+  if (picture.getAttribute("src") !== mark.dataset.picture) picture.src = mark.dataset.picture;
+  shown.querySelector("p").textContent = mark.dataset.told;
+  shown.querySelector("a").href = mark.getAttribute("href");
+  shown.hidden = false;
+}
+
+listen(".mark", ["pointerover", "focusin"], peek);
+
+listen(".mark", ["click"], (mark, event) => {
+  event.preventDefault();
+  peek(mark);
+});
+
+document.addEventListener("keydown", (event) => {
+  const shown = document.getElementById("peek");
+  if (event.key === "Escape" && shown) shown.hidden = true;
 });

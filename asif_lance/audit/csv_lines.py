@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import isnan
 from typing import Any
 
-from .output import to_json
+import pyarrow as pa
+
+from asif_lance.audit.values import iterate_rows
 
 # A field with one of these needs quotes.
 _MARKS = frozenset(',"\r\n')
 
 # A cell that begins like this is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def csv_lines(table: pa.Table, spreadsheet: bool = False) -> Iterator[str]:
+    """The lines of a table, the names of its columns first; see `csv_line`."""
+    for row in chain([table.column_names], iterate_rows(table)):
+        yield csv_line(row, spreadsheet)
 
 
 def csv_line(row: Sequence[Any], spreadsheet: bool = False) -> str:
@@ -54,7 +64,9 @@ def _text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    return to_json(name_infinities(value)) if isinstance(value, list | dict) else str(value)
+    if isinstance(value, list | dict):
+        return json.dumps(name_infinities(value), ensure_ascii=False, default=_text)
+    return str(value)
 
 
 def _harmless(text: str) -> str:
