@@ -35,6 +35,7 @@ from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
 from .mcp import mcp
+from .interrupts import StoppedError, raised_signals
 from .options import Context
 from .output import note, note_error
 from .parameter_types import TEXT
@@ -63,7 +64,8 @@ class _OneLineErrors(click.Group):
         # Importing torch makes a million objects that stay: looking through them for garbage again
         # and again, and once more at exit, takes longer than what most commands compute.
         gc.set_threshold(_OBJECTS_PER_COLLECTION)
-        status = self._run(*args, **kwargs)
+        with raised_signals():
+            status = self._run(*args, **kwargs)
         gc.freeze()
         sys.exit(status)
 
@@ -77,6 +79,9 @@ class _OneLineErrors(click.Group):
         except AsifError as error:
             note_error(error)
             return 1
+        except StoppedError as error:
+            note(f"asif-lance: {error.message}")
+            return error.status
         except click.ClickException as error:
             usage = io.StringIO()
             error.show(usage)
@@ -89,6 +94,13 @@ class _OneLineErrors(click.Group):
         except OSError as error:
             return _output_lost(error)
         return status if isinstance(status, int) else 0
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a signal becomes one line here, before click makes two of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise StoppedError(stop) from stop
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of a first day's work, not of the alphabet."""

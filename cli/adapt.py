@@ -22,7 +22,7 @@ from .labelled import (
 from .options import LABEL_OPTIONS, Context, label_options, recipe_option
 from .output import note, print_json, print_table
 from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
-from .query import open_model
+from .query import FoundModel, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,16 +87,19 @@ def adapt(
       asif-lance adapt satellite/ --per-class 1,2,5,10 --template "a satellite image of {}"
       asif-lance adapt satellite/ --per-class 10 --old test/ --keep
     """
-    from asif_lance.evaluation import adaptation as library
-
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe", "k", "p")}
     _check(arguments["label_vectors"], caption, old_label_vectors, old, counts if keep else ())
-    opened = open_model(context, **options)
+    model = find_model(context, **options)
     rejects: list[Reject] = []
-    before = None if old is None else _read_old_task(old, old_label_vectors, arguments, rejects)
-    task = read_task(pictures, arguments, rejects)
-    library.check_experiment(task.labelled, counts, trials=trials, seed=seed)
+    before = None
+    if old is not None:
+        before = _read_old_task(model, old, old_label_vectors, arguments, rejects)
+    task = read_task(pictures, arguments, rejects, model)
     template = _caption_template(task, caption)
+    from asif_lance.evaluation import adaptation as library
+
+    library.check_experiment(task.labelled, counts, trials=trials, seed=seed)
+    opened = model.open()
     labelled, prompts = task.encode(opened, rejects)
     encoder = None if task.asked.vectors is not None else opened.text_encoder
     captions, texts = library.captions_of(prompts, template, encoder)
@@ -148,14 +151,18 @@ def _caption_template(task: Task, caption: str | None) -> str | None:
 
 
 def _read_old_task(
-    old: Path, vectors: Path | None, arguments: dict[str, Any], rejects: list[Reject]
+    model: FoundModel,
+    old: Path,
+    vectors: Path | None,
+    arguments: dict[str, Any],
+    rejects: list[Reject],
 ) -> Task:
     """The old task, asked as the new one is, about its own classes."""
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
     asked |= {"labels": None, "labels_file": None, "label_vectors": vectors}
     if vectors is not None:
         asked |= {"templates": (), "template_set": None}
-    return read_task(old, asked, rejects)
+    return read_task(old, asked, rejects, model)
 
 
 def _print(found: Sequence[Adaptation], output: str) -> None:

@@ -85,10 +85,11 @@ def _tell_check(found: Info) -> str:
 def check(context: Context, output: str) -> None:
     """Look for damaged files: compare each with what it was when it was written.
 
-    Every file of the tables has a digest, made when a version was published and kept with it. Files
-    that have none yet (an earlier release or another program wrote them) are decoded instead, told
-    as not known, and get theirs. Every table and version is opened, too. Nothing is repaired: what
-    is damaged has to come from a backup. Leaves with status 1 if anything is damaged.
+    Every file of the tables has a digest, made when the command that wrote it ended. Files that have
+    none yet (an earlier release, another program or a command that was killed wrote them) are
+    decoded instead, told as not known, and get theirs. Every table and version is opened, too, and
+    the journal of a forget that was killed is read. Nothing is repaired: what is damaged has to
+    come from a backup. Leaves with status 1 if anything is damaged.
 
     \b
       asif-lance check
@@ -128,12 +129,12 @@ def optimize(context: Context, now: bool) -> None:
     done = maintenance.optimize(open_store(context), grace=timedelta(0) if now else GRACE)
     sizes = megabytes(done.bytes_before), megabytes(done.bytes_after)
     fragments = done.fragments_before, done.fragments_after
-    if sizes[0] == sizes[1] and fragments[0] == fragments[1] and not done.bytes_waiting:
+    if not done.bytes_freed and fragments[0] == fragments[1] and not done.bytes_waiting:
         note(f"nothing to do: {format_count(fragments[1], 'fragment')}, {sizes[1]}")
         return
     note(
         f"fragments: {fragments[0]:,} before, {fragments[1]:,} now; "
-        f"size: {sizes[0]} before, {sizes[1]} now"
+        f"size: {sizes[0]} before, {sizes[1]} now; freed {megabytes(done.bytes_freed)}"
     )
     if done.bytes_after > done.bytes_before:
         note("older versions keep their own files: `versions prune` frees those")

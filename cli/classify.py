@@ -21,6 +21,7 @@ from .confidence import (
     confidence_options,
     make_assessor,
     print_confident,
+    read_calibration,
 )
 from .labelled import report_rejects
 from .options import (
@@ -35,7 +36,7 @@ from .options import (
 from .output import note, print_json, print_table
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
-from .query import check_asked_labels, open_model, read_labels
+from .query import check_asked_labels, find_model, read_asked_labels
 from .server import (
     ask_server,
     make_question,
@@ -43,12 +44,18 @@ from .server import (
     refuse_with_server,
     server_option,
 )
-from .together import open_together, read_joint_labels, refuse_beside, with_option
+from .together import (
+    compile_joint_labels,
+    find_together,
+    read_joint_labels,
+    refuse_beside,
+    with_option,
+)
 
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
     from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Together
-    from asif_lance.records import Reject
+    from asif_lance.records import Float32Array, Reject
 
 
 @click.command()
@@ -133,19 +140,26 @@ def classify(
         _ask_server(server, images, vectors, question, output, rejects)
     elif others:
         _refuse_missing(context, images)
-        together = open_together(context, others, search=search_by, **arguments)
-        labels = read_joint_labels(together, **asked)
-        for answer in _ask_together(together, images, labels, rejects):
+        joint = find_together(context, others, search=search_by, **arguments)
+        joint_asked = read_joint_labels(**asked)
+        together = joint.open()
+        label_sets = compile_joint_labels(together, joint_asked)
+        for answer in _ask_together(together, images, label_sets, rejects):
             _tell_joint(answer, top, explain, output)
     else:
         _refuse_missing(context, images)
-        model = open_model(context, search=search_by, **arguments)
-        label_set = read_labels(model, **asked)
-        predictions = _predict(model, images, vectors, label_set, rejects)
+        found = find_model(context, search=search_by, **arguments)
+        labels, given = read_asked_labels(**asked), _read_vectors(vectors)
+        known = read_calibration(trust.pop("calibrate"), labels.names, rejects)
+        pictures = given is None or (known is not None and known.vectors is None)
+        found.check(labels, pictures=pictures, vectors=None if given is None else given[1])
+        model = found.open()
+        label_set = model.compile(labels.embed(model))
+        predictions = _predict(model, images, given, label_set, rejects)
         if record:
             limits = {"top": top, "pairs": attributions}
             predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
-        sure = make_assessor(model, label_set, rejects, **trust)
+        sure = make_assessor(model, label_set, rejects, known=known, **trust)
         _tell_all(predictions, top, explain, output, sure)
     report_rejects(rejects)
 
@@ -208,18 +222,23 @@ def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
 def _predict(
     model: Model,
     images: tuple[str, ...],
-    vectors: Path | None,
+    given: tuple[list[str], Float32Array] | None,
     label_set: LabelSet,
     rejects: list[Reject],
 ) -> Iterable[Prediction]:
-    if vectors is None:
+    if given is None:
         pictures = _find_pictures(images, rejects)
         predictions = model.classify(pictures, label_set, rejects=rejects)
         return track("classify pictures", predictions, len(pictures))
+    return model.classify_vectors(*given, label_set)
+
+
+def _read_vectors(path: Path | None) -> tuple[list[str], Float32Array] | None:
+    if path is None:
+        return None
     from asif_lance.encoders import read_vectors
 
-    ids, matrix = read_vectors(vectors)
-    return model.classify_vectors(ids, matrix, label_set)
+    return read_vectors(path)
 
 
 def _ask_together(

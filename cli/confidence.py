@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from .output import note, print_table
 from .parameter_types import Real
 
 if TYPE_CHECKING:
-    from asif_lance.evaluation import Calibration, Confidence, ConfidenceReport, Kind
+    from asif_lance.evaluation import Calibration, Confidence, ConfidenceReport, Kind, Labelled
     from asif_lance.model import LabelSet, Model, Prediction
     from asif_lance.records import Reject
 
@@ -68,12 +68,12 @@ class Assessor:
         self,
         model: Model,
         labels: LabelSet,
-        labelled: Path | None,
+        known: Labelled | None,
         coverage: float | None,
         rejects: list[Reject],
     ) -> None:
         self.coverage = chosen_coverage(coverage)
-        self.calibration = _calibrate(model, labels, labelled, rejects)
+        self.calibration = _calibrate(model, labels, known, rejects)
         self._seen: list[tuple[float, float]] = []
 
     def assess(self, prediction: Prediction) -> Confidence:
@@ -105,31 +105,45 @@ def make_assessor(
     *,
     confidence: bool,
     coverage: float | None,
-    calibrate: Path | None,
+    known: Labelled | None,
 ) -> Assessor | None:
     """What says how probable answers are, if that was asked."""
-    return Assessor(model, labels, calibrate, coverage, rejects) if confidence else None
+    return Assessor(model, labels, known, coverage, rejects) if confidence else None
+
+
+def read_calibration(
+    pictures: Path | None, names: Collection[str], rejects: list[Reject]
+) -> Labelled | None:
+    """The labelled pictures of `--calibrate`, not yet encoded; None if there are none.
+
+    Raises:
+        InputError: a class that is not among the labels.
+        SourceError: nothing that can be read.
+    """
+    if pictures is None:
+        return None
+    from asif_lance.evaluation import check_classes, read_labelled
+
+    read = read_labelled(pictures, rejects).by_labels(names)
+    check_classes(read.truths, names)
+    return read
 
 
 def _calibrate(
-    model: Model, labels: LabelSet, labelled: Path | None, rejects: list[Reject]
+    model: Model, labels: LabelSet, known: Labelled | None, rejects: list[Reject]
 ) -> Calibration:
     from asif_lance.evaluation import (
         calibrate_by_pictures,
         calibrate_by_self_test,
-        check_classes,
         encode_labelled,
-        read_labelled,
     )
 
-    if labelled is None:
+    if known is None:
         return calibrate_by_self_test(model, labels)
-    read = read_labelled(labelled, rejects).by_labels(labels.names)
-    check_classes(read.truths, labels.names)
     dimension = model.store.image.dimension
-    known = encode_labelled(read, lambda: model.image_encoder, dimension, rejects)
-    answers = list(model.classify_vectors(known.names, known.embeddings, labels))
-    return calibrate_by_pictures(answers, known.truths)
+    encoded = encode_labelled(known, lambda: model.image_encoder, dimension, rejects)
+    answers = list(model.classify_vectors(encoded.names, encoded.embeddings, labels))
+    return calibrate_by_pictures(answers, encoded.truths)
 
 
 def warn_of_kind(kind: Kind) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +21,7 @@ from .hygiene import (
     print_findings,
     write_page,
 )
+from .interrupts import StoppedError
 from .options import (
     Context,
     device_option,
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
     from asif_lance.ingest import DryRun, IngestOptions, IngestReport
     from asif_lance.records import Reject
-
-# As shells do: 128 and the number of SIGINT.
-_INTERRUPTED = 130
 
 #: What sources may be, as `asif_lance.ingest.FORMATS` has it.
 SOURCE_FORMATS = (
@@ -238,11 +234,6 @@ def _make_waiver(reason: str, *, allow_forgotten: bool, without_key: bool) -> Wa
 @contextmanager
 def stoppable(total: int | None = None) -> Iterator[None]:
     """Lets Ctrl-C and SIGTERM end the command with a line that says what is kept."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt as error:
@@ -250,11 +241,7 @@ def stoppable(total: int | None = None) -> Iterator[None]:
         if isinstance(error, IngestInterruptedError):
             of = f"{error.kept:,} of " if total is not None else ""
             kept = f"kept {of}{format_count(total or error.kept, 'pair')} so far"
-        note(f"{kept}; run the same command again to go on")
-        sys.exit(_INTERRUPTED)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        raise StoppedError(error, f"{kept}; run the same command again to go on") from error
 
 
 def _note_details(report: IngestReport) -> None:

@@ -14,7 +14,7 @@ from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
 from .output import note, print_json, print_table
 from .parameter_types import Count, Real
-from .query import open_model, read_asked_labels
+from .query import find_model, open_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Diagnosis
@@ -69,8 +69,6 @@ def diagnose(
       asif-lance diagnose --duplicates --similarity 0.95
       asif-lance diagnose --labels-file classes.txt --model v3
     """
-    from asif_lance.evaluation import diagnosis as library
-
     if similarity is not None and not duplicates:
         raise click.UsageError("--similarity is for --duplicates")
     if duplicates:
@@ -78,9 +76,14 @@ def diagnose(
             raise click.UsageError("--duplicates takes neither labels nor --plot")
         _tell_duplicates(open_model(context, model=model, device=device), similarity, output)
         return
-    opened = open_model(context, model=model, device=device)
+    model_found = find_model(context, model=model, device=device)
     asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
-    prompts = read_asked_labels(**arguments).embed(opened) if asked else None
+    labels = read_asked_labels(**arguments) if asked else None
+    model_found.check(labels)
+    from asif_lance.evaluation import diagnosis as library
+
+    opened = model_found.open()
+    prompts = None if labels is None else labels.embed(opened)
     found = library.diagnose(opened, prompts, probes=probes, seed=seed)
     print_json(asdict(found)) if output == "json" else _print(found)
     save_plot(plot, lambda figures: figures.diagnosis_figure(found))

@@ -37,13 +37,15 @@ from .options import (
 )
 from .output import note, print_json, print_table
 from .parameter_types import PairOf
-from .query import open_model
-from .together import compile_joint_labels, open_together, refuse_beside, with_option
+from .query import find_model
+from .together import compile_joint_labels, find_together, refuse_beside, with_option
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Accuracy, Labelled, PairedComparison
-    from asif_lance.model import Model, Prediction, Prompts, Together
+    from asif_lance.model import Model, Prediction, Prompts
     from asif_lance.records import Reject
+
+    from .together import FoundTogether
 
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
@@ -107,18 +109,19 @@ def evaluate(
       asif-lance evaluate test/ --rivals --confidence
       asif-lance evaluate test/ --with larger-encoders.lancedb
     """
-    from asif_lance.evaluation import accuracy as library
-
     given = {name: arguments.pop(name) for name in _MODEL}
     more = {name: arguments.pop(name) for name in _MORE}
     _check(models, others, clip, plot, arguments["label_vectors"], more)
     if others:
-        together = open_together(context, others, model=models[0] if models else None, **given)
-        _evaluate_together(together, pictures, arguments, output)
+        joint = find_together(context, others, model=models[0] if models else None, **given)
+        _evaluate_together(joint, pictures, arguments, output)
         return
-    opened = [open_model(context, model=v, as_of=None, **given) for v in models or (None,)]
+    found = [find_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
-    task = read_task(pictures, arguments, rejects)
+    task = read_task(pictures, arguments, rejects, found[0])
+    from asif_lance.evaluation import accuracy as library
+
+    opened = [each.open() for each in found]
     loaded: Any = None if clip is None else _load_clip(clip, task, given["device"])
     labelled, prompts = task.encode(opened[0], rejects)
     answers = [library.predict(model, labelled, prompts) for model in opened]
@@ -154,15 +157,16 @@ def _check(
 
 
 def _evaluate_together(
-    together: Together, pictures: Path, arguments: dict[str, Any], output: str
+    joint: FoundTogether, pictures: Path, arguments: dict[str, Any], output: str
 ) -> None:
     """Each database alone, then all together, compared with each on the same pictures."""
-    from asif_lance.evaluation import accuracy as library
-
     if arguments["label_vectors"] is not None:
         raise click.UsageError("with --with, give --labels or --labels-file, one of the two")
     rejects: list[Reject] = []
     task = read_task(pictures, arguments, rejects)
+    from asif_lance.evaluation import accuracy as library
+
+    together = joint.open()
     labelled, labels = task.labelled, compile_joint_labels(together, task.asked)
     answers, usable = library.predict_together(together, labelled, labels, rejects)
     parts = [[answer.parts[i] for answer in answers] for i in range(len(labels))]
@@ -170,10 +174,10 @@ def _evaluate_together(
         replace(library.evaluate(part, usable), model=name)
         for name, part in zip(together.models, parts, strict=True)
     ]
-    joint = library.check_answers(answers, usable.truths)
+    jointly = library.check_answers(answers, usable.truths)
     comparisons = [
         library.compare_correct(
-            (name, "together"), library.check_answers(part, usable.truths), joint
+            (name, "together"), library.check_answers(part, usable.truths), jointly
         )
         for name, part in zip(together.models, parts, strict=True)
     ]

@@ -10,7 +10,7 @@ import click
 from .options import LABEL_OPTIONS, Context, label_options, model_options
 from .output import note
 from .parameter_types import Count, FileArgument, OutputFile
-from .query import check_asked_labels, open_model, read_labels
+from .query import check_asked_labels, find_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.model import Prediction
@@ -49,8 +49,10 @@ def explain(
     """
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     check_asked_labels(asked)
-    model = open_model(context, **arguments)
-    (prediction,) = model.classify([image], read_labels(model, **asked))
+    found, labels = find_model(context, **arguments), read_asked_labels(**asked)
+    found.check(labels, pictures=True)
+    model = found.open()
+    (prediction,) = model.classify([image], model.compile(labels.embed(model)))
     output.write_bytes(_draw(output, prediction, image, pairs))
     note(f"{output}: {image.name} is {prediction.label!r} ({prediction.score:.4f})")
 

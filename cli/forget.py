@@ -92,7 +92,7 @@ def forget(
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
-    plan = library.plan(store, chosen, with_twins=with_twins)
+    plan = library.plan(store, chosen, with_twins=with_twins, folder=keys_folder)
     _print_plan(plan, output, list_all=list_all, last=dry_run or not plan.pairs)
     if where is not None:
         _note_other_spellings(store, where)
@@ -129,9 +129,7 @@ def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) ->
         if last:
             print_json(asdict(plan))
         return
-    if plan.unknown:
-        verb = "is" if len(plan.unknown) == 1 else "are"
-        note(f"{len(plan.unknown):,} of the ids {verb} in no version")
+    _note_unknown(plan)
     if not plan.pairs:
         note("nothing to forget")
         return
@@ -148,6 +146,17 @@ def _print_plan(plan: ForgetPlan, output: str, *, list_all: bool, last: bool) ->
     if plan.indices:
         note(f"indices that will be built anew: {', '.join(plan.indices)}")
     _print_pairs(plan, list_all=list_all)
+
+
+def _note_unknown(plan: ForgetPlan) -> None:
+    """Ids that are nowhere: forgotten already, or not known."""
+    for pair_id, told in list(plan.forgotten.items())[:_SHOWN]:
+        note(f"{pair_id}: {told}")
+    if len(plan.forgotten) > _SHOWN:
+        note(f"… and {len(plan.forgotten) - _SHOWN:,} more were forgotten before")
+    never = len(plan.unknown) - len(plan.forgotten)
+    if never:
+        note(f"{never:,} of the ids {'is' if never == 1 else 'are'} in no version")
 
 
 def _print_pairs(plan: ForgetPlan, *, list_all: bool) -> None:

@@ -20,14 +20,13 @@ from .options import (
 )
 from .output import confirm, megabytes, moment, note, print_json, print_table
 from .parameter_types import Age, Count
-from .query import open_model
+from .query import FoundModel, find_model
 from .together import split_database
-from .whatif import asked_about, check_pictures_and_labels, report
+from .whatif import asked_about, check_pictures_and_labels, read_question, report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asif_lance.model import Model
     from asif_lance.records import ModelVersion
     from asif_lance.store import PairStore
 
@@ -150,8 +149,10 @@ def diff(
         if rows:
             raise click.UsageError("--rows shows pairs; pictures and labels ask for predictions")
         check_pictures_and_labels(asked)
-        before, after = (_open_version(context, name, device) for name in (old, new))
-        report(before, after, {**asked, "output": output})
+        models = [_find_version(context, name, device) for name in (old, new)]
+        question = read_question(asked, *models)
+        before, after = (each.open() for each in models)
+        report(before, after, {**question, "output": output})
         return
     if "@" in old + new:
         raise click.UsageError("versions of two databases are compared by --images and labels")
@@ -175,10 +176,10 @@ def diff(
             _print_pairs(store, old if kind == "removed" else new, kind, ids[:rows])
 
 
-def _open_version(context: Context, name: str, device: str) -> Model:
+def _find_version(context: Context, name: str, device: str) -> FoundModel:
     """A version of this database, or `DATABASE@V`; no version's name has an @."""
     database, version = split_database(name) if "@" in name else (context.db, name)
-    return open_model(Context(database), model=version, device=device)
+    return find_model(Context(database), model=version, device=device)
 
 
 def _print_pairs(store: PairStore, version: str, kind: str, ids: Sequence[str]) -> None:

@@ -12,12 +12,13 @@ from asif_lance.errors import format_count
 from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
 from .output import megabytes, note, print_json, print_table
 from .parameter_types import Count, FileArgument, Real
-from .query import open_model, read_asked_labels
+from .query import AskedLabels, find_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.anchors import MeasuredSetting, SearchChoice
     from asif_lance.indexing import IndexStatus, TrialQueries
     from asif_lance.model import Model
+    from asif_lance.records import Float32Array
 
 _COLUMNS = ("nprobes", "candidates", "fraction", "recall", "agreement", "times faster", "ms")
 
@@ -90,11 +91,14 @@ def build(
         name: arguments.pop(name)
         for name in ("model", "as_of", "recipe", "k", "p", "device", "memory_limit")
     }
-    model = open_model(context, **options)
+    model_found = find_model(context, **options)
+    labels, vectors = _read_trial(arguments)
+    model_found.check(labels, vectors=vectors)
     from asif_lance.indexing import index_tuning
 
+    model = model_found.open()
     index_tuning.check_newest(model)
-    asked = _trial_queries(model, arguments)
+    asked = _trial_queries(model, arguments, labels, vectors)
     note(f"measured on {asked.asked}")
     found: list[MeasuredSetting] = []
     choice = index_tuning.build_index(
@@ -137,22 +141,31 @@ def drop(context: Context) -> None:
     note(f"dropped: {', '.join(gone) or 'nothing was there'}")
 
 
-def _trial_queries(model: Model, arguments: dict[str, Any]) -> TrialQueries:
+def _read_trial(arguments: dict[str, Any]) -> tuple[AskedLabels | None, Float32Array | None]:
+    """The labels and the vectors to measure with, where they are given."""
+    labelled = any(arguments[name] for name in LABEL_OPTIONS[:-1])
+    if arguments["run"] and (labelled or arguments["queries"]):
+        raise click.UsageError("a --run has queries and labels of its own")
+    asked = {name: arguments[name] for name in LABEL_OPTIONS}
+    labels = read_asked_labels(**asked) if labelled else None
+    return labels, _vectors(arguments["queries"])
+
+
+def _trial_queries(
+    model: Model,
+    arguments: dict[str, Any],
+    labels: AskedLabels | None,
+    vectors: Float32Array | None,
+) -> TrialQueries:
     from asif_lance.indexing import make_trial_queries, replayed_queries
 
-    labelled = any(arguments[name] for name in LABEL_OPTIONS[:-1])
     if arguments["run"]:
-        if labelled or arguments["queries"]:
-            raise click.UsageError("a --run has queries and labels of its own")
         return replayed_queries(model, arguments["run"])
-    asked = {name: arguments[name] for name in LABEL_OPTIONS}
-    prompts = read_asked_labels(**asked).embed(model) if labelled else None
-    return make_trial_queries(
-        model, _vectors(arguments["queries"]), prompts, count=arguments["sample"]
-    )
+    prompts = None if labels is None else labels.embed(model)
+    return make_trial_queries(model, vectors, prompts, count=arguments["sample"])
 
 
-def _vectors(path: Path | None) -> Any:
+def _vectors(path: Path | None) -> Float32Array | None:
     if path is None:
         return None
     from asif_lance.encoders import read_vectors

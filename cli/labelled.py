@@ -15,7 +15,7 @@ from asif_lance.errors import DimensionError, format_count
 from .options import LABEL_OPTIONS, device_option, format_option, several
 from .output import note
 from .parameter_types import Count, OutputFile
-from .query import AskedLabels, read_asked_labels
+from .query import AskedLabels, FoundModel, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Labelled
@@ -68,8 +68,19 @@ class Task:
         return encode_labelled(self.labelled, lambda: model.image_encoder, image, rejects), prompts
 
 
-def read_task(pictures: Path, arguments: dict[str, Any], rejects: list[Reject]) -> Task:
+def read_task(
+    pictures: Path,
+    arguments: dict[str, Any],
+    rejects: list[Reject],
+    found: FoundModel | None = None,
+) -> Task:
     """The labelled pictures and the labels; `label_options` are taken out of `arguments`.
+
+    Args:
+        pictures: a folder or file.
+        arguments: of the command, by name.
+        rejects: gathers rows and files that cannot be used.
+        found: the model that is to be asked, where it is one.
 
     Raises:
         click.UsageError: options that do not go together.
@@ -83,6 +94,8 @@ def read_task(pictures: Path, arguments: dict[str, Any], rejects: list[Reject]) 
     asked = read_asked_labels(**options, otherwise=labelled.classes)
     labelled = labelled.by_labels(tuple(asked.names))
     check_classes(labelled.truths, tuple(asked.names))
+    if found is not None:
+        found.check(asked, pictures=labelled.vectors is None, vectors=labelled.vectors)
     return Task(labelled, asked)
 
 

@@ -1,8 +1,12 @@
-"""search; and how every command opens the model and reads the labels that its options describe."""
+"""search; and how every command opens the model and reads the labels that its options describe.
+
+What can be wrong of arguments is told between finding a model and opening it: opening it imports
+torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,12 +33,12 @@ if TYPE_CHECKING:
         ClassNames,
         EncodedTexts,
         Ensemble,
-        LabelSet,
         Match,
         Model,
         Prompts,
     )
-    from asif_lance.records import Float32Array
+    from asif_lance.records import Float32Array, ModelVersion
+    from asif_lance.store import PairStore
 
 
 @click.command()
@@ -73,13 +77,14 @@ def search(
         raise click.UsageError("give a TEXT or --image, one of the two")
     if candidates is not None and candidates < top:
         raise click.UsageError(f"--top {top} needs at least as many --candidates")
-    model = open_model(context, **model_arguments)
-    pin = model.store.image if text is None else model.store.text
+    found = find_model(context, **model_arguments)
+    pin = found.store.image if text is None else found.store.text
     if pin.name == BROUGHT:
         raise InputError(
             f"{context.db} holds vectors that were brought along: no encoder is known for them, "
             "and what is searched for cannot be encoded; `asif-lance encoders` names them"
         )
+    model = found.open()
     if text is not None:
         note_cut("texts", model.encode_texts([text]))
         matches = model.search_text(text, top=top, candidates=candidates)
@@ -103,7 +108,58 @@ def _print_matches(matches: Sequence[Match], output: str) -> None:
         print_table(["score", "caption", "image", "pair_id"], rows)
 
 
-def open_model(
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """A version that is there, and settings that have a meaning; nothing of it is loaded.
+
+    Attributes:
+        store: its database.
+        version: the version.
+        open: loads the model.
+    """
+
+    store: PairStore
+    version: ModelVersion
+    open: Callable[[], Model]
+
+    def check(
+        self,
+        labels: AskedLabels | None = None,
+        *,
+        pictures: bool = False,
+        vectors: Float32Array | None = None,
+    ) -> None:
+        """Refuse what it cannot be asked with.
+
+        Args:
+            labels: what is asked.
+            pictures: whether pictures are to be encoded.
+            vectors: (m, d) of pictures.
+
+        Raises:
+            InputError: an encoder is needed that is not known.
+            DimensionError: vectors of another length.
+        """
+        from asif_lance.model import check_dimension, name_encoder
+
+        image, text, uri = self.store.image, self.store.text, self.store.uri
+        if pictures:
+            name_encoder(uri, image.name, "--vectors")
+        if vectors is not None:
+            check_dimension("image vectors", image.dimension, vectors)
+        if labels is not None and labels.vectors is None:
+            name_encoder(uri, text.name, "--label-vectors")
+        elif labels is not None and labels.vectors:
+            first = next(iter(labels.vectors.values()))
+            check_dimension("label vectors", text.dimension, first)
+
+
+def open_model(context: Context, **asked: Any) -> Model:
+    """The model that `model_options` describe; see `find_model`."""
+    return find_model(context, **asked).open()
+
+
+def find_model(
     context: Context,
     *,
     model: str | None,
@@ -114,25 +170,44 @@ def open_model(
     p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
     search: Any = "exact",
-) -> Model:
-    """The model that `model_options` describe; no such version is told before torch is loaded."""
+) -> FoundModel:
+    """The version that `model_options` describe, not yet loaded.
+
+    Raises:
+        VersionNotFoundError: there is none.
+        InputError: a recipe, k or p without a meaning.
+    """
     if as_of is not None and model is not None:
         raise click.UsageError("give --model or --as-of, one of the two")
     store = open_store(context)
-    store.version_as_of(as_of) if as_of else store.version(model or "latest")
-    from asif_lance.model import opening as library
+    version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
+    from asif_lance.relative import DEFAULT, make_recipe
 
-    opened = library.open_model(
-        context.db,
-        model,
-        as_of=as_of,
-        recipe=recipe,
-        k=k,
-        p=p,
-        device=device,
-        memory_limit=memory_limit,
-        search=search,
+    make_recipe(recipe or DEFAULT, k=k, p=p)
+    how = {"as_of": as_of, "recipe": recipe, "k": k, "p": p, "device": device}
+    return FoundModel(
+        store,
+        version,
+        lambda: _open(store, context.db, model, **how, memory_limit=memory_limit, search=search),
     )
+
+
+def check_recipes(names: Sequence[str]) -> None:
+    """Pass recipes that there are.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    from asif_lance.relative import make_recipe
+
+    for name in names:
+        make_recipe(name)
+
+
+def _open(store: PairStore, database: str, model: str | None, **how: Any) -> Model:
+    from asif_lance.model import open_model
+
+    opened = open_model(database, model, **how)
     if store.attachment is not None:
         tell_left_out(opened.left_out())
     return opened
@@ -163,11 +238,6 @@ class AskedLabels:
         prompts = model.prompts(self.names, self.templates, self.ensemble)
         note_cut("prompts", prompts)
         return prompts
-
-
-def read_labels(model: Model, **asked: Any) -> LabelSet:
-    """The label set that `label_options` describe, compiled."""
-    return model.compile(read_asked_labels(**asked).embed(model))
 
 
 def check_asked_labels(asked: Mapping[str, Any]) -> None:

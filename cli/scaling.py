@@ -19,7 +19,7 @@ from .labelled import (
 from .options import Context, label_options, recipe_option
 from .output import print_json, print_table
 from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
-from .query import open_model
+from .query import find_model
 
 if TYPE_CHECKING:
     from asif_lance.records import Reject
@@ -81,12 +81,14 @@ def scaling(
       asif-lance scaling validation/ --plot growth.png
       asif-lance scaling test.parquet --setting 800,200:4,2 --sizes 1000,2000,4000
     """
+    found = find_model(context, model=model, device=device, recipe=recipe)
+    rejects: list[Reject] = []
+    task = read_task(pictures, arguments, rejects, found)
     from asif_lance.evaluation import scaling_curve as library
 
-    opened = open_model(context, model=model, device=device, recipe=recipe)
-    rejects: list[Reject] = []
+    opened = found.open()
     library.choose_sizes(opened.anchors.count, sizes or ())
-    labelled, prompts = read_task(pictures, arguments, rejects).encode(opened, rejects)
+    labelled, prompts = task.encode(opened, rejects)
     points = library.scaling(
         opened, labelled, prompts, settings, sizes or (), repetitions=repetitions, seed=seed
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import Context
-from .query import AskedLabels, note_cut, open_model, read_asked_labels
+from .query import AskedLabels, FoundModel, find_model, note_cut, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.model import LabelSet, Together
@@ -30,20 +31,31 @@ def refuse_beside(others: tuple[str, ...], **given: object) -> None:
         raise click.UsageError(f"--{unfit[0]} is about one database: it cannot go with --with")
 
 
-def open_together(
-    context: Context, others: Sequence[str], *, model: str | None, **arguments: Any
-) -> Together:
-    """The databases of `--db` and `--with`, each at its own version, named `DB@V`."""
-    from asif_lance.model import Together
+@dataclass(frozen=True, slots=True)
+class FoundTogether:
+    """Versions that are there, by `DB@V`; nothing of them is loaded."""
 
-    opened = {}
+    models: Mapping[str, FoundModel]
+
+    def open(self) -> Together:
+        """Load them."""
+        from asif_lance.model import Together
+
+        return Together({name: found.open() for name, found in self.models.items()})
+
+
+def find_together(
+    context: Context, others: Sequence[str], *, model: str | None, **arguments: Any
+) -> FoundTogether:
+    """The databases of `--db` and `--with`, each at its own version, named `DB@V`."""
+    models: dict[str, FoundModel] = {}
     for db, version in [(context.db, model), *map(split_database, others)]:
-        found = open_model(Context(db), model=version, **arguments)
+        found = find_model(Context(db), model=version, **arguments)
         name = f"{db}@{found.version.name}"
-        if name in opened:
+        if name in models:
             raise click.UsageError(f"--with: {name} is there already")
-        opened[name] = found
-    return Together(opened)
+        models[name] = found
+    return FoundTogether(models)
 
 
 def split_database(text: str) -> tuple[str, str | None]:
@@ -53,12 +65,12 @@ def split_database(text: str) -> tuple[str, str | None]:
     return (db, version) if named else (text, None)
 
 
-def read_joint_labels(together: Together, **asked: Any) -> tuple[LabelSet, ...]:
-    """What `label_options` ask, of every database."""
+def read_joint_labels(**asked: Any) -> AskedLabels:
+    """What `label_options` ask of every database."""
     names = asked["labels"], asked["labels_file"]
     if asked["label_vectors"] is not None or sum(x is not None for x in names) != 1:
         raise click.UsageError("with --with, give --labels or --labels-file, one of the two")
-    return compile_joint_labels(together, read_asked_labels(**asked))
+    return read_asked_labels(**asked)
 
 
 def compile_joint_labels(together: Together, asked: AskedLabels) -> tuple[LabelSet, ...]:

@@ -23,7 +23,7 @@ from .labelled import (
 from .options import Context, label_options
 from .output import note, print_json, print_table
 from .parameter_types import Numbers, Real
-from .query import AskedLabels, open_model, read_asked_labels
+from .query import AskedLabels, FoundModel, check_recipes, find_model, read_asked_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,18 +122,23 @@ def tune(
       asif-lance tune validation.parquet --per-side --plot heat.png
       asif-lance tune --self-test --labels-file classes.txt --store
     """
-    from asif_lance.evaluation import tuning as library
-
     _check(self_test, pictures, holdout, template_sets, plot, arguments)
-    grid = library.Grid(ks, ps, ensembles, recipes, per_side)
+    check_recipes(recipes)
+    model_found = find_model(context, model=model, device=device)
+    rejects: list[Reject] = []
     if pictures is None:
         asked = read_asked_labels(**arguments)
-        opened = open_model(context, model=model, device=device)
+        model_found.check(asked)
+    else:
+        held_out = holdout, seed
+        task, others = _read(model_found, pictures, arguments, template_sets, held_out, rejects)
+    from asif_lance.evaluation import tuning as library
+
+    grid = library.Grid(ks, ps, ensembles, recipes, per_side)
+    opened = model_found.open()
+    if pictures is None:
         _tune_by_self_test(opened, asked, grid, store, output)
         return
-    opened = open_model(context, model=model, device=device)
-    rejects: list[Reject] = []
-    task, others = _read(pictures, arguments, template_sets, (holdout, seed), rejects)
     labelled, prompts = task.encode(opened, rejects)
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
@@ -225,6 +230,7 @@ def _print_self_tuning(found: SelfTuning) -> None:
 
 
 def _read(
+    model: FoundModel,
     pictures: Path,
     arguments: dict[str, Any],
     sets: Sequence[str],
@@ -235,7 +241,7 @@ def _read(
     from asif_lance.evaluation import hold_out
     from asif_lance.model import template_set
 
-    task = read_task(pictures, arguments, rejects)
+    task = read_task(pictures, arguments, rejects, model)
     if held_out[0]:
         hold_out(task.labelled, *held_out)  # it may leave nothing
     for name in sets:

@@ -24,7 +24,7 @@ from .options import (
 )
 from .output import note, print_json, print_table
 from .parameter_types import Count, FileArgument
-from .query import check_asked_labels, open_model, read_asked_labels
+from .query import AskedLabels, FoundModel, check_asked_labels, find_model, read_asked_labels
 
 if TYPE_CHECKING:
     from asif_lance.audit import Run
@@ -83,12 +83,14 @@ run_option = click.option(
 def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **arguments: Any) -> None:
     """What deleting pairs, named by ID or by a predicate, would change."""
     need_ids_or_where(ids, where)
-    model, asked = _model(context, arguments)
+    found, asked = _find(context, arguments)
     from asif_lance.audit import matching_ids
+
+    version = found.version.name
+    chosen = list(ids) if where is None else matching_ids(found.store, where, version)
     from asif_lance.whatif import without_pairs
 
-    version = model.version.name
-    chosen = list(ids) if where is None else matching_ids(model.store, where, version)
+    model = found.open()
     after, count = without_pairs(model, chosen)
     if missing := len(set(chosen)) - count:
         note(f"{missing:,} of the ids are not in {version}")
@@ -107,11 +109,13 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
 @click.pass_obj
 def add(context: Context, /, sources: tuple[str, ...], role: str | None, **arguments: Any) -> None:
     """What ingesting sources would change."""
-    model, asked = _model(context, arguments)
+    found, asked = _find(context, arguments)
     from asif_lance.ingest import IngestOptions, read_pairs
+
+    pairs, rejects = read_pairs(found.store, sources, IngestOptions(role=role))
     from asif_lance.whatif import with_pairs
 
-    pairs, rejects = read_pairs(model.store, sources, IngestOptions(role=role))
+    model = found.open()
     after, count = with_pairs(model, pairs)
     note(
         f"{model.version.name} with {format_count(count, 'more pair')}; "
@@ -120,7 +124,8 @@ def add(context: Context, /, sources: tuple[str, ...], role: str | None, **argum
     _report(model, after, asked)
 
 
-def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str, Any]]:
+def _find(context: Context, arguments: dict[str, Any]) -> tuple[FoundModel, dict[str, Any]]:
+    """The model to ask, and what is asked of it; nothing is loaded yet."""
     names = ("model", "as_of", "recipe", "k", "p", "device", "memory_limit")
     options = {name: arguments.pop(name) for name in names}
     about = ("images", "vectors", *LABEL_OPTIONS)
@@ -131,11 +136,12 @@ def _model(context: Context, arguments: dict[str, Any]) -> tuple[Model, dict[str
             )
         run = _run(context, arguments)
         limits = {name: options[name] for name in names[5:]}
-        return open_model(context, **_made_with(context, run), **limits), arguments
+        return find_model(context, **_made_with(context, run), **limits), arguments
     if arguments["run"]:
         raise click.UsageError("give a --run, or images and labels, one of the two")
     check_pictures_and_labels(arguments)
-    return open_model(context, **options), arguments
+    found = find_model(context, **options)
+    return found, read_question(arguments, found)
 
 
 def check_pictures_and_labels(asked: Mapping[str, Any]) -> None:
@@ -147,6 +153,24 @@ def check_pictures_and_labels(asked: Mapping[str, Any]) -> None:
     if bool(asked["images"]) == (asked["vectors"] is not None):
         raise click.UsageError("give --images, or --vectors, one of the two")
     check_asked_labels(asked)
+
+
+def read_question(asked: dict[str, Any], *models: FoundModel) -> dict[str, Any]:
+    """`asked_about` with the labels and vectors read, in place of what names them.
+
+    Raises:
+        InputError: they cannot be read, or the models cannot be asked so.
+    """
+    labels = read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS})
+    vectors = None
+    if asked["vectors"] is not None:
+        from asif_lance.encoders import read_vectors
+
+        vectors = read_vectors(asked["vectors"])
+    for found in models:
+        matrix = None if vectors is None else vectors[1]
+        found.check(labels, pictures=vectors is None, vectors=matrix)
+    return {**asked, "labels": labels, "vectors": vectors}
 
 
 def _run(context: Context, arguments: dict[str, Any]) -> Run:
@@ -185,11 +209,14 @@ def _report(before: Model, after: Model, asked: dict[str, Any]) -> None:
 
 
 def report(before: Model, after: Model, asked: dict[str, Any]) -> None:
-    """Print the predictions that flip, those that moved most first, and how many there are."""
+    """Print the predictions that flip, those that moved most first, and how many there are.
+
+    `asked` is from `read_question`.
+    """
     from asif_lance.whatif import compare_models, compare_states
 
     rejects: list[Reject] = []
-    labels = read_asked_labels(**{name: asked[name] for name in LABEL_OPTIONS})
+    labels: AskedLabels = asked["labels"]
     ids, vectors = _queries(before, asked, rejects)
     prompts = labels.embed(before)
     if after.store.uri == before.store.uri:
@@ -224,10 +251,9 @@ def _gap(change: PredictionChange) -> float:
 def _queries(
     model: Model, asked: dict[str, Any], rejects: list[Reject]
 ) -> tuple[list[str], Float32Array]:
-    if asked["vectors"] is not None:
-        from asif_lance.encoders import read_vectors
-
-        return read_vectors(asked["vectors"])
+    given: tuple[list[str], Float32Array] | None = asked["vectors"]
+    if given is not None:
+        return given
     from asif_lance.encoders import expand_folders
 
     return model.encode(list(expand_folders(asked["images"], rejects)), rejects=rejects)

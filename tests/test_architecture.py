@@ -9,7 +9,10 @@ import ast
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent.name for path in (ROOT / "asif_lance").glob("*/__init__.py"))
@@ -43,3 +46,21 @@ def test_every_package_states_its_contract_and_its_public_names() -> None:
 
 def test_every_package_has_its_tests_in_a_folder_of_the_same_name() -> None:
     assert [name for name in PACKAGES if not list((ROOT / "tests" / name).glob("test_*.py"))] == []
+
+
+@pytest.mark.parametrize("name", ["evaluation", "model", "relative"])
+def test_names_that_come_on_demand_are_those_that_type_checkers_see(name: str) -> None:
+    package = import_module(f"asif_lance.{name}")
+    tree = ast.parse((ROOT / "asif_lance" / name / "__init__.py").read_text())
+    (choice,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in choice.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert sorted(seen) == sorted(package.__all__)
+    for public, module in seen.items():
+        assert getattr(package, public) is getattr(import_module(str(module)), public)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package.nothing  # noqa: B018

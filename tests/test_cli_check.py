@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
+import pyarrow as pa
 import pytest
 from conftest import Cli
 
@@ -77,5 +79,90 @@ def test_a_lost_receipt_lets_no_forgotten_pair_in_again(
     for command in (("ingest", pairs_file), ("versions",)):
         refused = cli(*command)
         assert refused.status == 1
-        assert "receipts.lance is damaged (receipt f" in refused.err
+        assert "receipts.lance/_versions/" in refused.err
+        assert "missing: the newest state of the table" in refused.err
     assert "DAMAGED: receipts.lance: receipt f" in cli("check").err
+
+
+def unknown_files(cli: Cli) -> dict[str, int]:
+    """Parts of the database with files that nobody has vouched for."""
+    [report] = cli("check", "--format", "json").objects
+    return {s["name"]: s["unknown"] for s in report["surfaces"] if s["unknown"]}
+
+
+def test_after_every_command_each_file_has_its_digest(
+    cli: Cli, database: Path, query_file: Path, label_file: Path, pairs_file: Path, tmp_path: Path
+) -> None:
+    frame = pl.read_parquet(pairs_file)
+    bad = pl.concat([frame.head(1).with_columns(pair_id=pl.lit("new"), caption=pl.lit(""))])
+    bad.write_parquet(tmp_path / "bad.parquet")
+    asked = ("classify", "--vectors", query_file, "--label-vectors", label_file, "--record")
+    commands = [
+        ("ingest", tmp_path / "bad.parquet", "--rejects", "rejects.csv"),
+        asked,
+        asked,
+        ("runs", "prune", "--keep-last", "1"),
+        ("runs", "keep", "--last", "5"),
+        ("delete", "p2", "--yes"),
+        ("tag", "prod", "v1"),
+        ("rollback", "v1"),
+        ("forget", "p1", "--reason", "asked to", "--yes", "--prove"),
+        ("ingest", pairs_file, "--allow-forgotten", "--reason", "agreed again"),
+        ("versions", "prune", "--keep-last", "1", "--yes"),
+        ("optimize", "--now"),
+    ]
+    for command in commands:
+        done = cli(*command)
+        assert done.status in (0, 1), done.err
+        assert unknown_files(cli) == {}, command
+
+
+def test_a_damaged_journal_of_a_killed_forget_is_named(cli: Cli, database: Path) -> None:
+    def check() -> list[str]:
+        return [line for line in cli("check").err.splitlines() if line.startswith("DAMAGED")]
+
+    journal, content = database / ".asif-forget.jsonl", database / ".asif-forget.arrow"
+    whole = b'{"event": "intent", "pair_ids": ["p1"]}\n'
+    journal.write_bytes(whole + b'{"event": "mo')  # a kill may cut the last line
+    with pa.OSFile(str(content), "wb") as file:
+        rows = pa.table({"pair_id": ["p1"]})
+        with pa.ipc.new_file(file, rows.schema) as writer:
+            writer.write_table(rows)
+    assert check() == []
+    journal.write_bytes(whole.replace(b"p1", b"p2"))
+    assert check() == ["DAMAGED: .asif-forget.arrow: its rows are not those that the journal names"]
+    journal.write_bytes(whole.replace(b"{", b"[", 1))
+    assert [line.split(":")[1] for line in check()] == [" .asif-forget.jsonl"]
+    journal.write_bytes(b"[]\n")
+    content.write_bytes(content.read_bytes()[:40])
+    assert sorted(line.split(":")[1] for line in check()) == [
+        " .asif-forget.arrow",
+        " .asif-forget.jsonl",
+    ]
+
+
+@pytest.mark.parametrize("table", ["pairs", "versions", "migrations", "receipts", "runs"])
+@pytest.mark.parametrize("command", ["versions", "info"])
+def test_a_flipped_bit_in_a_newest_manifest_is_one_line_that_names_it(
+    cli: Cli, database: Path, table: str, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    newest = min(database.glob(f"{table}.lance/_versions/*.manifest"))
+    whole = newest.read_bytes()
+    for at in range(0, len(whole), max(len(whole) // 12, 1)):
+        newest.write_bytes(whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
+        done = cli(command)
+        assert done.status == 1
+        assert done.err.count("\n") == 1
+        assert newest.relative_to(database).as_posix() in done.err
+    assert capfd.readouterr().err == ""
+
+
+def test_optimize_frees_what_it_says_that_now_would_free(cli: Cli, database: Path) -> None:
+    for pair in ("p1", "p2", "p3"):
+        assert cli("delete", pair, "--yes").status == 0
+    assert "optimize --now` frees them at once" in cli("optimize").err
+    now = cli("optimize", "--now").err
+    assert "; freed " in now
+    assert "freed 0.0" not in now
+    assert cli("optimize", "--now").err.startswith("nothing to do: ")
+    assert cli("optimize").err.startswith("nothing to do: ")

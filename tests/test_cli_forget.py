@@ -73,3 +73,23 @@ def test_recordings_that_change_are_counted(herd: Cli, query_file: Path, label_f
     assert herd(*asked).status == 0
     told = herd("forget", "p3", "--dry-run").err
     assert "1 recording will change: r" in told
+
+
+def test_what_was_forgotten_before_is_told_with_its_receipt(herd: Cli) -> None:
+    [receipt] = herd("forget", "p1", "p2", "--reason", "x", "--yes", "--format", "json").objects
+    done = herd("forget", "p2", "p99", "--dry-run")
+    day, made = receipt["created_at"][:10], receipt["receipt_id"]
+    assert done.err.splitlines() == [
+        f"p2: forgotten on {day}, receipt {made}",
+        "1 of the ids is in no version",
+        "nothing to forget",
+    ]
+    [plan] = herd("forget", "p2", "p3", "--dry-run", "--format", "json").objects
+    assert plan["forgotten"] == {"p2": f"forgotten on {day}, receipt {made}"}
+    assert (plan["pairs"], plan["unknown"]) == (["p3"], ["p2"])
+
+
+def test_without_the_key_nothing_is_told_of_what_was_forgotten(herd: Cli, tmp_path: Path) -> None:
+    assert herd("forget", "p1", "--reason", "x", "--yes").status == 0
+    done = herd("forget", "p1", "--dry-run", "--keys", tmp_path / "other")
+    assert done.err == "1 of the ids is in no version\nnothing to forget\n"

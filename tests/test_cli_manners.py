@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from conftest import Cli
 pytestmark = pytest.mark.slow  # a process for each command
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -36,6 +40,39 @@ def shell(cli: Cli, pairs_file: Path, tmp_path: Path) -> Run:
         return subprocess.run(asked, cwd=tmp_path, env=environment, check=False, **how)  # type: ignore[call-overload, no-any-return]
 
     return run
+
+
+@pytest.fixture
+def start(shell: Run, tmp_path: Path) -> Start:
+    """Begin the command as a process that others can stop."""
+    (tmp_path / "x.png").write_bytes(b"")
+
+    def run(*arguments: str) -> subprocess.Popen[bytes]:
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        asked = [sys.executable, "-c", _MAIN, "--db", "t.lancedb", *arguments]
+        return subprocess.Popen(asked, cwd=tmp_path, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    return run
+
+
+def is_read(pipe: Path) -> bool:
+    """Whether a process has opened a named pipe to read, which then stays open to write."""
+    try:
+        os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    return True
+
+
+def children_of(pid: int) -> list[str]:
+    """The processes that a process has started, dead ones apart."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == pid and state != "Z":
+                found.append(path.parent.name)
+    return found
 
 
 _MAIN = "from asif_lance.cli import main; main(prog_name='asif-lance')"
@@ -96,6 +133,33 @@ def test_a_closed_output_is_one_line(shell: Run) -> None:
     done = shell("versions", closed=">&-")
     assert done.returncode == 1
     assert done.stderr == b"asif-lance: standard output is closed, the result would be lost\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("arguments", [("classify", "x.png"), ("tune", "--self-test")])
+def test_a_signal_ends_a_command_with_one_line_and_the_status_that_shells_give(
+    start: Start, arguments: tuple[str, ...], number: signal.Signals, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "labels.txt")
+    with start(*arguments, "--labels-file", "labels.txt") as running:
+        while not is_read(tmp_path / "labels.txt") and running.poll() is None:
+            time.sleep(0.02)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (128 + number, b"")
+    assert err == b"asif-lance: stopped by " + number.name.encode() + b"\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_a_signal_ends_a_question_in_sql_and_the_process_that_answers_it(start: Start) -> None:
+    endless = "SELECT count(*) FROM range(1000000000000) a, range(1000000) b"
+    with start("audit", endless) as running:
+        while not (children := children_of(running.pid)) and running.poll() is None:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (130, b"asif-lance: stopped by SIGINT\n")
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ""])

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from asif_lance.audit.replay import make_prompt_rows, make_query_row, to_table
 from asif_lance.audit.runs import drop_runs, list_runs, retention_rule
-from asif_lance.database import append_rows, check_epoch, keep_digests, schemas
+from asif_lance.database import append_rows, check_epoch, schemas
 from asif_lance.errors import DatabaseError, InputError, StaleModelError
 from asif_lance.relative import Recipe, format_sides
 from asif_lance.store import PairStore
@@ -135,8 +135,7 @@ class Recorder:
         run = self._row | {"predictions": self._count}
         self._append("runs", to_table([run], schemas.RUNS))
         self.dropped = self._drop_older_runs()
-        with self._store.writing("record", beside=True):
-            keep_digests(self._store.uri)
+        self._store.settle()
 
     def _take_back(self) -> None:
         if self._written:
@@ -164,7 +163,7 @@ class Recorder:
         self._attributions, self._predictions, self._queries = [], [], []
 
     def _append(self, table: str, rows: pa.Table) -> None:
-        with self._store.writing("record", since=self._since, beside=True):
+        with self._store.writing("record", since=self._since, beside=True, midway=True):
             self._written = True
             append_rows(self._store.uri, table, rows)
 

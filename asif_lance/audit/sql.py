@@ -138,7 +138,12 @@ class Audit:
         command = [sys.executable, "-m", "asif_lance.audit.sql_process"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         process = subprocess.Popen(  # noqa: S603 - our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what has to be said comes as a reply
+            env=environment,
+            process_group=0,  # Ctrl-C in the terminal is for us, who end it then
         )
         self._process = process
         try:

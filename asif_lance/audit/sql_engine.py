@@ -14,7 +14,7 @@ import duckdb
 import lance
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.dataset import Dataset
+from pyarrow.dataset import Dataset, Scanner
 
 from asif_lance.audit.sql import HEAD
 from asif_lance.audit.sql_guard import SqlGuard, one_line
@@ -40,6 +40,11 @@ _STORED = "stored "  # before the names of states that lack a column
 
 _ROWS_FETCHED = 100_000  # from DuckDB at a time
 _ROWS_SCANNED = 2**16  # by Lance at a time; fewer cost a tenth more
+
+# Comparisons that Lance is handed at most. On their way they are written as Substrait, where each
+# more of an OR or AND doubles the size: 17 take 25 MB, 25 would take 6 GB.
+_MOST_COMPARISONS = 8
+_JOINED = re.compile(r"\) (?:or|and) \(")
 
 
 class SqlEngine:
@@ -187,9 +192,19 @@ class ReadableDataset(Dataset):  # type: ignore[misc]  # pyarrow is untyped
         return pa.schema([f for f in self._whole.schema if f.name not in HIDDEN])
 
     def scanner(self, *args: Any, columns: Any = None, **kwargs: Any) -> Any:
-        """A scan with DuckDB's projection and filter pushed into it."""
+        """A scan with DuckDB's projection and filter pushed into it.
+
+        Lance skips what a filter of a few comparisons leaves out; Arrow applies a longer one.
+        """
         kwargs.setdefault("batch_size", _ROWS_SCANNED)
-        return self._whole.scanner(*args, columns=columns or self.schema.names, **kwargs)
+        shown, longer = columns or self.schema.names, None
+        if len(_JOINED.findall(str(kwargs.get("filter")))) >= _MOST_COMPARISONS:
+            longer, columns = kwargs.pop("filter"), self.schema.names
+        scan = self._whole.scanner(*args, columns=columns or shown, **kwargs)
+        if longer is None:
+            return scan
+        added = [_ADDRESS] if kwargs.get("with_row_address") else []
+        return Scanner.from_batches(scan.to_reader(), columns=[*shown, *added], filter=longer)
 
 
 class AttachedRows(ReadableDataset):

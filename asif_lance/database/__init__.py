@@ -51,6 +51,7 @@ from asif_lance.database.fragments import (
 from asif_lance.database.index_definitions import describe_indices, rebuild_indices
 from asif_lance.database.integrity import (
     check_file,
+    check_manifest,
     check_naming_tables,
     check_opened,
     keep_digests,
@@ -99,8 +100,9 @@ __all__ = [
     "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "AttachedState", "Attachment", "Changes",
     "CheckReport", "Damage", "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs",
     "Ledger", "Result", "RowFilter", "Surface", "WriteLock", "append_rows", "apply_migrations",
-    "check", "check_epoch", "check_file", "check_migrated", "check_naming_tables", "check_opened",
-    "check_pin", "check_readable", "check_still_migrated", "clean_up", "content_files",
+    "check", "check_epoch", "check_file", "check_manifest", "check_migrated",
+    "check_naming_tables", "check_opened", "check_pin", "check_readable", "check_still_migrated",
+    "clean_up", "content_files",
     "count_changes", "count_reclaimable", "data_files", "describe_indices", "diff_states",
     "drop_caches", "files_exist", "find_attachment", "find_changes", "find_table", "finish_deletes",
     "hash_ids", "is_draft", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",

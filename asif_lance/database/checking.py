@@ -6,6 +6,7 @@ decoded instead, told as not known before, and gets its digest.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,7 +40,13 @@ from asif_lance.database.schemas import CHECKS
 from asif_lance.database.tables import append_rows, local_path, read_table
 from asif_lance.errors import DatabaseError, DatabaseNotFoundError, MigrationNeededError
 from asif_lance.progress import step, track
-from asif_lance.verifier import find_lost_receipts, find_problems, read_receipts
+from asif_lance.verifier import (
+    CONTENT_FILE,
+    JOURNAL_FILE,
+    find_lost_receipts,
+    find_problems,
+    read_receipts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,7 @@ def check(uri: str) -> CheckReport:
     found.compare()
     found.decode()
     found.look_at_receipts()
+    found.look_at_journal()
     if refusal is not None and not found.damage:
         raise refusal
     done = datetime.now(UTC)
@@ -186,6 +194,14 @@ class _Findings:
             problems = broken + (lost or find_problems(stored))
             if problems:
                 self.damage["receipts.lance"] = "; ".join(problems)
+
+    def look_at_journal(self) -> None:
+        """Of a forget that was killed: without its journal it could not be finished."""
+        journal, content = self.root / JOURNAL_FILE, self.root / CONTENT_FILE
+        for path, read in ((journal, _read_journal), (content, _read_content)):
+            with suppress(FileNotFoundError):  # it ended meanwhile
+                self.sizes[path.name] = path.stat().st_size
+                self._try(path.name, partial(read, path))
 
     def sum_up(self) -> Iterator[Surface]:
         """The findings of each part of the database."""
@@ -297,6 +313,25 @@ def _read_lance(path: Path) -> None:
 def _read_arrow(path: Path) -> None:
     with pa.OSFile(str(path)) as file:
         pa.ipc.open_file(file).read_all()
+
+
+def _read_journal(path: Path) -> list[str]:
+    """The ids that the journal of a forget names; its last line may be cut."""
+    whole = path.read_bytes().rpartition(b"\n")[0].splitlines()
+    entries = [json.loads(line) for line in whole]
+    if not entries or not all(isinstance(e, dict) and "event" in e for e in entries):
+        raise ValueError("it is no journal of a forget")
+    return list(entries[0].get("pair_ids", []))
+
+
+def _read_content(path: Path) -> None:
+    """The rows that are being forgotten, which are those that the journal names."""
+    with pa.OSFile(str(path)) as file:
+        rows = pa.ipc.open_file(file).read_all()
+    journal = path.with_name(JOURNAL_FILE)
+    is_whole = journal.exists() and explain_failure(partial(_read_journal, journal)) is None
+    if is_whole and set(rows["pair_id"].to_pylist()) != set(_read_journal(journal)):
+        raise ValueError("its rows are not those that the journal names")
 
 
 def _read_manifest(path: Path) -> None:

@@ -98,9 +98,9 @@ def purge_rows(uri: str, table: str, columns: Sequence[str], is_doomed: RowFilte
     return len(addresses)
 
 
-def finish_deletes(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> None:
-    """Makes soft deletes of a bookkeeping table final and drops its old versions."""
+def finish_deletes(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> int:
+    """Makes soft deletes of a bookkeeping table final and drops its old versions, as `clean_up`."""
     dataset = open_table(uri, table)
     if any(fragment.metadata.deletion_file for fragment in dataset.get_fragments()):
         dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
-    clean_up(uri, table, grace=grace)
+    return clean_up(uri, table, grace=grace)

@@ -114,10 +114,23 @@ def check_opened(dataset: Any) -> Any:
     return dataset
 
 
+def check_manifest(uri: str, version: int) -> None:
+    """Passes when the own file of a Lance version of the pairs is as it was, before it is opened.
+
+    Raises:
+        CorruptDatabaseError: it is not.
+    """
+    root = local_path(uri)
+    if root is not None and not find_attachment(uri):
+        _compare(uri, root, [f"pairs.lance/{manifest_file(root / 'pairs.lance', version)}"])
+
+
 def check_naming_tables(uri: str) -> None:
     """Passes when the tables that say what the others are have only files as they were.
 
-    These and the tables that keep forgotten pairs out have to be in their newest state, too.
+    These and the tables that keep forgotten pairs out have to be in their newest state, too. The
+    newest state of each table is compared before Lance opens it: over damage there Lance would
+    panic, and print that.
 
     Raises:
         CorruptDatabaseError: one is damaged, or its newest state is gone.
@@ -128,7 +141,7 @@ def check_naming_tables(uri: str) -> None:
     for file in find_lost(root, list_known_manifests(root)):
         if name_surface(file) in (*_NAMING_TABLES, *_FORGETTING_TABLES):
             raise CorruptDatabaseError(uri, file, LOST)
-    _compare(uri, root, list_files(root, _NAMING_TABLES))
+    _compare(uri, root, [*list_files(root, _NAMING_TABLES), *_newest_manifests(root)])
 
 
 def find_lost(root: Path, known: Iterable[str]) -> Iterator[str]:
@@ -147,6 +160,13 @@ def find_lost(root: Path, known: Iterable[str]) -> Iterator[str]:
         # Listed again: one that another process replaces meanwhile may escape the first time.
         if all(_newest_version(root / table) < version for _ in range(2)):
             yield file
+
+
+def _newest_manifests(root: Path) -> Iterator[str]:
+    for name in _COVERED:
+        table = root / f"{name}.lance"
+        if version := _newest_version(table):
+            yield f"{name}.lance/{manifest_file(table, version)}"
 
 
 def _newest_version(table: Path) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from asif_lance.devices import pick_device
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
-from asif_lance.encoders.timm_import import import_timm
 from asif_lance.encoders.weights import IMAGE_PREFIX, TEXT_PREFIX
 from asif_lance.errors import EncoderUnavailableError
 
@@ -20,7 +18,11 @@ def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEnco
     Raises:
         EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
-    # Not at the top: timm and sentence-transformers take seconds to import, and many need one.
+    # Not at the top: torch, timm and sentence-transformers take seconds to import, and many need
+    # none of them, or one.
+    from asif_lance.devices import pick_device
+    from asif_lance.encoders.timm_import import import_timm
+
     import_timm()
     from asif_lance.encoders.timm_encoder import TimmEncoder
 
@@ -37,7 +39,8 @@ def text_encoder(name: str | None = None, *, device: str = "auto") -> TextEncode
     Raises:
         EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
-    from asif_lance.encoders.sentence_encoder import SentenceEncoder  # see image_encoder
+    from asif_lance.devices import pick_device  # see image_encoder
+    from asif_lance.encoders.sentence_encoder import SentenceEncoder
 
     name = name or DEFAULT_TEXT
     _check_prefix("text", name, TEXT_PREFIX)

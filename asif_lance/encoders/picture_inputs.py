@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from asif_lance.encoders.decoding import MAX_BYTES
 from asif_lance.encoders.picture_files import HeldPicture, ImageFile
 from asif_lance.errors import ImageError, InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 #: One picture: a path, encoded bytes, an open file, a Pillow image, an array (height, width) or
 #: (height, width, channels), a tensor (channels, height, width), or a row of a Hugging Face data
 #: set. Whole numbers count from 0 to 255, floats from 0 to 1.
-PictureInput: TypeAlias = (
-    ImageFile
-    | os.PathLike[str]
-    | bytearray
-    | memoryview
-    | BinaryIO
-    | Image.Image
-    | NDArray[Any]
-    | Tensor
-    | Mapping[str, Any]
-)
+PictureInput: TypeAlias = Union[
+    ImageFile,
+    os.PathLike[str],
+    bytearray,
+    memoryview,
+    BinaryIO,
+    Image.Image,
+    NDArray[Any],
+    "Tensor",
+    Mapping[str, Any],
+]
 
 #: One picture, or several of any kinds; an array or tensor of one more dimension is a batch.
 PicturesInput: TypeAlias = PictureInput | Iterable[Any]
@@ -41,7 +43,6 @@ _KINDS = (
     "a tensor (channels, height, width), a data set's row with an 'image', or several of these"
 )
 _CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
-_PIXELS = (Image.Image, np.ndarray, Tensor)
 _SINGLE: tuple[type, ...] = (
     str,
     os.PathLike,
@@ -75,27 +76,37 @@ def iterate_pictures(given: PicturesInput) -> Iterator[ImageFile]:
 
 
 def _is_single(given: object) -> bool:
-    if isinstance(given, np.ndarray | Tensor):
+    if _is_array(given):
         return given.ndim in (2, 3)
     return isinstance(given, _SINGLE) or hasattr(given, "read")
 
 
 def _is_batch(given: object) -> bool:
-    return isinstance(given, np.ndarray | Tensor) and given.ndim != 1
+    return _is_array(given) and given.ndim != 1
+
+
+def _is_array(given: object) -> TypeGuard[NDArray[Any] | Tensor]:
+    return isinstance(given, np.ndarray) or _is_tensor(given)
+
+
+def _is_tensor(given: object) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")  # without it nobody has a tensor
+    return torch is not None and isinstance(given, torch.Tensor)
 
 
 def _is_labelled_batch(given: object) -> bool:
     """A batch of pictures, and lists of numbers that go with it: what a data loader gives."""
     if not isinstance(given, tuple | list) or len(given) < 2 or not _is_batch(given[0]):
         return False
-    labels = (isinstance(one, np.ndarray | Tensor) and one.ndim == 1 for one in given[1:])
+    labels = (_is_array(one) and one.ndim == 1 for one in given[1:])
     return given[0].ndim == 4 and all(labels)
 
 
 def _take_item(item: Any, numbers: Iterator[int]) -> Iterator[ImageFile]:
     """The pictures of one entry: itself, a batch of them, or those that labels go with."""
-    if isinstance(item, tuple | list) and item and isinstance(item[0], _PIXELS):
-        item = item[0]
+    if isinstance(item, tuple | list) and item:
+        first = item[0]
+        item = first if isinstance(first, Image.Image) or _is_array(first) else item
     if _is_batch(item) and not _is_single(item):
         return _take_batch(item, numbers)
     return _take(item, numbers)
@@ -147,7 +158,7 @@ def _read(item: Any) -> bytes | Image.Image:
         return item
     if isinstance(item, bytearray | memoryview):
         return bytes(item)
-    if isinstance(item, Tensor):
+    if _is_tensor(item):
         return _to_image(_channels_last(item))
     if isinstance(item, np.ndarray):
         return _to_image(item)
@@ -171,7 +182,7 @@ def _read_file(file: Any) -> bytes:
 def _channels_last(tensor: Tensor) -> NDArray[Any]:
     """A tensor (channels, height, width) as an array (height, width, channels)."""
     tensor = tensor.detach().cpu()
-    if tensor.dtype in (torch.bfloat16, torch.float16):
+    if tensor.is_floating_point() and tensor.itemsize < 4:  # NumPy has no bfloat16
         tensor = tensor.float()
     if tensor.ndim == 3 and tensor.shape[0] not in _CHANNELS and tensor.shape[2] in _CHANNELS:
         raise ImageError(f"shape {tuple(tensor.shape)}: a tensor is (channels, height, width)")

@@ -7,8 +7,10 @@ encoder of a database computes as it was computed when its vectors were made.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 HALF = "+bfloat16"
 
@@ -21,4 +23,8 @@ def split_precision(name: str) -> tuple[str, str]:
 
 def multiply_in(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """What a thread enters to compute so; what has to be more exact than products stays float32."""
-    return torch.autocast(device.type, torch.bfloat16) if precision else nullcontext()
+    if not precision:
+        return nullcontext()
+    import torch  # takes seconds; names are taken apart without it
+
+    return torch.autocast(device.type, torch.bfloat16)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from PIL import Image
-from torch import Tensor
 
 from asif_lance.records import EncoderPin, Float32Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: A picture, or what gives its bytes or pixels when an encoder comes to it.
 ImageItem: TypeAlias = bytes | Path | Image.Image | Callable[[], bytes | Image.Image]

@@ -1,4 +1,7 @@
-"""Encodes pictures in order: decoded in threads, embedded in batches, several of them at a time."""
+"""Encodes pictures in order: decoded in threads, embedded in batches, several of them at a time.
+
+torch is imported when something is encoded: the rest of the package is of use without it.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
-import torch
 from joblib import cpu_count
 from PIL import Image
-from torch import Tensor
 
-from asif_lance.devices import limit_torch
 from asif_lance.encoders.decoding import decode_image, upright_rgb
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.errors import ImageError
 from asif_lance.records import Float32Array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,9 +58,6 @@ class EncoderThreads:
     torch splits every operation among its threads, which wait for each other after it. Where
     others want the processors too, such as decoding, most of the time is lost so. Here each thread
     computes a batch of its own, with its share of torch's threads.
-
-    Attributes:
-        side_by_side: how many computations run at once.
     """
 
     def __init__(self, decoders: int | None = None, most: int = _MOST_SIDE_BY_SIDE) -> None:
@@ -66,11 +67,9 @@ class EncoderThreads:
             decoders: how many decode; one per core, at most 16, by default.
             most: how many computations may run at once.
         """
-        threads = max(min(torch.get_num_threads(), int(cpu_count())), 1)
-        self.side_by_side = min(threads, most)
-        self._each = threads // self.side_by_side
+        self._most = most
         self._decoding = ThreadPoolExecutor(decoders or min(16, os.cpu_count() or 1))
-        self._computing = ThreadPoolExecutor(self.side_by_side)
+        self._computing: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> EncoderThreads:
         """Itself; leaving ends the threads and drops what they have not begun."""
@@ -83,16 +82,31 @@ class EncoderThreads:
         trace: TracebackType | None,
     ) -> None:
         self._decoding.shutdown(wait=False, cancel_futures=True)
-        self._computing.shutdown(wait=True, cancel_futures=True)
+        if self._computing is not None:
+            self._computing.shutdown(wait=True, cancel_futures=True)
         self._decoding.shutdown(wait=True)
+
+    @cached_property
+    def _threads(self) -> int:
+        import torch
+
+        return max(min(torch.get_num_threads(), int(cpu_count())), 1)
+
+    @cached_property
+    def side_by_side(self) -> int:
+        """How many computations run at once."""
+        return min(self._threads, self._most)
 
     def compute(self, function: Callable[P, R], /, *args: P.args, **options: P.kwargs) -> Future[R]:
         """Call a function of encoders in one of the threads."""
+        from asif_lance.devices import limit_torch
 
         def run() -> R:
-            with limit_torch(self._each):
+            with limit_torch(self._threads // self.side_by_side):
                 return function(*args, **options)
 
+        if self._computing is None:
+            self._computing = ThreadPoolExecutor(self.side_by_side)
         return self._computing.submit(run)
 
     def encode(self, encoder: ImageEncoder, items: Sequence[ImageItem]) -> Future[EncodedBatch]:
@@ -165,10 +179,12 @@ def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
 def _encode_batch(
     encoder: ImageEncoder, prepared: Sequence[Future[Tensor | ImageError]]
 ) -> EncodedBatch:
+    import torch
+
     batch = [future.result() for future in prepared]
-    tensors = [entry for entry in batch if isinstance(entry, Tensor)]
+    tensors = [entry for entry in batch if not isinstance(entry, ImageError)]
     count = iter(range(len(tensors)))
-    rows = tuple(next(count) if isinstance(entry, Tensor) else entry for entry in batch)
+    rows = tuple(e if isinstance(e, ImageError) else next(count) for e in batch)
     if not tensors:
         return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), rows)
     return EncodedBatch(encoder.encode(torch.stack(tensors)), rows)

@@ -15,8 +15,6 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 _COMPILER = "torch._dynamo.utils"
 
 
@@ -45,6 +43,8 @@ def import_timm() -> None:
     """Import timm, without the compiler if nobody has imported that yet."""
     if _COMPILER in sys.modules:
         return
+    import torch  # takes seconds, and this module is imported by what may need none of it
+
     stand_in = sys.modules[_COMPILER] = _StandIn(_COMPILER)
     try:
         with patch.object(torch.compiler, "disable", _mark_uncompiled):

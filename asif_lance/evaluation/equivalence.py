@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.anchors import Side
-from asif_lance.database import append_rows, keep_digests, live_rows_key, read_table, schemas
+from asif_lance.database import append_rows, live_rows_key, read_table, schemas
 from asif_lance.errors import EmptyModelError, StorageError
 from asif_lance.model import Model, open_model
 from asif_lance.progress import track
@@ -141,7 +141,6 @@ def _keep(store: PairStore, proof: Proof) -> None:
     row = {name: getattr(proof, name) for name in schemas.PROOFS.names}
     with store.writing("prove", beside=True):
         append_rows(store.uri, "proofs", pa.Table.from_pylist([row], schema=schemas.PROOFS))
-        keep_digests(store.uri)
 
 
 def _group_versions(store: PairStore) -> list[list[str]]:

@@ -43,7 +43,6 @@ from asif_lance.ingest import (
 )
 from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
-from asif_lance.search import unit_queries
 
 # Where there is a folder per class, what metadata say of captions does not matter.
 _FOLDERS = ("folder", "imagefolder")
@@ -84,6 +83,8 @@ class Labelled:
             InputError: the pictures are not encoded yet.
             InvalidVectorError: an embedding that cannot be compared.
         """
+        from asif_lance.search import unit_queries  # imports torch
+
         return unit_queries(self.embeddings)
 
     @property

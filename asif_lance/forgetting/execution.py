@@ -24,6 +24,7 @@ from asif_lance.database import (
     check_readable,
     describe_indices,
     find_changes,
+    keep_digests,
     local_path,
     open_table,
     rebuild_indices,
@@ -42,7 +43,7 @@ from asif_lance.errors import (
 from asif_lance.forgetting import receipts
 from asif_lance.forgetting.content import Content, find_quote
 from asif_lance.forgetting.derived_data import erase_derived
-from asif_lance.forgetting.journal import CONTENT_FILE, Journal, interrupted
+from asif_lance.forgetting.journal import Journal, interrupted
 from asif_lance.forgetting.keys import (
     Keys,
     find_fingerprint_keys,
@@ -63,6 +64,7 @@ from asif_lance.forgetting.survey import State, Survey
 from asif_lance.forgetting.twins import find_twins
 from asif_lance.progress import step
 from asif_lance.verifier import (
+    CONTENT_FILE,
     JOURNAL_FILE,
     KEY_BYTES,
     Document,
@@ -261,6 +263,7 @@ def _complete(
         rebuilt = rebuild_indices(table_uri(uri, "pairs"), intent["recipes"])
     if rebuilt:
         Ledger(uri).adopt(open_table(uri, "pairs"))
+    keep_digests(uri)
     return receipt
 
 

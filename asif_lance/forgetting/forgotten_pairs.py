@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -215,6 +215,15 @@ class ForgottenPairs:
                 f"the reason is kept for good, and quotes what was forgotten: {quoted!r}; "
                 "say it in other words"
             )
+
+
+def find_forgotten_ids(uri: str, ids: Sequence[str], folder: Path | None) -> dict[str, str]:
+    """Which ids are of pairs that were forgotten, and when; receipts without a key tell nothing."""
+    if not ids:
+        return {}
+    forgotten = ForgottenPairs(uri, folder, Waiver("only looked up", without_key=True))
+    found = forgotten.find_names(pa.table({"pair_id": pa.array(ids, pa.string())}))
+    return {ids[row]: told for row, told in sorted(found.items())}
 
 
 def _load_receipts(uri: str, ids: Collection[str]) -> tuple[list[Receipt], int]:

@@ -18,9 +18,8 @@ import pyarrow as pa
 
 from asif_lance.database import local_path
 from asif_lance.errors import CorruptDatabaseError
-from asif_lance.verifier import JOURNAL_FILE
+from asif_lance.verifier import CONTENT_FILE, JOURNAL_FILE
 
-CONTENT_FILE = ".asif-forget.arrow"
 _DRAFT = ".draft"
 
 Entry = dict[str, Any]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from asif_lance.errors import DatabaseError
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, find_foreign
 from asif_lance.forgetting.derived_data import find_runs
+from asif_lance.forgetting.forgotten_pairs import find_forgotten_ids
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
 from asif_lance.forgetting.twins import Twins, find_twins
@@ -52,6 +53,8 @@ class ForgetPlan:
         listing: the pairs with their captions, in the order of `pairs`.
         runs: ids of recordings that would lose predictions, attributions or prompts, sorted.
         twins: pairs that would stay and share something with these; None if nobody looked.
+        forgotten: of the unknown ids those that receipts name, as far as their keys are there, with
+            "forgotten on DATE, receipt R".
     """
 
     pairs: tuple[str, ...]
@@ -64,10 +67,16 @@ class ForgetPlan:
     runs: tuple[str, ...] = ()
     copies: tuple[Copy, ...] = ()
     twins: Twins | None = None
+    forgotten: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(
-    uri: str, pair_ids: Iterable[str], *, twins: bool = True, with_twins: bool = False
+    uri: str,
+    pair_ids: Iterable[str],
+    *,
+    twins: bool = True,
+    with_twins: bool = False,
+    folder: Path | None = None,
 ) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
 
@@ -77,6 +86,7 @@ def plan(
         twins: look for pairs that would stay and share something with these, which reads the
             image vectors of head and the newest version.
         with_twins: the pairs with the same picture are to be forgotten with them.
+        folder: of the keys; by default the user's.
 
     Raises:
         DatabaseError: the database is one that cannot forget.
@@ -92,7 +102,7 @@ def plan(
         if rows is not None and (twins or with_twins):
             sharing = find_twins(uri, ids, rows)
         if with_twins and sharing and sharing.same_picture:
-            return plan(uri, [*wanted, *sharing.same_picture], twins=twins)
+            return plan(uri, [*wanted, *sharing.same_picture], twins=twins, folder=folder)
         shared = frozenset[str]() if rows is None else find_shared(found, rows)
         runs = set() if rows is None else find_runs(uri, Content(b"", rows, shared).own())
         unknown = tuple(i for i in wanted if i not in ids)
@@ -108,6 +118,7 @@ def plan(
         listing=_list_pairs(rows) if rows is not None else (),
         runs=tuple(sorted(runs)),
         twins=sharing,
+        forgotten=find_forgotten_ids(uri, unknown, folder),
     )
 
 

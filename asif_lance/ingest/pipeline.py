@@ -116,6 +116,8 @@ def ingest_sources(
         version = _publish(destination, options, sources, prepared.rejects)
     except KeyboardInterrupt as stop:
         writer.flush()
+        if destination.store is not None:
+            destination.store.settle()
         raise IngestInterruptedError(writer.stored + prepared.already_there) from stop
     return IngestReport(
         added=writer.added,

@@ -245,6 +245,8 @@ class _Reencoding:
                     self._add(rows)
             except KeyboardInterrupt as stop:
                 self._add(pa.concat_tables(waiting)) if waiting else None
+                if self._to.store is not None:
+                    self._to.store.settle()
                 raise IngestInterruptedError(self._encoded) from stop
         self._cut += prepared.cut_captions
         self._rejects |= {r.item: r for r in (*prepared.rejects, *pairs.rejects)}

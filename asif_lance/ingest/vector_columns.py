@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import torch
 
 from asif_lance.records import BoolArray, Float16Array, Float32Array
 
@@ -56,6 +55,8 @@ def wrong_sizes(vectors: pl.Series, dimension: int) -> pl.Series:
 
 def unit_float16(vectors: Float32Array) -> Float16Array:
     """(n, d) vectors as the table stores them: unit length in float32, rounded to float16."""
+    import torch  # takes seconds, and what is read may be refused before
+
     unit = np.empty(vectors.shape, np.float16)
     step = max(_CACHED_NUMBERS // max(vectors.shape[1], 1), 1)
     for start in range(0, len(vectors), step):

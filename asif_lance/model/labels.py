@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
 from asif_lance.errors import InputError
 from asif_lance.model.templates import SINGLE, template_set
 from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
-from asif_lance.relative import CompiledTexts, Recipe, Teaching
-from asif_lance.search import unit_queries
+
+if TYPE_CHECKING:
+    from asif_lance.relative import CompiledTexts, Recipe, Teaching
 
 Ensemble = Literal["max", "mean-embedding", "mean-relative"]
 ENSEMBLES: tuple[str, ...] = get_args(Ensemble)
@@ -211,6 +212,8 @@ def prompts_from_vectors(
     vectors: Mapping[str, Float32Array], ensemble: Ensemble = "max"
 ) -> Prompts:
     """Prompts given as embeddings: label -> (d,) or (prompts, d) float32."""
+    from asif_lance.search import unit_queries  # imports torch
+
     check_names(list(vectors))
     rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
     owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from asif_lance.database import keep_digests, read_table, schemas, upsert_rows
+from asif_lance.database import read_table, schemas, upsert_rows
 from asif_lance.relative import Recipe, make_recipe
 from asif_lance.store import PairStore
 
@@ -64,7 +64,6 @@ def store_setting(store: PairStore, chosen: StoredSetting) -> None:
     with store.writing("tune", beside=True):
         rows = pa.Table.from_pylist([row], schema=schemas.TUNED)
         upsert_rows(store.uri, "tuned", rows, "version")
-        keep_digests(store.uri)
 
 
 def load_setting(store: PairStore, version: str) -> StoredSetting | None:

@@ -6,45 +6,67 @@ Assumes: similarities come from `asif_lance.search`. Values in, values out: no f
 nothing that another thread could see.
 """
 
-from asif_lance.relative.centring import (
-    BlockDistances,
-    BlockSummary,
-    BlockSums,
-    Centre,
-    make_centre,
-    mean_of,
-)
-from asif_lance.relative.examples import (
-    MEMBER_COSINE,
-    Teaching,
-    find_members,
-    fit_teaching,
-    make_teaching,
-)
-from asif_lance.relative.recipes import (
-    DEFAULT,
-    RECIPES,
-    Measure,
-    Recipe,
-    check_k_and_p,
-    format_sides,
-    make_recipe,
-    recipe_from_values,
-)
-from asif_lance.relative.vectors import (
-    CompiledTexts,
-    TextBlock,
-    attributions,
-    best_scores,
-    compile_block,
-    compile_texts,
-    cut_runs,
-    mean_vectors,
-    relative_vectors,
-    scores,
-    single_vector,
-)
-from asif_lance.relative.whitening import SAMPLE, WhitenedSide, Whitening
+from typing import TYPE_CHECKING
+
+from asif_lance.on_demand import import_on_demand
+
+if TYPE_CHECKING:
+    from asif_lance.relative.centring import (
+        BlockDistances,
+        BlockSummary,
+        BlockSums,
+        Centre,
+        make_centre,
+        mean_of,
+    )
+    from asif_lance.relative.examples import (
+        MEMBER_COSINE,
+        Teaching,
+        find_members,
+        fit_teaching,
+        make_teaching,
+    )
+    from asif_lance.relative.recipes import (
+        DEFAULT,
+        RECIPES,
+        Measure,
+        Recipe,
+        check_k_and_p,
+        format_sides,
+        make_recipe,
+        recipe_from_values,
+    )
+    from asif_lance.relative.vectors import (
+        CompiledTexts,
+        TextBlock,
+        attributions,
+        best_scores,
+        compile_block,
+        compile_texts,
+        cut_runs,
+        mean_vectors,
+        relative_vectors,
+        scores,
+        single_vector,
+    )
+    from asif_lance.relative.whitening import SAMPLE, WhitenedSide, Whitening
+else:
+    __getattr__ = import_on_demand(
+        __name__,
+        {
+            "centring": "BlockDistances BlockSummary BlockSums Centre make_centre mean_of",
+            "examples": "MEMBER_COSINE Teaching find_members fit_teaching make_teaching",
+            "recipes": (
+                "DEFAULT RECIPES Measure Recipe check_k_and_p format_sides make_recipe "
+                "recipe_from_values"
+            ),
+            "vectors": (
+                "CompiledTexts TextBlock attributions best_scores compile_block "
+                "compile_texts cut_runs mean_vectors relative_vectors scores single_vector"
+            ),
+            "whitening": "SAMPLE WhitenedSide Whitening",
+        },
+    )
 
 # fmt: off
 __all__ = [

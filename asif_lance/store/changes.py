@@ -18,6 +18,7 @@ from asif_lance.database import (
     check_still_migrated,
     count_changes,
     join_tiny_fragments,
+    keep_digests,
     local_path,
     open_table,
     storage_errors,
@@ -29,7 +30,9 @@ from asif_lance.records import ModelVersion
 
 
 @contextmanager
-def begin_change(uri: str, command: str, *, timeout: float, since: int | None) -> Iterator[None]:
+def begin_change(
+    uri: str, command: str, *, timeout: float, since: int | None, midway: bool
+) -> Iterator[None]:
     """Holds the write lock around a change, see `PairStore.writing`."""
     while True:
         with WriteLock(uri, timeout).hold(command), storage_errors(uri):
@@ -38,6 +41,8 @@ def begin_change(uri: str, command: str, *, timeout: float, since: int | None) -
                 if since is not None:
                     check_epoch(uri, since)
                 yield
+                if not midway:
+                    keep_digests(uri)
                 return
         recover(uri)
 

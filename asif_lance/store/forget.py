@@ -10,7 +10,12 @@ from asif_lance.store.pair_store import PairStore
 
 
 def plan(
-    store: PairStore, pair_ids: Iterable[str], *, twins: bool = True, with_twins: bool = False
+    store: PairStore,
+    pair_ids: Iterable[str],
+    *,
+    twins: bool = True,
+    with_twins: bool = False,
+    folder: Path | None = None,
 ) -> ForgetPlan:
     """Says what forgetting these pairs would touch; changes nothing.
 
@@ -20,12 +25,14 @@ def plan(
         twins: look for pairs that would stay and share something with these, which reads the
             image vectors of head and the newest version.
         with_twins: the pairs with the same picture are to be forgotten with them.
+        folder: of the keys, which tell what was forgotten before; by default the user's.
 
     Raises:
         DatabaseError: the database is one that cannot forget.
     """
     store.check_own("forget")
-    return planning.plan(store.uri, pair_ids, twins=twins, with_twins=with_twins)
+    how = {"twins": twins, "with_twins": with_twins}
+    return planning.plan(store.uri, pair_ids, **how, folder=folder)
 
 
 def forget(

@@ -62,6 +62,7 @@ class OptimizeReport:
         fragments_after: the same afterwards.
         bytes_before: size of the database.
         bytes_after: the same afterwards.
+        bytes_freed: of files that nobody needed; new ones may have come.
         bytes_waiting: what nobody needs, and stays until its grace period is over.
     """
 
@@ -69,6 +70,7 @@ class OptimizeReport:
     fragments_after: int
     bytes_before: int
     bytes_after: int
+    bytes_freed: int
     bytes_waiting: int
 
 
@@ -194,11 +196,11 @@ def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
         with step("bring indices up to date"):
             _open_pairs(store).optimize.optimize_indices()
         ledger.adopt(_open_pairs(store))
-        _clean(store.uri, grace)
+        freed = _clean(store.uri, grace)
         after = len(_open_pairs(store).get_fragments())
         waits = bool(grace) and local_path(store.uri) is not None
         waiting = _count_reclaimable(store.uri, timedelta(0)) if waits else 0
-        return OptimizeReport(before, after, size, _measure_size(store.uri), waiting)
+        return OptimizeReport(before, after, size, _measure_size(store.uri), freed, waiting)
 
 
 def info(store: PairStore) -> Info:
@@ -243,19 +245,20 @@ def _is_fine(fragment: lance.LanceFragment) -> bool:
     return bool(live >= _FULL_ENOUGH_ROWS and live >= _LIVE_SHARE * fragment.physical_rows)
 
 
-def _clean(uri: str, grace: timedelta) -> None:
-    """Frees what neither a name nor head needs, in all tables."""
+def _clean(uri: str, grace: timedelta) -> int:
+    """Frees what neither a name nor head needs, in all tables; returns the bytes."""
     # Without a lock a write under way would be taken for a leftover.
     if local_path(uri) is None:
-        open_table(uri, "pairs").cleanup_old_versions(
+        stats = open_table(uri, "pairs").cleanup_old_versions(
             timedelta(days=1), error_if_tagged_old_versions=False
         )
-        return
+        return int(stats.bytes_removed)
     with step("clean up"):
-        clean_up(uri, grace=grace)
+        freed = clean_up(uri, grace=grace)
     for table in track("clean tables up", _BOOKKEEPING):
-        finish_deletes(uri, table, grace=grace)
+        freed += finish_deletes(uri, table, grace=grace)
     keep_digests(uri)
+    return freed
 
 
 def _count_reclaimable(uri: str, grace: timedelta) -> int:

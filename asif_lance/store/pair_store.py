@@ -139,7 +139,7 @@ class PairStore(StoredVersions):
         )
         known = known or KnownPairs()
         locked = local_path(self.uri) is not None
-        with self.writing("add", since=since):
+        with self.writing("add", since=since, midway=True):
             head = self._head()
             known.refresh(head)
             found = known.find(rows["pair_id"].combine_chunks())
@@ -162,7 +162,7 @@ class PairStore(StoredVersions):
         Without a lock nothing is joined: other writers' writes would be taken for leftovers.
         """
         if local_path(self.uri) is not None:
-            with self.writing("join"):
+            with self.writing("join", midway=True):
                 latest, head = self._latest(), self._head()
                 if join_fragments(head, latest):
                     if looked_up is not None:
@@ -272,7 +272,12 @@ class PairStore(StoredVersions):
         check_own(self.uri, command)
 
     def writing(
-        self, command: str, *, since: int | None = None, beside: bool = False
+        self,
+        command: str,
+        *,
+        since: int | None = None,
+        beside: bool = False,
+        midway: bool = False,
     ) -> AbstractContextManager[None]:
         """Holds the write lock around a change, after finishing a forget that was killed.
 
@@ -280,6 +285,7 @@ class PairStore(StoredVersions):
             command: what others are told who wait in vain.
             since: the `epoch` of before what will be written was read.
             beside: only what lies beside the pairs is written: runs, settings.
+            midway: more is written soon; new files get their digests only then, see `settle`.
 
         Raises:
             AttachedDatabaseError: the pairs are not the database's own.
@@ -289,4 +295,10 @@ class PairStore(StoredVersions):
         """
         if not beside:
             self.check_own(command)
-        return begin_change(self.uri, command, timeout=self.lock_timeout, since=since)
+        timeout = self.lock_timeout
+        return begin_change(self.uri, command, timeout=timeout, since=since, midway=midway)
+
+    def settle(self) -> None:
+        """Gives files their digests that were written `midway` in a change."""
+        with self.writing("settle", beside=True):
+            pass

@@ -20,6 +20,7 @@ from asif_lance.database import (
     KnownPairs,
     Ledger,
     Result,
+    check_manifest,
     check_opened,
     check_pin,
     diff_states,
@@ -170,7 +171,9 @@ class StoredVersions:
         """Applies `read` to a version's rows, again when its files were removed meanwhile."""
 
         def find() -> lance.LanceDataset:
-            found = open_table(self.uri, "pairs", self._find_version(name).lance_version)
+            version = self._find_version(name).lance_version
+            check_manifest(self.uri, version)
+            found = open_table(self.uri, "pairs", version)
             if isinstance(found, AttachedState):
                 return found.check_dimensions(self.image.dimension, self.text.dimension)
             return check_opened(found)

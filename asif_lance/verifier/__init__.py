@@ -8,6 +8,7 @@ rfc3161-client; no torch. `documents` is what a receipt says, `chain` how receip
 """
 
 from asif_lance.verifier.chain import (
+    CONTENT_FILE,
     JOURNAL_FILE,
     find_lost_receipts,
     find_problems,
@@ -74,11 +75,11 @@ from asif_lance.verifier.timestamps import check_timestamp, make_request
 
 # fmt: off
 __all__ = [
-    "CONFIRMED", "ERASED", "JOURNAL_FILE", "KEY_BYTES", "LOSSLESS", "NOT_COVERED", "NO_BASELINE",
-    "PRINTABLE_RUN", "REDACTED", "REFUTED", "RESIDUAL", "SHORTEST_IN_BINARY", "SHORTEST_TEXT",
-    "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher", "Document", "FileRecord",
-    "Fingerprints", "Found", "Hit", "Receipt", "Report", "RewrittenVersion", "ScanReport",
-    "Surface", "as_binary", "as_matrix", "check_timestamp", "cut_ends", "describe",
+    "CONFIRMED", "CONTENT_FILE", "ERASED", "JOURNAL_FILE", "KEY_BYTES", "LOSSLESS", "NOT_COVERED",
+    "NO_BASELINE", "PRINTABLE_RUN", "REDACTED", "REFUTED", "RESIDUAL", "SHORTEST_IN_BINARY",
+    "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher", "Document",
+    "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report", "RewrittenVersion",
+    "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp", "cut_ends", "describe",
     "find_in_item", "find_in_path", "find_lost_receipts", "find_problems", "find_quoted",
     "find_quotes", "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_files",
     "list_findings", "list_leaves", "list_quotable", "make_request", "name_key", "name_surface",

@@ -21,6 +21,8 @@ from asif_lance.verifier.files import open_lance, panics_as_errors
 
 #: The journal of a forget under way, in the database's directory; see `forgetting.journal`.
 JOURNAL_FILE = ".asif-forget.jsonl"
+#: The rows that it is about.
+CONTENT_FILE = ".asif-forget.arrow"
 
 _RECEIPTS, _SEALED = "receipts.lance", "sealed_hashes.lance"
 # Columns that repeat what the document says, so that SQL can read them.

@@ -42,6 +42,8 @@ from asif_lance.verifier.timestamps import check_timestamp
 _RECEIPTS_DATA = "receipts.lance/data/"
 _RECEIPTS_LOGS = tuple(f"receipts.lance/{n}/" for n in ("_versions", "_transactions", "_deletions"))
 _LOCK, _LOCK_BYTES = ".asif-lock", 200
+# What somebody would carry over to pass one database's receipts for another's.
+_MOVABLE = ("receipts.lance/", "sealed_hashes.lance/", "digests.lance/")
 _KEY_DIGITS = 16
 _SHOWN = 3  # findings and files that are named
 # Columns that know a picture; an equal caption alone is no sign that a pair came back.
@@ -242,15 +244,26 @@ def _check_counts(receipt: Receipt) -> Check:
 
 
 def _check_record(receipt: Receipt, seen: _Seen) -> list[Check]:
-    """Whether the files are those that were searched; the earlier format does not list them."""
+    """Whether the files are those that were searched; the earlier format does not list them.
+
+    A database keeps some of them for good, if only those of its first migration.
+    """
     if not receipt.number:
         return []
-    there = {file.path for file in seen.record}
+    there = {file.path: file.sha256 for file in seen.record}
+    if not any(there.get(f.path) == f.sha256 for f in receipt.record if _belongs_to_one(f.path)):
+        told = "none of the files that were searched is here: it is of another database, or all of"
+        return [Check("files", None, f"{told} it was written anew")]
     gone = sum(file.path not in there for file in receipt.record)
     told = f"{len(receipt.record) - gone:,} of {len(receipt.record):,} files are still there"
     if seen.later:
         told += f"; {len(seen.later):,} came later or changed: {_list_first(seen.later)}"
     return [Check("files", True if seen.searched or not seen.later else None, told)]
+
+
+def _belongs_to_one(file: str) -> bool:
+    """Whether a file tells databases apart whose receipts may have been swapped."""
+    return file != _LOCK and not file.startswith(_MOVABLE)
 
 
 def _check_content(receipt: Receipt, key: bytes | None, seen: _Seen) -> Check:

@@ -50,6 +50,13 @@ def test_a_predicate_means_what_it_means_in_an_audit(filled: PairStore, where: s
         assert matching_ids(filled, where, version) == sorted(rows["pair_id"].to_pylist())
 
 
+@pytest.mark.parametrize("chain", [" OR pair_id = ", " AND NOT pair_id = "])
+def test_a_predicate_of_hundreds_of_comparisons_is_answered(filled: PairStore, chain: str) -> None:
+    where = f"pair_id = 'pair-000007-id'{chain}" + chain.join(f"'x{i}'" for i in range(300))
+    assert matching_ids(filled, where) == ["pair-000007-id"]
+    assert matching_ids(filled, f"({where}) AND caption IS NOT NULL", "v1") == ["pair-000007-id"]
+
+
 def test_head_and_all_versions_are_asked_on_request(filled: PairStore) -> None:
     assert matching_ids(filled, "true") == names(5, 15)
     assert matching_ids(filled, "true", HEAD) == names(5, 20)

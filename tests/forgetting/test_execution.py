@@ -25,11 +25,11 @@ from asif_lance.errors import CorruptDatabaseError, DatabaseError, InputError, P
 from asif_lance.forgetting import purge, receipts
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.execution import recover
-from asif_lance.forgetting.journal import CONTENT_FILE, Journal
+from asif_lance.forgetting.journal import Journal
 from asif_lance.records import Reject
 from asif_lance.store.forget import forget, plan, verify_receipt
 from asif_lance.store.pair_store import PairStore
-from asif_lance.verifier import JOURNAL_FILE, scan
+from asif_lance.verifier import CONTENT_FILE, JOURNAL_FILE, scan
 
 # Enough dimensions that no two random vectors point the same way.
 IMAGE, TEXT = 64, 32

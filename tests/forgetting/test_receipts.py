@@ -24,11 +24,10 @@ from asif_lance.forgetting import (
     receipt_page,
     sign_receipt,
 )
-from asif_lance.forgetting.journal import CONTENT_FILE
 from asif_lance.forgetting.receipts import write_document
 from asif_lance.store.forget import forget, verify_receipt
 from asif_lance.store.pair_store import PairStore
-from asif_lance.verifier import JOURNAL_FILE
+from asif_lance.verifier import CONTENT_FILE, JOURNAL_FILE
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

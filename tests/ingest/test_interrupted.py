@@ -78,9 +78,10 @@ def test_a_stopped_ingest_says_what_is_kept_and_goes_on(
     cli: Cli, source: Path, number: signal.Signals
 ) -> None:
     done = stop_with(number, source)
-    assert (done.returncode, done.stdout) == (130, "")
+    assert (done.returncode, done.stdout) == (128 + number, "")
     told = re.fullmatch(
-        r"kept ([\d,]+) of 1,000 pairs so far; run the same command again to go on\n", done.stderr
+        r"asif-lance: kept ([\d,]+) of 1,000 pairs so far; run the same command again to go on\n",
+        done.stderr,
     )
     assert told is not None, done.stderr
     kept = int(told[1].replace(",", ""))

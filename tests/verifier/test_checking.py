@@ -17,7 +17,12 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 from pairs_at_hand import AGAIN, names, new_store, pairs
 
-from asif_lance.errors import InputError, ReceiptError
+from asif_lance.errors import (
+    CorruptDatabaseError,
+    ForgottenPairError,
+    InputError,
+    ReceiptError,
+)
 from asif_lance.forgetting import Keys, find_keys, obtain_keys
 from asif_lance.forgetting.receipts import load_documents, write_document
 from asif_lance.store.forget import forget, plan
@@ -237,6 +242,74 @@ def test_swapped_receipts_are_told(store: PairStore, keys: Keys) -> None:
 
     forge(store, swap)
     assert "chain" in wrong(check(store, keys=keys))
+
+
+def other_database(folder: Path) -> PairStore:
+    """Other pairs, forgotten from another database by the same signer."""
+    store = new_store(folder, IMAGE, TEXT)
+    store.add(batch(names(100, 140)))
+    store.publish(command="ingest")
+    for gone in names(100, 103):
+        forget(store, [gone], reason="asked to")
+    return store
+
+
+def test_a_receipt_of_another_database_of_the_same_signer_is_refuted(
+    store: PairStore, keys: Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    [theirs, *_] = load_documents(other_database(tmp_path / "other").uri)
+    handed = tmp_path / "receipt.json"
+    handed.write_text(theirs.body)
+    for search in (True, False):
+        report = check(store, handed, keys=keys, search=search)
+        assert report.verdict == "refuted"
+        assert "this is another or an older database" in wrong(report)["chain"]
+
+
+def test_all_receipts_swapped_with_another_databases_are_not_confirmed(
+    store: PairStore, keys: Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = other_database(tmp_path / "other")
+    for table in ("receipts.lance", "sealed_hashes.lance", "digests.lance"):
+        shutil.rmtree(f"{store.uri}/{table}")
+        shutil.copytree(f"{other.uri}/{table}", f"{store.uri}/{table}")
+    for which in range(3):
+        report = check(store, which, keys=keys)
+        assert report.verdict == "undecided"
+        assert {"files"} <= open_questions(report)
+    with pytest.raises(CorruptDatabaseError):
+        PairStore.open(store.uri)
+
+
+def test_one_receipt_swapped_with_another_databases_is_told(
+    store: PairStore, keys: Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = other_database(tmp_path / "other")
+    theirs = lance.dataset(f"{other.uri}/receipts.lance").to_table().to_pylist()
+    theirs.sort(key=lambda row: row["number"])
+    forge(store, lambda rows: [theirs[0], *rows[1:]])
+    for which in range(3):
+        assert "chain" in wrong(check(store, which, keys=keys))
+    with pytest.raises(CorruptDatabaseError, match=r"receipts\.lance"):
+        PairStore.open(store.uri)
+
+
+def test_databases_of_one_signer_forget_and_remember_each_for_itself(
+    store: PairStore, keys: Keys, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = other_database(tmp_path / "other")
+    other.add(batch(GONE))  # forgotten there, never here
+    other.publish(command="ingest")
+    with pytest.raises(ForgottenPairError):
+        store.add(batch(GONE))
+    with pytest.raises(ForgottenPairError):
+        other.add(batch(names(100, 101)))
+    assert check(store, keys=keys).verdict == "confirmed"
+    assert check(other, keys=keys).verdict == "confirmed"
 
 
 def test_a_chain_may_have_several_signers_whose_keys_have_to_be_given(
