@@ -27,6 +27,7 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.relative.centring import multiply_wide
 from asif_lance.search import unit_queries
 
 #: An example belongs to the label whose prompts its caption is nearest to, from this cosine on.
@@ -98,8 +99,7 @@ class Teaching:
 
     def evidence(self, queries: Float32Array) -> Float64Array:
         """(m, h) f of each query and label."""
-        found: Float64Array = self.turn(queries) @ self.directions.T
-        return found
+        return multiply_wide(self.turn(queries), self.directions.T)
 
     def add(self, scores: Float64Array, queries: Float32Array) -> Float64Array:
         """(m, c) scores of all labels, by their ordinary ones and the queries."""
