@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_self_test
+import captions
 import numpy as np
 import polars as pl
 from accuracy_answers import REFERENCE, Answers, Cell, Way, beside
@@ -110,6 +111,9 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
         **table,
     }
     note("captions")
+    page["recipe_lines"] = []
+    if shared:
+        page["recipe_lines"] = captions.recipes(*captions.measure(shared, options.cache / "stamps"))
     page["captions"] = _captions(shop, own, tests, answers)
     note("two pairs of encoders")
     page["together"] = two_pairs(shop, shared, options.second_text)

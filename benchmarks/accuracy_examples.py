@@ -32,6 +32,7 @@ from asif_lance.relative import DEFAULT
 
 COUNTS = (1, 2, 5, 10, 20)
 HALVES, HALF_COUNTS = 3, (1, 5, 20)
+FEW_DRAWS, FEW_LABELS, FEW_COUNTS = 3, (2, 3, 5), (1, 5)
 HEADLINE = "EuroSAT", 10
 FILES = {
     "CIFAR-10": ("cifar10/test-sample",),
@@ -71,6 +72,18 @@ class Half:
     per_class: int
     taught: tuple[float, float]
     others: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Few:
+    """A task with a few labels: shares right before, after, and by the nearest class mean."""
+
+    task: str
+    labels: int
+    per_class: int
+    before: float
+    after: float
+    class_mean: float
 
 
 def main() -> None:
@@ -129,12 +142,33 @@ def measured(model: Model, tasks: Sequence[Task], options: argparse.Namespace) -
         "old": max(abs(one.old.mean - one.old.mean_before) for one in cells if one.old),
         "halves": [half for task in tasks for half in halved(model, task)],
         "taught_halves": HALVES,
+        "few": [few for task in tasks for few in with_few_labels(model, task)],
+        "few_draws": FEW_DRAWS,
     }
 
 
 def mean_difference(cells: Sequence[Adaptation]) -> float:
     """Of all cells, from the nearest class mean."""
     return float(np.mean([one.difference for one in cells]))
+
+
+def with_few_labels(model: Model, task: Task) -> list[Few]:
+    """Ask about a few random classes, all of which have examples."""
+    note(f"{task.name}, few labels")
+    names = np.array(task.labelled.classes, dtype=object)
+    truths = np.array(task.labelled.truths, dtype=object)
+    rows = []
+    for count in FEW_LABELS:
+        drawn = []
+        for draw in range(FEW_DRAWS):
+            chosen = np.random.default_rng(draw).permutation(names)[:count]
+            part = Task.of(task.name, task.labelled.take(np.isin(truths, chosen)), model)
+            asked: Any = {"trials": 2, "seed": draw}
+            found = adapt(model, part.labelled, part.prompts, part.texts, FEW_COUNTS, **asked)
+            drawn.append([(a.new.mean_before, a.new.mean, a.prototypes.mean) for a in found])
+        for per_class, shares in zip(FEW_COUNTS, np.mean(drawn, axis=0).tolist(), strict=True):
+            rows.append(Few(task.name, count, per_class, *shares))
+    return rows
 
 
 def halved(model: Model, task: Task) -> list[Half]:

@@ -238,12 +238,13 @@ def confidence_lines(found: Sequence[Measured]) -> Iterator[str]:
     yield "\n### Confidence"
     yield (
         "By the self-test, and by one half of the pictures on the other (both halves in turn). "
-        '"None" is the\nshare told to show none of the labels, though all do; stated is one less '
-        "the coverage.\n"
+        '"None" is the\nshare told to show none of the labels, though all do. Labelled pictures '
+        "state how often the true\nlabel is possible (asked); by the self-test the possible labels "
+        "have the asked probability together.\n"
     )
     yield (
         "| pictures | calibrated on | mean probability | right | calibration error | right above "
-        "wrong | stated | covered | labels in the set | none | another kind |"
+        "wrong | asked | true label possible | labels in the set | none | another kind |"
     )
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     for one in found:

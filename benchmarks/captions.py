@@ -8,12 +8,14 @@ of it, under each recipe, with "a photo of a {}.". Differences are those of `mea
 in points, with their 95 % paired bootstrap intervals; those of the mean per class weigh each
 picture by the size of its class. A second table has the recipes beside `paper` and beside one
 another, with the same captions; its last lines are the mean over the sets, whose interval is that
-of the sets' own bootstrap means, drawn apart. `--docs` writes both tables into that file.
+of the sets' own bootstrap means, drawn apart. `--docs` writes both tables into that file;
+`accuracy.py` writes the second into its page too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ BESIDE = "<!-- recipes -->", "<!-- end of recipes -->"
 REPEATS = 10_000
 Found = dict[tuple[str, str, str], BoolArray]
 WAYS = "each", "mean"
+MEASURES = "top-1", "per class"
 SETS = {
     "CIFAR-10": "cifar10/test-sample.parquet",
     "clothing": "clothing/test.parquet",
@@ -66,10 +69,7 @@ def main() -> None:
     if "ASIF_SHARED" not in os.environ:
         print("captions: needs the development data, set ASIF_SHARED")
         return
-    data = Path(os.environ["ASIF_SHARED"]) / "data"
-    photos = Photos(data)
-    asked = [*questions(data, photos), stamps_question(options.stamps, photos)]
-    found = answers(photos, asked)
+    asked, found = measure(Path(os.environ["ASIF_SHARED"]), options.stamps)
     for (begin, end), table in (
         ((BEGIN, END), lines(asked, found)),
         (BESIDE, recipes(asked, found)),
@@ -80,6 +80,14 @@ def main() -> None:
             before, _, rest = options.docs.read_text().partition(begin)
             after = rest.partition(end)[2]
             options.docs.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def measure(shared: Path, stamps_folder: Path) -> tuple[list[Question], Found]:
+    """All questions, and what is right of them."""
+    data = shared / "data"
+    photos = Photos(data)
+    asked = [*questions(data, photos), stamps_question(stamps_folder, photos)]
+    return asked, answers(photos, asked)
 
 
 def questions(data: Path, photos: Photos) -> Iterator[Question]:
@@ -121,31 +129,44 @@ def answers(photos: Photos, asked: list[Question]) -> Found:
 def recipes(asked: list[Question], found: Found) -> Iterator[str]:
     """The recipes beside one another, a line for each task and way, and the means over tasks."""
     pairs = [(one, other) for i, other in enumerate(RECIPES) for one in list(RECIPES)[i + 1 :]]
-    yield f"{2 * len(pairs) * len(WAYS) * len(asked)} comparisons of single sets.\n"
+    yield f"{len(MEASURES) * len(pairs) * len(WAYS) * len(asked)} comparisons of single sets.\n"
     names = [f"`{name}`" for name in RECIPES]
     heads = [f"`{one}` - `{other}`" for one, other in pairs]
     yield f"| pictures | captions | | {' | '.join([*names, *heads])} |"
     yield f"| --- | --- | --- | {' | '.join(['---:'] * len(names) + ['---'] * len(heads))} |"
-    for kind in ("top-1", "per class"):
-        for way in WAYS:
-            of_sets = []
-            for question in asked:
-                weights = class_weights(question) if kind == "per class" else 1.0
-                right = {name: found[name, question.name, way] * weights for name in RECIPES}
-                of_sets.append(right)
-                yield f"| {question.name} | {way} | {kind} | {' | '.join(row([right], pairs))} |"
-            yield f"| **mean over sets** | {way} | {kind} | {' | '.join(row(of_sets, pairs))} |"
+    verdicts: dict[tuple[str, str], list[tuple[bool, bool]]] = {pair: [] for pair in pairs}
+    for kind, way in itertools.product(MEASURES, WAYS):
+        of_sets = [shares(question, found, kind, way) for question in asked]
+        rows = [(one.name, [right]) for one, right in zip(asked, of_sets, strict=True)]
+        for name, sets in [*rows, ("**mean over sets**", of_sets)]:
+            cells = [
+                f"{np.mean([right[recipe].mean() for right in sets]):.1%}" for recipe in RECIPES
+            ]
+            for pair in pairs:
+                gain, low, high = compare(sets, *pair)
+                cells.append(f"{gain:+.1f} ({low:+.1f} to {high:+.1f})")
+                verdicts[pair].append((low > 0, high < 0))
+            yield f"| {name} | {way} | {kind} | {' | '.join(cells)} |"
+    yield ""
+    for (one, other), signs in verdicts.items():
+        up, down = np.sum(signs, axis=0)
+        rows_of = f"significantly above `{other}` in {up} of {len(signs)} rows"
+        yield f"- `{one}` is {rows_of}, below in {down}."
 
 
-def row(sets: list[dict[str, NDArray[np.float64]]], pairs: list[tuple[str, str]]) -> Iterator[str]:
-    """Shares right, the mean over sets, and differences with their intervals."""
-    for name in RECIPES:
-        yield f"{np.mean([right[name].mean() for right in sets]):.1%}"
-    for one, other in pairs:
-        gains = [right[one] - right[other] for right in sets]
-        low, high = np.percentile(np.mean([resampled(gain) for gain in gains], axis=0), [2.5, 97.5])
-        gain = np.mean([gain.mean() for gain in gains])
-        yield f"{100 * gain:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+def shares(question: Question, found: Found, kind: str, way: str) -> dict[str, NDArray[np.float64]]:
+    """Of each recipe, (m,) values whose mean is the share right, of all pictures or per class."""
+    weights = class_weights(question) if kind == "per class" else 1.0
+    return {name: found[name, question.name, way] * weights for name in RECIPES}
+
+
+def compare(
+    sets: list[dict[str, NDArray[np.float64]]], one: str, other: str
+) -> tuple[float, float, float]:
+    """The difference of two recipes, mean over sets, with its interval, in points."""
+    gains = [100 * (right[one] - right[other]) for right in sets]
+    low, high = np.percentile(np.mean([resampled(gain) for gain in gains], axis=0), [2.5, 97.5])
+    return float(np.mean([gain.mean() for gain in gains])), float(low), float(high)
 
 
 def resampled(values: NDArray[np.float64]) -> NDArray[np.float64]:

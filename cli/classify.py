@@ -289,7 +289,7 @@ def _tell(
     found = None if sure is None else sure.assess(prediction)
     hide_bars()
     if output == "json":
-        value = _said(prediction, top)
+        value = {"image": prediction.image, **_answer(prediction, top)}
         if sure is not None and found is not None:
             add_confidence(value, found, sure)
         print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
@@ -309,9 +309,7 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
     hide_bars()
     if output == "json":
         parts = zip(answer.names, answer.parts, strict=True)
-        models = [{"database": _database(name), **_said(part, top)} for name, part in parts]
-        for model in models:
-            del model["image"]  # it is the same for all
+        models = [{"database": _database(name), **_answer(part, top)} for name, part in parts]
         value = {"image": answer.image, "predictions": answer.ranked(top), "models": models}
         if pairs is not None:
             value["pairs"] = [{"database": _database(name), **asdict(a)} for name, a in pairs]
@@ -325,12 +323,12 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
     click.echo()
 
 
-def _said(prediction: Prediction, top: int) -> dict[str, Any]:
-    """A prediction as the contract has it, and how its labels were asked.
+def _answer(prediction: Prediction, top: int) -> dict[str, Any]:
+    """A prediction as the contract has it but for its image, and how its labels were asked.
 
     `templates` (a named set, or themselves) and `ensemble` are missing for brought label vectors.
     """
-    asked, value = prediction.evidence.labels.prompts, prediction.to_dict(top)
+    asked, value = prediction.evidence.labels.prompts, prediction.answer(top)
     if asked.templates:
         value |= {"templates": asked.templates, "ensemble": asked.ensemble}
     return value

@@ -27,7 +27,8 @@ confidence_options = several(
         "--coverage",
         type=Real(0, 1, min_open=True, max_open=True),
         metavar="FRACTION",
-        help="With --confidence: how often the true label is to be among the possible ones. "
+        help="With --confidence: how often the true label is to be among the possible ones; "
+        "without labelled pictures, how probable these are to be together. "
         "[default: 0.9]",
     ),
 )
@@ -162,7 +163,7 @@ def add_confidence(value: dict[str, Any], found: Confidence, sure: Assessor) -> 
         entry["probability"] = probability
     value["confidence"] = {
         "possible": list(found.possible),
-        "coverage": sure.coverage,
+        "coverage": sure.coverage if sure.calibration.states_coverage else None,
         "none_of_these": found.none,
         "share_as_low": found.low,
         "source": sure.calibration.source,
@@ -182,7 +183,8 @@ def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, t
     shown = ", ".join(found.possible[:top]) or "no label"
     if len(found.possible) > top:
         shown += f" and {len(found.possible) - top:,} more"
-    click.echo(f"possible at {sure.coverage:.0%} ({sure.source}): {shown}")
+    told = "at {:.0%}" if sure.calibration.states_coverage else "with {:.0%} probability together"
+    click.echo(f"possible {told.format(sure.coverage)} ({sure.source}): {shown}")
     if found.none:
         click.echo(f"none of these: {found.low:.0%} of those pictures have a best score so low")
 
@@ -194,7 +196,7 @@ def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:
     def row(name: str, what: Any) -> tuple[str, ...]:
         return (name, *(what(report) for report in reports))
 
-    stated = f"{reports[0].coverage:.0%}"
+    asked = f"{reports[0].coverage:.0%}"
     print_table(
         ["confidence calibrated on", *(names[report.source] for report in reports)],
         [
@@ -206,7 +208,7 @@ def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:
                 "right more probable than wrong",
                 lambda r: "" if r.ranks is None else f"{r.ranks:.2f}",
             ),
-            row(f"true label possible (stated: {stated})", lambda r: f"{r.covered:.1%}"),
+            row(f"true label possible (asked: {asked})", lambda r: f"{r.covered:.1%}"),
             row("possible labels", lambda r: f"{r.possible:.2f}"),
             row("told to show none", lambda r: f"{r.none:.1%}"),
         ],

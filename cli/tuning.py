@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,11 +26,13 @@ from .parameter_types import Numbers, Real
 from .query import AskedLabels, FoundModel, check_recipes, find_model, read_asked_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from asif_lance.evaluation import Confirmation, Grid, SelfTuning, TriedSetting, Tuning
     from asif_lance.model import Model
     from asif_lance.records import Reject
+
+    Found = TypeVar("Found", Tuning, SelfTuning)
 
 #: Choices that are shown to people; JSON has all.
 SHOWN = 10
@@ -143,23 +145,29 @@ def tune(
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
     found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
-    _tell(opened, found, store, output)
+    _tell(opened, found, _summary(found), _print_tuning, store, output)
     save_plot(plot, lambda f: f.tuning_figure(found, describe(opened, labelled, pictures)))
     report_rejects(rejects)
 
 
-def _tell(opened: Model, found: Tuning, store: bool, output: str) -> None:
-    """Print the result, and store the choice if that was asked."""
-    _print(found, output, {"stored": found.objection is None} if store else {})
+def _tell(
+    opened: Model,
+    found: Found,
+    summary: dict[str, Any],
+    show: Callable[[Found], None],
+    store: bool,
+    output: str,
+) -> None:
+    """Print the result, as its summary or for people, and store the choice if that was asked."""
+    if output == "json":
+        print_json(summary | ({"stored": found.objection is None} if store else {}))
+    else:
+        show(found)
     if store:
         _store(opened, found)
 
 
-def _print(found: Tuning, output: str, more: dict[str, bool]) -> None:
-    print_json(_summary(found) | more) if output == "json" else _print_tuning(found)
-
-
-def _store(opened: Model, found: Tuning) -> None:
+def _store(opened: Model, found: Tuning | SelfTuning) -> None:
     from asif_lance.evaluation import tuning as library
 
     if found.objection is not None:
@@ -193,15 +201,7 @@ def _tune_by_self_test(
 
     own = replace(asked, templates=None, ensemble=None).embed(opened)
     found = library.tune_by_self_test(opened, asked.embed(opened), grid, own=own)
-    if output == "json":
-        print_json(asdict(found) | ({"stored": found.objection is None} if store else {}))
-    else:
-        _print_self_tuning(found)
-    if store and found.objection is not None:
-        note(f"not stored: {found.objection}")
-    elif store:
-        library.store_self_tuned(opened, found)
-        note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
+    _tell(opened, found, asdict(found), _print_self_tuning, store, output)
 
 
 def _print_self_tuning(found: SelfTuning) -> None:

@@ -2,8 +2,7 @@
 
 Promises: every figure states its number of pictures and its uncertainty; seeds make it repeatable.
 `evaluation.figures` and `evaluation.clip_baseline` are imported by name: they need matplotlib and a
-trained CLIP. Writes only what `store_best`, `store_self_tuned`, `add_pairs` and `prove_equivalence`
-are asked to keep.
+trained CLIP. Writes only what `store_best`, `add_pairs` and `prove_equivalence` are asked to keep.
 """
 
 from typing import TYPE_CHECKING

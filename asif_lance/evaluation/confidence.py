@@ -6,13 +6,16 @@ Those are labelled pictures of the kind that is to be classified, or the self-te
 label. The latter's pictures are easier than others, so where a picture's scores spread less than
 those of the lowest quarter of the self-test's, its sharpness is lowered in proportion.
 
-The set of possible labels is conformal (Vovk et al. 2005; the threshold of Sadinle et al. 2019):
-the labels that are as probable as the true ones of the calibrating pictures usually are. For
-pictures of the same kind as the calibrating ones, the true label is among them in at least the
-stated share of cases, whatever the model. In the same way a picture is told to show none of the
-labels if its best score is as low as in less than the rest of the cases. The self-test's pictures
-are another kind than yours, and what is stated then holds for them alone: `evaluate --confidence`
-measures it.
+By labelled pictures the set of possible labels is conformal (Vovk et al. 2005; the threshold of
+Sadinle et al. 2019): the labels that are as probable as the true ones of the calibrating pictures
+usually are. For pictures of the same kind as the calibrating ones, the true label is among them in
+at least the stated share of cases, whatever the model. In the same way a picture is told to show
+none of the labels if its best score is as low as in less than the rest of the cases.
+
+The self-test's pictures are another kind than yours, so they state no coverage. Possible are then
+the most probable labels that together have the asked probability: where scores spread little, and
+sharpness is lowered, those are more labels, which a threshold learnt on other pictures would not
+allow for. `evaluate --confidence` measures how often the true label is among them.
 
 A calibration follows from the version, the recipe and the labels (and the labelled pictures, if
 any). Nothing is kept: after pairs were deleted or forgotten the next one knows nothing of them.
@@ -30,7 +33,7 @@ from scipy.special import log_softmax, softmax
 from asif_lance.errors import InputError
 from asif_lance.evaluation.self_test import sample_self_test
 from asif_lance.model import LabelSet, Model, Prediction
-from asif_lance.records import Float64Array, Int64Array
+from asif_lance.records import BoolArray, Float64Array, Int64Array
 
 COVERAGE = 0.9
 
@@ -47,7 +50,7 @@ class Confidence:
 
     Attributes:
         probabilities: of the labels, best first, as in the prediction's ranking.
-        possible: the labels of the conformal set, best first.
+        possible: the labels that are possible, best first.
         none: whether the picture shows none of the labels, to all appearance.
         low: share of the calibrating pictures whose best score is as low as this one's.
     """
@@ -92,6 +95,26 @@ class Calibration:
         found: Float64Array = softmax(sharpness[:, None] * scores, axis=1)
         return found
 
+    @property
+    def states_coverage(self) -> bool:
+        """Whether the true label is possible as often as asked, for pictures of the same kind."""
+        return self.source == LABELLED
+
+    def possible(self, probabilities: Float64Array, coverage: float) -> BoolArray:
+        """(m, c) whether labels are possible, by their (m, c) probabilities.
+
+        Raises:
+            InputError: a coverage that means nothing.
+        """
+        if self.states_coverage:
+            return probabilities >= self.threshold(coverage)
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(probabilities, order, axis=1)
+        missing = np.cumsum(ranked, axis=1) - ranked < check_coverage(coverage)
+        found = np.empty(probabilities.shape, dtype=np.bool_)
+        np.put_along_axis(found, order, missing, axis=1)
+        return found
+
     def threshold(self, coverage: float) -> float:
         """The probability from which on a label is possible; 0 where n pictures are too few."""
         rank = int(np.floor((1 - check_coverage(coverage)) * (self.pictures + 1) + 1e-9))
@@ -107,21 +130,22 @@ class Calibration:
 
         Args:
             prediction: of the version, recipe and labels that were calibrated.
-            coverage: the share of pictures whose true label shall be possible, and of those that
+            coverage: the share of pictures whose true label shall be possible (by the self-test,
+                the probability that the possible labels shall have together), and of those that
                 show one of the labels that shall not be told to show none.
 
         Raises:
             InputError: a coverage that means nothing.
         """
         scores, (best,) = score_matrix([prediction], [prediction.label])
-        found = self.probabilities(scores)[0]
+        found = self.probabilities(scores)
+        possible = self.possible(found, coverage)[0]
         numbers = {name: i for i, name in enumerate(prediction.evidence.labels.names)}
-        shares = {name: float(found[numbers[name]]) for name, _ in prediction.ranking}
+        shares = {name: float(found[0, numbers[name]]) for name, _ in prediction.ranking}
         low = float(self.share_as_low(scores[:, best])[0])
-        least = self.threshold(coverage)
         return Confidence(
             probabilities=tuple(shares.values()),
-            possible=tuple(name for name, share in shares.items() if share >= least),
+            possible=tuple(name for name in shares if possible[numbers[name]]),
             none=prediction.score <= 0 or low <= 1 - coverage,
             low=low,
         )

@@ -39,7 +39,7 @@ class ConfidenceReport:
         calibration_error: expected calibration error of the answers' probabilities.
         ranks: how often a right answer is more probable than a wrong one (area under the ROC
             curve); None where all are right or all wrong.
-        coverage: the stated one.
+        coverage: the stated one; by the self-test, the probability of the possible labels.
         covered: share of the pictures whose true label is possible.
         possible: mean number of possible labels.
         none: share told to show none of the labels, though all do.
@@ -109,7 +109,7 @@ def _report(
     best, nearest = scores.max(axis=1), nearest_similarities(predictions)
     for calibration, at in parts:
         shares[at] = calibration.probabilities(scores[at])
-        covered[at] = shares[at] >= calibration.threshold(coverage)
+        covered[at] = calibration.possible(shares[at], coverage)
         none[at] = calibration.share_as_low(best[at]) <= 1 - coverage
         kinds.append(compare_kinds(calibration, best[at], nearest[at]))
     rows = np.arange(len(scores))

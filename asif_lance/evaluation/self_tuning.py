@@ -18,7 +18,6 @@ from asif_lance.evaluation.tuning import (
     Grid,
     TriedSetting,
     answer_alike,
-    keep_setting,
     own_setting,
     score_settings,
 )
@@ -62,6 +61,11 @@ class SelfTuning:
     reference: SelfTriedSetting
     difference: float
     interval: Interval | None
+
+    @property
+    def held_out_share(self) -> None:
+        """None: no picture is held out of the self-test."""
+        return None
 
     @property
     def objection(self) -> str | None:
@@ -149,15 +153,3 @@ def _judge(
         log_loss=float(losses.mean()),
     )
     return judged, losses
-
-
-def store_self_tuned(model: Model, found: SelfTuning) -> None:
-    """Store the best choice with the version, as what it answers with by default.
-
-    Raises:
-        InputError: there is an objection to it.
-        StorageError, DatabaseBusyError: it cannot be written.
-    """
-    if found.objection is not None:
-        raise InputError(f"not stored: {found.objection}")
-    keep_setting(model, found.best, found.pictures, len(found.choices), None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import get_args
+from typing import Protocol, get_args
 
 from asif_lance.errors import InputError
 from asif_lance.evaluation.accuracy import compare_correct
@@ -145,6 +145,16 @@ class Tuning:
         if self.best == self.reference:
             return "the model's own setting"
         return None if self.held_out is None else self.held_out.verdict
+
+    @property
+    def pictures(self) -> int:
+        """How many made the choice."""
+        return self.on_tuning.pictures
+
+    @property
+    def held_out_share(self) -> float | None:
+        """Share right of the held-out pictures; None if none were held out."""
+        return None if self.held_out is None else self.held_out.top_1
 
     @property
     def objection(self) -> str | None:
@@ -337,7 +347,31 @@ def best_by_k_and_p(settings: Sequence[TriedSetting], side: int) -> dict[tuple[i
     return best
 
 
-def store_best(model: Model, found: Tuning) -> None:
+class Comparison(Protocol):
+    """What `store_best` has to know of compared settings: a `Tuning` or a `SelfTuning`."""
+
+    @property
+    def best(self) -> TriedSetting:
+        """The chosen one."""
+
+    @property
+    def choices(self) -> Sequence[TriedSetting]:
+        """All that were compared."""
+
+    @property
+    def pictures(self) -> int:
+        """How many made the choice."""
+
+    @property
+    def held_out_share(self) -> float | None:
+        """Share right of the held-out pictures; None if none were held out."""
+
+    @property
+    def objection(self) -> str | None:
+        """Why the choice is not to take the place of the model's own setting; None if it may."""
+
+
+def store_best(model: Model, found: Comparison) -> None:
     """Store the best choice with the version, as what it answers with by default.
 
     Raises:
@@ -346,22 +380,15 @@ def store_best(model: Model, found: Tuning) -> None:
     """
     if found.objection is not None:
         raise InputError(f"not stored: {found.objection}")
-    held_out = None if found.held_out is None else found.held_out.top_1
-    keep_setting(model, found.best, found.on_tuning.pictures, len(found.choices), held_out)
-
-
-def keep_setting(
-    model: Model, best: TriedSetting, pictures: int, comparisons: int, held_out: float | None
-) -> None:
-    """Store a setting with the version; what it was chosen by is kept with it."""
+    best = found.best
     chosen = StoredSetting(
         version=model.version.name,
         recipe=make_recipe(best.recipe, k=best.k, p=best.p),
         ensemble=best.ensemble,
         templates=best.templates,
         top_1=best.top_1,
-        pictures=pictures,
-        comparisons=comparisons,
-        held_out=held_out,
+        pictures=found.pictures,
+        comparisons=len(found.choices),
+        held_out=found.held_out_share,
     )
     store_setting(model.store, chosen)

@@ -63,7 +63,7 @@ class JointPrediction(RankedLabels):
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """The joint answer, and in `models` what each model says alone."""
         parts = zip(self.names, self.parts, strict=True)
-        alone = [{**part.to_dict(top), "model": name} for name, part in parts]
+        alone = [{**part.answer(top), "model": name} for name, part in parts]
         return {
             "image": self.image,
             "model": self.model,

@@ -216,9 +216,12 @@ class Prediction(RankedLabels):
 
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """The prediction as `classify --format json` prints it, of the `top` best labels."""
+        return {"image": self.image, **self.answer(top)}
+
+    def answer(self, top: int | None = None) -> dict[str, Any]:
+        """The same without the image."""
         k, p = self.recipe.k, self.recipe.p
         return {
-            "image": self.image,
             "model": self.model,
             "recipe": self.recipe.name,
             "k": k[0] if k[0] == k[1] else list(k),

@@ -27,6 +27,7 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 from asif_lance.records import Float32Array, Float64Array, Int64Array
+from asif_lance.relative.centring import multiply_wide
 from asif_lance.search import unit_queries
 
 #: An example belongs to the label whose prompts its caption is nearest to, from this cosine on.
@@ -39,6 +40,7 @@ _GRID = 2.0**-24
 _WEIGHT_GRID = 2.0**-12  # so that no rounding of the fit's sums reaches the scores
 _PRIOR_MEANS, _PRIOR_DEVIATION = np.array([1.0, 1.5]), 2.0
 _TYPICAL_SPREAD = 0.125  # of evidence, where there is none to tell
+_TYPICAL_COUNTS = 10.0  # as many cosines of two examples as it is worth where there are a few
 
 
 def find_members(
@@ -98,8 +100,7 @@ class Teaching:
 
     def evidence(self, queries: Float32Array) -> Float64Array:
         """(m, h) f of each query and label."""
-        found: Float64Array = self.turn(queries) @ self.directions.T
-        return found
+        return multiply_wide(self.turn(queries), self.directions.T)
 
     def add(self, scores: Float64Array, queries: Float32Array) -> Float64Array:
         """(m, c) scores of all labels, by their ordinary ones and the queries."""
@@ -201,8 +202,19 @@ def fit_teaching(
     # Where examples say nothing, ordinary pairs decide, however little they tell.
     weight = min(weight, 1.0 - _WEIGHT_GRID)
     usual = max(float(of_others.mean()), 0.0) if len(of_others) else 0.0
+    spread = _temper_spread(spread, len(of_others) // 2)
     threshold = _find_threshold(usual, spread, len(teaching.labels) / ordinary.shape[1])
     return replace(teaching, weight=weight, threshold=threshold)
+
+
+def _temper_spread(spread: float, count: int) -> float:
+    """The spread of evidence by that of `count` cosines, and by the typical one.
+
+    A few cosines can be alike by chance: the threshold would lie so low that examples silence
+    labels that have none.
+    """
+    squares = _TYPICAL_COUNTS * _TYPICAL_SPREAD**2 + count * spread**2
+    return float(np.sqrt(squares / (_TYPICAL_COUNTS + count)))
 
 
 def _find_threshold(usual: float, spread: float, taught: float) -> float:

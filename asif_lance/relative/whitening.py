@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from asif_lance.devices import limit_torch
 from asif_lance.records import Float32Array, Float64Array
-from asif_lance.relative.centring import NEAREST, BlockSums, widen_parts
+from asif_lance.relative.centring import NEAREST, BlockSums, multiply_wide, widen_parts
 from asif_lance.search import Scale
 from asif_lance.search.query_grid import on_grid
 
@@ -86,13 +86,13 @@ class Whitening:
         A query that is the mean becomes zero: all its similarities are 0.
         """
         wide = np.rint(queries.astype(np.float64) / _QUERY_GRID) * _QUERY_GRID - self.mean
-        turned = wide @ self.metric
+        turned = multiply_wide(wide, self.metric)
         square = (wide * turned).sum(axis=1)
         far = square > 0
         turned[far] /= np.sqrt(square[far])[:, None]
         turned[~far] = 0.0
         grid, size = on_grid(turned)
-        offset = -(grid.astype(np.float64) @ self.mean) * size
+        offset = -multiply_wide(grid.astype(np.float64), self.mean) * size
         return grid * size[:, None].astype(np.float32), offset  # by powers of two: exactly
 
     def inverse_distances(self, rows: torch.Tensor) -> Float64Array:

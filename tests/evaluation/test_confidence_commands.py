@@ -36,9 +36,11 @@ def test_classify_adds_confidence_only_on_request(cli: Cli) -> None:
     plain, sure = cli(*asked).objects, cli(*asked, "--confidence").objects
     for one, other in zip(plain, sure, strict=True):
         said = other.pop("confidence")
-        assert (said["coverage"], said["source"], said["pictures"]) == (0.9, "self-test", 40)
+        assert (said["coverage"], said["source"], said["pictures"]) == (None, "self-test", 40)
         shares = [entry.pop("probability") for entry in other["predictions"]]
         assert sum(shares) == pytest.approx(1)
+        count = len(said["possible"])
+        assert sum(shares[: count - 1]) < 0.9 <= sum(shares[:count]) + 1e-12
         assert one == other
 
 
@@ -49,9 +51,11 @@ def test_labelled_pictures_calibrate_and_coverage_is_chosen(cli: Cli) -> None:
         [len(row["confidence"]["possible"]) for row in cli(*calibrated, "--coverage", c).objects]
         for c in ("0.5", "0.99")
     )
+    assert cli(*calibrated).objects[0]["confidence"]["coverage"] == 0.9
     assert sum(few) < sum(many)
     said = cli(*asked, "--calibrate", "test.parquet").out
     assert "possible at 90% (labelled pictures, 120 pictures): c" in said
+    assert "possible with 90% probability together (self-test, 40 pictures): c" in cli(*asked).out
 
 
 def test_pictures_of_another_kind_are_told(cli: Cli, tmp_path: Path) -> None:
@@ -69,7 +73,7 @@ def test_pictures_of_another_kind_are_told(cli: Cli, tmp_path: Path) -> None:
 def test_evaluate_measures_what_classify_says(cli: Cli) -> None:
     asked = (*DB, "evaluate", "test.parquet", *LABELS, "--confidence")
     told = cli(*asked, "--coverage", "0.8").out
-    for what in ("self-test", "half of the pictures", "true label possible (stated: 80%)"):
+    for what in ("self-test", "half of the pictures", "true label possible (asked: 80%)"):
         assert what in told
     reports = [row["confidence"] for row in cli(*asked, "--format", "json").objects[1:]]
     assert [report["source"] for report in reports] == ["self-test", "labelled pictures"]

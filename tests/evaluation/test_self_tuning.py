@@ -15,7 +15,7 @@ import asif_lance
 from asif_lance.errors import InputError
 from asif_lance.evaluation import Grid, build_self_test, tune_by_self_test
 from asif_lance.evaluation.confidence import fit_sharpness, log_losses
-from asif_lance.evaluation.self_tuning import store_self_tuned
+from asif_lance.evaluation.tuning import store_best
 from asif_lance.model import Model, prompts_from_vectors
 from asif_lance.relative import RECIPES, make_recipe
 
@@ -71,13 +71,13 @@ def test_the_choice_is_stored_unless_it_is_the_models_own(task: tuple[Model, dic
     model, labels = task
     prompts = prompts_from_vectors(labels)
     found = tune_by_self_test(model, prompts, SMALL)
-    store_self_tuned(model, found)
+    store_best(model, found)
     tuned = asif_lance.open(model.store.uri)
     assert tuned.recipe == make_recipe(found.best.recipe, k=found.best.k, p=found.best.p)
     again = tune_by_self_test(tuned, prompts, SMALL)
     assert again.best == again.reference
     with pytest.raises(InputError, match="no choice is better than the model's own setting"):
-        store_self_tuned(tuned, again)
+        store_best(tuned, again)
 
 
 def test_the_command_needs_labels_and_no_pictures(task: tuple[Model, dict], cli: Cli) -> None:

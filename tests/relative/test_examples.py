@@ -157,3 +157,14 @@ def test_an_example_belongs_to_the_label_that_its_caption_is_nearest_to() -> Non
     found = find_members(captions, prompts, np.array([0, 0, 1]), 2)
     assert found.tolist() == [0, 1, -1, 0]
     assert 0 < MEMBER_COSINE < 1
+
+
+def test_a_few_examples_alike_by_chance_do_not_silence_labels_without_any() -> None:
+    """All their cosines are equal, so they alone would say that evidence never misleads."""
+    rng = np.random.default_rng(8)
+    kinds = np.arange(3)
+    examples = stored(rng, kinds, 0.0)
+    teaching = make_teaching(examples, kinds, np.zeros(WIDTH))
+    assert np.std(teaching.left_out(examples, kinds)[~np.eye(3, dtype=bool)]) < 1e-3
+    fitted = fit_teaching(teaching, examples, kinds, rng.random((3, 6)))
+    assert fitted.threshold > 0.2
