@@ -14,7 +14,7 @@ from wrapt import when_imported
 
 from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
 from asif_lance.encoders.cards import EncoderCard, read_card
-from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
+from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of, upright_rgb
 from asif_lance.encoders.inside_files import read_picture
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
@@ -63,7 +63,7 @@ __all__ = [
     "is_picture_name", "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip",
     "picture_name", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
     "read_vectors", "reject_picture", "sha256_of", "tell_left_out", "text_encoder", "to_image_item",
-    "walk_files", "walk_pictures", "zip_members",
+    "upright_rgb", "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

@@ -32,6 +32,7 @@ from asif_lance.encoders import (
     text_encoder,
 )
 from asif_lance.errors import EmptyModelError, InputError, StaleModelError
+from asif_lance.model.clip_interface import ClipInterface
 from asif_lance.model.label_compiler import compile_prompts
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
@@ -76,7 +77,7 @@ SCORES_AT_ONCE = 2**24
 ANCHORS_PER_PICTURE, SEARCH_BATCH = 1000, 256
 
 
-class Model:
+class Model(ClipInterface):
     """The pairs of one version with the encoders that made their vectors.
 
     Encoders and anchors are loaded at first use. Reading is safe from several threads. Whatever

@@ -39,6 +39,7 @@ from asif_lance.relative.vectors import (
     compile_block,
     compile_texts,
     cut_runs,
+    densify,
     mean_vectors,
     relative_vectors,
     scores,
@@ -51,8 +52,8 @@ __all__ = [
     "DEFAULT", "MEMBER_COSINE", "RECIPES", "SAMPLE", "BlockDistances", "BlockSummary", "BlockSums",
     "Centre", "CompiledTexts", "Measure", "Recipe", "Teaching", "TextBlock", "WhitenedSide",
     "Whitening", "attributions", "best_scores", "check_k_and_p", "compile_block", "compile_texts",
-    "cut_runs", "find_members", "fit_teaching", "format_sides", "make_centre", "make_recipe",
-    "make_teaching", "mean_of", "mean_vectors", "recipe_from_values", "relative_vectors", "scores",
-    "single_vector",
+    "cut_runs", "densify", "find_members", "fit_teaching", "format_sides", "make_centre",
+    "make_recipe", "make_teaching", "mean_of", "mean_vectors", "recipe_from_values",
+    "relative_vectors", "scores", "single_vector",
 ]
 # fmt: on
