@@ -62,11 +62,11 @@ def format_count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'classify'?` if something that is known is spelt nearly so, else nothing."""
+    """`; did you mean 'classify'?` if something that is known is spelt nearly so, else nothing."""
     from difflib import get_close_matches  # only who has misspelt something waits for it
 
     near = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _shown(character: str) -> str:
@@ -174,11 +174,20 @@ class CorruptDatabaseError(DatabaseError):
 class VersionNotFoundError(AsifError):
     """No model version (or alias) has this name; `message` tells what was sought otherwise."""
 
-    def __init__(self, name: str, known: tuple[str, ...], message: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        known: tuple[str, ...],
+        message: str | None = None,
+        *,
+        aliases: tuple[str, ...] = (),
+    ) -> None:
         self.name, self.known = name, known
         none = "there is no model version yet: `asif-lance ingest` makes one"
         newest = ", ".join(known[-5:])
-        others = f"no model version {name!r}; there are: {newest}.{suggest(name, known)}"
+        others = (
+            f"no model version {name!r}; there are: {newest}{suggest(name, (*aliases, *known))}"
+        )
         super().__init__(message or (others if known else none))
 
 

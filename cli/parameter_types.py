@@ -157,6 +157,18 @@ class Bytes(click.ParamType[int]):
         return int(size)
 
 
+class Device(click.ParamType[str]):
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`: whether it is here is told when it is used."""
+
+    name = "DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", str(value), re.ASCII) is None:
+            self.fail(f"{value!r} is none of auto, cpu, cuda, cuda:1, …, mps", param, ctx)
+        return str(value)
+
+
 class Age(click.ParamType[timedelta]):
     """`90d`, `12h` or `30m`."""
 
