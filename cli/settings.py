@@ -68,7 +68,9 @@ def _translate(
     found: dict[str, Any] = {}
     for key, value in given.items():
         spelled = key.replace("-", "_")
-        if key in below and isinstance(value, dict):
+        if key in below:
+            if not isinstance(value, dict):
+                raise InputError(f"{file}: {key!r} is a command: its options stand below [{key}]")
             found[key] = _translate(file, value, below[key], refused)
         elif spelled not in options:
             known = [*(name.replace("_", "-") for name in options), *below]

@@ -115,6 +115,9 @@ def test_variables_stand_for_options_and_win_over_settings(
     monkeypatch.setenv("ASIF_LANCE_CLASSIFY_FORMAT", "json")
     monkeypatch.setenv("ASIF_LANCE_CLASSIFY_TOP", "4")
     assert len(cli("classify", *ALL).objects[0]["predictions"]) == 4
+    monkeypatch.setenv("ASIF_LANCE_CLASSIFY_TEMPLATE", "the colour {}\na {} thing")
+    done = cli("classify", "--vectors", "queries.parquet", "--labels", "a,b", "--device", "cpu")
+    assert "no {} where the label goes" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,7 @@ def test_variables_stand_for_options_and_win_over_settings(
         ("[clasify]\ntop = 2", "`asif-lance` has no option 'clasify'; did you mean 'classify'?"),
         ("[forget]\nyes = true", "'yes' can only be given on the command line"),
         ("[classify]\nserver = 'http://x'", "the command line or in your own settings"),
+        ("classify = 3", "'classify' is a command: its options stand below [classify]"),
         ("[classify", "asif-lance.toml: "),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,11 +18,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asif_lance.anchors import Anchors
-from asif_lance.encoders import ImageEncoder, upright_rgb
+from asif_lance.encoders import (
+    ImageEncoder,
+    PictureInput,
+    iterate_pictures,
+    prepare_item,
+    to_image_item,
+)
 from asif_lance.errors import InputError
 from asif_lance.model.label_compiler import find_prompt_neighbors
 from asif_lance.model.prompt_vectors import EncodedTexts
-from asif_lance.model.requirements import check_dimension
+from asif_lance.model.requirements import list_texts, to_matrix
 from asif_lance.records import Float32Array, RelativeVectors
 from asif_lance.relative import Recipe, densify, relative_vectors
 from asif_lance.search import unit_queries
@@ -49,17 +56,25 @@ class ClipInterface(ABC):
     def encode_texts(self, texts: str | Sequence[str]) -> EncodedTexts:
         """Embed texts."""
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """A picture as `encode_image` takes it, of one shape for all: a data set's transform."""
-        return self.image_encoder.prepare(upright_rgb(image))
+    def preprocess(self, image: PictureInput) -> Tensor:
+        """A picture as `encode_image` takes it, of one shape for all: a data set's transform.
+
+        Raises:
+            ImageError: it cannot be used.
+            InputError: it is not one picture.
+        """
+        pictures = list(islice(iterate_pictures(image), 2))
+        if len(pictures) != 1:
+            raise InputError("preprocess takes one picture")
+        return prepare_item(self.image_encoder, to_image_item(pictures[0]))
 
     def tokenizer(self, texts: str | Sequence[str]) -> Tensor:
         """Texts as `encode_text` takes them: a row of UTF-8 bytes each, filled up with -1.
 
         The text encoder cuts them into its own tokens.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        rows = [torch.tensor(list(t.encode("utf-8", "replace")), dtype=torch.int16) for t in texts]
+        coded = (list(text.encode("utf-8", "replace")) for text in list_texts(texts))
+        rows = [torch.tensor(row, dtype=torch.int16) for row in coded]
         if not rows:
             return torch.empty((0, 0), dtype=torch.int16)
         return pad_sequence(rows, batch_first=True, padding_value=_END)
@@ -70,6 +85,17 @@ class ClipInterface(ABC):
         Raises:
             InputError: they are of another shape or kind.
         """
+        if not isinstance(batch, Tensor):
+            kind = type(batch).__name__
+            raise InputError(f"encode_image takes a tensor of what `preprocess` made, not {kind}")
+        self._check_prepared(batch)
+        with torch.autocast(batch.device.type, enabled=False):
+            found = densify(self.relate_images(self.image_encoder.encode(batch)))
+        return torch.from_numpy(found).to(batch.device)
+
+    def _check_prepared(self, batch: Tensor) -> None:
+        if hasattr(self.image_encoder, "decode"):
+            return  # only the encoder knows what it takes
         blank = self.preprocess(Image.new("RGB", (1, 1)))
         if batch.shape[1:] != blank.shape or batch.dtype != blank.dtype:
             raise InputError(
@@ -77,9 +103,6 @@ class ClipInterface(ABC):
                 f"(b, {', '.join(map(str, blank.shape))}), not {batch.dtype} of shape "
                 f"{tuple(batch.shape)}; `encode` takes pictures of any kind"
             )
-        with torch.autocast(batch.device.type, enabled=False):
-            found = densify(self.relate_images(self.image_encoder.encode(batch)))
-        return torch.from_numpy(found).to(batch.device)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """(t, n) float32 relative vectors of texts that `tokenizer` made, over n anchors.
@@ -87,7 +110,7 @@ class ClipInterface(ABC):
         Raises:
             InputError: they are another tokenizer's.
         """
-        if tokens.ndim != 2 or tokens.dtype != torch.int16:
+        if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int16:
             raise InputError("encode_text takes what `tokenizer` of the model made")
         rows = tokens.cpu().tolist()
         texts = [bytes(byte for byte in row if byte != _END).decode() for row in rows]
@@ -101,14 +124,14 @@ class ClipInterface(ABC):
         Raises:
             DimensionError, InvalidVectorError: vectors that cannot be compared.
         """
-        check_dimension("image vectors", self.store.image.dimension, vectors)
+        matrix = to_matrix("image vectors", self.store.image.dimension, vectors)
         k, p, measure = self.recipe.k[0], self.recipe.p[0], self.recipe.measures[0]
-        near = self.anchors.top_k("image", unit_queries(vectors), k, measure=measure)
+        near = self.anchors.top_k("image", unit_queries(matrix), k, measure=measure)
         return relative_vectors(near, p, len(self.anchors))
 
     def relate_texts(self, vectors: Float32Array) -> RelativeVectors:
         """The relative vectors of (m, d) embeddings of texts; as `relate_images`."""
-        check_dimension("text vectors", self.store.text.dimension, vectors)
+        matrix = to_matrix("text vectors", self.store.text.dimension, vectors)
         k, p, measure = self.recipe.k[1], self.recipe.p[1], self.recipe.measures[1]
-        near = find_prompt_neighbors(self.anchors, unit_queries(vectors), k, measure=measure)
+        near = find_prompt_neighbors(self.anchors, unit_queries(matrix), k, measure=measure)
         return relative_vectors(near, p, len(self.anchors))
