@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asif_lance.errors import AsifError
+    from asif_lance.evaluation.classifier import AsifClassifier
     from asif_lance.ingest import Attached, IngestReport, attach, ingest_sources
     from asif_lance.model import Model, Together
     from asif_lance.model import open_model as open
@@ -26,12 +27,13 @@ __version__ = "0.1.0"
 
 # fmt: off
 __all__ = [
-    "AsifError", "AsifReranker", "Attached", "IngestReport", "Model", "PairStore", "Together",
-    "attach", "ingest_sources", "open",
+    "AsifClassifier", "AsifError", "AsifReranker", "Attached", "IngestReport", "Model", "PairStore",
+    "Together", "attach", "ingest_sources", "open",
 ]
 # fmt: on
 
 _HOMES = {
+    "AsifClassifier": ("asif_lance.evaluation.classifier", "AsifClassifier"),
     "AsifError": ("asif_lance.errors", "AsifError"),
     "AsifReranker": ("asif_lance.model.reranker", "AsifReranker"),
     "Attached": ("asif_lance.ingest.attaching", "Attached"),

@@ -10,6 +10,7 @@
     │   ├── DatabaseBusyError          another writer holds the lock
     │   ├── CorruptDatabaseError       a file is damaged: `asif-lance check`
     │   ├── StaleModelError            what is open is from before a forget: reopen it
+    │   ├── ForkedProcessError         Lance was used before this process was forked
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
     ├── SearchUnavailableError         no index, or none for this recipe: `asif-lance index build`
@@ -40,6 +41,7 @@ the KeyboardInterrupt that came, and says what is kept.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 # Marks that turn the writing direction can make a name read like another one.
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -57,6 +59,14 @@ def printable(text: str) -> str:
 def format_count(number: int, noun: str, plural: str | None = None) -> str:
     """A number and what it counts: `1 pair`, `1,234 pairs`; the plural is the noun and an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'classify'?` if something that is known is spelt nearly so, else nothing."""
+    from difflib import get_close_matches  # only who has misspelt something waits for it
+
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _shown(character: str) -> str:
@@ -136,6 +146,16 @@ class StaleModelError(DatabaseError):
         super().__init__(f"{uri}: {reason}")
 
 
+class ForkedProcessError(DatabaseError):
+    """Lance's threads stay behind in the process that was forked: to read would wait for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this process was forked after a database was opened, and Lance does not work in it: "
+            "start processes with multiprocessing's 'spawn' or 'forkserver'"
+        )
+
+
 class StorageError(DatabaseError):
     """The file system or object store refused an operation; nothing was half-written."""
 
@@ -154,10 +174,20 @@ class CorruptDatabaseError(DatabaseError):
 class VersionNotFoundError(AsifError):
     """No model version (or alias) has this name; `message` tells what was sought otherwise."""
 
-    def __init__(self, name: str, known: tuple[str, ...], message: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        known: tuple[str, ...],
+        message: str | None = None,
+        *,
+        aliases: tuple[str, ...] = (),
+    ) -> None:
         self.name, self.known = name, known
         none = "there is no model version yet: `asif-lance ingest` makes one"
-        others = f"no model version {name!r}; there are: {', '.join(known[-5:])}"
+        newest = ", ".join(known[-5:])
+        others = (
+            f"no model version {name!r}; there are: {newest}{suggest(name, (*aliases, *known))}"
+        )
         super().__init__(message or (others if known else none))
 
 

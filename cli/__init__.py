@@ -11,7 +11,6 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -34,11 +33,11 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
-from .mcp import mcp
 from .interrupts import StoppedError, raised_signals
+from .manners import CommandGroup, complete
+from .mcp import mcp
 from .options import Context
 from .output import note, note_error
-from .parameter_types import TEXT
 from .progress import quiet_option, shown_progress
 from .prune import prune
 from .publish import publish
@@ -48,13 +47,14 @@ from .reencode import reencode
 from .runs import runs
 from .scaling import scaling
 from .serve import serve
+from .settings import read_settings
 from .tuning import tune
 from .whatif import what_if
 
 _OBJECTS_PER_COLLECTION = 50_000
 
 
-class _OneLineErrors(click.Group):
+class _OneLineErrors(CommandGroup):
     """Failures become one line on stderr: status 1, or 2 for wrong usage."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,9 +102,14 @@ class _OneLineErrors(click.Group):
         except KeyboardInterrupt as stop:
             raise StoppedError(stop) from stop
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of a first day's work, not of the alphabet."""
-        return list(self.commands)
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """As always, with what settings files say."""
+        return super().make_context(*args, **extra, default_map=read_settings(self))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """In groups."""
+        for title, commands in _GROUPS.items():
+            self.write_commands(formatter, title, [str(command.name) for command in commands])
 
 
 def _output_lost(error: OSError) -> int:
@@ -120,7 +125,7 @@ def _output_lost(error: OSError) -> int:
     return 1
 
 
-@click.group(cls=_OneLineErrors)
+@click.group(cls=_OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="asif-lance")
 @click.option(
     "--db",
@@ -147,27 +152,16 @@ def main(ctx: click.Context, db: str) -> None:
     ctx.with_resource(shown_progress(ctx))
 
 
-def _register(commands: Sequence[click.Command]) -> None:
-    for command in commands:
-        _complete(command)
-        main.add_command(command)
+_GROUPS = {
+    "Begin": [demo, ingest, attach, classify, search, explain],
+    "Versions": [versions, tag, diff, rollback, delete, publish],
+    "Forget": [forget, receipt],
+    "Measure and improve": [evaluate, tune, scaling, diagnose, adapt, prune],
+    "Ask": [audit, runs, what_if, bill],
+    "Run and look after": [serve, mcp, index, encoders, reencode, info, check, optimize, migrate],
+}
 
-
-def _complete(command: click.Command) -> None:
-    """What every command has: `--quiet`, and texts that are texts.
-
-    Only file names may hold bytes that are not UTF-8.
-    """
-    quiet_option(command)
-    for parameter in command.params:
-        if parameter.type is click.STRING:
-            parameter.type = TEXT
-    for below in getattr(command, "commands", {}).values():
-        _complete(below)
-
-
-_register([demo, ingest, attach, classify, search])
-_register([delete, publish, forget, receipt, versions, diff, tag, rollback])
-_register([evaluate, tune, scaling, diagnose, adapt])
-_register([explain, what_if, prune, audit, runs, bill, serve, mcp])
-_register([index, encoders, reencode, info, check, optimize, migrate])
+for _group in _GROUPS.values():
+    for _command in _group:
+        complete(_command, (str(_command.name),))
+        main.add_command(_command)

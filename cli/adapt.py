@@ -19,7 +19,7 @@ from .labelled import (
     report_rejects,
     save_plot,
 )
-from .options import LABEL_OPTIONS, Context, label_options, recipe_option
+from .options import LABEL_OPTIONS, Context, label_options, open_store, recipe_option
 from .output import note, print_json, print_table
 from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
 from .query import FoundModel, find_model
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asif_lance.records import Reject
 
 
-@click.command()
+@click.command(short_help="Learn a few labelled PICTURES of each class, and measure the rest.")
 @pictures_argument
 @label_options
 @click.option(
@@ -51,8 +51,18 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, path_type=Path),
     help="Labelled pictures of an old task, to see whether it suffers.",
 )
-@click.option("--old-label-vectors", type=click.Path(exists=True, path_type=Path))
-@click.option("--trials", type=Count(most=MOST_TRIALS), default=5, show_default=True)
+@click.option(
+    "--old-label-vectors",
+    type=click.Path(exists=True, path_type=Path),
+    help="With --old: Parquet with label and vector of the old task.",
+)
+@click.option(
+    "--trials",
+    type=Count(most=MOST_TRIALS),
+    default=5,
+    show_default=True,
+    help="How often pictures are drawn anew.",
+)
 @click.option("--keep", is_flag=True, help="Add the first trial's pictures; makes a new version.")
 @click.option("--license", help="With --keep: recorded with the pairs.")
 @recipe_option
@@ -89,6 +99,8 @@ def adapt(
     """
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe", "k", "p")}
     _check(arguments["label_vectors"], caption, old_label_vectors, old, counts if keep else ())
+    if keep:
+        open_store(context).check_own("add")
     model = find_model(context, **options)
     rejects: list[Reject] = []
     before = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asif_lance.store import Info
 
 
-@click.command()
+@click.command(short_help="Show what is in the database: encoders, versions, pairs, size.")
 @format_option
 @click.pass_obj
 def info(context: Context, output: str) -> None:
@@ -79,14 +79,14 @@ def _tell_check(found: Info) -> str:
     return f"{found.checked_at:%Y-%m-%d %H:%M:%S}{damaged}"
 
 
-@click.command()
+@click.command(short_help="Look for files that are not as they were written.")
 @format_option
 @click.pass_obj
 def check(context: Context, output: str) -> None:
     """Look for damaged files: compare each with what it was when it was written.
 
-    Every file of the tables has a digest, made when the command that wrote it ended. Files that have
-    none yet (an earlier release, another program or a command that was killed wrote them) are
+    Every file of the tables has a digest, made when the command that wrote it ended. Files that
+    have none yet (an earlier release, another program or a command that was killed wrote them) are
     decoded instead, told as not known, and get theirs. Every table and version is opened, too, and
     the journal of a forget that was killed is read. Nothing is repaired: what is damaged has to
     come from a backup. Leaves with status 1 if anything is damaged.
@@ -113,7 +113,7 @@ def check(context: Context, output: str) -> None:
         sys.exit(1)
 
 
-@click.command()
+@click.command(short_help="Compact files, update indices, free what no version needs.")
 @click.option("--now", is_flag=True, help="Free at once what readers may still have open.")
 @click.pass_obj
 def optimize(context: Context, now: bool) -> None:
@@ -146,7 +146,7 @@ def optimize(context: Context, now: bool) -> None:
         )
 
 
-@click.command()
+@click.command(short_help="Bring an older release's database to this release's schema.")
 @click.pass_obj
 def migrate(context: Context) -> None:
     """Bring a database that an older release made to this release's schema.

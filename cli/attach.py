@@ -15,7 +15,7 @@ from .options import Context, format_option
 from .output import note, print_json, print_table
 
 
-@click.command()
+@click.command(short_help="Make a model of any Lance table with image and text vectors.")
 @click.argument("table", type=click.Path(), metavar="TABLE")
 @click.option("--image-vector", metavar="NAME", help="The column of image vectors.")
 @click.option("--text-vector", metavar="NAME", help="The column of text vectors.")
@@ -24,8 +24,12 @@ from .output import note, print_json, print_table
 @click.option("--image", metavar="NAME", help="The column of pictures or of where they are.")
 @click.option("--source", metavar="NAME", help="The column of what rows come from.")
 @click.option("--license", metavar="NAME", help="The column of licences.")
-@click.option("--image-encoder", metavar="N", help="timm/NAME made the image vectors.")
-@click.option("--text-encoder", metavar="N", help="sentence-transformers/NAME made the text ones.")
+@click.option(
+    "--image-encoder", metavar="N", help="What made the image vectors: resnet18, a folder, …"
+)
+@click.option(
+    "--text-encoder", metavar="N", help="What made the text vectors: all-MiniLM-L6-v2, a folder, …"
+)
 @format_option
 @click.pass_obj
 def attach(context: Context, /, table: str, output: str, **chosen: Any) -> None:

@@ -29,7 +29,7 @@ SHOWN = 100
 SUFFIXES = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
-@click.command()
+@click.command(short_help="Ask the database in SQL (DuckDB): one SELECT, read-only.")
 @click.argument("sql", required=False)
 @click.option("--report", metavar="NAME", help="Ask a canned question; its SQL is shown.")
 @click.option("--reports", "listing", is_flag=True, help="List the canned questions.")

@@ -24,7 +24,7 @@ SHOWN = 50
 _NOT_STATED = "not stated"
 
 
-@click.command()
+@click.command(short_help="Say what a model is made of: sources, licences, encoders.")
 @click.option("--model", metavar="V", help="A version (v3) or alias; by default the newest.")
 @click.option("--since", metavar="V", help="Also say what changed since this version.")
 @click.option(

@@ -27,7 +27,7 @@ from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
     Context,
-    format_option,
+    csv_format_option,
     is_missing,
     label_options,
     model_options,
@@ -52,17 +52,21 @@ from .together import (
     with_option,
 )
 
+_CSV_BEGUN = f"{__name__}.csv"  # a key of click's `meta`
+
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
     from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Together
     from asif_lance.records import Float32Array, Reject
 
 
-@click.command()
+@click.command(short_help="Say which label fits each picture best, and which pairs decided.")
 @click.argument("images", nargs=-1, type=PICTURE, metavar="[IMAGE]...")
 @click.option("--vectors", type=FileArgument, help="Parquet with id and vector, instead of images.")
 @label_options
-@click.option("--top", type=Count(), default=5, show_default=True, metavar="N")
+@click.option(
+    "--top", type=Count(), default=5, show_default=True, metavar="N", help="Show the N best labels."
+)
 @click.option("--explain", type=Count(), metavar="N", help="Show N deciding pairs.")
 @click.option("--record", is_flag=True, help="Keep predictions and attributions for audit.")
 @click.option(
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
 @with_option
 @server_option
 @model_options
-@format_option
+@csv_format_option
 @click.pass_obj
 def classify(
     context: Context,
@@ -121,6 +125,7 @@ def classify(
       asif-lance classify cat.jpg dog.jpg --labels cat,dog --explain 3
       asif-lance classify new/ --labels cat,dog --confidence --calibrate labelled/
       asif-lance classify *.jpg --labels-file classes.txt --model v3 --format json
+      asif-lance classify new/ --labels cat,dog --top 1 --format csv > labels.csv
       asif-lance classify test/ --labels cat,dog --record --truth-is-folder
       asif-lance audit --report wrong-drivers
       asif-lance classify cat.jpg --labels cat,dog --with larger-encoders.lancedb@v2
@@ -128,6 +133,8 @@ def classify(
     """
     trust = {name: arguments.pop(name) for name in CONFIDENCE}
     _check(images, vectors, record, search_by, trust)
+    if output == "csv" and (explain is not None or trust["confidence"]):
+        raise click.UsageError("--explain and --confidence need --format table or json")
     refuse_beside(others, vectors=vectors, record=record, confidence=trust["confidence"])
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
@@ -200,10 +207,13 @@ def _ask_server(
     rejects: list[Reject],
 ) -> None:
     for answer in ask_server(server, images, vectors, question, rejects):
+        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
         if output == "json":
             print_json(plain_answer(answer))
             continue
-        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
+        if output == "csv":
+            _print_csv(answer["image"], answer["model"], ranking)
+            continue
         print_table([answer["image"], answer["model"]], ranking)
         if answer["pairs"] is not None:
             print_table(*_table(answer["pairs"]))
@@ -294,6 +304,9 @@ def _tell(
             add_confidence(value, found, sure)
         print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
         return
+    if output == "csv":
+        _print_csv(prediction.image, prediction.model, prediction.ranking[:top])
+        return
     if sure is not None and found is not None:
         print_confident(prediction, found, sure, top)
     else:
@@ -315,12 +328,27 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
             value["pairs"] = [{"database": _database(name), **asdict(a)} for name, a in pairs]
         print_json(value)
         return
+    if output == "csv":
+        _print_csv(answer.image, answer.model, answer.ranking[:top])
+        return
     print_table([answer.image, answer.model], answer.ranking[:top])
     if pairs is not None:
         columns, rows = _table([asdict(pair) for _, pair in pairs])
         names = (_database(name) for name, _ in pairs)
         print_table([*columns, "database"], [(*r, n) for r, n in zip(rows, names, strict=True)])
     click.echo()
+
+
+def _print_csv(image: str, model: str, ranking: Sequence[tuple[str, float]]) -> None:
+    """A line for a picture, its best label first; column names above the first line."""
+    from asif_lance.audit.csv_lines import csv_line
+
+    told = click.get_current_context().meta
+    if not told.setdefault(_CSV_BEGUN, False):
+        told[_CSV_BEGUN] = True
+        others = [f"{name}_{i}" for i in range(2, len(ranking) + 1) for name in ("label", "score")]
+        click.echo(csv_line(["image", "model", "label", "score", *others]), nl=False)
+    click.echo(csv_line([image, model, *(cell for one in ranking for cell in one)]), nl=False)
 
 
 def _answer(prediction: Prediction, top: int) -> dict[str, Any]:

@@ -73,10 +73,13 @@ SHOWN_REJECTS = 10
 @click.option(
     "--image-encoder",
     metavar="N",
-    help="timm/NAME, in half precision timm/NAME+bfloat16; by default the database's own.",
+    help="resnet18, facebook/dinov2-small, a folder, …; with +bfloat16 in half precision. "
+    "By default the database's own.",
 )
 @click.option(
-    "--text-encoder", metavar="N", help="sentence-transformers/NAME; by default the database's own."
+    "--text-encoder",
+    metavar="N",
+    help="all-MiniLM-L6-v2, a folder, …, likewise.",
 )
 @click.option("--license", help="Recorded with every pair that names no license of its own.")
 @click.option(

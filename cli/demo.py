@@ -30,7 +30,7 @@ FROM attributions a JOIN predictions p USING (prediction_id, label) JOIN pairs U
 WHERE p.rank = 1 GROUP BY caption ORDER BY weight DESC LIMIT 5"""
 
 
-@click.command()
+@click.command(short_help="Show everything on real pictures: ingest, classify, go back, ask.")
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),

@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = 20
 
 
-@click.command()
+@click.command(short_help="Examine a model's pairs: do captions fit, and are there hubs?")
 @label_options
-@click.option("--probes", type=Count(), default=1000, show_default=True, metavar="N")
+@click.option(
+    "--probes",
+    type=Count(),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Pairs whose neighbours are looked at, drawn at random.",
+)
 @click.option(
     "--duplicates", is_flag=True, help="Look for pictures that several pairs show instead."
 )

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from asif_lance.records import EncoderPin
 
 
-@click.command()
-@click.option("--image-encoder", metavar="N", help="timm/NAME made the image vectors.")
-@click.option("--text-encoder", metavar="N", help="sentence-transformers/NAME made the text ones.")
+@click.command(short_help="Show the encoders of the vectors, or name those brought along.")
+@click.option(
+    "--image-encoder", metavar="N", help="What made the image vectors: resnet18, a folder, …"
+)
+@click.option(
+    "--text-encoder", metavar="N", help="What made the text vectors: all-MiniLM-L6-v2, a folder, …"
+)
 @click.option(
     "--image-root",
     type=click.Path(path_type=Path),

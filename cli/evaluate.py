@@ -54,7 +54,7 @@ _MODEL = ("recipe", "k", "p", "device")
 _MORE = ("rivals", "confidence", "coverage")  # that is measured, on request
 
 
-@click.command()
+@click.command(short_help="Measure accuracy on labelled PICTURES, beside baselines.")
 @pictures_argument
 @label_options
 @click.option(

@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from asif_lance.model import Prediction
 
 
-@click.command()
+@click.command(short_help="Show which pairs decided a prediction, as a page or a picture.")
 @click.argument("image", type=FileArgument)
 @label_options
-@click.option("--pairs", type=Count(), default=8, show_default=True, metavar="N")
+@click.option(
+    "--top",
+    "--pairs",
+    "pairs",
+    type=Count(),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Show the N pairs that add most to a label.",
+)
 @click.option(
     "--output",
     "-o",
@@ -45,7 +54,7 @@ def explain(
 
     \b
       asif-lance explain cat.jpg --labels cat,dog -o why.html
-      asif-lance explain cat.jpg --labels cat,dog -o why.png --pairs 5
+      asif-lance explain cat.jpg --labels cat,dog -o why.png --top 5
     """
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     check_asked_labels(asked)

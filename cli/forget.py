@@ -31,7 +31,7 @@ _SHOWN = 10  # pairs and recordings that are named
 _CAPTION_LENGTH = 100
 
 
-@click.command()
+@click.command(short_help="Take pairs out of every version, physically, with a receipt.")
 @pairs_arguments
 @click.option("--reason", default="", help="Why; kept in the receipt. Do not quote what must go.")
 @click.option("--with-twins", is_flag=True, help="Take the pairs with the same picture along.")

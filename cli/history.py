@@ -10,6 +10,7 @@ import click
 
 from asif_lance.errors import format_count
 
+from .manners import CommandGroup
 from .options import (
     LABEL_OPTIONS,
     Context,
@@ -38,7 +39,11 @@ def as_json(version: ModelVersion) -> dict[str, Any]:
     return value | {"created_at": moment(version.created_at)}
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    cls=CommandGroup,
+    short_help="List the model versions; `versions prune` drops old ones.",
+)
 @format_option
 @click.pass_context
 def versions(ctx: click.Context, output: str) -> None:
@@ -70,7 +75,16 @@ def versions(ctx: click.Context, output: str) -> None:
 
 
 @versions.command()
-@click.option("--keep-last", type=Count(), default=10, show_default=True, metavar="N")
+@click.option(
+    "--keep-last",
+    "--last",
+    "keep_last",
+    type=Count(),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="The newest N versions stay.",
+)
 @click.option(
     "--keep-tagged/--drop-tagged",
     default=True,
@@ -97,6 +111,7 @@ def prune(
     from asif_lance.store import maintenance
 
     store = open_store(context)
+    store.check_own("versions prune")
     rules: Any = {"keep_last": keep_last, "keep_tagged": keep_tagged, "older_than": older_than}
     names = maintenance.prunable_versions(store, **rules)
     if not names:
@@ -114,10 +129,12 @@ def prune(
         note(f"tags that are no model versions keep their states: {', '.join(done.foreign_tags)}")
 
 
-@click.command()
+@click.command(short_help="Compare two versions: pairs added, removed and changed.")
 @click.argument("old")
 @click.argument("new", required=False, default="latest")
-@click.option("--rows", type=Count(), metavar="N", help="Show N pairs of each kind.")
+@click.option(
+    "--top", "--rows", "rows", type=Count(), metavar="N", help="Show N pairs of each kind."
+)
 @asked_about
 @device_option
 @format_option
@@ -140,14 +157,14 @@ def diff(
 
     \b
       asif-lance diff v3 v7
-      asif-lance diff prod --rows 20
+      asif-lance diff prod --top 20
       asif-lance diff v3 v7 --images test/ --labels cat,dog
       asif-lance diff v3 other.lancedb@v3 --images test/ --labels cat,dog
     """
     about = ("images", "vectors", *LABEL_OPTIONS)
     if any(asked[name] for name in about):
         if rows:
-            raise click.UsageError("--rows shows pairs; pictures and labels ask for predictions")
+            raise click.UsageError("--top shows pairs; pictures and labels ask for predictions")
         check_pictures_and_labels(asked)
         models = [_find_version(context, name, device) for name in (old, new)]
         question = read_question(asked, *models)
@@ -191,7 +208,7 @@ def _print_pairs(store: PairStore, version: str, kind: str, ids: Sequence[str]) 
     print_table([kind, *columns[1:]], table)
 
 
-@click.command()
+@click.command(short_help="Give a version a further name, or move that name.")
 @click.argument("alias")
 @click.argument("version", required=False, default="latest")
 @click.option("--remove", is_flag=True, help="Take the alias away; the version stays.")
@@ -212,7 +229,7 @@ def tag(context: Context, alias: str, version: str, remove: bool) -> None:
     note(f"{alias} is {store.version(alias).name} now")
 
 
-@click.command()
+@click.command(short_help="Make a new version with the pairs of an old one.")
 @click.argument("version")
 @message_option
 @click.pass_obj

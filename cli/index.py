@@ -9,6 +9,7 @@ import click
 
 from asif_lance.errors import format_count
 
+from .manners import CommandGroup
 from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
 from .output import megabytes, note, print_json, print_table
 from .parameter_types import Count, FileArgument, Real
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("nprobes", "candidates", "fraction", "recall", "agreement", "times faster", "ms")
 
 
-@click.group()
+@click.group(cls=CommandGroup, short_help="Search with fewer comparisons, for `classify --search`.")
 def index() -> None:
     """Search with fewer comparisons than exact search makes, for `classify --search`.
 
@@ -91,6 +92,7 @@ def build(
         name: arguments.pop(name)
         for name in ("model", "as_of", "recipe", "k", "p", "device", "memory_limit")
     }
+    open_store(context).check_own("index build")  # before the pairs are looked at
     model_found = find_model(context, **options)
     labels, vectors = _read_trial(arguments)
     model_found.check(labels, vectors=vectors)

@@ -13,7 +13,7 @@ import click
 from asif_lance.errors import DatabaseNotFoundError, format_count
 
 from .output import note
-from .parameter_types import Bytes, FileArgument, Moment, PairOf
+from .parameter_types import Bytes, Device, FileArgument, Moment, PairOf
 
 if TYPE_CHECKING:
     from asif_lance.store import PairStore
@@ -61,12 +61,22 @@ format_option = click.option(
     help="A table for people, or JSON lines.",
 )
 
+#: The same with a line of CSV per answer.
+csv_format_option = click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="A table for people, JSON lines, or a line of CSV per picture.",
+)
+
 device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="Where encoders and search run.",
+    type=Device(),
+    help="Where encoders and search run: auto, cpu, cuda, cuda:1, mps.",
 )
 
 message_option = click.option(

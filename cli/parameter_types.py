@@ -30,6 +30,8 @@ _MINUTES = {"d": 24 * 60, "h": 60, "m": 1}
 class Count(click.IntRange):
     """A whole number, by default 1 or more; up to what a table may have unless told otherwise."""
 
+    name = "integer"
+
     def __init__(self, least: int = 1, *, most: int = LARGEST) -> None:
         super().__init__(min=least)
         self.most = most
@@ -44,6 +46,8 @@ class Count(click.IntRange):
 
 class Real(click.FloatRange):
     """A finite number in a range."""
+
+    name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Text to a number."""
@@ -157,6 +161,18 @@ class Bytes(click.ParamType[int]):
         return int(size)
 
 
+class Device(click.ParamType[str]):
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`: whether it is here is told when it is used."""
+
+    name = "DEVICE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name itself."""
+        if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", str(value), re.ASCII) is None:
+            self.fail(f"{value!r} is none of auto, cpu, cuda, cuda:1, …, mps", param, ctx)
+        return str(value)
+
+
 class Age(click.ParamType[timedelta]):
     """`90d`, `12h` or `30m`."""
 
@@ -174,6 +190,8 @@ class Age(click.ParamType[timedelta]):
 
 class _Text(click.types.StringParamType):
     """Text that UTF-8 can hold: SQL, ids, labels, messages."""
+
+    envvar_list_splitter = "\n"  # texts have blanks
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The text itself."""

@@ -11,7 +11,7 @@ from .output import note, print_json
 from .parameter_types import Count, Real
 
 
-@click.command()
+@click.command(short_help="Take out the pairs that recorded predictions do without.")
 @click.option(
     "--unused-in",
     "run_ids",
@@ -53,6 +53,8 @@ def prune(
     from asif_lance.whatif import prunable_pairs
 
     store = open_store(context)
+    if not dry_run:
+        store.check_own("prune")
     found = prunable_pairs(store, run_ids, agreement=agreement, keep=keep)
     version = found.version
     if found.removable and not dry_run:

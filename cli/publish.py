@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 10
 
 
-@click.command()
+@click.command(short_help="Make a version of what plain LanceDB added, changed or deleted.")
 @click.option("--drop", is_flag=True, help="First take out rows that cannot be pairs.")
 @message_option
 @format_option

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, format_count
 
 from .attach import tell_left_out
 from .options import (
@@ -26,7 +26,7 @@ from .options import (
     open_store,
 )
 from .output import note, print_json, print_table
-from .parameter_types import Count, FileArgument
+from .parameter_types import Count, FileArgument, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.model import (
@@ -41,16 +41,25 @@ if TYPE_CHECKING:
     from asif_lance.store import PairStore
 
 
-@click.command()
+@click.command(short_help="Find pictures for a TEXT, or captions for an --image.")
 @click.argument("text", required=False)
 @click.option("--image", type=FileArgument, help="Find captions for this picture.")
-@click.option("--top", type=Count(), default=10, show_default=True, metavar="N")
+@click.option(
+    "--top", type=Count(), default=10, show_default=True, metavar="N", help="Show the N best pairs."
+)
 @click.option(
     "--candidates",
     type=Count(),
     metavar="N",
     help="Pairs that are scored exactly; at the number of pairs the ranking is exact. "
     "[default: 1000, or --top if that is more]",
+)
+@click.option(
+    "--output",
+    "-o",
+    "page",
+    type=OutputFile(".html", ".htm"),
+    help="Also write a page with the pictures found.",
 )
 @model_options
 @format_option
@@ -62,6 +71,7 @@ def search(
     image: Path | None,
     top: int,
     candidates: int | None,
+    page: Path | None,
     output: str,
     **model_arguments: Any,
 ) -> None:
@@ -70,6 +80,7 @@ def search(
     \b
       asif-lance search "a dog on the beach"
       asif-lance search --image dog.jpg
+      asif-lance search "a dog on the beach" --top 50 -o dogs.html
     """
     from asif_lance.records import BROUGHT
 
@@ -90,6 +101,11 @@ def search(
         matches = model.search_text(text, top=top, candidates=candidates)
     else:
         matches = model.search_image(str(image), top=top, candidates=candidates)
+    if page is not None:
+        from asif_lance.explain import matches_page
+
+        page.write_text(matches_page(text or image or "", model.version.name, matches))
+        note(f"{page}: {format_count(len(matches), 'match', 'matches')}")
     _print_matches(matches, output)
     if len(matches) < min(top, model.anchors.count):
         note(
@@ -140,18 +156,20 @@ class FoundModel:
             InputError: an encoder is needed that is not known.
             DimensionError: vectors of another length.
         """
-        from asif_lance.model import check_dimension, name_encoder
+        import numpy as np
+
+        from asif_lance.model import name_encoder, to_matrix
 
         image, text, uri = self.store.image, self.store.text, self.store.uri
         if pictures:
-            name_encoder(uri, image.name, "--vectors")
+            name_encoder(uri, "image", image.name, "--vectors")
         if vectors is not None:
-            check_dimension("image vectors", image.dimension, vectors)
+            to_matrix("image vectors", image.dimension, vectors)
         if labels is not None and labels.vectors is None:
-            name_encoder(uri, text.name, "--label-vectors")
+            name_encoder(uri, "text", text.name, "--label-vectors")
         elif labels is not None and labels.vectors:
             first = next(iter(labels.vectors.values()))
-            check_dimension("label vectors", text.dimension, first)
+            to_matrix("label vectors", text.dimension, np.atleast_2d(first))
 
 
 def open_model(context: Context, **asked: Any) -> Model:

@@ -11,6 +11,7 @@ import click
 
 from asif_lance.errors import InputError, format_count
 
+from .manners import CommandGroup
 from .options import Context, format_option, keys_option, open_store
 from .output import megabytes, moment, note, print_json, print_table
 from .parameter_types import FileArgument
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from asif_lance.store import PairStore
 
 output_option = click.option(
-    "-o", "--output", "path", type=click.Path(dir_okay=False, path_type=Path), required=True
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The file to write.",
 )
 
 
-@click.group()
+@click.group(
+    cls=CommandGroup,
+    short_help="Look at receipts of forgetting, hand them out, sign and date them.",
+)
 def receipt() -> None:
     """Receipts of forgetting: to look at, to hand out, to sign and to date.
 

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from asif_lance.ingest import ReencodeReport
 
 
-@click.command()
+@click.command(short_help="Make a new DATABASE of the same pairs with other encoders.")
 @click.argument("new", metavar="DATABASE")
-@click.option("--image-encoder", metavar="N", help="timm/NAME; by default the vectors are kept.")
+@click.option(
+    "--image-encoder",
+    metavar="N",
+    help="resnet18, facebook/dinov2-small, a folder, …; by default the vectors are kept.",
+)
 @click.option(
     "--text-encoder",
     metavar="N",
-    help="sentence-transformers/NAME; by default the vectors are kept.",
+    help="all-MiniLM-L6-v2, a folder, …; by default the vectors are kept.",
 )
 @click.option(
     "--image-root",

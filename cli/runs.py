@@ -10,6 +10,7 @@ import click
 
 from asif_lance.errors import format_count
 
+from .manners import CommandGroup
 from .options import Context, format_option, open_store
 from .output import note, print_json, print_table
 from .parameter_types import Age, Count
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from asif_lance.audit import RetentionRule
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, cls=CommandGroup)
 @format_option
 @click.pass_context
 def runs(ctx: click.Context, output: str) -> None:
@@ -45,7 +46,9 @@ def runs(ctx: click.Context, output: str) -> None:
 
 
 @runs.command()
-@click.option("--last", type=Count(), metavar="N", help="The newest N runs stay.")
+@click.option(
+    "--last", "--keep-last", "last", type=Count(), metavar="N", help="The newest N runs stay."
+)
 @click.option("--younger-than", type=Age(), help="Younger runs stay, too: 90d, 12h.")
 @click.option("--everything", is_flag=True, help="All runs stay, as in a new database.")
 @click.pass_obj
@@ -86,7 +89,9 @@ def _age(age: timedelta) -> str:
 
 
 @runs.command()
-@click.option("--keep-last", type=Count(0), metavar="N", help="Runs that stay.")
+@click.option(
+    "--keep-last", "--last", "keep_last", type=Count(0), metavar="N", help="The newest N runs stay."
+)
 @click.option("--older-than", type=Age(), help="Drop only runs older than this: 90d, 12h.")
 @click.pass_obj
 def prune(context: Context, keep_last: int | None, older_than: timedelta | None) -> None:

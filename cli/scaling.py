@@ -38,7 +38,7 @@ class Setting(click.ParamType[tuple[Any, Any]]):
         return PairOf(int).convert(k, param, ctx), PairOf(float).convert(p, param, ctx)
 
 
-@click.command()
+@click.command(short_help="Measure accuracy against the number of pairs: do more help?")
 @pictures_argument
 @label_options
 @click.option(
@@ -53,7 +53,13 @@ class Setting(click.ParamType[tuple[Any, Any]]):
 @click.option(
     "--sizes", type=Numbers(int), help="Numbers of pairs. [default: 100, 300, 1000, … all]"
 )
-@click.option("--repetitions", type=Count(most=MOST_TRIALS), default=3, show_default=True)
+@click.option(
+    "--repetitions",
+    type=Count(most=MOST_TRIALS),
+    default=3,
+    show_default=True,
+    help="How often pairs are drawn anew for each number.",
+)
 @recipe_option
 @experiment_options
 @click.pass_obj

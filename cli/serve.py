@@ -16,9 +16,15 @@ from .parameter_types import Bytes, FileArgument
 _RIGHTS = click.Choice(["read", "write", "forget"])
 
 
-@click.command()
+@click.command(short_help="Serve a page and an HTTP API over the database.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Where to listen; 0 takes a free one.",
+)
 @click.option(
     "--name",
     "names",

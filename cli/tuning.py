@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-@click.command()
+@click.command(short_help="Find the recipe, k, p and templates that suit labelled PICTURES.")
 @click.argument("pictures", type=click.Path(exists=True, path_type=Path), required=False)
 @label_options
 @click.option(
@@ -53,9 +53,15 @@ SHOWN = 10
     default="25,50,100,200,400,800,1600",
     show_default=True,
     metavar="K,K,…",
+    help="Numbers of anchors to try.",
 )
 @click.option(
-    "--ps", type=Numbers(float), default="1,2,4,6,8,12,16", show_default=True, metavar="P,P,…"
+    "--ps",
+    type=Numbers(float),
+    default="1,2,4,6,8,12,16",
+    show_default=True,
+    metavar="P,P,…",
+    help="Powers of similarities to try.",
 )
 @click.option("--per-side", is_flag=True, help="Every k and p of one side with those of the other.")
 @click.option(

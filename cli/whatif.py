@@ -11,6 +11,7 @@ import click
 
 from asif_lance.errors import format_count
 
+from .manners import CommandGroup
 from .options import (
     LABEL_OPTIONS,
     Context,
@@ -54,7 +55,11 @@ asked_about = several(
 )
 
 
-@click.group("what-if")
+@click.group(
+    "what-if",
+    cls=CommandGroup,
+    short_help="Say which predictions would change if pairs went or came.",
+)
 def what_if() -> None:
     """Which predictions would change if pairs were deleted or added; nothing is written.
 

@@ -68,7 +68,7 @@ def test_the_encoders_would_be_asked_for(ready: Cli) -> None:
         (("diff", "v1", "v1", "--images", "test"), "give --labels"),
         (("diff", "v1", "v1", "--images", "test", "--labels", "a,a"), "'a' is given twice"),
         (("diff", "v1", "v1", "--labels", "a,b"), "give --images, or --vectors"),
-        (("diff", "v1", "--rows", "2", "--images", "test", "--labels", "a"), "--rows shows pairs"),
+        (("diff", "v1", "--rows", "2", "--images", "test", "--labels", "a"), "--top shows pairs"),
         (("index", "build", "--model", "v1", "--labels", "a"), "which is v2, not v1"),
     ],
 )

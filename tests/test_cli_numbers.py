@@ -10,7 +10,7 @@ import click
 import numpy as np
 import polars as pl
 import pytest
-from asif_lance.cli.parameter_types import Choices, ColumnChoice
+from asif_lance.cli.parameter_types import Choices, ColumnChoice, Device
 from conftest import IMAGE_DIM, TEXT_DIM, Cli, Ran, entry_point, pairs_frame
 
 from asif_lance.audit import Audit
@@ -63,7 +63,7 @@ def numeric(command: click.Command) -> list[str]:
         for option in command.params
         if isinstance(option, click.Option)
         and not option.is_flag
-        and not isinstance(option.type, click.Choice | click.Path | Choices | ColumnChoice)
+        and not isinstance(option.type, click.Choice | click.Path | Choices | ColumnChoice | Device)
         and option.type.name not in ("text", "FILE")
     ]
 

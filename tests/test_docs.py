@@ -39,7 +39,7 @@ def write_own_vectors(path: Path) -> None:
 
 
 @pytest.mark.encoders
-@pytest.mark.parametrize("page", ["inputs.md", "bill.md", "encoders.md"])
+@pytest.mark.parametrize("page", ["inputs.md", "bill.md", "encoders.md", "command-line.md"])
 def test_the_transcript_is_what_happens(
     page: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,10 @@ class Fragment:
         self.id_hashes: UInt64Array | None = None
         self.whitened: dict[str, WhitenedRows] = {}
 
+    def has_vectors(self, *columns: str) -> bool:
+        """Whether columns of vectors are in memory."""
+        return all(column in self._vectors for column in columns)
+
     def pair_ids(self, fragment: Any) -> pa.Array:
         """The id of each row, by way of a Lance fragment that has these files."""
         if self._ids is None:
@@ -88,7 +92,7 @@ class Fragment:
         if column not in self._vectors:
             with storage_errors(self.database):
                 mapped = self._mapped(dataset, fragment, column)
-                vectors = _read(fragment, column) if mapped is None else mapped
+                vectors = _read(dataset, fragment, column) if mapped is None else mapped
             sample = vectors[:: max(self.rows // _SAMPLED_ROWS, 1)].double()
             self._check_units(column, (sample * sample).sum(dim=1).numpy())
             self._vectors[column] = vectors
@@ -245,7 +249,11 @@ def _scan(fragment: Any, column: str) -> Any:
     return fragment.scanner(columns=columns, include_deleted_rows=True, with_row_id=True).to_table()
 
 
-def _read(fragment: Any, column: str) -> torch.Tensor:
+def _read(dataset: Any, fragment: Any, column: str) -> torch.Tensor:
+    if isinstance(dataset, AttachedState):
+        held = dataset.take_vectors(fragment.fragment_id, column)
+        if held is not None:
+            return torch.from_numpy(held)
     vectors = _scan(fragment, column)[column].combine_chunks()
     flat = vectors.flatten().to_numpy(zero_copy_only=False)
     return torch.from_numpy(flat.reshape(len(vectors), vectors.type.list_size).copy())

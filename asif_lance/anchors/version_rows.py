@@ -70,6 +70,10 @@ class VersionRows:
         self._limit = room_on(self.device) if memory_limit is None else memory_limit
         self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
         self._fragments = [open_fragment(dataset, source) for source in self._sources]
+        if isinstance(dataset, AttachedState):
+            sides = ("image_vector", "text_vector")
+            new = (s for f, s in self._each() if not f.has_vectors(*sides))
+            dataset.hold_vectors([source.fragment_id for source in new])
         masks = [open_mask(*both) for both in self._each()]
         self.state, self._masks = tuple(key for key, _ in masks), [mask for _, mask in masks]
         self.fragment_ids = np.array([s.fragment_id for s in self._sources], dtype=np.uint64)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC
 from functools import cached_property
@@ -33,7 +33,7 @@ from asif_lance.database.attached_rows import (
 )
 from asif_lance.database.schemas import pairs_schema
 from asif_lance.errors import CorruptDatabaseError, DimensionError, InputError
-from asif_lance.records import BoolArray, Int64Array
+from asif_lance.records import BoolArray, Float16Array, Int64Array
 
 _FILE = "attached.json"
 _SIDES = ("image_vector", "text_vector")
@@ -140,6 +140,7 @@ class AttachedState:
                 raise InputError(f"version {self.version} of {attachment.table} has no {wanted!r}")
         widths = [vector_width(self.stored.schema.field(self.columns[side])) for side in _SIDES]
         self.schema = pairs_schema(*widths)
+        self._held: dict[int, dict[str, list[Float16Array]]] = {}
 
     @property
     def version(self) -> int:
@@ -167,7 +168,10 @@ class AttachedState:
     @cached_property
     def _verdicts(self) -> list[NDArray[np.int8]]:
         """Per fragment, for every row ever written: 0 where it can be a pair, else a reason."""
-        judged = [judge_rows(fragment, self.columns) for fragment in self._raw]
+        judged = [
+            judge_rows(fragment, self.columns, self._held.get(fragment.fragment_id, {}))
+            for fragment in self._raw
+        ]
         ids = pa.chunked_array([ids for ids, _ in judged], pa.string())
         verdicts = np.concatenate([np.zeros(0, np.int8), *(verdict for _, verdict in judged)])
         live = np.concatenate([np.zeros(0, np.bool_), *self._alive])
@@ -176,6 +180,19 @@ class AttachedState:
         verdicts[able[~first.to_numpy()]] = DUPLICATE
         ends = np.cumsum([len(ids) for ids, _ in judged])[:-1]
         return np.split(verdicts, ends) if judged else []
+
+    def hold_vectors(self, fragment_ids: Iterable[int]) -> None:
+        """Keep the vectors of some fragments when their rows are looked at, until they are taken.
+
+        Whoever will ask for them anyway then need not read them again.
+        """
+        if "_verdicts" not in self.__dict__:
+            self._held = {one: {side: [] for side in _SIDES} for one in fragment_ids}
+
+    def take_vectors(self, fragment_id: int, side: str) -> Float16Array | None:
+        """Those that were kept, (rows ever written, d), once; None if there are none."""
+        parts = self._held.get(fragment_id, {}).pop(side, [])
+        return np.concatenate(parts) if parts else None
 
     @cached_property
     def _alive(self) -> list[BoolArray]:

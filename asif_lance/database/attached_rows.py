@@ -82,8 +82,16 @@ def _unit(matrix: NDArray[Any]) -> tuple[Float16Array, BoolArray]:
     return units, usable
 
 
-def judge_rows(fragment: Any, columns: Mapping[str, str]) -> tuple[pa.Array, NDArray[np.int8]]:
-    """The id of every row ever written to a fragment, and its verdict by itself."""
+def judge_rows(
+    fragment: Any, columns: Mapping[str, str], held: Mapping[str, list[Float16Array]]
+) -> tuple[pa.Array, NDArray[np.int8]]:
+    """The id of every row ever written to a fragment, and its verdict by itself.
+
+    Args:
+        fragment: of the stored table.
+        columns: what columns of ours are called there.
+        held: takes the vectors of those of our columns that it has, a matrix per batch.
+    """
     scanner = fragment.scanner(
         columns=list(dict.fromkeys(columns[name] for name in ("pair_id", *_NO_VECTOR))),
         include_deleted_rows=True,
@@ -94,7 +102,10 @@ def judge_rows(fragment: Any, columns: Mapping[str, str]) -> tuple[pa.Array, NDA
         own = batch[columns["pair_id"]].cast(pa.string())
         verdict = np.zeros(len(batch), np.int8)
         for name, reason in _NO_VECTOR.items():
-            verdict[~unit_vectors(batch[columns[name]])[1]] = reason
+            units, usable = unit_vectors(batch[columns[name]])
+            verdict[~usable] = reason
+            if name in held:
+                held[name].append(units)
         verdict[pc.equal(pc.fill_null(own, ""), "").to_numpy(zero_copy_only=False)] = _NO_ID
         ids.append(own)
         verdicts.append(verdict)

@@ -13,10 +13,10 @@ import lance
 from asif_lance.database.encoder_pins import read_pins
 
 _KEY = "embedding_functions"
-#: Per side: the function's name, the prefix of encoders that it loads, and the column it embeds.
+#: Per side: the function's name, the prefixes of encoders that it loads, and the column it embeds.
 _FUNCTIONS = {
-    "image": ("asif-timm", "timm/", "image_uri"),
-    "text": ("asif-sentence-transformers", "sentence-transformers/", "caption"),
+    "image": ("asif-timm", ("timm/", "transformers/", "open_clip/"), "image_uri"),
+    "text": ("asif-sentence-transformers", ("sentence-transformers/", "open_clip/"), "caption"),
 }
 
 
@@ -38,8 +38,8 @@ def write_functions(pairs: lance.LanceDataset) -> bool:
             "vector_column": f"{side}_vector",
         }
         for side, pin in read_pins(pairs).items()
-        for name, prefix, source in [_FUNCTIONS[side]]
-        if pin.name.startswith(prefix) and f"{side}_vector" not in served
+        for name, prefixes, source in [_FUNCTIONS[side]]
+        if pin.name.startswith(prefixes) and f"{side}_vector" not in served
     ]
     if new:
         pairs.update_schema_metadata({_KEY: json.dumps([*known, *new])})

@@ -27,7 +27,14 @@ from asif_lance.database.digests import (
     one_line,
 )
 from asif_lance.database.registry import find_missing_columns
-from asif_lance.errors import CorruptDatabaseError, DatabaseError, StorageError, is_panic, printable
+from asif_lance.errors import (
+    CorruptDatabaseError,
+    DatabaseError,
+    ForkedProcessError,
+    StorageError,
+    is_panic,
+    printable,
+)
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
@@ -47,6 +54,9 @@ _DAMAGE_SIGNS = (
 _FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
 Result = TypeVar("Result")
+
+# The process that Lance runs in.
+_used_in: dict[str, int] = {}
 
 
 def resolve_uri(uri: str | Path) -> str:
@@ -112,6 +122,11 @@ def find_table(uri: str, table: str) -> lance.LanceDataset | None:
             raise
 
 
+def _check_not_forked() -> None:
+    if _used_in.setdefault("process", os.getpid()) != os.getpid():
+        raise ForkedProcessError
+
+
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
     """Turns what Lance and the operating system raise into an error of one line.
@@ -123,7 +138,9 @@ def storage_errors(uri: str) -> Iterator[None]:
     Raises:
         StorageError: the disk or object store refused.
         CorruptDatabaseError: a file is damaged.
+        ForkedProcessError: Lance was used before this process was forked.
     """
+    _check_not_forked()
     try:
         yield
     except READ_ERRORS as error:

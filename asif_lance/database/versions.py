@@ -78,7 +78,8 @@ class Ledger:
         for row in rows:
             if name == row["name"] or name in row["aliases"]:
                 return row
-        raise VersionNotFoundError(name, tuple(row["name"] for row in rows))
+        aliases = tuple(alias for row in rows for alias in row["aliases"])
+        raise VersionNotFoundError(name, tuple(row["name"] for row in rows), aliases=aliases)
 
     def find_as_of(self, when: datetime) -> Row:
         """The newest version made at or before this time; a time without a zone is UTC.

@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from wrapt import when_imported
 
-from asif_lance.encoders.by_name import DEFAULT_IMAGE, DEFAULT_TEXT, image_encoder, text_encoder
+from asif_lance.encoders.by_name import (
+    DEFAULT_IMAGE,
+    DEFAULT_TEXT,
+    encoder_name,
+    image_encoder,
+    text_encoder,
+)
 from asif_lance.encoders.cards import EncoderCard, read_card
 from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
 from asif_lance.encoders.inside_files import read_picture
+from asif_lance.encoders.own_encoders import adopt_encoder, check_pinned, register_encoder
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
     PIECE_BYTES,
@@ -46,6 +53,7 @@ from asif_lance.encoders.streaming import (
     encode_each,
     encode_images,
     map_ahead,
+    prepare_item,
 )
 from asif_lance.encoders.tar_files import Member, looks_like_tar, read_tar
 from asif_lance.encoders.zip_files import ZIP_DAMAGE, open_zip, zip_members
@@ -55,15 +63,16 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE", "EncodedBatch",
-    "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile", "LeftOut", "Member",
-    "ParquetRows", "PictureInput", "PictureSource", "PicturesInput", "SentenceEmbeddings",
-    "TextEncoder", "TimmEmbeddings", "UnreadableRows", "decode_image", "encode_each",
-    "encode_images", "encode_pictures", "expand_folders", "first_line", "image_encoder",
-    "is_picture_name", "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip",
-    "picture_name", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
-    "read_vectors", "reject_picture", "sha256_of", "tell_left_out", "text_encoder", "to_image_item",
-    "walk_files", "walk_pictures", "zip_members",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE",
+    "EncodedBatch", "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile", "LeftOut",
+    "Member", "ParquetRows", "PictureInput", "PictureSource", "PicturesInput",
+    "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "adopt_encoder",
+    "check_pinned", "decode_image", "encode_each", "encode_images", "encode_pictures",
+    "encoder_name", "expand_folders", "first_line", "image_encoder", "is_picture_name",
+    "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip", "picture_name",
+    "prepare_item", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
+    "read_vectors", "register_encoder", "reject_picture", "sha256_of", "tell_left_out",
+    "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

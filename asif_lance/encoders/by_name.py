@@ -1,52 +1,79 @@
-"""Loads a frozen encoder by its name."""
+"""Loads a frozen encoder by its name, or takes one that a program has made."""
 
 from __future__ import annotations
 
+from typing import cast
+
+from asif_lance.encoders.own_encoders import adopt_encoder, load_registered
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
-from asif_lance.encoders.weights import IMAGE_PREFIX, TEXT_PREFIX
-from asif_lance.errors import EncoderUnavailableError
+from asif_lance.encoders.spelling import spell_encoder
+from asif_lance.encoders.weights import OPEN_CLIP_PREFIX, TRANSFORMERS_PREFIX
 
 DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
 DEFAULT_TEXT = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def image_encoder(name: str | None = None, *, device: str = "auto") -> ImageEncoder:
-    """Load an image encoder: `timm/NAME`, or `timm/` and the path of a model folder.
+def image_encoder(name: str | ImageEncoder | None = None, *, device: str = "auto") -> ImageEncoder:
+    """Load an image encoder: of timm, transformers or open_clip, or one of your own.
 
-    With `+bfloat16` after either it multiplies in half precision.
+    Args:
+        name: as `spell_encoder` takes it, with `+bfloat16` for half precision; or the encoder.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
         EncoderUnavailableError: unknown name, or weights that are not to be had here.
     """
+    if name is not None and not isinstance(name, str):
+        return cast(ImageEncoder, adopt_encoder("image", name))
     # Not at the top: torch, timm and sentence-transformers take seconds to import, and many need
     # none of them, or one.
     from asif_lance.devices import pick_device
     from asif_lance.encoders.timm_import import import_timm
 
+    spelled, where = spell_encoder("image", name or DEFAULT_IMAGE), pick_device(device)
+    own = load_registered("image", spelled, str(where))
+    if own is not None:
+        return cast(ImageEncoder, own)
+    if spelled.startswith(TRANSFORMERS_PREFIX):
+        from asif_lance.encoders.transformers_encoder import TransformersEncoder
+
+        return TransformersEncoder(spelled, where)
+    if spelled.startswith(OPEN_CLIP_PREFIX):
+        from asif_lance.encoders.open_clip_encoders import OpenClipImages
+
+        return OpenClipImages(spelled, where)
     import_timm()
     from asif_lance.encoders.timm_encoder import TimmEncoder
 
-    name = name or DEFAULT_IMAGE
-    _check_prefix("image", name, IMAGE_PREFIX)
-    return TimmEncoder(name, pick_device(device))
+    return TimmEncoder(spelled, where)
 
 
-def text_encoder(name: str | None = None, *, device: str = "auto") -> TextEncoder:
-    """Load a text encoder: `sentence-transformers/NAME`, or that prefix and a folder's path.
+def text_encoder(name: str | TextEncoder | None = None, *, device: str = "auto") -> TextEncoder:
+    """Load a text encoder: of sentence-transformers or open_clip, or one of your own.
 
-    With `+bfloat16` after either it multiplies in half precision.
-
-    Raises:
-        EncoderUnavailableError: unknown name, or weights that are not to be had here.
+    Args and errors are those of `image_encoder`.
     """
+    if name is not None and not isinstance(name, str):
+        return cast(TextEncoder, adopt_encoder("text", name))
     from asif_lance.devices import pick_device  # see image_encoder
+
+    spelled, where = spell_encoder("text", name or DEFAULT_TEXT), pick_device(device)
+    own = load_registered("text", spelled, str(where))
+    if own is not None:
+        return cast(TextEncoder, own)
+    if spelled.startswith(OPEN_CLIP_PREFIX):
+        from asif_lance.encoders.open_clip_encoders import OpenClipTexts
+
+        return OpenClipTexts(spelled, where)
     from asif_lance.encoders.sentence_encoder import SentenceEncoder
 
-    name = name or DEFAULT_TEXT
-    _check_prefix("text", name, TEXT_PREFIX)
-    return SentenceEncoder(name, pick_device(device))
+    return SentenceEncoder(spelled, where)
 
 
-def _check_prefix(side: str, name: str, prefix: str) -> None:
-    if not name.removeprefix(prefix) or not name.startswith(prefix):
-        raise EncoderUnavailableError(f"unknown {side} encoder {name!r}: name it {prefix}NAME")
+def encoder_name(side: str, encoder: str | ImageEncoder | TextEncoder | None) -> str | None:
+    """What a database calls an encoder that somebody asks for; None if nobody does."""
+    if encoder is None:
+        return None
+    if isinstance(encoder, str):
+        return spell_encoder(side, encoder)
+    return str(adopt_encoder(side, encoder).pin.name)

@@ -20,9 +20,11 @@ from asif_lance.encoders.precision import split_precision
 from asif_lance.encoders.timm_import import import_timm
 from asif_lance.encoders.weights import (
     IMAGE_PREFIX,
+    OPEN_CLIP_PREFIX,
     PACKAGED_IMAGE,
     PACKAGED_TEXT,
     TEXT_PREFIX,
+    TRANSFORMERS_PREFIX,
     file_digest,
     kept_folder,
     local_folder,
@@ -31,7 +33,7 @@ from asif_lance.encoders.weights import (
     weights_digest,
 )
 from asif_lance.errors import EncoderUnavailableError
-from asif_lance.records import EncoderPin
+from asif_lance.records import BROUGHT, EncoderPin
 
 _REVISION_DIGITS = 12
 
@@ -82,7 +84,13 @@ def _find_statements(pin: EncoderPin) -> dict[str, Any]:
             return _of_folder(pin, local_folder(text) or kept_folder(repository))
     except EncoderUnavailableError as error:
         return {"remark": str(error)}
-    return {"remark": "the vectors were brought: what made them is not known"}
+    for prefix in (TRANSFORMERS_PREFIX, OPEN_CLIP_PREFIX):
+        if name.startswith(prefix):
+            own = name.removeprefix(prefix)
+            return _of_folder(pin, local_folder(own) or kept_folder(own))
+    if name == BROUGHT:
+        return {"remark": "the vectors were brought: what made them is not known"}
+    return {"remark": "an encoder of one's own, which has no model card"}
 
 
 def _of_packaged_image(pin: EncoderPin, name: str) -> dict[str, Any]:

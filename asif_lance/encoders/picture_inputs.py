@@ -42,6 +42,7 @@ _KINDS = (
     "a path, bytes, an open file, a Pillow image, an array (height, width, channels), "
     "a tensor (channels, height, width), a data set's row with an 'image', or several of these"
 )
+_ADDRESSES = ("http://", "https://")
 _CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _SINGLE: tuple[type, ...] = (
     str,
@@ -125,12 +126,18 @@ def _take(item: Any, numbers: Iterator[int]) -> Iterator[ImageFile]:
         item, name = _unfold_row(item)
     else:
         name = _name_of(item)
-    if isinstance(item, str | bytes | Path | HeldPicture):
+    if isinstance(item, str) and item.lower().startswith(_ADDRESSES):
+        yield HeldPicture(item, _refuse_address)
+    elif isinstance(item, str | bytes | Path | HeldPicture):
         yield item
     elif isinstance(item, os.PathLike):
         yield Path(item)
     else:
         yield HeldPicture(name or f"<picture {number}>", lambda: _read(item))
+
+
+def _refuse_address() -> bytes:
+    raise ImageError("addresses are not fetched: give urllib.request.urlopen(address)")
 
 
 def _name_of(item: object) -> str:

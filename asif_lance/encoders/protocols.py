@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from PIL import Image
 
@@ -22,15 +22,23 @@ class ImageEncoder(Protocol):
 
     A row of `encode` depends on its own image only, up to float noise (about 1e-6).
 
+    What it encodes need not be pictures. One of sounds, say, has a further method
+    `decode(content: bytes)`, which makes of a file's bytes what `prepare` takes, or raises
+    ImageError (ValueError or OSError will do): it costs only that file. It needs no `min_side`.
+
     Attributes:
-        pin: name, weights and dimension.
+        pin: name, weights and dimension; an empty revision is one that is not known.
         min_side: pixels of the short side that `prepare` needs; bigger JPEGs are decoded smaller.
     """
 
     pin: EncoderPin
-    min_side: int
 
-    def prepare(self, image: Image.Image) -> Tensor:
+    @property
+    def min_side(self) -> int:
+        """See above."""
+        ...
+
+    def prepare(self, image: Any, /) -> Tensor:
         """One RGB image as the network's input, of the same shape for all images."""
         ...
 

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
+from numbers import Integral
 from types import TracebackType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -19,9 +20,9 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from asif_lance.encoders.decoding import decode_image, upright_rgb
+from asif_lance.encoders.decoding import decode_image, read_bytes, upright_rgb
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
-from asif_lance.errors import ImageError
+from asif_lance.errors import ImageError, InputError
 from asif_lance.records import Float32Array
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ def encode_images(
     Yields:
         Batches that cover all items in order; unusable ones carry their `ImageError`.
     """
-    rest = iter(items)
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise InputError(f"batch_size is a whole number above 0, not {batch_size!r}")
+    rest, batch_size = iter(items), int(batch_size)
     first = list(islice(rest, batch_size))
     batches = chain([first] if first else [], iter(lambda: list(islice(rest, batch_size)), []))
     alone = len(first) < batch_size  # and has all of torch's threads
@@ -166,12 +169,29 @@ def map_ahead(begin: Callable[[T], Future[R]], items: Iterable[T], ahead: int) -
         yield begun.popleft().result()
 
 
+def prepare_item(encoder: ImageEncoder, item: ImageItem) -> Tensor:
+    """Decode one item, and prepare it for its encoder.
+
+    Raises:
+        ImageError: it cannot be used.
+    """
+    content = item() if callable(item) else item
+    decode = getattr(encoder, "decode", None)
+    if decode is not None:
+        if isinstance(content, Image.Image):
+            raise ImageError("the encoder takes files or bytes, not pictures")
+        try:
+            return encoder.prepare(decode(read_bytes(content)))
+        except (OSError, ValueError, LookupError, TypeError, EOFError, ArithmeticError) as error:
+            raise ImageError(f"unreadable ({' '.join(str(error).split())})") from error
+    if isinstance(content, Image.Image):
+        return encoder.prepare(upright_rgb(content))
+    return encoder.prepare(decode_image(content, min_side=encoder.min_side))
+
+
 def _prepare(encoder: ImageEncoder, item: ImageItem) -> Tensor | ImageError:
     try:
-        picture = item() if callable(item) else item
-        if isinstance(picture, Image.Image):
-            return encoder.prepare(upright_rgb(picture))
-        return encoder.prepare(decode_image(picture, min_side=encoder.min_side))
+        return prepare_item(encoder, item)
     except ImageError as error:
         return ImageError(error.reason)  # without the traceback, which holds the picture's bytes
 

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
 )
 
 from asif_lance.errors import EncoderUnavailableError
+from asif_lance.progress import note
 
 # Configuration, vocabularies and tensors; every other kind of weights file may hold code.
 # README.md is the model card.
@@ -23,6 +24,7 @@ _UNWANTED = ["onnx/*", "openvino/*"]
 HUB_SECONDS = 10.0
 
 IMAGE_PREFIX, TEXT_PREFIX = "timm/", "sentence-transformers/"
+TRANSFORMERS_PREFIX, OPEN_CLIP_PREFIX = "transformers/", "open_clip/"
 
 #: Encoders whose weights are ordinary packages: (module, distribution) by the model's name. Image
 #: weights are ImageNet's for the network that timm calls so; a text model is a whole folder.
@@ -73,6 +75,8 @@ def hub_folder(repository: str) -> Path:
     try:
         # Asked first and with a limit: the download itself would wait for a dead hub for minutes.
         revision = HfApi().model_info(repository, timeout=HUB_SECONDS).sha
+        if kept_folder(repository) is None:
+            note(f"{repository} is fetched from the model hub (HF_HUB_OFFLINE=1 forbids that)")
         return _snapshot(repository, revision)
     except RepositoryNotFoundError as error:
         raise EncoderUnavailableError(f"there is no model {repository!r} on the hub") from error
@@ -80,6 +84,16 @@ def hub_folder(repository: str) -> Path:
         raise EncoderUnavailableError(f"{repository!r} cannot be a model's name") from error
     except (HTTPError, OSError) as error:
         return _kept_copy(repository, error)
+
+
+def hub_library(repository: str) -> str | None:
+    """What names of the library begin with that the hub says a model is of; None if none says."""
+    try:
+        told = HfApi().model_info(repository, timeout=HUB_SECONDS).library_name
+    except (HTTPError, OSError, ValueError):
+        return None
+    known = (IMAGE_PREFIX, TEXT_PREFIX, TRANSFORMERS_PREFIX, OPEN_CLIP_PREFIX)
+    return f"{told}/" if f"{told}/" in known else None
 
 
 def kept_folder(repository: str) -> Path | None:

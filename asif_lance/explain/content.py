@@ -121,7 +121,7 @@ def describe_prediction(prediction: Prediction, picture: Path | bytes, pairs: in
     return Explanation(
         image=printable(prediction.image),
         setting=f"model {prediction.model}, recipe {recipe.name}, k = {k}, p = {p}",
-        picture=_jpeg(decode_image(picture), PICTURE),
+        picture=shown_picture(picture),
         scores=tuple((printable(name), score) for name, score in prediction.ranking[:SCORES]),
         labels=tuple(
             _describe_label(prediction, side, name, pairs)
@@ -159,11 +159,20 @@ def _describe_pair(
         image_similarity=attribution.image_similarity,
         text_similarity=attribution.text_similarity,
         contribution=attribution.contribution,
-        thumbnail=_thumbnail(row.get("image_uri")),
+        thumbnail=make_thumbnail(row.get("image_uri")),
     )
 
 
-def _thumbnail(uri: str | None) -> bytes:
+def shown_picture(picture: Path | bytes) -> bytes:
+    """The picture that was asked with, as JPEG.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    return _jpeg(decode_image(picture), PICTURE)
+
+
+def make_thumbnail(uri: str | None) -> bytes:
     """The pair's picture, small, if it is a file or in an archive here that can be decoded."""
     if not uri:
         return b""

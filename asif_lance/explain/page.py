@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from asif_lance.errors import printable
 from asif_lance.explain.content import describe_prediction
 from asif_lance.explain.plot import plot_svg
 from asif_lance.model import Prediction
@@ -28,13 +29,18 @@ def explain_page(prediction: Prediction, picture: Path | bytes, *, pairs: int = 
         ImageError: the picture cannot be read any more.
         InputError: `pairs` is below 1.
     """
+    shown = describe_prediction(prediction, picture, pairs)
+    template = make_environment().get_template("explain.html")
+    return template.render(page=shown, plot=plot_svg(shown.labels))
+
+
+def make_environment() -> Environment:
+    """Templates that escape whatever is put into them."""
     environment = Environment(
         loader=PackageLoader("asif_lance.explain"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["data_uri"] = _data_uri
-    shown = describe_prediction(prediction, picture, pairs)
-    template = environment.get_template("explain.html")
-    return template.render(page=shown, plot=plot_svg(shown.labels))
+    environment.filters |= {"data_uri": _data_uri, "shown": printable}
+    return environment
 
 
 def _data_uri(jpeg: bytes) -> str:

@@ -287,9 +287,11 @@ def check_newest(model: Model) -> None:
     """Pass a model that an index can be built for.
 
     Raises:
+        AttachedDatabaseError: the pairs are those of somebody else's table.
         InputError: it is not the newest version.
         DatabaseError: head has changes without a name.
     """
+    model.store.check_own("index build")
     newest = model.store.version().name
     if model.version.name != newest:
         raise InputError(

@@ -21,7 +21,7 @@ from asif_lance.database import (
     vector_width,
     write_attachment,
 )
-from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT
+from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, encoder_name
 from asif_lance.errors import DatabaseExistsError, InputError, printable
 from asif_lance.ingest.columns import PAIR_COLUMNS, spelling
 from asif_lance.ingest.lance_reader import find_only_table
@@ -121,7 +121,7 @@ def attach(
     asked |= {"caption": caption, "image": image, "source": source, "license": license}
     columns = _find_columns(printable(address), dataset.schema, asked, functions)
     pins = {
-        side: _make_pin(side, name, dataset.schema, columns, functions)
+        side: _make_pin(side, encoder_name(side, name), dataset.schema, columns, functions)
         for side, name in (("image", image_encoder), ("text", text_encoder))
     }
     store = _open_or_create(uri, Attachment(address, columns), pins)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +13,8 @@ from asif_lance.encoders import (
     DEFAULT_TEXT,
     ImageEncoder,
     TextEncoder,
+    check_pinned,
+    encoder_name,
     image_encoder,
     text_encoder,
 )
@@ -34,14 +37,18 @@ class Destination:
         forgotten: what was forgotten there; None before it is made, or while nobody looked.
     """
 
-    def __init__(self, uri: str, options: IngestOptions) -> None:
+    def __init__(self, uri: str, options: IngestOptions, *, pinned: Collection[str] = ()) -> None:
         """Open the database if there is one.
+
+        Args:
+            uri: its address.
+            options: how to ingest.
+            pinned: names of encoders that other databases pin, which need not be loaded.
 
         Raises:
             EncoderMismatchError: the database pins other encoders than those asked for.
         """
         self._uri, self._device = uri, options.device
-        self._asked = {"image": options.image_encoder, "text": options.text_encoder}
         self._image: ImageEncoder | None = None
         self._text: TextEncoder | None = None
         self._known = KnownPairs()
@@ -53,8 +60,13 @@ class Destination:
         except DatabaseNotFoundError:
             self.store = None
         if self.store is not None:
-            self.store.check_own("add")
+            self.store.check_addable()
         self.epoch = 0 if self.store is None else self.store.epoch()
+        self._given = {"image": options.image_encoder, "text": options.text_encoder}
+        spelt = {BROUGHT, *pinned}
+        if self.store is not None:
+            spelt |= {self.store.image.name, self.store.text.name}
+        self._asked = {side: _spell(side, one, spelt) for side, one in self._given.items()}
         for side in ("image", "text"):
             self._check_name(side)
 
@@ -62,14 +74,14 @@ class Destination:
     def image_encoder(self) -> ImageEncoder:
         """The encoder for pictures that came without a vector."""
         if self._image is None:
-            self._image = image_encoder(self._name("image"), device=self._device)
+            self._image = image_encoder(self._choose("image"), device=self._device)
         return self._image
 
     @property
     def text_encoder(self) -> TextEncoder:
         """The encoder for captions that came without a vector."""
         if self._text is None:
-            self._text = text_encoder(self._name("text"), device=self._device)
+            self._text = text_encoder(self._choose("text"), device=self._device)
         return self._text
 
     def load(self, *sides: str) -> None:
@@ -178,13 +190,31 @@ class Destination:
         name = self._asked[side] or (pinned.name if pinned else default)
         if name == BROUGHT:
             raise EncoderMismatchError(side, "vectors that were brought along", default)
-        return name
+        return check_pinned(side, name)
+
+    def _choose(self, side: str) -> Any:
+        """The encoder itself where a program gave it, else a name."""
+        given = self._given[side]
+        return self._name(side) if given is None or isinstance(given, str) else given
 
     def _check_name(self, side: str) -> None:
         """Before anything is encoded: another encoder by name is never right."""
         pinned, asked = self._pinned(side), self._asked[side]
         if pinned is not None and asked is not None and asked != pinned.name:
             raise EncoderMismatchError(side, pinned.name, asked)
+        given = self._given[side]
+        if self.store is not None and not isinstance(given, str | None):
+            pins = {"image": self.store.image, "text": self.store.text} | {side: given.pin}
+            self.store.check_encoders(**pins)
+
+
+def _spell(
+    side: str, given: str | ImageEncoder | TextEncoder | None, spelt: set[str]
+) -> str | None:
+    """What the database calls an encoder; names that are `spelt` as they are kept stay."""
+    if isinstance(given, str) and given in spelt:
+        return given
+    return encoder_name(side, given)
 
 
 def _width(pairs: pa.Table, side: str) -> int:

@@ -15,6 +15,7 @@ from asif_lance.encoders import (
     PictureSource,
     TextEncoder,
     encode_each,
+    encoder_name,
     image_encoder,
     text_encoder,
 )
@@ -79,6 +80,7 @@ def name_and_check_encoders(
         InputError: it did not make the vectors, or nothing could be compared.
     """
     store = PairStore.open(str(uri))
+    image, text = encoder_name("image", image), encoder_name("text", text)
     asked = {side: name for side, name in (("image", image), ("text", text)) if name is not None}
     if not asked:
         raise InputError("name an image encoder, a text encoder, or both")

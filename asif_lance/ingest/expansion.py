@@ -35,12 +35,18 @@ def expand_sources(sources: Iterable[Any]) -> list[Source]:
     Raises:
         SourceError: a pattern matches nothing, or an object is no table.
     """
-    named = [each for source in sources for each in _expand(source)]
+    several = isinstance(sources, Iterable) and not _is_one(sources)
+    named = [each for source in (sources if several else [sources]) for each in _expand(source)]
     found: list[Source] = []
     for are_pictures, run in groupby(named, _is_picture):
         members = list(run)
         found += [_picture_list(list(map(str, members)))] if are_pictures else members
     return found
+
+
+def _is_one(source: Any) -> bool:
+    """A path or a table by itself, which is never taken apart."""
+    return isinstance(source, str | Path | TableSource | PictureList) or hasattr(source, "columns")
 
 
 def _expand(source: Any) -> Iterator[Source]:

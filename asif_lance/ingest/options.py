@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asif_lance.encoders import ImageEncoder, TextEncoder
 from asif_lance.forgetting import Waiver
 
 
@@ -17,9 +18,9 @@ class IngestOptions:
         format: one of `FORMATS`; recognised when None.
         image_root: where relative image paths begin; by default found near the manifest.
         columns: what columns are called that are not recognised, see `ColumnNames.choose`.
-        image_encoder: `timm/NAME`, in half precision `timm/NAME+bfloat16`; None is
-            the database's own, or the packaged default.
-        text_encoder: `sentence-transformers/NAME`; None likewise.
+        image_encoder: a name as `encoders.spell_encoder` takes it, or an encoder; None is the
+            database's own, or the packaged default.
+        text_encoder: likewise.
         license: for pairs that name none of their own.
         source: likewise; by default the name of the file or folder they come from.
         message: kept with the model version.
@@ -41,8 +42,8 @@ class IngestOptions:
     format: str | None = None
     image_root: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    image_encoder: str | None = None
-    text_encoder: str | None = None
+    image_encoder: str | ImageEncoder | None = None
+    text_encoder: str | TextEncoder | None = None
     license: str | None = None
     source: str | None = None
     message: str = ""

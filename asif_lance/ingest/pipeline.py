@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from asif_lance.database import ROWS_PER_FRAGMENT
-from asif_lance.errors import IngestInterruptedError, PairConflictError
+from asif_lance.errors import IngestInterruptedError, InputError, PairConflictError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.hygiene import Finding
@@ -73,7 +73,7 @@ class IngestReport:
 
 def ingest_sources(
     uri: str | Path,
-    sources: Sequence[Any],
+    sources: Any,
     options: IngestOptions | None = None,
     *,
     progress: Advance | None = None,
@@ -84,7 +84,8 @@ def ingest_sources(
 
     Args:
         uri: the database.
-        sources: folders, files, patterns or tables, see `read_source` and `expand_sources`.
+        sources: folders, files, patterns or tables, see `read_source` and `expand_sources`; one by
+            itself or several.
         options: how.
         progress: called with the number of items done since the last call.
 
@@ -101,6 +102,8 @@ def ingest_sources(
         StorageError: the disk refused; what was committed stays, running again resumes.
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
+    if not isinstance(options, IngestOptions | None):
+        raise InputError(f"options: give IngestOptions, not {type(options).__name__}")
     options, sources = options or IngestOptions(), expand_sources(sources)
     destination = Destination(str(uri), options)
     prepared = Preparation(destination, options, skip_known=True, progress=progress)

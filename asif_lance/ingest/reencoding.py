@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from asif_lance.database import check_epoch, find_changes, open_table, resolve_uri
+from asif_lance.encoders import encoder_name
 from asif_lance.errors import IngestInterruptedError, InputError, format_count
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.options import IngestOptions
@@ -131,14 +132,15 @@ def reencode(uri: str | Path, new_uri: str | Path, options: ReencodeOptions) -> 
 
 class _Reencoding:
     def __init__(self, old: PairStore, new_uri: str, options: ReencodeOptions) -> None:
-        asked = {"image": options.image_encoder, "text": options.text_encoder}
+        given = {"image": options.image_encoder, "text": options.text_encoder}
+        asked = {side: encoder_name(side, one) for side, one in given.items()}
         pins = {"image": old.image, "text": old.text}
         self._sides = [side for side in pins if asked[side] not in (None, pins[side].name)]
         if not self._sides:
             raise InputError(
                 f"name another encoder: {old.uri} has {old.image.name} and {old.text.name}"
             )
-        names = {f"{side}_encoder": asked[side] or pins[side].name for side in pins}
+        names = {f"{side}_encoder": given[side] or pins[side].name for side in pins}
         self._old, self._options, self._epoch = old, options, old.epoch()
         self._pictures = StoredPictures(options.image_root)
         self._how = IngestOptions(
@@ -148,7 +150,8 @@ class _Reencoding:
             on_conflict="update",
             keys_folder=options.keys_folder,
         )
-        self._to = Destination(new_uri, self._how)
+        kept = [pins[side].name for side in pins if side not in self._sides]
+        self._to = Destination(new_uri, self._how, pinned=kept)
         self._new = self._to.store or self._create(new_uri, pins)
         self._to.store = self._new
         self._rejects: dict[str, Reject] = {}

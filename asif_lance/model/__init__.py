@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asif_lance.model.opening import open_model
     from asif_lance.model.predictions import Contributions, Evidence, Prediction
     from asif_lance.model.prompt_vectors import EncodedTexts
-    from asif_lance.model.requirements import check_dimension, name_encoder
+    from asif_lance.model.requirements import name_encoder, to_matrix
     from asif_lance.model.retrieval import Match, retrieve
     from asif_lance.model.stored_settings import StoredSetting, store_setting
     from asif_lance.model.teaching import teach, teach_labels
@@ -57,7 +57,7 @@ else:
             "opening": "open_model",
             "predictions": "Contributions Evidence Prediction",
             "prompt_vectors": "EncodedTexts",
-            "requirements": "check_dimension name_encoder",
+            "requirements": "name_encoder to_matrix",
             "retrieval": "Match retrieve",
             "stored_settings": "StoredSetting store_setting",
             "teaching": "teach teach_labels",
@@ -70,9 +70,9 @@ __all__ = [
     "BATCH", "DEFAULT_TEMPLATES", "TEMPLATE_SETS", "ClassNames", "Contributions", "EncodedTexts",
     "Ensemble", "Evidence", "JointPrediction", "LabelSet", "Match", "Model", "Prediction",
     "Prompts", "StoredSetting", "TaughtLabels", "Together", "average_prompts", "build_label_set",
-    "check_dimension", "describe_class_names", "fill_templates", "find_cached_neighbors",
-    "find_prompt_neighbors", "name_encoder", "open_model", "prompts_from_vectors",
-    "read_class_names", "resolve_templates", "retrieve", "store_setting", "teach", "teach_labels",
-    "template_set", "update_neighbors",
+    "describe_class_names", "fill_templates", "find_cached_neighbors", "find_prompt_neighbors",
+    "name_encoder", "open_model", "prompts_from_vectors", "read_class_names", "resolve_templates",
+    "retrieve", "store_setting", "teach", "teach_labels", "template_set", "to_matrix",
+    "update_neighbors",
 ]
 # fmt: on

@@ -199,6 +199,8 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError("no labels: give at least one")
     seen: set[str] = set()
     for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"a label is a text, not {type(name).__name__}")
         if any("\ud800" <= letter <= "\udfff" for letter in name):
             raise InputError(f"label {name!r} has half of a surrogate pair, which is no text")
         if not name.strip():
@@ -212,6 +214,8 @@ def prompts_from_vectors(
     vectors: Mapping[str, Float32Array], ensemble: Ensemble = "max"
 ) -> Prompts:
     """Prompts given as embeddings: label -> (d,) or (prompts, d) float32."""
+    if not isinstance(vectors, Mapping):
+        raise InputError(f"label vectors: give a mapping of labels to vectors, not {vectors!r:.40}")
     from asif_lance.search import unit_queries  # imports torch
 
     check_names(list(vectors))

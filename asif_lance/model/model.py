@@ -32,6 +32,7 @@ from asif_lance.encoders import (
     text_encoder,
 )
 from asif_lance.errors import EmptyModelError, InputError, StaleModelError
+from asif_lance.model.clip_interface import ClipInterface
 from asif_lance.model.label_compiler import compile_prompts
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
@@ -41,13 +42,14 @@ from asif_lance.model.labels import (
     Prompts,
     fill_templates,
     list_names,
+    parse_ensemble,
     prompts_from_vectors,
     resolve_templates,
 )
 from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
-from asif_lance.model.requirements import check_dimension, name_encoder
+from asif_lance.model.requirements import check_labels, list_texts, name_encoder, to_matrix
 from asif_lance.model.retrieval import CANDIDATES, Match, retrieve, score_pairs
 from asif_lance.model.teaching import teach_labels
 from asif_lance.progress import step, track_batches
@@ -76,7 +78,7 @@ SCORES_AT_ONCE = 2**24
 ANCHORS_PER_PICTURE, SEARCH_BATCH = 1000, 256
 
 
-class Model:
+class Model(ClipInterface):
     """The pairs of one version with the encoders that made their vectors.
 
     Encoders and anchors are loaded at first use. Reading is safe from several threads. Whatever
@@ -168,13 +170,13 @@ class Model:
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """The encoder that made the image vectors."""
-        name = name_encoder(self.store.uri, self.store.image.name, "--vectors")
+        name = name_encoder(self.store.uri, "image", self.store.image.name, "--vectors")
         return image_encoder(name, device=str(self._device))
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
         """The encoder that made the caption vectors."""
-        name = name_encoder(self.store.uri, self.store.text.name, "--label-vectors")
+        name = name_encoder(self.store.uri, "text", self.store.text.name, "--label-vectors")
         return text_encoder(name, device=str(self._device))
 
     def labels(
@@ -205,7 +207,7 @@ class Model:
         filled, name = resolve_templates(self.templates if templates is None else templates)
         texts, owner = fill_templates(names, filled)
         found = self.encode_texts(texts)
-        kind = ensemble or self.ensemble
+        kind = parse_ensemble(ensemble or self.ensemble)
         return Prompts(tuple(names), owner, found.vectors, kind, name, found.cut, found.max_tokens)
 
     def encode_texts(self, texts: str | Sequence[str]) -> EncodedTexts:
@@ -213,18 +215,20 @@ class Model:
 
         A string is one text, never a row of letters.
         """
-        pin, texts = self.store.text, [texts] if isinstance(texts, str) else texts
-        return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, texts)
+        pin, listed = self.store.text, list_texts(texts)
+        return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, listed)
 
     def label_vectors(
         self, vectors: Mapping[str, Float32Array], ensemble: Ensemble | None = None
     ) -> LabelSet:
         """Compile labels given as embeddings: label -> (d,) or (prompts, d) float32."""
-        return self.compile(prompts_from_vectors(vectors, ensemble or self.ensemble))
+        return self.compile(
+            prompts_from_vectors(vectors, parse_ensemble(ensemble or self.ensemble))
+        )
 
     def compile(self, prompts: Prompts) -> LabelSet:
         """Compile prompts against this version."""
-        check_dimension("label vectors", self.store.text.dimension, prompts.vectors)
+        to_matrix("label vectors", self.store.text.dimension, prompts.vectors)
         labels = compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
         return teach_labels(labels, self.anchors)
 
@@ -298,20 +302,15 @@ class Model:
             InputError: the label set belongs to another version or recipe.
             StaleModelError: pairs of the version were forgotten since it was opened.
         """
-        if labels.version != self.version.name:
-            raise InputError(
-                f"the label set is compiled for {labels.version}, this model is {self.version.name}"
-            )
-        if labels.recipe != self.recipe:
-            raise InputError(
-                f"the label set is compiled for the recipe {labels.recipe}, not for {self.recipe}"
-            )
+        check_labels(labels, self.version.name, self.recipe)
         if labels.state != self.anchors.state:
             raise StaleModelError(
                 self.store.uri,
                 f"{labels.version} was reopened since the label set was compiled: compile it again",
             )
-        check_dimension("image vectors", self.store.image.dimension, vectors)
+        vectors = to_matrix("image vectors", self.store.image.dimension, vectors)
+        if len(ids) != len(vectors):
+            raise InputError(f"{len(ids):,} ids for {len(vectors):,} vectors")
         size = max(min(BATCH, SCORES_AT_ONCE // max(labels.compiled.count, 1)), 1)
         for batch in track_batches("classify vectors", len(ids), size):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
@@ -323,7 +322,7 @@ class Model:
 
         By default there are 1,000 candidates, or `top` of them if that is more.
         """
-        if not text.strip():
+        if not "".join(list_texts(text)).strip():
             raise InputError("the text to search for is empty")
         vector = self.encode_texts([text]).vectors
         return retrieve(

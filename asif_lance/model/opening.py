@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Sequence
 from datetime import datetime
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from asif_lance.anchors import SearchKind, choose_approximation
+from asif_lance.encoders import ImageEncoder, TextEncoder, by_name
 from asif_lance.errors import InputError
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
@@ -15,7 +19,7 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.model import Model
 from asif_lance.model.stored_settings import load_setting
-from asif_lance.relative import DEFAULT, make_recipe
+from asif_lance.relative import DEFAULT, Recipe, make_recipe
 from asif_lance.store import PairStore
 
 
@@ -30,6 +34,8 @@ def open_model(
     device: str = "auto",
     memory_limit: int | None = None,
     search: SearchKind = "exact",
+    image_encoder: str | ImageEncoder | None = None,
+    text_encoder: str | TextEncoder | None = None,
 ) -> Model:
     """Bind a database's model version: the newest, a named one, or the one of a point in time.
 
@@ -41,18 +47,23 @@ def open_model(
             `tune --store` stored with the version, else the default recipe.
         k: anchors kept, for both sides or (image, text).
         p: power of similarities, for both sides or (image, text).
-        device: `auto`, `cpu`, `cuda` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         memory_limit: bytes that the vectors of one side may occupy; see `Anchors`.
         search: `exact`, or the approximate search that `indexing.build` chose for this version:
             through an `index`, or with the anchors that the labels depend on and a sample of the
             others (`sampled`).
+        image_encoder: the encoder of one's own that made the image vectors, or one that is
+            loaded already, or its name; by default the pinned one is loaded.
+        text_encoder: likewise.
 
     Raises:
         DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.
         VersionNotFoundError: no such version.
         SearchUnavailableError: nothing was measured for such a search of this version.
+        EncoderMismatchError: an encoder that did not make the vectors.
         InputError: both `model` and `as_of`, or an unusable recipe.
     """
+    _check_kinds(uri, model, as_of)
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
     chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
@@ -70,7 +81,7 @@ def open_model(
         approximate = choose_approximation(
             search, store.dataset(version.name), version.name, chosen
         )
-    return Model(
+    opened = Model(
         store,
         version,
         chosen,
@@ -80,3 +91,45 @@ def open_model(
         memory_limit=memory_limit,
         approximate=approximate,
     )
+    _give_encoders(opened, image_encoder, text_encoder)
+    return opened
+
+
+def _check_kinds(uri: object, model: object, as_of: object) -> None:
+    for what, given, kinds in (
+        ("a database's address", uri, str | PathLike),
+        ("the name of a version, such as 'v3',", model, str | None),
+        ("a datetime", as_of, datetime | None),
+    ):
+        if not isinstance(given, kinds):
+            raise InputError(f"open takes {what} here, not {type(given).__name__}")
+
+
+def _give_encoders(
+    model: Model, image: str | ImageEncoder | None, text: str | TextEncoder | None
+) -> None:
+    pins = {"image": model.store.image, "text": model.store.text}
+    load: dict[str, Any] = {"image": by_name.image_encoder, "text": by_name.text_encoder}
+    for side, encoder in (("image", image), ("text", text)):
+        if encoder is not None:
+            made = load[side](encoder, device=str(model._device))
+            pins[side] = made.pin
+            setattr(model, f"{side}_encoder", made)
+    model.store.check_encoders(**pins)
+
+
+def _reduce(model: Model) -> tuple[Any, ...]:
+    """What pickling keeps of a model: which version it is and how it compares."""
+    if model.approximate is not None:
+        raise InputError("a model with approximate search is not pickled: open it there anew")
+    how: dict[str, Any] = {"ensemble": model.ensemble, "templates": model.templates}
+    how |= {"device": str(model._device), "memory_limit": model._memory_limit}
+    return _reopen, (model.store.uri, model.version.name, model.recipe, how)
+
+
+def _reopen(uri: str, version: str, recipe: Recipe, how: dict[str, Any]) -> Model:
+    store = PairStore.open(uri)
+    return Model(store, store.version(version), recipe, **how)
+
+
+copyreg.pickle(Model, _reduce)  # so that processes of joblib, say, have their own

@@ -2,32 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from asif_lance.encoders import check_pinned
 from asif_lance.errors import DimensionError, InputError
+from asif_lance.model.labels import LabelSet
 from asif_lance.records import BROUGHT, Float32Array
+from asif_lance.relative import Recipe
 
 
-def name_encoder(uri: str, encoder_name: str, option: str) -> str:
+def name_encoder(uri: str, side: str, encoder_name: str, option: str) -> str:
     """The name of an encoder that can be loaded.
 
     Raises:
         InputError: it is not known: `option` brings what it would have made.
+        EncoderUnavailableError: it is one of somebody's own.
     """
     if encoder_name == BROUGHT:
         raise InputError(
             f"{uri} holds vectors that were brought along, no encoder is known for them: "
             f"use {option}, or name them with `asif-lance encoders`"
         )
-    return encoder_name
+    return check_pinned(side, encoder_name)
 
 
-def check_dimension(what: str, expected: int, vectors: Float32Array) -> None:
-    """Pass matrices of vectors that can be compared.
+def to_matrix(what: str, expected: int, vectors: object) -> Float32Array:
+    """Vectors that can be compared, (m, d) float32, of an array, a tensor or lists of numbers.
 
     Raises:
-        InputError: no matrix.
+        InputError: no matrix of numbers.
         DimensionError: vectors of another length.
     """
-    if vectors.ndim != 2:
-        raise InputError(f"{what}: expected a matrix, got {vectors.ndim} dimensions of array")
-    if vectors.shape[1] != expected:
-        raise DimensionError(what, expected, vectors.shape[1])
+    try:
+        matrix: Float32Array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: expected a matrix of numbers, got {_kind(vectors)}") from error
+    if matrix.ndim != 2:
+        raise InputError(f"{what}: expected a matrix, got {matrix.ndim} dimensions of array")
+    if matrix.shape[1] != expected:
+        raise DimensionError(what, expected, matrix.shape[1])
+    return matrix
+
+
+def check_labels(labels: object, version: str, recipe: Recipe) -> None:
+    """Pass a label set that was compiled for this version and recipe.
+
+    Raises:
+        InputError: it was not, or is none.
+    """
+    if not isinstance(labels, LabelSet):
+        raise InputError(f"labels: give what `labels` of the model returned, not {_kind(labels)}")
+    if labels.version != version:
+        raise InputError(f"the label set is compiled for {labels.version}, this model is {version}")
+    if labels.recipe != recipe:
+        raise InputError(f"the label set is compiled for the recipe {labels.recipe}, not {recipe}")
+
+
+def list_texts(texts: object) -> list[str]:
+    """One text, or several of any kind of row, in memory.
+
+    Raises:
+        InputError: something else.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    found: list[Any] = list(texts) if isinstance(texts, Iterable) else [texts]
+    for text in found:
+        if not isinstance(text, str):
+            raise InputError(f"texts: give a text or several, not {_kind(text)}")
+    return found
+
+
+def _kind(given: object) -> str:
+    return type(given).__name__

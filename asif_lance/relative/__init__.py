@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         compile_block,
         compile_texts,
         cut_runs,
+        densify,
         mean_vectors,
         relative_vectors,
         scores,
@@ -62,7 +63,8 @@ else:
             ),
             "vectors": (
                 "CompiledTexts TextBlock attributions best_scores compile_block "
-                "compile_texts cut_runs mean_vectors relative_vectors scores single_vector"
+                "compile_texts cut_runs densify mean_vectors relative_vectors scores "
+                "single_vector"
             ),
             "whitening": "SAMPLE WhitenedSide Whitening",
         },
@@ -73,8 +75,8 @@ __all__ = [
     "DEFAULT", "MEMBER_COSINE", "RECIPES", "SAMPLE", "BlockDistances", "BlockSummary", "BlockSums",
     "Centre", "CompiledTexts", "Measure", "Recipe", "Teaching", "TextBlock", "WhitenedSide",
     "Whitening", "attributions", "best_scores", "check_k_and_p", "compile_block", "compile_texts",
-    "cut_runs", "find_members", "fit_teaching", "format_sides", "make_centre", "make_recipe",
-    "make_teaching", "mean_of", "mean_vectors", "recipe_from_values", "relative_vectors", "scores",
-    "single_vector",
+    "cut_runs", "densify", "find_members", "fit_teaching", "format_sides", "make_centre",
+    "make_recipe", "make_teaching", "mean_of", "mean_vectors", "recipe_from_values",
+    "relative_vectors", "scores", "single_vector",
 ]
 # fmt: on

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral, Real
 from typing import Any, Literal
 
-from asif_lance.errors import InputError
+from asif_lance.errors import InputError, suggest
 
 #: How two vectors are compared: by the cosine of themselves (`cosine`), of their differences from
 #: the mean (`centred`, see `centring`), or of these, whitened (`white`, see `whitening`).
@@ -90,6 +91,14 @@ RECIPES = {recipe.name: recipe for recipe in (PAPER, CENTRED, WHITE)}
 DEFAULT = WHITE.name
 
 
+def _both(name: str, given: Any, kind: type) -> tuple[Any, Any]:
+    """One number for both sides, or two."""
+    pair = tuple(given) if isinstance(given, tuple | list) else (given, given)
+    if len(pair) != 2 or not all(isinstance(one, kind) for one in pair):
+        raise InputError(f"{name}: give a number, or one for images and one for texts: {given!r}")
+    return pair
+
+
 def make_recipe(
     name: str = DEFAULT,
     *,
@@ -102,10 +111,11 @@ def make_recipe(
         InputError: an unknown name, k below 1, or p not above 0 and finite.
     """
     if name not in RECIPES:
-        raise InputError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        known = ", ".join(RECIPES)
+        raise InputError(f"no recipe {name!r}; there are: {known}{suggest(name, RECIPES)}")
     chosen = RECIPES[name]
     if k is not None:
-        chosen = replace(chosen, k=k if isinstance(k, tuple) else (k, k))
+        chosen = replace(chosen, k=_both("k", k, Integral))
     if p is not None:
-        chosen = replace(chosen, p=p if isinstance(p, tuple) else (p, p))
+        chosen = replace(chosen, p=_both("p", p, Real))
     return chosen

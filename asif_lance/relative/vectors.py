@@ -62,6 +62,13 @@ def _or_one(sizes: Float64Array) -> Float64Array:
     return np.where(sizes > 0, sizes, 1.0)[:, None]
 
 
+def densify(vectors: RelativeVectors) -> Float32Array:
+    """Relative vectors as a (m, n) matrix."""
+    dense = np.zeros((len(vectors.values), vectors.n), dtype=np.float32)
+    np.add.at(dense, (np.arange(len(dense))[:, None], vectors.indices), vectors.values)
+    return dense
+
+
 @dataclass(frozen=True, slots=True)
 class TextBlock:
     """Relative vectors of some consecutive texts, sorted by anchor.

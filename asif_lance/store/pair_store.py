@@ -45,6 +45,7 @@ from asif_lance.records import EncoderPin, ModelVersion, Reject
 from asif_lance.store.changes import begin_change, name_head
 from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
 from asif_lance.store.refusal import (
+    check_addable,
     check_added,
     check_own,
     check_unpublished,
@@ -141,6 +142,7 @@ class PairStore(StoredVersions):
         locked = local_path(self.uri) is not None
         with self.writing("add", since=since, midway=True):
             head = self._head()
+            check_addable(head)
             known.refresh(head)
             found = known.find(rows["pair_id"].combine_chunks())
             new = len(rows) - len(found.places)
@@ -270,6 +272,16 @@ class PairStore(StoredVersions):
             AttachedDatabaseError: they are those of somebody else's table.
         """
         check_own(self.uri, command)
+
+    def check_addable(self) -> None:
+        """Passes if pairs can be added, as far as the table's columns tell.
+
+        Raises:
+            AttachedDatabaseError: they are those of somebody else's table.
+            DatabaseError: another program has a column there that every row must fill.
+        """
+        self.check_own("add")
+        check_addable(self._head())
 
     def writing(
         self,

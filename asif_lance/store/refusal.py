@@ -9,7 +9,8 @@ import lance
 import pyarrow as pa
 
 from asif_lance.database import content_files, find_attachment, find_changes
-from asif_lance.errors import AttachedDatabaseError, BadRowsError
+from asif_lance.database.schemas import PAIR_COLUMNS
+from asif_lance.errors import AttachedDatabaseError, BadRowsError, DatabaseError
 from asif_lance.forgetting import LOOKED_UP_COLUMNS, ForgottenPairs, Waiver
 from asif_lance.store.unpublished import find_bad_rows
 
@@ -38,6 +39,28 @@ def check_own(uri: str, command: str) -> None:
     if attachment is not None:
         instead = _INSTEAD.get(command, "its owner keeps it in order with LanceDB")
         raise AttachedDatabaseError(uri, attachment.table, command, instead)
+
+
+def check_addable(head: lance.LanceDataset) -> None:
+    """Passes a table that takes pairs of ours.
+
+    Raises:
+        DatabaseError: another program has a column there that every row must fill, or dropped one
+            of ours.
+    """
+    gone = [name for name in PAIR_COLUMNS if name not in head.schema.names]
+    if gone:
+        raise DatabaseError(
+            f"another program dropped the column {gone[0]!r}: no pair can be added until it is "
+            "there again, as LanceDB's add_columns or restore can do"
+        )
+    for field in head.schema:
+        if field.name not in PAIR_COLUMNS and not field.nullable:
+            raise DatabaseError(
+                f"the column {field.name!r} of another program must not be null, and new pairs "
+                "have nothing for it: let it be null, with LanceDB's "
+                f"alter_columns({{'path': {field.name!r}, 'nullable': True}})"
+            )
 
 
 def check_added(

@@ -237,21 +237,6 @@ def test_reading_ahead_is_bounded() -> None:
 # Names
 
 
-@pytest.mark.parametrize("name", ["resnet18", "sentence-transformers/all-MiniLM-L6-v2", "timm/"])
-def test_an_image_encoder_needs_its_prefix(name: str) -> None:
-    with pytest.raises(EncoderUnavailableError) as caught:
-        image_encoder(name)
-    assert str(caught.value) == f"unknown image encoder {name!r}: name it timm/NAME"
-
-
-def test_a_text_encoder_needs_its_prefix() -> None:
-    with pytest.raises(EncoderUnavailableError) as caught:
-        text_encoder("timm/resnet18")
-    assert str(caught.value) == (
-        "unknown text encoder 'timm/resnet18': name it sentence-transformers/NAME"
-    )
-
-
 def test_a_name_timm_does_not_know_is_told() -> None:
     with pytest.raises(EncoderUnavailableError, match=r"^timm has no model 'resnet18000'$"):
         image_encoder("timm/resnet18000")

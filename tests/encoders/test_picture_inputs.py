@@ -106,6 +106,13 @@ def test_several_pictures_of_any_kind_stay_in_order(make: Make, file: Path) -> N
     assert all(np.array_equal(pixels, array(file)) for pixels in found)
 
 
+def test_an_address_says_how_to_fetch_it() -> None:
+    (found,) = iterate_pictures("https://example.org/photo.png")
+    assert picture_name(found) == "https://example.org/photo.png"
+    with pytest.raises(ImageError, match="addresses are not fetched: give urllib"):
+        pixels_of(found)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

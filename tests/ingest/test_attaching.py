@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from conftest import Cli
 
 import asif_lance
 from asif_lance.audit import Audit
@@ -307,3 +308,52 @@ def test_a_table_with_stable_row_ids_works(tmp_path: Path) -> None:
     uri = asif_lance.attach(path, **COLUMNS).uri
     lance.write_dataset(rows().filter(pa.compute.field("stars") != 2), tmp_path / "same.lance")
     assert answers(uri) == answers(asif_lance.attach(tmp_path / "same.lance", **COLUMNS).uri)
+
+
+def test_the_tables_vectors_are_read_once(
+    table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asif_lance.database import attached_rows
+
+    asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS)
+    converted: list[int] = []
+    unit_vectors = attached_rows.unit_vectors
+
+    def counted(column: pa.FixedSizeListArray) -> Any:
+        converted.append(len(column))
+        return unit_vectors(column)
+
+    monkeypatch.setattr(attached_rows, "unit_vectors", counted)
+    model = asif_lance.open(tmp_path / "a.asif")
+    list(model.classify_vectors(NAMES, QUERIES, model.label_vectors(LABELS)))
+    assert sum(converted) == 2 * N
+    again = asif_lance.open(tmp_path / "a.asif")
+    assert again.left_out() == {}
+    assert sum(converted) == 4 * N  # rows are judged anew, vectors stay shared
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("index", "build"),
+        ("prune", "--keep", "10"),
+        ("versions", "prune", "--yes"),
+        ("adapt", "pictures", "--labels", "a,b", "--per-class", "1", "--keep"),
+    ],
+)
+def test_what_would_change_the_table_is_refused_before_its_rows_are_looked_at(
+    command: tuple[str, ...], table: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asif_lance.database import attached
+
+    asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS)
+    (tmp_path / "pictures").mkdir()
+
+    def judged(*_: object) -> None:
+        raise AssertionError("its rows were looked at")
+
+    monkeypatch.setattr(attached, "judge_rows", judged)
+    done = cli("--db", tmp_path / "a.asif", *command)
+    assert done.status == 1
+    assert "somebody else's" in done.err or "its owner" in done.err or "LanceDB" in done.err
+    assert len(done.err.splitlines()) == 1

@@ -17,7 +17,7 @@ from source_files import read, refusal, write
 
 from asif_lance.errors import InputError, SourceError
 from asif_lance.evaluation.labelled_pictures import read_labelled
-from asif_lance.explain.content import _thumbnail
+from asif_lance.explain.content import make_thumbnail
 from asif_lance.ingest import (
     FORMATS,
     IngestOptions,
@@ -181,7 +181,7 @@ def test_pictures_of_archives_become_pairs_that_are_found_again(cli: Cli, tmp_pa
         f"{shards}/00001.tar.gz#000000002.jpg",
     ]
     assert {row["source"] for row in rows} == {"shards"}
-    assert all(_thumbnail(uri).startswith(b"\xff\xd8") for uri in uris)
+    assert all(make_thumbnail(uri).startswith(b"\xff\xd8") for uri in uris)
     where = f"image_uri = '{uris[0]}'"
     done = cli("--db", tmp_path / "db", "forget", "--where", where, "--yes")
     assert done.status == 0, done.err

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from conftest import IMAGE_DIM, TEXT_DIM
 from PIL import Image
 
 import asif_lance
+from asif_lance.encoders import encode_images
 from asif_lance.errors import InputError
 from asif_lance.ingest import ingest_sources
-from asif_lance.model import Prediction
+from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.model.labels import check_names, list_names
 from asif_lance.model.prediction_lists import Predictions
+from asif_lance.relative import make_recipe
 
 
 @pytest.fixture
@@ -104,3 +109,82 @@ def test_a_picture_in_the_programs_hands_is_classified_as_its_file(tmp_path: Pat
     assert len(model.encode_texts("red").vectors) == 1
     with pytest.raises(InputError, match="takes one picture"):
         model.search_image([file, file])
+
+
+@pytest.fixture
+def model(tmp_path: Path, pairs_file: Path) -> Model:
+    ingest_sources(tmp_path / "m.lancedb", pairs_file)  # one source by itself
+    return asif_lance.open(tmp_path / "m.lancedb")
+
+
+WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
+    "an id too many": (
+        lambda m: list(m.classify_vectors("ab", np.ones((1, IMAGE_DIM)), labels_of(m))),
+        "2 ids for 1 vectors",
+    ),
+    "words for vectors": (
+        lambda m: list(m.classify_vectors(["a"], [["x"]], labels_of(m))),
+        "image vectors: expected a matrix of numbers, got list",
+    ),
+    "a single vector": (lambda m: m.relate_images([1.0] * IMAGE_DIM), "expected a matrix, got 1"),
+    "pairs for a mapping": (lambda m: m.label_vectors([("a", [1.0])]), "give a mapping of labels"),
+    "a number for a text": (lambda m: m.search_text(5), "give a text or several, not int"),
+    "numbers for texts": (lambda m: m.encode_texts([1]), "give a text or several, not int"),
+    "numbers to cut": (lambda m: m.tokenizer([1]), "give a text or several, not int"),
+    "a list for a tensor": (lambda m: m.encode_image(["a.png"]), "not list"),
+    "words for tokens": (lambda m: m.encode_text(["a"]), "takes what `tokenizer`"),
+    "no such ensemble": (
+        lambda m: m.label_vectors({"a": [1.0] * TEXT_DIM}, "mean"),
+        "no ensemble 'mean'",
+    ),
+    "no batch": (
+        lambda m: next(encode_images(None, [b""], batch_size=0)),
+        "batch_size is a whole number above 0, not 0",
+    ),
+    "a number for a version": (lambda m: asif_lance.open(m.store.uri, 1), "such as 'v3', here"),
+    "a text for a time": (
+        lambda m: asif_lance.open(m.store.uri, as_of="2026"),
+        "open takes a datetime here, not str",
+    ),
+    "a store for an address": (lambda m: asif_lance.open(m.store), "address here, not PairStore"),
+    "a dictionary for options": (
+        lambda m: ingest_sources(m.store.uri, [], {"license": "CC0"}),
+        "options: give IngestOptions, not dict",
+    ),
+    "a text for k": (lambda m: asif_lance.open(m.store.uri, k="8"), "k: give a number, or one"),
+    "three ps": (lambda m: asif_lance.open(m.store.uri, p=(1, 2, 3)), "p: give a number, or one"),
+}
+
+
+def labels_of(model: Model) -> LabelSet:
+    return model.label_vectors({"a": [1.0] * TEXT_DIM})
+
+
+@pytest.mark.parametrize(("ask", "told"), WRONG.values(), ids=list(WRONG))
+def test_an_argument_of_a_wrong_kind_says_what_was_expected(
+    ask: Callable[[Model], object], told: str, model: Model
+) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        ask(model)
+
+
+def test_vectors_may_be_lists_or_tensors(model: Model, rng: np.random.Generator) -> None:
+    vectors = rng.standard_normal((2, IMAGE_DIM)).astype(np.float32)
+    found = [
+        [p.ranking for p in model.classify_vectors(["a", "b"], kind, labels_of(model))]
+        for kind in (vectors, vectors.tolist(), torch.from_numpy(vectors), vectors.astype(float))
+    ]
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_a_pickled_model_is_the_same_version_under_the_same_recipe(
+    model: Model, rng: np.random.Generator
+) -> None:
+    again = pickle.loads(pickle.dumps(model.under(make_recipe("paper", k=5))))
+    assert (again.version.name, again.recipe.name, again.recipe.k) == ("v1", "paper", (5, 5))
+    queries = rng.standard_normal((2, IMAGE_DIM)).astype(np.float32)
+    of_both = [
+        [p.ranking for p in m.classify_vectors("xy", queries, labels_of(m))]
+        for m in (again, model.under(again.recipe))
+    ]
+    assert of_both[0] == of_both[1]

@@ -15,7 +15,7 @@ from pairs_at_hand import names, new_store, pairs
 
 import asif_lance.encoders  # noqa: F401  # registers the functions that the table names
 from asif_lance.database import open_table
-from asif_lance.errors import BadRowsError, ForgottenPairError
+from asif_lance.errors import BadRowsError, DatabaseError, ForgottenPairError
 from asif_lance.store import PairStore, forget
 
 
@@ -157,3 +157,29 @@ def test_every_command_says_once_what_is_not_published(store: PairStore, cli: Cl
     assert "its id is there already" in refused.err
     dropped = cli(*db, "publish", "--drop", "--format", "json")
     assert [row["pair_id"] for row in dropped.objects[0]["dropped"]] == names(5, 6)
+
+
+def test_a_column_that_every_row_must_fill_is_told_before_anything_is_encoded(
+    store: PairStore,
+) -> None:
+    path = f"{store.uri}/pairs.lance"
+    lance.dataset(path).add_columns({"stars": "cast(3 as int)"})
+    lance.dataset(path).alter_columns({"path": "stars", "nullable": False})
+    told = r"the column 'stars' of another program must not be null.*'nullable': True"
+    with pytest.raises(DatabaseError, match=told):
+        store.check_addable()
+    with pytest.raises(DatabaseError, match=told):
+        store.add(pairs(names(20, 22)))
+    lance.dataset(path).alter_columns({"path": "stars", "nullable": True})
+    assert store.add(pairs(names(20, 22))) == 2
+
+
+def test_a_column_of_ours_that_was_dropped_is_told_before_anything_is_encoded(
+    store: PairStore,
+) -> None:
+    table = lance.dataset(f"{store.uri}/pairs.lance")
+    table.drop_columns(["license"])
+    with pytest.raises(DatabaseError, match="another program dropped the column 'license'"):
+        store.check_addable()
+    table.add_columns({"license": "cast(null as string)"})
+    assert store.add(pairs(names(20, 22))) == 2
