@@ -140,9 +140,11 @@ def test_the_reference_has_every_command_with_every_option(site: Path) -> None:
         assert [x for x in options if x.startswith("--") and x not in section] == [], name
 
 
-def test_the_reference_has_every_public_name(site: Path) -> None:
+def test_the_reference_has_every_public_name_and_package(site: Path) -> None:
     text = (site / "reference" / "python.html").read_text()
-    assert [x for x in asif_lance.__all__ if f'id="asif_lance.{x}"' not in text] == []
+    packages = [path.parent.name for path in (ROOT / "asif_lance").glob("*/__init__.py")]
+    names = [*asif_lance.__all__, *packages]
+    assert [x for x in names if f'id="asif_lance.{x}"' not in text] == []
 
 
 def test_the_table_of_reports_has_each_with_its_question() -> None:
