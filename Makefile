@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared
 
-.PHONY: demo test quick slow-tests lint types unit shared-tests bench chaos clean
+.PHONY: demo docs picture test quick slow-tests lint types unit shared-tests bench chaos clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -12,6 +12,13 @@ SHARED ?= ../shared
 
 demo: .venv/.installed  ## the whole story on real pictures, about three minutes
 	$(BIN)/asif-lance demo
+
+docs: .venv/.installed  ## the documentation as a site, in site/; `make test` builds it too
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+picture: demo  ## the picture of README and the landing page, anew from the demo
+	$(BIN)/asif-lance --db asif-demo/demo.lancedb explain asif-demo/held-out/bird/magpie.png \
+	  --labels bird,fruit,vehicle --pairs 4 -o docs/explanation.png
 
 test: .venv/.installed lint types unit  ## everything that must hold before a change lands
 
@@ -43,4 +50,4 @@ chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints 
 	$(BIN)/python tests/chaos.py
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from conftest import Cli, entry_point
 from PIL import Image
 from source_archives import samples, write_tar
-from test_readme import BLOCK, check, steps
+from transcripts import BLOCK, check, steps
 
 from asif_lance.encoders import text_encoder
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import Cli, entry_point
-from test_readme import BLOCK, check, steps
+from transcripts import BLOCK, check, steps
 
 from asif_lance.verifier.command import main as verify
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_readme import check
+from transcripts import check
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 SNIPPET = re.compile(r"```python\n(.*?)```\n```text\n(.*?)```", re.DOTALL)

@@ -1,4 +1,4 @@
-"""What users install: the wheel has every package and works outside the checkout."""
+"""What users install: sdist and wheel have every package and work outside the checkout."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the sdist, which is built from the checkout."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("asif_lance", "cli", "migrations"):  # a copy: old builds leave files behind
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
     subprocess.run([*command, str(source)], check=True, capture_output=True)
     (built,) = out.glob("*.whl")
+    assert len(list(out.glob("*.tar.gz"))) == 1
     return built
 
 
@@ -53,26 +55,16 @@ def test_the_installed_wheel_helps_and_migrates_outside_the_checkout(
     home = tmp_path / "bare"
     venv.create(home, with_pip=False)
     own = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--no-deps",
-            "--target",
-            str(own),
-            str(wheel),
-        ],
-        check=True,
-    )
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
+    subprocess.run([*install, "--target", str(own), str(wheel)], check=True)
     # The dependencies of the environment that runs the tests, but not its editable install.
     (own / "dependencies.pth").write_text("\n".join(_dependency_folders()))
     python = home / "bin" / "python"
-    run = [str(python), "-c", "from asif_lance.cli import main; main(prog_name='asif-lance')"]
+    run = [str(python), str(own / "bin" / "asif-lance")]
     helped = subprocess.run([*run, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert "Usage: asif-lance" in helped.stdout, helped.stderr
+    verifier = [str(python), str(own / "bin" / "asif-lance-verify"), "--help"]
+    assert "asif-lance-verify" in subprocess.run(verifier, capture_output=True, text=True).stdout
     migrated = subprocess.run(
         [*run, "--db", "nowhere.lancedb", "migrate"], cwd=tmp_path, capture_output=True, text=True
     )

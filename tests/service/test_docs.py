@@ -11,7 +11,7 @@ import pytest
 from conftest import Cli
 from PIL import Image
 from running_service import serve
-from test_readme import BLOCK, check, steps
+from transcripts import BLOCK, check, steps
 
 PAGE = Path(__file__).parents[2] / "docs" / "serve.md"
 WRITTEN = "http://127.0.0.1:8000"
