@@ -26,6 +26,7 @@ from running_service import serve
 
 import asif_lance
 from asif_lance.ingest import ingest_sources
+from asif_lance.search import describe_processor
 
 D, BATCH, CLIENTS, SECONDS = 384, 16, 8, 15.0
 
@@ -101,6 +102,7 @@ def ask_for(address: str, rate: float | None) -> tuple[list[float], int]:
 
 def main() -> None:
     """Print both tables."""
+    print(describe_processor())
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory() as folder:
         database = make_database(Path(folder), n)
