@@ -136,9 +136,9 @@ class Blocks:
 
 
 def _find_runs(blocks: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
-    """Group blocks that follow one another in the same memory."""
+    """Group blocks that follow one another in the same memory; empty ones add nothing."""
     runs: list[list[torch.Tensor]] = []
-    for block in blocks:
+    for block in [block for block in blocks if len(block)] or blocks[:1]:
         if runs and _follows(block, runs[-1][-1]):
             runs[-1].append(block)
         else:
