@@ -23,6 +23,8 @@ _ROUNDINGS = {  # torch's names of what float32 numbers may be rounded to before
     **dict.fromkeys(("none", "ieee", "highest", "strict"), 0.0),
     **dict.fromkeys(("tf32", "high"), 2.0**-10),  # 10 bits after the first; some devices cut off
 }
+_SHORT_SUMS = "allow_fp16_reduced_precision_reduction", "allow_fp16_accumulation"
+_sums_lock = threading.Lock()
 _COARSEST_ROUNDING = 2.0**-8  # bfloat16's 7 bits after the first, rounded to nearest
 
 
@@ -38,9 +40,14 @@ def pick_device(name: str = "auto") -> torch.device:
         raise InputError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from error
     if not _usable(device):
         raise InputError(f"device {name!r} is not available here: use auto or cpu")
-    if device.type == "cuda":  # so that `multiplies_float16` is true: search is much faster then
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    if device.type == "cuda" and device.index is None:  # others may make another one current
+        return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether a device has memory of its own, and is asked for a few large operations only."""
+    return device.type != "cpu"
 
 
 def take_turns(device: torch.device) -> AbstractContextManager[object]:
@@ -123,12 +130,36 @@ def _onednn_mode() -> str:
 
 
 def multiplies_float16(device: torch.device) -> bool:
-    """Whether the device multiplies float16 matrices as they are and sums up in float32."""
-    if device.type != "cuda":
-        return False
+    """Whether the device multiplies float16 matrices as they are, within `float32_sums`."""
+    return device.type == "cuda"
+
+
+@contextmanager
+def float32_sums() -> Iterator[None]:
+    """Have CUDA devices sum up products of float16 numbers in float32 meanwhile.
+
+    torch lets them add in float16 unless it is told otherwise, for the whole process and as of the
+    call that starts a product, not of its end. So this holds around such calls alone: other threads
+    of ours wait for them, and whatever else multiplies float16 meanwhile is summed up like that.
+    """
     settings = torch.backends.cuda.matmul
-    short_sums = getattr(settings, "allow_fp16_accumulation", False)  # not in older torch
-    return not (short_sums or settings.allow_fp16_reduced_precision_reduction)
+    names = [name for name in _SHORT_SUMS if hasattr(settings, name)]  # older torch has fewer
+    with _sums_lock:
+        before = {name: _switch(settings, name) for name in names}
+        for name in names:
+            setattr(settings, name, False)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(settings, name, value)
+
+
+def _switch(settings: object, name: str) -> object:
+    """How a switch stands; newer releases have a second one behind it, which it would set, too."""
+    second = getattr(settings, f"{name}_split_k", None)
+    first: bool = getattr(settings, name)
+    return first if second is None else (first, second)
 
 
 def float64_device(device: torch.device) -> torch.device:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from asif_lance.audit import Audit, report
 from asif_lance.database import schemas
 from asif_lance.records import EncoderPin
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 
 LABELS, PAIRS, COMMIT = 5, 20, 500  # labels a prediction, pairs a label, predictions a commit
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
     asked = parser.parse_args()
+    print(describe_processor())
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         store = build(home, asked.rows, asked.pairs)

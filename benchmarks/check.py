@@ -28,6 +28,7 @@ from rich.table import Table
 from asif_lance.anchors import Anchors
 from asif_lance.database import check, check_naming_tables, check_opened, digests, record_digests
 from asif_lance.records import EncoderPin
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 
 ROWS, CHUNK, THREADS = 20_000, 2**18, 2
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--text", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
+    print(describe_processor())
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         store = build(f"{folder}/db", chosen.pairs, (chosen.image, chosen.text))

@@ -32,6 +32,7 @@ import asif_lance
 from asif_lance.encoders import encode_images
 from asif_lance.indexing import index_tuning as indices
 from asif_lance.indexing import make_trial_queries
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    print(describe_processor())
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as home:
         encoder = asked.encoder and random_weights(asked.encoder, Path(home) / "encoder")

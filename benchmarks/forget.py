@@ -30,6 +30,7 @@ import pyarrow as pa
 from asif_lance.forgetting import execution, obtain_keys
 from asif_lance.model import Model, open_model
 from asif_lance.records import EncoderPin
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore, info
 from asif_lance.store.forget import forget, plan
 from asif_lance.verifier import ScanReport
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="plain LanceDB beside it")
     parser.add_argument("--history", help="numbers of versions that added ten pairs each")
     options = parser.parse_args()
+    print(describe_processor())
     if options.history:
         report_histories([int(count) for count in options.history.split(",")])
         return

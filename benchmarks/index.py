@@ -29,6 +29,7 @@ from asif_lance.indexing import TrialQueries, make_trial_queries
 from asif_lance.indexing import index_tuning as indices
 from asif_lance.model import Model, prompts_from_vectors
 from asif_lance.records import EncoderPin
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 
 Floats = NDArray[np.float32]
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    print(describe_processor())
     root = os.environ.get("ASIF_SHARED")
     image, text = shared(Path(root)) if root else drawn(np.random.default_rng(0))
     image = text if options.dimension == TEXT else image

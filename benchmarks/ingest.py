@@ -61,6 +61,7 @@ from asif_lance.encoders import (
 from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.preparation import Preparation
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore, pair_store
 from asif_lance.store.forget import forget
 
@@ -72,6 +73,8 @@ DIMENSIONS, KEPT, TURNS = (64, 64), 1000, 4
 
 def main() -> None:
     """Print the table that is asked for."""
+    if sys.argv[1:2] != ["measure"]:
+        print(describe_processor())
     match sys.argv[1:]:
         case ["vectors", *numbers]:
             compare_writing(*(int(number) for number in numbers))
@@ -95,7 +98,7 @@ def compare_encoding(
         folder = Path(name)
         rows = _captioned_pictures(folder, manifest).group_by("image", maintain_order=True)
         work = _Work.prepare(rows.head(captions), folder / "all.csv", ENDINGS[precision])
-        table.title = f"{work}, {precision}; {_processor()}"
+        table.title = f"{work}, {precision}; medians of {ROUNDS}"
         seconds = _alternating(list(WAYS.values()), work.part(2, folder / "part.csv"), work)
         least = [min(one) for one in zip(*seconds[:2], strict=True)]
         for what, (taken, busy) in zip(WAYS, seconds, strict=True):
@@ -189,11 +192,6 @@ WAYS = {
     "asif-lance ingest, loading included": _ingest,
     **PARTS,
 }
-
-
-def _processor() -> str:
-    found = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    return f"{found[1] if found else 'processor'}, {os.cpu_count()} cores, medians of {ROUNDS}"
 
 
 def compare_writing(

@@ -25,6 +25,7 @@ from whatif import Floats, column, drawn, more, unit
 
 import asif_lance
 from asif_lance.records import EncoderPin, Float32Array
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 
 DEFAULT_TEXT = EncoderPin("sentence-transformers/all-MiniLM-L6-v2", "", 384)
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--ensemble", choices=["max", "mean-embedding", "mean-relative"])
     parser.add_argument("--real", action="store_true", help="with the real text encoder")
     asked = parser.parse_args()
+    print(describe_processor())
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as home:
         with ProcessPoolExecutor(1, get_context("spawn")) as other:  # its memory does not count

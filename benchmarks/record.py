@@ -25,6 +25,7 @@ import asif_lance
 from asif_lance.audit.recorder import Recorder
 from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.records import EncoderPin
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 
 CHUNK = 10_000
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
+    print(describe_processor())
     rng, root = np.random.default_rng(0), os.environ.get("ASIF_SHARED")
     image, text = shared(Path(root)) if root else drawn(rng)
     chosen = rng.choice(len(text), asked.labels, replace=False).tolist()

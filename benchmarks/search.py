@@ -3,15 +3,17 @@
     python benchmarks/search.py [--anchors 400000] [--dimension 384] [--data isotropic] …
 
 Every contender runs once per round, in turn, so that a busy machine slows all of them; the table
-shows medians over the rounds and ratios to `exact_top_k`'s floor: for a batch the fastest blocked
-float32 product found (float16 anchors widened into a small buffer), for one query reading the
-float16 anchors once. `exact_top_k` gets them in as many blocks as a table has fragments. Where the
-processor multiplies bfloat16, that bare product is a row too: `exact_top_k` finds candidates by
-it, but alone it is right to two digits only. FAISS and usearch are optional
-(`pip install faiss-cpu usearch`). On a busy machine `--threads 1 --cpu` counts processor time
-instead of waiting for the clock on the wall. `--indexed` adds approximate peers, FAISS IVF-PQ with
-re-ranking and LanceDB's IVF_RQ, which take minutes to build; the last column says which share of
-the k nearest each contender finds.
+shows medians over the rounds and ratios to the floor. That is the larger of two times: of reading
+the float16 anchors once, and of multiplying them in the type that the processor is fastest at, once
+they are of that type. The bare product is the fastest blocked float32 product found, the float16
+anchors widened into a small buffer. `exact_top_k` gets them in as many blocks as a table has
+fragments. FAISS and usearch are optional (`pip install faiss-cpu usearch`). On a busy machine
+`--threads 1 --cpu` counts processor time instead of waiting for the clock on the wall. `--indexed`
+adds approximate peers, FAISS IVF-PQ with re-ranking and LanceDB's IVF_RQ, which take minutes to
+build; the last column says which share of the k nearest each contender finds.
+
+`--device cuda` searches on a GPU that holds the anchors, side by side as a model has them, beside
+the same floor and the dense formula there.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from asif_lance.relative import (
     make_centre,
     mean_of,
 )
-from asif_lance.search import Blocks, Scale, exact_top_k, unit_queries
+from asif_lance.search import Blocks, Scale, describe_processor, exact_top_k, unit_queries
 from asif_lance.search.fast_products import product_types
 
 try:
@@ -53,8 +55,10 @@ except ImportError:
     usearch = None  # type: ignore[assignment]  # optional
 
 DATA = ("isotropic", "clustered", "sorted", "fivefold", "equal", "crowded")
+FLOOR = "reading the bytes", "product alone"  # the larger is the floor
 UNRANKED = (  # have no neighbors, or other ones
-    *("bare product", "bare bfloat16 product", "reading the bytes"),
+    *FLOOR,
+    "bare float32 product",
     *("exact_top_k, centred", "mean, once a version"),
     *("exact_top_k, white", "metric, once a sample", "scales, once a sample"),
 )
@@ -94,32 +98,30 @@ def make_queries(
 
 
 def bare_product(
-    anchors: torch.Tensor, queries: torch.Tensor, rows: int, kind: torch.dtype = torch.float32
+    anchors: torch.Tensor, queries: torch.Tensor, rows: int, kind: torch.dtype
 ) -> Task:
-    """Multiply block by block and keep nothing."""
-    weights = queries.T.to(kind).contiguous()
-    wide = torch.empty(rows, anchors.shape[1])
-    narrow, scores = wide.to(kind), torch.empty(rows, len(queries), dtype=kind)
+    """Multiply block by block in a type, and keep nothing; anchors of another are converted."""
+    weights = queries.T.to(anchors.device, kind).contiguous()
+    buffer = torch.empty_like(anchors[:rows], dtype=kind)
+    scores = torch.empty((rows, len(queries)), dtype=kind, device=anchors.device)
 
     def run() -> None:
         for part in torch.split(anchors, rows):
             size = part.shape[0]
-            part = wide[:size].copy_(part)
-            part = part if kind == torch.float32 else narrow[:size].copy_(part)
+            part = part if part.dtype == kind else buffer[:size].copy_(part)
             torch.mm(part, weights, out=scores[:size])
 
     return run
 
 
-def fastest_product(
-    anchors: torch.Tensor, queries: torch.Tensor, kind: torch.dtype = torch.float32
-) -> Task:
+def fastest_product(anchors: torch.Tensor, queries: torch.Tensor, kind: torch.dtype) -> Task:
     """Pick the best block size for this machine on an eighth of the anchors."""
     some = anchors[: max(len(anchors) // 8, 8192)]
-    sizes = (512, 1024, 2048, 4096, 8192)
+    sizes = (512, 1024, 2048, 4096, 8192, 16384, len(some))
     tasks = [bare_product(some, queries, size, kind) for size in sizes]
     times = [min(clock(task) for _ in range(3)) for task in tasks]
-    return bare_product(anchors, queries, sizes[int(np.argmin(times))], kind)
+    best = sizes[int(np.argmin(times))]
+    return bare_product(anchors, queries, len(anchors) if best == len(some) else best, kind)
 
 
 def lance_table(anchors: NDArray[np.float16], at: str) -> Any:
@@ -200,26 +202,36 @@ def recall(found: object, exact: Found) -> float:
 
 
 def clock(task: Task, now: Callable[[], float] = time.perf_counter) -> float:
-    """Give the seconds that a task takes."""
+    """Give the seconds that a task takes, on a GPU too."""
     start = now()
     task()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return now() - start
 
 
 def contenders(
     anchors: NDArray[np.float16], queries: NDArray[np.float32], options: argparse.Namespace, at: str
 ) -> dict[str, Task]:
-    """What is compared, by name; the first is the floor, the second ours."""
-    narrow, given, k = torch.from_numpy(anchors), torch.from_numpy(queries), options.k
-    words, blocks = narrow.view(-1).view(torch.int64), torch.split(narrow, ROWS_PER_FRAGMENT)
+    """What is compared, by name; among them the parts of the floor."""
+    narrow, k = torch.from_numpy(anchors).to(options.device), options.k
+    given = torch.from_numpy(queries).to(options.device)
+    words, split = narrow.view(-1).view(torch.int64), torch.split(narrow, ROWS_PER_FRAGMENT)
+    on_cpu = narrow.device.type == "cpu"
+    # Apart from one another, as mapped fragments are; a device has them side by side.
+    blocks = [block.clone() for block in split] if on_cpu else list(split)
     tasks: dict[str, Task] = {
-        "bare product": fastest_product(narrow, given),
-        "exact_top_k": lambda: exact_top_k(queries, blocks, k).indices,
+        "reading the bytes": words.sum,
+        "exact_top_k": lambda: exact_top_k(given, blocks, k).indices,
     }
-    if len(queries) == 1:
-        tasks = {"reading the bytes": lambda: words.sum(), "exact_top_k": tasks["exact_top_k"]}
-    elif torch.bfloat16 in product_types(len(queries), Blocks(narrow), narrow.device):
-        tasks["bare bfloat16 product"] = fastest_product(narrow, given, torch.bfloat16)
+    if len(queries) > 1:
+        kind = product_types(len(queries), Blocks(narrow), narrow.device)[0]
+        tasks["product alone"] = fastest_product(narrow.to(kind), given, kind)
+        tasks["bare float32 product"] = fastest_product(narrow, given, torch.float32)
+    if not on_cpu:
+        like = given.to(narrow.dtype)
+        tasks["torch.topk(a @ q.T)"] = lambda: torch.topk(narrow @ like.T, k, dim=0).indices.T.cpu()
+        return tasks
     if options.recipe_terms:
         tasks |= centred(blocks, queries, k) | white(blocks, queries, k)
     if not options.lean:
@@ -280,8 +292,13 @@ def compare(tasks: dict[str, Task], options: argparse.Namespace, m: int) -> None
         for name, task in tasks.items():
             times[name].append(clock(task, time.process_time if options.cpu else time.perf_counter))
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    floor, ours = list(medians.values())[:2]
+    floor, ours = max(medians.get(name, 0.0) for name in FLOOR), medians["exact_top_k"]
     exact = np.asarray(tasks["exact_top_k"]())
+    read = 2 * options.anchors * options.dimension
+    rates = [f"read at {read / medians[FLOOR[0]] / 1e9:.0f} GB/s"]
+    if FLOOR[1] in medians:
+        rates.append(f"multiplied at {m * read / medians[FLOOR[1]] / 1e9:,.0f} GFLOP/s")
+    print(", ".join(rates))
     print(
         f"{'':24}{'ms/query':>10}{'best':>10}{'to floor':>10}{'exact_top_k to it':>19}{'recall':>8}"
     )
@@ -307,8 +324,12 @@ def main() -> None:
     parser.add_argument("--recipe-terms", action="store_true", help="search centred and white, too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cpu", action="store_true", help="processor time, of all threads")
+    parser.add_argument("--device", default="cpu", help="cuda searches on a GPU, without peers")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    print(describe_processor())
+    if options.device.startswith("cuda"):
+        print(torch.cuda.get_device_name(options.device))
     if faiss is not None:
         faiss.omp_set_num_threads(options.threads)
     rng = np.random.default_rng(0)

@@ -32,6 +32,7 @@ from running_service import RunningService, serve
 
 import asif_lance
 from asif_lance.ingest import ingest_sources
+from asif_lance.search import describe_processor
 
 D, BATCH, CLIENTS, SECONDS, PAUSE = 384, 16, 8, 10.0, 1.0
 JSON = {"content-type": "application/json"}
@@ -165,6 +166,7 @@ def report(name: str, address: str, body: bytes, bare: float) -> None:
 
 def main() -> None:
     """Print the table."""
+    print(describe_processor())
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from asif_lance.search import describe_processor
+
 K = 800
 CHUNK = 100_000
 
@@ -203,6 +205,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="white")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    print(describe_processor())
     with tempfile.TemporaryDirectory() as at:
         report(f"{at}/db", options)
 

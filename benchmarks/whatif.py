@@ -30,6 +30,7 @@ from asif_lance.audit import recorder
 from asif_lance.audit.replay import load_replay
 from asif_lance.model import Model, Prediction
 from asif_lance.records import EncoderPin
+from asif_lance.search import describe_processor
 from asif_lance.store import PairStore
 from asif_lance.whatif import find_recorded_flips, with_pairs, without_pairs
 
@@ -102,6 +103,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--recipe", default="centred")
     asked = parser.parse_args()
+    print(describe_processor())
     rng = np.random.default_rng(0)
     root = os.environ.get("ASIF_SHARED")
     image, text = shared(Path(root)) if root else drawn(rng)

@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 @format_option
 @click.pass_obj
 def info(context: Context, output: str) -> None:
-    """Show what is in the database: encoders, versions, pairs, size."""
+    """Show what is in the database, and the processor that searches it.
+
+    Encoders, versions, pairs and size; the processor's instruction sets, how many threads it may
+    use, and in which type it multiplies batches fastest, measured in this process.
+    """
+    from asif_lance.search import describe_processor
     from asif_lance.store import maintenance
 
     found = maintenance.info(open_store(context))
     if output == "json":
-        print_json(_facts(found))
+        print_json({**_facts(found), "processor": asdict(describe_processor())})
         return
     at_once = megabytes(found.bytes_reclaimable + found.bytes_waiting)
     facts = {
@@ -46,6 +51,7 @@ def info(context: Context, output: str) -> None:
         "rejected items": found.rejects,
         "receipts": found.receipts,
         "last checked": _tell_check(found),
+        "processor": describe_processor(),
     }
     print_table(["", ""], [(k, str(v)) for k, v in facts.items()])
 

@@ -216,6 +216,8 @@ def test_info_for_programs_has_numbers_with_their_units_in_the_key(shell: Run) -
     assert isinstance(told["bytes"], int)
     assert isinstance(told["reclaimable_bytes"], int)
     assert isinstance(told["waiting_bytes"], int)
+    assert told["processor"]["fastest"] in ("bfloat16", "float32")
+    assert told["processor"]["threads"] >= 1
 
 
 def test_all_moments_for_programs_are_written_alike(shell: Run) -> None:

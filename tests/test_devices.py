@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 import torch
-from torch_settings import switched
+from torch_settings import SWITCHES, switched
 
 from asif_lance import devices
 from asif_lance.errors import InputError
@@ -95,3 +99,61 @@ def test_float64_is_left_to_the_cpu_where_a_device_makes_it_up(
     assert there == {"cuda": "cuda", "mps": "cpu"}
     monkeypatch.setenv("CUBLAS_EMULATE_DOUBLE_PRECISION", "1")
     assert devices.float64_device(torch.device("cuda")).type == "cpu"
+
+
+MATMUL = torch.backends.cuda.matmul
+
+
+def short_sums() -> list[object]:
+    """Every switch by which torch may sum up float16 products in less than float32."""
+    names = ["allow_fp16_accumulation", "allow_fp16_reduced_precision_reduction"]
+    names += [name for name in [names[1] + "_split_k"] if hasattr(MATMUL, name)]
+    return [getattr(MATMUL, name) for name in names]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_sums_are_float32_around_a_product_and_switches_are_set_back(switch: str) -> None:
+    with switched(switch):
+        before = short_sums()
+        with suppress(ZeroDivisionError), devices.float32_sums():
+            assert short_sums()[:2] == [False, False]
+            raise ZeroDivisionError
+        assert short_sums() == before
+
+
+def test_a_switch_that_newer_torch_has_behind_another_is_set_back_too() -> None:
+    if not hasattr(MATMUL, "allow_fp16_reduced_precision_reduction_split_k"):
+        pytest.skip("this torch has no such switch")
+    with switched("cuda.matmul.allow_fp16_accumulation=False"):
+        MATMUL.allow_fp16_reduced_precision_reduction = (False, False)
+        with devices.float32_sums():
+            pass
+        assert short_sums() == [False, False, False]
+
+
+def test_products_of_several_threads_leave_no_switch_flipped() -> None:
+    with switched("cuda.matmul.allow_fp16_reduced_precision_reduction=True"):
+        before, found, meet = short_sums(), list[bool](), threading.Barrier(4)
+
+        def multiply(_: int) -> None:
+            meet.wait(timeout=10)
+            for _ in range(50):
+                with devices.float32_sums():
+                    found.append(any(short_sums()[:2]))
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(multiply, range(4)))
+        assert found == [False] * 200
+        assert short_sums() == before
+
+
+def test_choosing_a_device_changes_no_switch_and_names_which_of_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    with switched("cuda.matmul.allow_fp16_reduced_precision_reduction=True"):
+        before = short_sums()
+        assert devices.pick_device("cuda") == torch.device("cuda:1")
+        assert devices.pick_device("cuda:0") == torch.device("cuda:0")
+        assert short_sums() == before

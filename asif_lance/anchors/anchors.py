@@ -66,7 +66,8 @@ class Anchors:
 
         Args:
             dataset: the Lance dataset, checked out at the version.
-            device: where image vectors live; caption vectors stay in main memory and are streamed.
+            device: where vectors live, in memory that versions share; those of a side that does
+                not fit stay in main memory and are streamed.
             memory_limit: bytes that one side may occupy. A larger side stays in its files, and its
                 memory is given back block by block while it is searched. None for what a CUDA
                 device has room for, and for no limit in main memory, where files are mapped.
@@ -115,7 +116,7 @@ class Anchors:
 
     @property
     def text(self) -> list[torch.Tensor]:
-        """Caption vectors: one (rows, d) float16 tensor per fragment, in main memory."""
+        """Caption vectors: one (rows, d) float16 tensor per fragment, on the device if they fit."""
         return self.stored.text
 
     def tie_order(self, positions: Int64Array) -> Int64Array:

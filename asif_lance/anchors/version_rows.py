@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 
 from asif_lance.anchors import distance_cache, whitened_cache
+from asif_lance.anchors.device_rows import place_on_device
 from asif_lance.anchors.fragments import (
     Fragment,
     NamedWhitening,
@@ -26,7 +27,7 @@ from asif_lance.anchors.fragments import (
 )
 from asif_lance.anchors.whitened import serves
 from asif_lance.database import AttachedState, files_exist, read_epoch, storage_errors
-from asif_lance.devices import room_on
+from asif_lance.devices import is_accelerator
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
 from asif_lance.records import EXAMPLE, BoolArray, Float64Array, UInt64Array
@@ -43,7 +44,7 @@ class VersionRows:
 
     Attributes:
         dataset: the Lance dataset, checked out at the version.
-        device: where image vectors are.
+        device: where vectors are that fit there.
         live: (n,) bool; False where a row is deleted in this version.
         examples: (n,) bool; True where a live row's pair is an example.
         state: names each fragment's files and deletions; equal states have equal rows at equal
@@ -67,7 +68,7 @@ class VersionRows:
         self._database: str = dataset.uri.removeprefix("file://").rpartition("/")[0]
         self.epoch = read_epoch(self._database) if epoch is None else epoch
         self.device = torch.device(device)
-        self._limit = room_on(self.device) if memory_limit is None else memory_limit
+        self._limit = memory_limit
         self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
         self._fragments = [open_fragment(dataset, source) for source in self._sources]
         if isinstance(dataset, AttachedState):
@@ -92,12 +93,11 @@ class VersionRows:
     @cached_property
     def image(self) -> list[torch.Tensor]:
         """Image vectors: one (rows, d) float16 tensor per fragment, on the device if they fit."""
-        vectors = self._read("image")
-        return vectors if self._too_large(vectors) else [v.to(self.device) for v in vectors]
+        return self._read("image")
 
     @cached_property
     def text(self) -> list[torch.Tensor]:
-        """Caption vectors: one (rows, d) float16 tensor per fragment, in main memory."""
+        """Caption vectors: likewise."""
         return self._read("text")
 
     def sums(self, side: Side) -> list[BlockSums]:
@@ -221,7 +221,10 @@ class VersionRows:
     def _read(self, side: Side) -> list[torch.Tensor]:
         column = f"{side}_vector"
         with self.reading():
-            return [f.vectors(self.dataset, source, column) for f, source in self._each()]
+            vectors = [f.vectors(self.dataset, source, column) for f, source in self._each()]
+        if not is_accelerator(self.device):
+            return vectors
+        return place_on_device(self.device, column, self.files, vectors, self._limit)
 
     def _too_large(self, vectors: list[torch.Tensor]) -> bool:
         return self._limit is not None and sum(v.nbytes for v in vectors) > self._limit

@@ -34,6 +34,7 @@ from asif_lance.encoders import (
 from asif_lance.errors import EmptyModelError, InputError, StaleModelError
 from asif_lance.model.clip_interface import ClipInterface
 from asif_lance.model.label_compiler import compile_prompts
+from asif_lance.model.label_ranking import LabelRanking
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
     Ensemble,
@@ -390,7 +391,6 @@ class Model(ClipInterface):
         for i, name in enumerate(ids):
             vector = single_vector(relative, i)
             found = queries[i], similarities[i], vector, prompt_scores[i]
-            order = np.argsort(-scores[i], kind="stable")
-            ranking = tuple((labels.names[label], float(scores[i][label])) for label in order)
+            ranking = LabelRanking(labels.names, scores[i])
             made_of = Evidence(self.anchors, labels, *found)
             yield Prediction(name, self.version.name, self.recipe, ranking, made_of)

@@ -158,7 +158,7 @@ class RankedLabels:
     __slots__ = ()
 
     image: str
-    ranking: tuple[tuple[str, float], ...]
+    ranking: Sequence[tuple[str, float]]
 
     @property
     def label(self) -> str:
@@ -198,7 +198,7 @@ class Prediction(RankedLabels):
     image: str
     model: str
     recipe: Recipe
-    ranking: tuple[tuple[str, float], ...]
+    ranking: Sequence[tuple[str, float]]
     made_of: Evidence | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from asif_lance.errors import DimensionError, InputError
 from asif_lance.records import Float32Array, Float64Array, Int64Array, Neighbors, RelativeVectors
+from asif_lance.search import going_without, loaded_kernels
 
 _CHUNK_PRODUCTS = 2**22  # held at a time
 
@@ -178,22 +179,32 @@ def scores(images: RelativeVectors, texts: RelativeVectors | CompiledTexts) -> F
     if images.n != texts.n:
         raise DimensionError("relative vectors", texts.n, images.n)
     compiled = texts if isinstance(texts, CompiledTexts) else compile_texts(texts)
-    parts = [_score_block(images, block) for block in compiled.blocks]
+    order = np.argsort(images.indices, axis=None)
+    parts = [_score_block(images, order, block) for block in compiled.blocks]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
-def _score_block(images: RelativeVectors, block: TextBlock) -> Float64Array:
-    """Score every image with the texts of one block: (m, count)."""
-    begin, end = (
-        np.searchsorted(block.anchors, images.indices, side=side) for side in ("left", "right")
-    )
-    starts = block.starts[begin]
-    sizes = block.starts[end] - starts
-    sizes[images.values == 0] = 0
-    result = np.empty((len(images.values), block.count))
-    for start, stop in cut_runs(sizes.sum(axis=1), _CHUNK_PRODUCTS):
-        at = slice(start, stop)
-        result[at] = _sum_products(images.values[at], starts[at], sizes[at], block)
+def _score_block(
+    images: RelativeVectors, order: NDArray[np.intp], block: TextBlock
+) -> Float64Array:
+    """Score every image with the texts of one block: (m, count); `order` sorts the anchors."""
+    place = np.empty(images.indices.shape, dtype=np.int64)
+    # One after another they are found several times as fast.
+    place.ravel()[order] = np.searchsorted(block.anchors, images.indices.ravel()[order])
+    there = np.append(block.anchors, -1)[place] == images.indices
+    starts, ends = block.starts[place], block.starts[place + there]
+    result = np.zeros((len(images.values), block.count))
+    kernels = loaded_kernels()
+    if kernels is not None:
+        values = np.ascontiguousarray(images.values)
+        kernels.add_weighted_rows(values, starts, ends, block.values, block.texts, result)
+        return result
+    with going_without():
+        sizes = ends - starts
+        sizes[images.values == 0] = 0
+        for start, stop in cut_runs(sizes.sum(axis=1), _CHUNK_PRODUCTS):
+            at = slice(start, stop)
+            result[at] = _sum_products(images.values[at], starts[at], sizes[at], block)
     return result
 
 
@@ -218,7 +229,8 @@ def _sum_products(
     products = np.repeat(values.ravel().astype(np.float64), flat) * block.values[entries]
     image = np.repeat(np.arange(len(values)), sizes.sum(axis=1))
     cells = image * block.count + block.texts[entries]
-    # bincount adds one after another: per cell, in the order of the image's neighbors.
+    # bincount adds one after another: per cell, in the order of the image's neighbors. So does the
+    # compiled loop, and no product of two float32 numbers is rounded in float64.
     sums = np.bincount(cells, weights=products, minlength=len(values) * block.count)
     return sums.reshape(len(values), block.count).astype(np.float64, copy=False)
 

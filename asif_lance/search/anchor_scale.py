@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from asif_lance.records import Float32Array, Float64Array, Int64Array
@@ -39,6 +40,11 @@ class ExactFactors:
         square = self.squares[indices] - 2.0 * products + float(self.mean @ self.mean)
         found: Float64Array = 1.0 / np.maximum(np.sqrt(square), self.nearest)
         return found
+
+    def compute_there(self, squares: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
+        """The same of (m,) squares on a device: every step is rounded as on the processor."""
+        square = squares - 2.0 * products + float(self.mean @ self.mean)
+        return 1.0 / torch.clamp(torch.sqrt(square), min=self.nearest)
 
 
 class FactorsOnDemand:
@@ -111,6 +117,35 @@ class Scale:
         if self.exact is None or products is None:
             return self.near[indices]
         return self.exact.compute(indices, products)
+
+    def exact_factors_there(
+        self, indices: torch.Tensor, products: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The same by indices and products on a device."""
+        if isinstance(self.exact, FactorsOnDemand):
+            found = self.exact(indices.cpu().numpy())
+            return torch.from_numpy(found).to(indices.device)
+        if self.exact is None or products is None:
+            return self._hold_on(indices.device, "near", self.near)[indices]
+        squares = self._hold_on(indices.device, "squares", self.exact.squares)
+        return self.exact.compute_there(squares[indices], products)
+
+    def near_on(self, device: torch.device) -> torch.Tensor:
+        """The near ones, rounded to float32, on a device."""
+        return self._hold_on(device, "near_float32", self.near_float32)
+
+    def _hold_on(
+        self, device: torch.device, name: str, numbers: NDArray[np.floating]
+    ) -> torch.Tensor:
+        """Numbers on a device, brought there once."""
+        held = self._held.get((device, name))
+        if held is None:
+            held = self._held[device, name] = torch.from_numpy(numbers).to(device)
+        return held
+
+    @cached_property
+    def _held(self) -> dict[tuple[torch.device, str], torch.Tensor]:
+        return {}
 
     def exact_factors(self, vectors: NDArray[np.floating], indices: Int64Array) -> Float64Array:
         """The same, by the (m, d) vectors of the anchors."""

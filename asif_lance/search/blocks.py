@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from asif_lance.devices import limit_torch
+from asif_lance.devices import is_accelerator, limit_torch
 from asif_lance.errors import DimensionError, InputError
 from asif_lance.records import Float16Array, Float32Array, Int64Array
 from asif_lance.search.parallel import torch_threads
@@ -20,7 +20,8 @@ class Blocks:
     """Anchors that lie in several immutable blocks, seen as one (n, d) matrix.
 
     Attributes:
-        blocks: (n_i, d) tensors of one dtype (float16 or float32) and device.
+        blocks: (n_i, d) tensors of one dtype (float16 or float32) and device; given ones that
+            follow one another in one memory are one, since each costs operations of its own.
         starts: (len(blocks) + 1,) int64, where each block begins; the last is n.
         dimension: d; None if there are no blocks.
         streamed: whether blocks are released after use, and coming back to them is slow.
@@ -44,6 +45,8 @@ class Blocks:
         self.blocks = [as_tensor(block) for block in several]
         for block in self.blocks:
             _check_block(block, self.blocks[0])
+        if release is None:
+            self.blocks = [_join(run) for run in _find_runs(self.blocks)]
         sizes = [len(block) for block in self.blocks]
         self.starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]).astype(np.int64)
         self.dimension = self.blocks[0].shape[1] if self.blocks else None
@@ -52,6 +55,11 @@ class Blocks:
     def dtype(self) -> torch.dtype:
         """The blocks' dtype."""
         return self.blocks[0].dtype
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether an accelerator holds the blocks."""
+        return bool(self.blocks) and is_accelerator(self.blocks[0].device)
 
     def __len__(self) -> int:
         """Count the anchors."""
@@ -74,6 +82,17 @@ class Blocks:
             part = block[(first - int(self.starts[i])) % stride :: stride]
             yield from _cut(part, rows)
             self._release(i)
+
+    def gather(self, indices: torch.Tensor) -> torch.Tensor:
+        """The same as `take`, by indices that are where the blocks are and valid."""
+        if len(self.blocks) == 1:
+            return self.blocks[0].index_select(0, indices)
+        taken = self.blocks[0].new_empty((len(indices), self.blocks[0].shape[1]))
+        for block, start in zip(self.blocks, self.starts.tolist(), strict=False):
+            inside = (indices >= start) & (indices < start + len(block))
+            at = inside.nonzero().view(-1)
+            taken.index_copy_(0, at, block.index_select(0, indices[at] - start))
+        return taken
 
     def take(self, indices: Int64Array) -> torch.Tensor:
         """Gather single anchors, in any order: (m, d)."""
@@ -114,6 +133,34 @@ class Blocks:
 
     def _on_device(self, indices: Int64Array) -> torch.Tensor:
         return torch.from_numpy(indices).to(self.blocks[0].device)
+
+
+def _find_runs(blocks: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Group blocks that follow one another in the same memory; empty ones add nothing."""
+    runs: list[list[torch.Tensor]] = []
+    for block in [block for block in blocks if len(block)] or blocks[:1]:
+        if runs and _follows(block, runs[-1][-1]):
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return runs
+
+
+def _follows(block: torch.Tensor, last: torch.Tensor) -> bool:
+    return (
+        block.data_ptr() == last.data_ptr() + last.nbytes
+        and block.is_contiguous()
+        and last.is_contiguous()
+        # Blocks of two allocations may happen to touch.
+        and block.untyped_storage().data_ptr() == last.untyped_storage().data_ptr()
+    )
+
+
+def _join(run: Sequence[torch.Tensor]) -> torch.Tensor:
+    if len(run) == 1:
+        return run[0]
+    rows = sum(map(len, run))
+    return run[0].as_strided((rows, run[0].shape[1]), run[0].stride(), run[0].storage_offset())
 
 
 def _cut(part: torch.Tensor, rows: int) -> Sequence[torch.Tensor]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asif_lance.devices import limit_torch
+from asif_lance.devices import is_accelerator, limit_torch
 from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
 from asif_lance.search.fast_products import FastProduct
 from asif_lance.search.kernel_loading import going_without
@@ -28,7 +28,7 @@ from asif_lance.search.ranking import QueryBatch, SearchTable
 _SAMPLE_STRIDES = 61, 509  # one anchor in so many is sampled for a batch, for a single query, to
 # which candidates cost less; primes, so that repeated captions do not resonate
 _LOWEST_FLOOR = float(np.finfo(np.float32).min)
-_FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
+FEWER_THAN_K = -1e38  # stands for a k-th best that is not there; stays finite in float32
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class CandidatePool:
         return kept
 
     def _drop_low(self, found: Candidates) -> Candidates:
-        kth = np.full(len(self.floors), _FEWER_THAN_K)
+        kth = np.full(len(self.floors), FEWER_THAN_K)
         ends = np.cumsum(np.bincount(found.rows, minlength=len(kth)))
         for row, own in enumerate(np.split(found.values, ends[:-1])):
             if len(own) >= self._k:
@@ -117,7 +117,7 @@ class CandidatePool:
         """
         busy = crowded[found.rows]
         values, indices = self._batch.rank(found.rows[busy], found.indices[busy])
-        self._raise_floors(np.where(crowded, values[:, -1], _FEWER_THAN_K))
+        self._raise_floors(np.where(crowded, values[:, -1], FEWER_THAN_K))
         self._sizes = np.where(crowded, self._k, self._sizes)
         rows = np.repeat(np.flatnonzero(crowded), self._k)
         best = values[crowded].ravel().astype(np.float32)
@@ -143,7 +143,7 @@ def collect_candidates(product: FastProduct, table: SearchTable, pool: Candidate
                 found = _find_reaching(own.compute_run(begin, end), pool.floors, begin)
                 pool.add(found if table.live is None else found.select(table.live[found.indices]))
 
-    share_work(list(_scatter_runs(len(table.anchors), product.run)), scan, product.threads)
+    share_work(list(scatter_runs(len(table.anchors), product.run)), scan, product.threads)
 
 
 def _find_reaching(scores: torch.Tensor, floors: Float32Array, begin: int) -> Candidates:
@@ -154,7 +154,7 @@ def _find_reaching(scores: torch.Tensor, floors: Float32Array, begin: int) -> Ca
     width = scores.shape[1]
     least = np.full(width, np.inf, dtype=np.float32)  # so that columns without meaning reach none
     least[: len(floors)] = floors
-    if scores.device.type == "cpu":
+    if not is_accelerator(scores.device):
         host = scores.numpy()
         positions = np.flatnonzero(host >= least)
         values = host.ravel()[positions]
@@ -165,7 +165,7 @@ def _find_reaching(scores: torch.Tensor, floors: Float32Array, begin: int) -> Ca
     return Candidates(positions - anchors * width, anchors + begin, values)
 
 
-def _scatter_runs(n: int, size: int) -> Iterator[tuple[int, int]]:
+def scatter_runs(n: int, size: int) -> Iterator[tuple[int, int]]:
     """Cut [0, n) into runs, visited in steps of about a golden section of their number."""
     count = -(-n // size)
     step = max(round(count * 0.618), 1)

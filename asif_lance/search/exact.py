@@ -24,6 +24,7 @@ from asif_lance.search.candidates import (
     guess_floors,
     lowest_floors,
 )
+from asif_lance.search.device_candidates import DevicePool
 from asif_lance.search.fast_products import FastProduct, product_types
 from asif_lance.search.parallel import thread_count
 from asif_lance.search.query_grid import on_grid, query_matrix
@@ -171,10 +172,16 @@ def _search(
     if len(batch.table.anchors) <= _SHORTLIST_FACTOR * batch.k:
         return _rank_all(batch)
     product, floors = _choose_product(batch, device, guess=guess)
-    pool = CandidatePool(batch, product, floors.copy())
-    collect_candidates(product, batch.table, pool)
-    found = pool.trim()
-    values, indices = batch.rank_in_parts(found.rows, found.indices, product.threads)
+    pool: CandidatePool | DevicePool
+    if batch.table.anchors.on_accelerator:
+        pool = DevicePool(batch, product, floors)
+        pool.collect()
+        values, indices = batch.rank_there(pool.rows, pool.indices)
+    else:
+        pool = CandidatePool(batch, product, floors.copy())
+        collect_candidates(product, batch.table, pool)
+        found = pool.trim()
+        values, indices = batch.rank_in_parts(found.rows, found.indices, product.threads)
     short = pool.safe_floors < floors
     if short.any() and guess:
         values[short], indices[short] = _search(batch.select(short), device, guess=False)
@@ -213,10 +220,9 @@ def _choose_product(
 
 def _device(queries: Matrix, blocks: Blocks) -> torch.device:
     """Choose where to compute: on the accelerator that holds either side."""
-    home = blocks.blocks[0].device
-    if home.type == "cpu" and isinstance(queries, torch.Tensor):
+    if isinstance(queries, torch.Tensor) and not blocks.on_accelerator:
         return queries.device
-    return home
+    return blocks.blocks[0].device
 
 
 def _make_batch(

@@ -35,7 +35,8 @@ ANCHOR_NORM = 1.01
 _ANCHOR_GRIDS = (2.0**-24, 2.0**-43)
 _PAIR_NUMBERS = 2**19  # of anchors that a thread multiplies with their own queries at a time
 _NEARBY_ANCHORS = 2**8  # so near one another they are read in any order
-_MATRIX_NUMBERS = 2**20, 2**18  # that are multiplied with all queries at a time; so many on the CPU
+_MATRIX_NUMBERS = 2**18  # that are multiplied with all queries at a time
+_DEVICE_NUMBERS = 2**25  # that a device multiplies with their own queries at a time
 
 
 def multiply_exactly(
@@ -52,6 +53,10 @@ def multiply_exactly(
     Raises:
         IndexError: there is no such anchor.
     """
+    if anchors.on_accelerator:
+        anchors.owners(indices)
+        places = torch.from_numpy(np.stack([rows, indices])).to(anchors.blocks[0].device)
+        return multiply_on_device(vectors, anchors, *places.unbind()).cpu().numpy()
     wide = vectors.astype(np.float64, order="C")
     # The compiled loop takes float16 numbers that lie side by side in main memory.
     readable = all(
@@ -113,8 +118,7 @@ def _multiply_matrices(
     """The same by multiplying every vector with every distinct anchor, without the loop."""
     distinct, place = np.unique(indices, return_inverse=True)
     order = np.argsort(place, kind="stable")
-    on_cpu = all(block.device.type == "cpu" for block in anchors.blocks)
-    most = max(_MATRIX_NUMBERS[on_cpu] // max(vectors.shape[1], 1), 1)
+    most = max(_MATRIX_NUMBERS // max(vectors.shape[1], 1), 1)
     starts = range(0, len(distinct), most)
     ends = np.searchsorted(place[order], [*starts, len(distinct)])
     columns, found = torch.from_numpy(vectors).T, np.empty(len(rows))
@@ -122,20 +126,51 @@ def _multiply_matrices(
     def multiply(numbers: Iterator[int]) -> None:
         for i in numbers:
             taken = anchors.take(distinct[starts[i] : starts[i] + most])
-            matrix = _multiply_widened(taken, columns).cpu().numpy()
+            matrix = _multiply_widened(taken, columns).numpy()
             here = order[ends[i] : ends[i + 1]]
             found[here] = matrix[place[here] - starts[i], rows[here]]
 
-    share_work(range(len(starts)), multiply, None if on_cpu else 1)
+    share_work(range(len(starts)), multiply)
     return found
 
 
 def _multiply_widened(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Exact products; float32 rows are written as a sum of matrices with exact products."""
-    home = float64_device(rows.device)
-    wide, columns = rows.to(home).float().double(), columns.to(home)  # faster than at one go
+    return _add_parts([part @ columns for part in _split_on_grids(rows)])
+
+
+def multiply_on_device(
+    vectors: NDArray[np.floating], anchors: Blocks, rows: torch.Tensor, indices: torch.Tensor
+) -> torch.Tensor:
+    """The same with anchors on an accelerator: each is multiplied with its own vector there.
+
+    Rows and valid indices are there, too.
+
+    Returns:
+        (p,) float64, where the device's products of float64 numbers are (`float64_device`).
+    """
+    home = float64_device(indices.device)
+    wide = torch.from_numpy(vectors.astype(np.float64, order="C")).to(home)
+    owners, most = rows.to(home), max(_DEVICE_NUMBERS // max(wide.shape[1], 1), 1)
+    parts = [wide.new_empty(0)]
+    for start in range(0, len(rows), most):
+        at = slice(start, start + most)
+        own = wide.index_select(0, owners[at])
+        taken = _split_on_grids(anchors.gather(indices[at]).to(home))
+        parts.append(_add_parts([(part * own).sum(dim=1) for part in taken]))
+    return torch.cat(parts)
+
+
+def _split_on_grids(rows: torch.Tensor) -> list[torch.Tensor]:
+    """Parts of float64 whose products are exact; float16 is one of them as it is."""
+    wide = rows.float().double()  # faster than at one go
     if rows.dtype == torch.float16:
-        return wide @ columns
+        return [wide]
     coarse, fine = _ANCHOR_GRIDS
     high = torch.round(wide / coarse) * coarse
-    return high @ columns + torch.round((wide - high) / fine) * fine @ columns
+    return [high, torch.round((wide - high) / fine) * fine]
+
+
+def _add_parts(products: list[torch.Tensor]) -> torch.Tensor:
+    """One or two matrices of exact products added, with one rounding."""
+    return products[0] if len(products) == 1 else products[0] + products[1]

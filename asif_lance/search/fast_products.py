@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from types import ModuleType
 
 import numpy as np
 import torch
 
-from asif_lance.devices import bfloat16_is_faster, float32_rounding, limit_torch, multiplies_float16
+from asif_lance.devices import (
+    bfloat16_is_faster,
+    float32_rounding,
+    float32_sums,
+    is_accelerator,
+    limit_torch,
+    multiplies_float16,
+)
 from asif_lance.records import Float32Array, Float64Array
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
@@ -22,6 +30,7 @@ _WIDENED_NUMBERS = 3 * 2**18  # made float32 at a time: 3 MB stay in the cache
 _RUN_SIMILARITIES = 2**20  # held at a time
 _ACCELERATOR_FACTOR = 128  # times as much of both on an accelerator
 _LONGEST_RUN = 2**15  # anchors, however few the queries; there four times as many
+_STAGED_NUMBERS = 2**25  # brought to an accelerator at a time: 64 MB of float16
 _UNIT = 2.0**-24  # the largest share of a number that rounding to float32 takes off or adds
 _ROUNDINGS = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}  # likewise
 _MOST_NARROWING = 1.01 * 2.0**-8  # of anchors made bfloat16, and of the queries' norm with them
@@ -33,12 +42,11 @@ def product_types(count: int, anchors: Blocks, device: torch.device) -> tuple[to
 
     A single query on the CPU is multiplied with the anchors as they are, at the speed of memory
     (with float16 ones in float32, where `kernels` is loaded). Some processors multiply bfloat16
-    twice as fast as float32. CUDA devices multiply float16 as it is, many times as fast, and sum up
-    in float32 unless torch lets them cut sums short.
+    twice as fast as float32. CUDA devices multiply float16 as it is, many times as fast.
     """
     if multiplies_float16(device) and anchors.dtype == torch.float16:
         return torch.float16, torch.float32
-    if device.type != "cpu":
+    if is_accelerator(device):
         return (torch.float32,)
     if count == 1:
         return (torch.float32 if loaded_kernels() is not None else anchors.dtype,)
@@ -84,7 +92,7 @@ class FastProduct:
         """
         count, d = queries.shape
         kind = kind or product_types(count, anchors, queries.device)[-1]
-        on_cpu = queries.device.type == "cpu"
+        on_cpu = not is_accelerator(queries.device)
         self._anchors, self.count = anchors, count
         self._single = count == 1 and on_cpu
         self.work = count * len(anchors) * d
@@ -92,6 +100,9 @@ class FastProduct:
         self.run = self._run_length(1 if on_cpu else _ACCELERATOR_FACTOR, 1 if on_cpu else 4)
         widened = _WIDENED_NUMBERS * (1 if on_cpu else _ACCELERATOR_FACTOR)
         self._step = self.run if self._single else max(widened // max(d, 1), 1)
+        self._staged = None if on_cpu or _is_there(anchors, queries) else _Staging(queries.device)
+        if self._staged is not None:
+            self._step = min(self._step, max(_STAGED_NUMBERS // max(d, 1), 1))
         width = 1 if self._single else _rounded_up(count)
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._columns = padded.T.contiguous()
@@ -100,7 +111,7 @@ class FastProduct:
         self._narrowing_kernels = loaded_kernels() if narrows else None
         self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
-        self._scale = None if scale is None else torch.from_numpy(scale.near_float32).to(queries)
+        self._scale = None if scale is None else scale.near_on(queries.device)
         self._rounding = _ROUNDINGS[kind]
         if scale is not None:  # what a factor is off by is a share of the similarity, too
             self._rounding += scale.ratio * (1 + 2 * self._rounding)
@@ -166,12 +177,13 @@ class FastProduct:
         if kind != torch.float32:
             self._products = torch.empty((rows, width), dtype=kind, device=home)
         self._scores = torch.zeros((self.run, width), dtype=torch.float32, device=home)
-        self._load = _Loader(home)
 
     def _fill(
         self, parts: Iterable[torch.Tensor], size: int, scale: torch.Tensor | None
     ) -> torch.Tensor:
         done = 0
+        if self._staged is not None:
+            parts = self._staged.bring(parts, min(self._step, self.run))
         for part in parts:
             end = done + part.shape[0]
             self._multiply(part, done, end)
@@ -191,13 +203,15 @@ class FastProduct:
         if self._narrowing_kernels is not None:
             self._multiply_narrowed(self._narrowing_kernels, part, out)
             return
-        part = self._load(part)
         for buffer in self._buffers:
             part = buffer[: end - done].copy_(part)
         if self._products is None:
             torch.mm(part, self._weights, out=out)
-        else:
-            out.copy_(torch.mm(part, self._weights, out=self._products[: end - done]))
+            return
+        products = self._products[: end - done]
+        with float32_sums() if self._weights.dtype == torch.float16 else nullcontext():
+            torch.mm(part, self._weights, out=products)
+        out.copy_(products)
 
     def _multiply_narrowed(
         self, kernels: ModuleType, part: torch.Tensor, out: torch.Tensor
@@ -251,9 +265,14 @@ def float32_error(d: int, device: torch.device) -> float:
     """How far a sum of d products of float32 numbers may be off on a device, as a share of |q| |a|.
 
     gamma_d = d u / (1 - d u), in any order of summation (Higham, *Accuracy and Stability of
-    Numerical Algorithms*, 3.1), and what both factors are rounded by before.
+    Numerical Algorithms*, 3.1), and what both factors are rounded by before. Matrix units of
+    accelerators add a few products and the sum so far at once, each cut off, not rounded, at the
+    last digit of the largest (Fasi, Higham, Mikaitis and Pranesh, *Numerical behavior of NVIDIA
+    tensor cores*, PeerJ Computer Science 7:e330, 2021): for b products b + 1 errors of 2^-23, so at
+    most 2 d in all, each twice u.
     """
-    unit = 2 * d * _UNIT  # twice, for processors that add products in pairs
+    # On the CPU twice u, for processors that add products in pairs.
+    unit = (4 if is_accelerator(device) else 2) * d * _UNIT
     return unit / (1 - unit) + 2.01 * float32_rounding(device)
 
 
@@ -268,26 +287,55 @@ def _rounded_up(size: int) -> int:
     return -(-size // _GROUP_SIZE) * _GROUP_SIZE
 
 
-class _Loader:
-    """Brings runs of anchors to the device; to CUDA through two pinned buffers, taken in turns."""
+def _is_there(anchors: Blocks, queries: torch.Tensor) -> bool:
+    """Whether the anchors are where the queries are."""
+    return all(block.device == queries.device for block in anchors.blocks[:1])
+
+
+class _Staging:
+    """Brings anchors from main memory to an accelerator, however many blocks they lie in.
+
+    They are put side by side in one of two buffers, pinned for CUDA devices, and sent from it while
+    the other is filled.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._turns: list[tuple[torch.Tensor, torch.cuda.Event]] = []
+        self._buffers: list[torch.Tensor] = []
+        self._sent: list[torch.cuda.Event | None] = [None, None]
 
-    def __call__(self, part: torch.Tensor) -> torch.Tensor:
-        if part.device.type == self._device.type:
-            return part
-        if self._device.type != "cuda":
-            return part.to(self._device)
-        if len(self._turns) < 2:
+    def bring(self, parts: Iterable[torch.Tensor], rows: int) -> Iterator[torch.Tensor]:
+        """Yield the anchors of parts of at most so many rows, as many at a time, there."""
+        used = 0
+        for part in parts:
+            if used + len(part) > rows:
+                yield self._send(used)
+                used = 0
+            if used == 0:
+                self._take_turn(part, rows)
+            self._buffers[0].numpy()[used : used + len(part)] = part.numpy()
+            used += len(part)
+        if used:
+            yield self._send(used)
+
+    def _take_turn(self, like: torch.Tensor, rows: int) -> None:
+        """Take the other buffer, once what was sent from it last is there."""
+        if not self._buffers:
+            shape, pin = (rows, like.shape[1]), self._device.type == "cuda"
+            self._buffers = [
+                torch.empty(shape, dtype=like.dtype, device="cpu", pin_memory=pin) for _ in range(2)
+            ]
+        self._buffers.reverse()
+        self._sent.reverse()
+        event = self._sent[0]
+        if event is not None:
+            event.synchronize()
+
+    def _send(self, used: int) -> torch.Tensor:
+        is_pinned = self._device.type == "cuda"
+        moved = self._buffers[0][:used].to(self._device, non_blocking=is_pinned, copy=True)
+        if is_pinned:
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            self._turns.append((torch.empty_like(part, pin_memory=True), event))
-        pinned, copied = self._turns.pop(0)
-        copied.synchronize()
-        if pinned.shape[0] < part.shape[0]:
-            pinned = torch.empty_like(part, pin_memory=True)
-        moved = pinned[: part.shape[0]].copy_(part).to(self._device, non_blocking=True)
-        copied.record()
-        self._turns.append((pinned, copied))
+            event.record(torch.cuda.current_stream(self._device))
+            self._sent[0] = event
         return moved

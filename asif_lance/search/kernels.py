@@ -1,4 +1,4 @@
-"""Compiled loops over stored rows, where they lie, at the speed of memory.
+"""Compiled loops over stored rows and scores, where they lie, at the speed of memory.
 
 numba has no float16 on CPUs, so arrays of it are passed as the uint16 that they are in memory
 (`array.view(np.uint16)`), and `_widened` turns one number into a float32. Importing this module
@@ -25,7 +25,7 @@ if not (
     raise ImportError("this processor has no instruction that widens float16")
 
 
-def _compile(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _compile(*signatures: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Compile a function for contiguous arrays of the given types; others are refused.
 
     The machine code is kept in `__pycache__` or the user's cache folder. It is compiled anew in
@@ -33,12 +33,13 @@ def _compile(signature: str) -> Callable[[Callable[..., None]], Callable[..., No
     """
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     options["fastmath"] = {"reassoc", "contract"}
+    kinds = list(signatures)
 
     def compile_function(function: Callable[..., None]) -> Callable[..., None]:
         try:
-            compiled: Callable[..., None] = njit(signature, cache=True, **options)(function)
+            compiled: Callable[..., None] = njit(kinds, cache=True, **options)(function)
         except (OSError, RuntimeError, EOFError):  # nowhere to write; a file that was cut short
-            compiled = njit(signature, **options)(function)
+            compiled = njit(kinds, **options)(function)
         return compiled
 
     return compile_function
@@ -104,3 +105,36 @@ def pair_products(addresses: Any, owners: Any, vectors: Any, out: Any) -> None:
         for j in range(d):
             total += np.float64(_widened(row[j])) * vector[j]
         out[i] = total
+
+
+def _read_only(kind: Any, dimensions: int = 1) -> Any:
+    """An array that is not written to, mapped perhaps."""
+    return types.Array(kind, dimensions, "C", readonly=True)
+
+
+_SCORES = types.float64[:, ::1]
+_PLACES = _read_only(types.int64, 2)
+
+
+@_compile(
+    *(
+        types.void(
+            *(_read_only(types.float32, 2), _PLACES, _PLACES),
+            *(_read_only(types.float32), _read_only(columns), _SCORES),
+        )
+        for columns in (types.uint8, types.uint16, types.uint32)
+    )
+)
+def add_weighted_rows(
+    weights: Any, begins: Any, ends: Any, values: Any, columns: Any, out: Any
+) -> None:
+    """out[i] += weights[i, j] * row j, for each j in turn; a sparse row lies from begin to end.
+
+    Products of two float32 numbers are exact in float64.
+    """
+    for i in range(weights.shape[0]):
+        for j in range(weights.shape[1]):
+            weight = np.float64(weights[i, j])
+            if weight != 0:
+                for at in range(begins[i, j], ends[i, j]):
+                    out[i, columns[at]] += weight * np.float64(values[at])

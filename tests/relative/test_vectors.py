@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import asif_scores, relative_vector
 
@@ -12,6 +14,7 @@ from asif_lance.errors import DimensionError, InputError
 from asif_lance.records import Neighbors, RelativeVectors
 from asif_lance.relative import vectors
 from asif_lance.relative.vectors import (
+    CompiledTexts,
     attributions,
     best_scores,
     compile_texts,
@@ -20,6 +23,7 @@ from asif_lance.relative.vectors import (
     scores,
     single_vector,
 )
+from asif_lance.search import kernel_loading
 from asif_lance.search.exact import exact_top_k
 from asif_lance.search.query_grid import unit_queries
 
@@ -178,3 +182,50 @@ def test_vectors_over_different_anchors_cannot_be_compared(rng):
         assert str(caught.value) == "relative vectors: expected 10 dimensions, got 9"
     with pytest.raises(InputError, match="expected one image and one text, got 2 images"):
         attributions(random_vectors(rng, 2, 4, 9), text)
+
+
+@pytest.fixture(params=["with loops", "without"])
+def loops(request, monkeypatch):
+    seconds = [float("inf") if request.param == "with loops" else float("nan")]
+    monkeypatch.setattr(kernel_loading, "_seconds_without", seconds)
+    assert (kernel_loading.loaded_kernels() is None) == (request.param == "without")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(1, 60),
+    t=st.sampled_from([1, 5, 255, 256, 300]),
+    k=st.integers(1, 80),
+)
+def test_scores_are_sums_in_the_order_of_the_neighbors_to_the_last_bit(loops, seed, n, t, k):
+    rng = np.random.default_rng(seed)
+    images, texts = (random_vectors(rng, m, min(k, n), n) for m in (3, t))
+    dense, expected = as_dense(texts), np.zeros((3, t))
+    for i in range(3):
+        for anchor, value in zip(images.indices[i], images.values[i], strict=True):
+            expected[i] += np.float64(value) * dense[:, anchor]
+    np.testing.assert_array_equal(scores(images, texts), expected)
+
+
+def test_more_texts_than_16_bits_count_and_mapped_ones_are_scored(loops, rng, tmp_path):
+    texts, images = random_vectors(rng, 70_000, 2, 50), random_vectors(rng, 4, 9, 50)
+    compiled = compile_texts(texts)
+    (block,) = compiled.blocks
+    assert block.texts.dtype == np.uint32
+    expected = scores(images, compiled)
+    np.testing.assert_allclose(expected, as_dense(images) @ as_dense(texts).T, atol=1e-7)
+    for name in ("anchors", "starts", "values", "texts"):
+        np.save(tmp_path / name, getattr(block, name))
+    arrays = {
+        path.stem: np.load(path, mmap_mode="r").view(np.ndarray) for path in tmp_path.iterdir()
+    }
+    mapped = CompiledTexts([replace(block, **arrays)], 50)
+    np.testing.assert_array_equal(scores(images, mapped), expected)
+
+
+def test_images_without_neighbors_and_no_texts_have_no_scores_to_add(loops, rng):
+    texts, images = random_vectors(rng, 4, 3, 50), random_vectors(rng, 2, 3, 50)
+    none = RelativeVectors(images.indices[:, :0], images.values[:, :0], 50)
+    np.testing.assert_array_equal(scores(none, texts), np.zeros((2, 4)))
+    assert scores(images, RelativeVectors(texts.indices[:0], texts.values[:0], 50)).shape == (2, 0)

@@ -212,7 +212,7 @@ def test_products_are_the_same_with_and_without_a_compiled_loop(
 ):
     torch.set_num_threads(threads)
     monkeypatch.setattr(exact_products, "_PAIR_NUMBERS", 3000)
-    monkeypatch.setattr(exact_products, "_MATRIX_NUMBERS", (0, 7000))
+    monkeypatch.setattr(exact_products, "_MATRIX_NUMBERS", 7000)
     queries = unit_queries(vectors(rng, 30, 100))
     queries = np.asfortranarray(queries) if turned == "queries" else queries
     blocks = [vectors(rng, n, 100, dtype) for n in (170, 0, 1, 329)]
@@ -605,22 +605,12 @@ def test_what_cannot_be_searched_is_refused_in_one_line(change, error, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(
-    ("switch", "types"),
-    [
-        ("cuda.matmul.allow_fp16_reduced_precision_reduction=False", "float16 float32"),
-        ("cuda.matmul.allow_fp16_reduced_precision_reduction=True", "float32"),
-        ("cuda.matmul.allow_fp16_accumulation=True", "float32"),
-        ("cuda.matmul.fp32_precision=tf32", "float16 float32"),
-        ("fp32_precision=tf32", "float16 float32"),
-    ],
-)
-def test_cuda_devices_multiply_float16_as_it_is_where_sums_stay_float32(switch, types):
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_cuda_devices_multiply_float16_as_it_is_whatever_torch_is_told(switch):
     cuda, half = torch.device("cuda"), Blocks(np.eye(4, dtype=np.float16))
     single = Blocks(np.eye(4, dtype=np.float32))
-    expected = tuple(getattr(torch, name) for name in types.split())
-    with switched("cuda.matmul.allow_fp16_reduced_precision_reduction=False"), switched(switch):
-        assert fast_products.product_types(64, half, cuda) == expected
+    with switched(switch):
+        assert fast_products.product_types(64, half, cuda) == (torch.float16, torch.float32)
         assert fast_products.product_types(64, single, cuda) == (torch.float32,)
 
 
