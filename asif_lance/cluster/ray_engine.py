@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -59,7 +60,9 @@ def ingest_with_ray(
     ray = import_ray()
     plan = plan_ingest(uri, sources, options, shard_rows=shard_rows)
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        with warnings.catch_warnings():  # what Ray forks runs other programs at once
+            warnings.filterwarnings("ignore", message="lance is not fork-safe")
+            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     room = ray.cluster_resources()
     most = room.get("CPU", 1) // cpus
     most = int(min(most, room.get("GPU", 0) // gpus) if gpus else most)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asif_lance.encoders import walk_pictures
-from asif_lance.errors import InputError
+from asif_lance.errors import EmptySourceError, InputError
 from asif_lance.ingest.formats import FORMATS, Format
 from asif_lance.ingest.sources import WHOLE, Part, PictureList, SourceParts, sniff_format
 
@@ -41,7 +41,10 @@ def split_source(source: object, format: str | None, rows: int) -> list[SourcePa
     if not isinstance(source, str | Path):
         raise InputError(f"{source} cannot be read by several processes: name files or folders")
     path = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100 - links stay links
-    found = format or sniff_format(path)
+    try:
+        found = format or sniff_format(path)
+    except EmptySourceError:  # for which reading it has the words
+        found = None
     entry = FORMATS.get(found or "")
     parts: Sequence[Part] = [WHOLE]
     if entry is not None and path.is_dir() and (entry.read is None or not entry.of_folders):

@@ -10,8 +10,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import lance
+import numpy as np
 import pytest
+import timm
+import torch
 from shared_sources import as_frame, content, finish, refused, row, write_rows, write_sources
+from source_archives import noise, samples, write_tar
+from timm.models import save_for_hf
 
 from asif_lance.cluster import Plan, abandon, commit, list_plans, list_tasks, plan_ingest, run_task
 from asif_lance.database import put_if_absent
@@ -89,6 +94,36 @@ def test_processes_of_a_plain_pool_share_an_ingest(tmp_path: Path, sources: list
                 list(pool.map(run_task, tasks))
             report = commit(plan)
     check_like_one_process(uri, report, expected)
+
+
+@pytest.mark.encoders
+@pytest.mark.slow
+def test_pictures_of_folders_and_archives_are_cut_into_shards_and_encoded_alike(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    save_for_hf(timm.create_model("test_resnet"), tmp_path / "tiny", safe_serialization=True)
+    for number in range(24):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / f"{number:02}.jpg").write_bytes(noise(number % 20))
+        if number != 7:
+            (tmp_path / "photos" / f"{number:02}.txt").write_text(f"Picture {number % 20}.")
+    (tmp_path / "photos" / "x.psd").write_bytes(b"8BPS")
+    (tmp_path / "photos" / "11.jpg").write_bytes(b"damaged")
+    write_tar(tmp_path / "tars" / "0.tar", samples(6, first=15))
+    write_tar(tmp_path / "tars" / "1.tar", samples(6, first=19))
+    sources = [tmp_path / "photos", tmp_path / "tars"]
+    options = IngestOptions(image_encoder=f"timm/{tmp_path}/tiny", batch_size=4)
+    expected = ingest_sources(tmp_path / "alone.lancedb", sources, options)
+    plan = plan_ingest(tmp_path / "t.lancedb", sources, options, shard_rows=5)
+    assert len(plan.shards) == 5 + 2
+    report = finish(plan)
+    assert sorted(refused(report)) == sorted(refused(expected))
+    tables = [content(tmp_path / name) for name in ("t.lancedb", "alone.lancedb")]
+    assert as_frame(tables[0]).equals(as_frame(tables[1]))
+    for side in ("image_vector", "text_vector"):  # alike up to float noise, rounded to float16
+        both = [np.vstack(table[side].to_numpy()).astype(np.float32) for table in tables]
+        assert np.abs(both[0] - both[1]).max() < 1e-3
 
 
 # Deaths
