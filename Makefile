@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared
 
-.PHONY: demo docs picture test quick slow-tests lint types unit shared-tests bench chaos clean
+.PHONY: demo docs picture test quick slow-tests lint types unit shared-tests bench cluster chaos clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,6 +45,10 @@ shared-tests: .venv/.installed  ## only the tests on the development data beside
 bench: .venv/.installed  ## the comparisons in benchmarks/, each a table of ratios
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+cluster: .venv/.installed  ## an ingest shared by real workers: a pool of processes, and Ray on this machine
+	$(BIN)/python -m pip install --quiet --editable ".[dev,ray]"
+	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest tests/cluster tests/test_docs_scale.py
 
 chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints losses: 0, content found afterwards: 0
 	$(BIN)/python tests/chaos.py

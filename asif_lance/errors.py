@@ -24,6 +24,7 @@
     │   └── EmptySourceError           a file with nothing in it
     ├── ImageError                     one picture that cannot be used
     ├── PairConflictError              pairs that are there already with other content
+    ├── ShardsFailedError              parts of a shared ingest that no worker could do
     ├── ForgottenPairError             pairs that were forgotten, and nobody waived that
     ├── BadRowsError                   rows of another program that cannot be pairs
     └── InputError                     a wrong argument
@@ -248,6 +249,17 @@ class ImageError(AsifError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class ShardsFailedError(AsifError):
+    """Some shards of an ingest failed on every worker that had them; the others are done."""
+
+    def __init__(self, shards: tuple[int, ...], reason: str) -> None:
+        self.shards, self.reason = shards, reason
+        super().__init__(
+            f"{format_count(len(shards), 'shard')} failed ({reason}); what is done stays: run the "
+            "same command again to go on"
+        )
 
 
 class PairConflictError(AsifError):

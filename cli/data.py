@@ -119,6 +119,17 @@ SHOWN_REJECTS = 10
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
 @click.option(
+    "--engine",
+    type=click.Choice(["ray"]),
+    help="Share the work among the processes of a Ray cluster, or of one that is started here.",
+)
+@click.option(
+    "--workers",
+    type=Count(most=100_000),
+    metavar="N",
+    help="Processes of --engine; as many as there is room for by default.",
+)
+@click.option(
     "--require",
     type=Choices("license", "source"),
     default=(),
@@ -157,6 +168,8 @@ def ingest(
     checks: tuple[tuple[str, str], ...],
     page: Path | None,
     dry_run: bool,
+    engine: str | None,
+    workers: int | None,
     allow_forgotten: bool,
     without_key: bool,
     reason: str,
@@ -186,8 +199,11 @@ def ingest(
       asif-lance ingest embeddings.parquet "shards/*.tar" --dry-run
       asif-lance ingest list.csv --image-root photos/ --column caption=titel
       asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
+      asif-lance ingest "shards/*.tar" --engine ray
     """
     waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
+    if workers is not None and engine is None:
+        raise click.UsageError("--workers is for --engine ray")
     with stoppable():
         from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
 
@@ -201,12 +217,24 @@ def ingest(
         _write_rejects(tried, rejects)
         write_page(tried, page)
         return
-    with stoppable(total), step("ingest pairs", total) as advance:
-        report = ingest_sources(context.db, expanded, options, progress=advance)
+    if engine is not None:
+        report = _share_ingest(context, expanded, options, workers)
+    else:
+        with stoppable(total), step("ingest pairs", total) as advance:
+            report = ingest_sources(context.db, expanded, options, progress=advance)
     write_page(report, page)
     _finish_ingest(report, rejects, output)
     if report.version is not None and output == "table":
         _note_unnamed(context)
+
+
+def _share_ingest(
+    context: Context, sources: Sequence[Any], options: IngestOptions, workers: int | None
+) -> IngestReport:
+    with stoppable():
+        from asif_lance.cluster import ingest_with_ray
+
+        return ingest_with_ray(context.db, sources, options, workers=workers)
 
 
 def _note_unnamed(context: Context) -> None:

@@ -66,6 +66,15 @@ from asif_lance.database.migrate import (
     check_still_migrated,
     run_migrations,
 )
+from asif_lance.database.open_ingests import (
+    ROWS_PREFIX,
+    close_ingest,
+    drop_open_ingests,
+    ingest_folder,
+    list_fragment_files,
+    list_open_ingests,
+    put_if_absent,
+)
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
 from asif_lance.database.readability import check_readable
 from asif_lance.database.registry import (
@@ -97,19 +106,20 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 # fmt: off
 __all__ = [
     "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
-    "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "TABLES", "AttachedState", "Attachment", "Changes",
-    "CheckReport", "Damage", "Diff", "FoundPairs", "FragmentKey", "HashTable", "KnownPairs",
-    "Ledger", "Result", "RowFilter", "Surface", "WriteLock", "append_rows", "apply_migrations",
-    "check", "check_epoch", "check_file", "check_manifest", "check_migrated",
+    "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "ROWS_PREFIX", "TABLES", "AttachedState", "Attachment",
+    "Changes", "CheckReport", "Damage", "Diff", "FoundPairs", "FragmentKey", "HashTable",
+    "KnownPairs", "Ledger", "Result", "RowFilter", "Surface", "WriteLock", "append_rows",
+    "apply_migrations", "check", "check_epoch", "check_file", "check_manifest", "check_migrated",
     "check_naming_tables", "check_opened", "check_pin", "check_readable", "check_still_migrated",
-    "clean_up", "content_files",
-    "count_changes", "count_reclaimable", "data_files", "describe_indices", "diff_states",
-    "drop_caches", "files_exist", "find_attachment", "find_changes", "find_table", "finish_deletes",
-    "hash_ids", "is_draft", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
-    "list_erasers", "live_rows_key", "load_cache", "local_path", "name_files", "one_line",
-    "open_own_pairs", "open_table", "purge_rows", "read_epoch", "read_pins", "read_table",
-    "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
-    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "vector_width",
-    "version_record", "write_attachment", "write_functions", "write_pins",
+    "clean_up", "close_ingest", "content_files", "count_changes", "count_reclaimable", "data_files",
+    "describe_indices", "diff_states", "drop_caches", "drop_open_ingests", "files_exist",
+    "find_attachment", "find_changes", "find_table", "finish_deletes", "hash_ids", "ingest_folder",
+    "is_draft", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
+    "list_erasers", "list_fragment_files", "list_open_ingests", "live_rows_key", "load_cache",
+    "local_path", "name_files", "one_line", "open_own_pairs", "open_table", "purge_rows",
+    "put_if_absent", "read_epoch", "read_pins", "read_table", "rebuild_indices", "record_digests",
+    "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache", "storage_errors",
+    "table_uri", "upsert_rows", "vector_width", "version_record", "write_attachment",
+    "write_functions", "write_pins",
 ]
 # fmt: on

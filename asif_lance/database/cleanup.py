@@ -11,6 +11,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from asif_lance.database.open_ingests import list_open_ingests, spare_fragments
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.tables import find_replaced, find_table, open_table, table_uri
 from asif_lance.records import BoolArray
@@ -23,7 +24,12 @@ _AT_ONCE = timedelta(0)
 
 
 def clean_up(
-    uri: str, table: str = "pairs", *, grace: timedelta = _AT_ONCE, passing_after: int | None = None
+    uri: str,
+    table: str = "pairs",
+    *,
+    grace: timedelta = _AT_ONCE,
+    passing_after: int | None = None,
+    sparing: bool = True,
 ) -> int:
     """Removes every file that neither head nor a tag needs; returns the bytes freed.
 
@@ -35,10 +41,14 @@ def clean_up(
         grace: states that were head within this time stay with all their files, for those who
             have them open; leftovers of killed writes go in any case.
         passing_after: states between this Lance version and head go at once all the same.
+        sparing: what open ingests have written stays.
     """
     path = table_uri(uri, table)
     dataset = lance.dataset(path)
-    stats = dataset.cleanup_old_versions(**_choose_states(dataset, grace, passing_after))
+    chosen = _choose_states(dataset, grace, passing_after)
+    if sparing and table == "pairs" and spare_fragments(uri):
+        chosen["delete_unverified"] = False
+    stats = dataset.cleanup_old_versions(**chosen)
     drafts = [file for file in Path(path).rglob("*") if is_draft(file.name) and file.is_file()]
     freed = sum(draft.stat().st_size for draft in drafts)
     for draft in drafts:
@@ -59,7 +69,10 @@ def count_reclaimable(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> i
     dataset = find_table(uri, table)
     if dataset is None:
         return 0
-    explained = dataset.explain_cleanup_old_versions(**_choose_states(dataset, grace, None))
+    chosen = _choose_states(dataset, grace, None)
+    if table == "pairs" and list_open_ingests(uri):
+        chosen["delete_unverified"] = False
+    explained = dataset.explain_cleanup_old_versions(**chosen)
     return int(explained.stats.bytes_removed)
 
 

@@ -46,15 +46,29 @@ def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
     if not len(rows):
         return 0
     if locked:
-        if rows[ROLE.name].null_count == len(rows):
-            rows = rows.drop_columns([ROLE.name])  # files without it need not be asked for roles
-        lance.write_dataset(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
+        lance.write_dataset(
+            _drop_roles(rows), dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT
+        )
         return len(rows)
     added = 0
     for start in range(0, len(rows), ROWS_PER_FRAGMENT):
         merge = dataset.merge_insert("pair_id").when_not_matched_insert_all()
         added += int(merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))["num_inserted_rows"])
     return added
+
+
+def write_apart(dataset: lance.LanceDataset, rows: pa.Table) -> list[FragmentMetadata]:
+    """Writes fragments that no state of the table has yet."""
+    return list(
+        write_fragments(
+            _drop_roles(rows), dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT
+        )
+    )
+
+
+def _drop_roles(rows: pa.Table) -> pa.Table:
+    """Rows without the column of roles if none has one: such files need not be asked for roles."""
+    return rows.drop_columns([ROLE.name]) if rows[ROLE.name].null_count == len(rows) else rows
 
 
 def replace(

@@ -16,6 +16,9 @@ from asif_lance.database import schemas
 #: Directories of cache files.
 LABEL_SETS, DISTANCES, PROMPT_VECTORS = "label_sets", "distances", "prompt_vectors"
 
+#: The directory of ingests that several processes share, see `open_ingests`.
+INGESTS = "ingests"
+
 #: The eraser of `pairs` itself: every fragment with a forgotten row is rewritten.
 PURGE = "purge"
 
@@ -141,11 +144,12 @@ TABLES = (
     Table(name="migrations", schema=_fixed(schemas.MIGRATIONS)),
 )
 
-#: All directories of cache files.
+#: All directories beside the tables: of cache files, and of what is under way.
 CACHES = (
     Stored(name=LABEL_SETS, holds_content=True, eraser="label sets", verifier="bytes"),
     Stored(name=DISTANCES, holds_content=True, eraser="distances", verifier="bytes"),
     Stored(name=PROMPT_VECTORS, holds_content=True, eraser="prompt vectors", verifier="bytes"),
+    Stored(name=INGESTS, holds_content=True, eraser="open ingests", verifier="bytes"),
 )
 
 

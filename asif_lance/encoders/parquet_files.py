@@ -103,11 +103,19 @@ class ParquetRows:
             claim = f"claims to hold {rows:,} rows in {self._size:,} bytes"
             raise SourceError(f"{printable(str(path))} {claim}")
 
-    def pieces(self, columns: Sequence[str], most_rows: int) -> Iterator[Piece]:
-        """The rows of some columns in order, at most `most_rows` at a time."""
-        first = 1
-        for group in range(self._file.num_row_groups):
+    def pieces(
+        self, columns: Sequence[str], most_rows: int, groups: tuple[int, int] | None = None
+    ) -> Iterator[Piece]:
+        """The rows of some columns in order, at most `most_rows` at a time.
+
+        With `groups`, those from one row group up to another, without it.
+        """
+        first, (begin, end) = 1, groups or (0, self._file.num_row_groups)
+        for group in range(min(end, self._file.num_row_groups)):
             last = first + max(self._file.metadata.row_group(group).num_rows, 0) - 1
+            if group < begin:
+                first = last + 1
+                continue
             try:
                 for piece in self._pieces_of(group, first, columns, most_rows):
                     yield piece

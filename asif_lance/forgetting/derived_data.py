@@ -22,6 +22,7 @@ from asif_lance.database import (
     Ledger,
     RowFilter,
     drop_caches,
+    drop_open_ingests,
     finish_deletes,
     list_erasers,
     open_table,
@@ -160,4 +161,6 @@ ERASERS: dict[str, Eraser] = {
     "label sets": lambda uri, _: drop_caches(uri, LABEL_SETS),
     "distances": lambda uri, _: drop_caches(uri, DISTANCES),
     "prompt vectors": lambda uri, _: drop_caches(uri, PROMPT_VECTORS),
+    # They name items, and what they have encoded may be what is forgotten: they begin again.
+    "open ingests": lambda uri, _: drop_open_ingests(uri),
 }

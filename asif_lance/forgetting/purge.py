@@ -83,7 +83,7 @@ class Purge:
                 self._renew(self.survey.states[version])
             for tag in (name for name, target in tags.items() if target == version):
                 self._latest.tags.update(tag, self.moved[version])
-        return clean_up(self.uri)
+        return clean_up(self.uri, sparing=False)
 
     def _order_states(self, tagged: set[int]) -> Iterator[int]:
         """The states that have to be made anew, head last so that it is head again."""

@@ -11,7 +11,9 @@ fetches an address. A format is a module with a reader and a line in `formats.FO
 
 from asif_lance.ingest.attaching import Attached, attach
 from asif_lance.ingest.caption_checks import is_uninformative
+from asif_lance.ingest.caption_groups import name_pictures
 from asif_lance.ingest.columns import CHOOSABLE, LABELLED_COLUMNS
+from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.dry_run import ComingPair, DryRun, try_ingest
 from asif_lance.ingest.encoder_naming import NamedEncoder, name_and_check_encoders
 from asif_lance.ingest.expansion import expand_sources
@@ -19,9 +21,11 @@ from asif_lance.ingest.flags import RESERVED
 from asif_lance.ingest.formats import FORMATS
 from asif_lance.ingest.hygiene import ACTIONS, CHECKS, Finding
 from asif_lance.ingest.hygiene_page import hygiene_page
+from asif_lance.ingest.naming import SeenIds
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.ingest.parquet_reader import read_column_classes
-from asif_lance.ingest.pipeline import IngestReport, ingest_sources
+from asif_lance.ingest.parts import split_source
+from asif_lance.ingest.pipeline import FORGOTTEN_ITEM, IngestReport, ingest_sources
 from asif_lance.ingest.preparation import Preparation
 from asif_lance.ingest.preview import read_pairs
 from asif_lance.ingest.reencoding import (
@@ -30,17 +34,27 @@ from asif_lance.ingest.reencoding import (
     ReencodeReport,
     reencode,
 )
-from asif_lance.ingest.sources import TableSource, read_source, sniff_format
+from asif_lance.ingest.sources import (
+    PictureList,
+    Source,
+    SourceParts,
+    TableSource,
+    read_source,
+    sniff_format,
+    source_name,
+)
 from asif_lance.ingest.totals import count_items
 from asif_lance.ingest.vector_columns import as_matrix, unit_float16, valid_vectors
 
 # fmt: off
 __all__ = [
-    "ACTIONS", "CHECKS", "CHOOSABLE", "FORMATS", "LABELLED_COLUMNS", "RESERVED", "Attached",
-    "ComingPair", "DryRun", "Finding", "IngestOptions", "IngestReport", "NamedEncoder",
-    "Preparation", "ReencodeOptions", "ReencodeReport", "ReencodedVersion", "TableSource",
-    "as_matrix", "attach", "count_items", "expand_sources", "hygiene_page", "ingest_sources",
-    "is_uninformative", "name_and_check_encoders", "read_column_classes", "read_pairs",
-    "read_source", "reencode", "sniff_format", "try_ingest", "unit_float16", "valid_vectors",
+    "ACTIONS", "CHECKS", "CHOOSABLE", "FORGOTTEN_ITEM", "FORMATS", "LABELLED_COLUMNS", "RESERVED",
+    "Attached", "ComingPair", "Destination", "DryRun", "Finding", "IngestOptions", "IngestReport",
+    "NamedEncoder", "PictureList", "Preparation", "ReencodeOptions", "ReencodeReport",
+    "ReencodedVersion", "SeenIds", "Source", "SourceParts", "TableSource", "as_matrix", "attach",
+    "count_items", "expand_sources", "hygiene_page", "ingest_sources", "is_uninformative",
+    "name_and_check_encoders", "name_pictures", "read_column_classes", "read_pairs", "read_source",
+    "reencode", "sniff_format", "source_name", "split_source", "try_ingest", "unit_float16",
+    "valid_vectors",
 ]
 # fmt: on

@@ -23,6 +23,7 @@ MAX_CAPTIONS = 1000
 #: What items have as `captions` that are not joined.
 NO_CAPTIONS = pl.lit(None, pl.List(pl.String)).alias("captions")
 
+_ROW_NUMBER = r"#row \d+$"
 # What items of one pair agree in, besides the vector of their picture.
 _SAME = ("image_sha256", "image_path", "row_id", "license", "source", "\0uri")
 
@@ -110,10 +111,17 @@ def _unit(vectors: Float32Array) -> Float64Array:
     return unit
 
 
+def name_pictures(frame: pl.DataFrame) -> pl.Series:
+    """(n,) what items are joined by: those that differ in it are never captions of one picture."""
+    uri = pl.col("image_uri").str.replace(_ROW_NUMBER, "")
+    named = frame.with_columns(uri.alias("\0uri")).select(pl.struct(_SAME).struct.json_encode())
+    return named.to_series()
+
+
 def _begins(frame: pl.DataFrame) -> BoolArray:
     """(n,) which items show another picture than the item before, or are another pair."""
     # An address that was made of the row's number says nothing of the picture.
-    uri = pl.col("image_uri").str.replace(r"#row \d+$", "")
+    uri = pl.col("image_uri").str.replace(_ROW_NUMBER, "")
     compared = frame.with_columns(uri.alias("\0uri")).select(_SAME)
     differ = compared.select(pl.any_horizontal(pl.all().ne_missing(pl.all().shift())))
     begins: BoolArray = differ.to_series().to_numpy().copy()

@@ -114,6 +114,12 @@ class Destination:
             return self._known.find(pair_ids)
         return self.store.find_known(self._known, pair_ids, columns)
 
+    def look_anew(self) -> None:
+        """Know all pairs that the table has by now, those of other writers, too."""
+        if self.store is not None:
+            nothing = pa.array([], pa.string())
+            self.store.find_known(self._known, nothing, (), anew=True)
+
     def find_pictures(
         self, digests: Sequence[str], *, anew: bool = False
     ) -> dict[str, Float16Array]:
@@ -157,11 +163,20 @@ class Destination:
             EncoderMismatchError, DimensionError: their vectors do not belong there.
             StaleModelError: pairs were forgotten since the ingest began.
         """
+        store = self.open_for(pairs)
+        return store.add(pairs, known=self._known, replace=replace, looked_up=self.forgotten)
+
+    def open_for(self, pairs: pa.Table) -> PairStore:
+        """The database, made when missing, if these pairs' vectors belong there.
+
+        Raises:
+            EncoderMismatchError, DimensionError: they do not.
+        """
         pins = self._pins_of(pairs)
         if self.store is None:
             self.store = PairStore.create(self._uri, **pins)
         self.store.check_encoders(**pins)
-        return self.store.add(pairs, known=self._known, replace=replace, looked_up=self.forgotten)
+        return self.store
 
     def expect(self, pairs: pa.Table) -> None:
         """Take the first pairs' encoders for those of a database that is not made yet."""

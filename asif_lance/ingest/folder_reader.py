@@ -34,12 +34,17 @@ _FURTHER_LINES = "further lines"
 _TRANSLATION = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?(@\w+)?\.utf8=")
 
 
-def read_folder(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_folder(
+    path: Path, batch_size: int | None, known: ColumnNames, span: tuple[int, int] | None = None
+) -> Iterator[SourceBatch]:
     """Pictures, at any depth, with the caption in the `.txt` of the same name: its first line.
 
-    Further lines are kept in the attributes, and told.
+    Further lines are kept in the attributes, and told. With `span`, from one of the pictures up to
+    another, without it; what else is in the folder goes with the first.
     """
-    return batch_entries(_folder_entries(path), batch_size)
+    if span is None:
+        return batch_entries(_folder_entries(path), batch_size)
+    return batch_entries(_some_entries(path, *span), batch_size)
 
 
 def read_pictures(
@@ -74,6 +79,21 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
         shown = ", ".join(printable(str(file)) for file in manifests)
         note(f"{source}: no picture has a caption beside it; to read them from a file: {shown}")
     yield from refused
+
+
+def _some_entries(path: Path, begin: int, end: int) -> Iterator[Entry]:
+    source, root, refused = printable(str(path)), path.resolve(), list[Reject]()
+
+    def refuse(file: Path, reason: str) -> None:
+        refused.append(Reject(source, printable(str(file.relative_to(root))), reason))
+
+    for place, file in enumerate(walk_pictures(root, refuse)):
+        if begin <= place < end:
+            yield _entry_of(source, root, file)
+        elif begin and place >= end:
+            return  # while the first goes on, to know all that is refused
+    if not begin:
+        yield from refused
 
 
 def _find_manifests(root: Path) -> list[Path]:

@@ -30,12 +30,17 @@ _TEXT = "\0text"  # which of several texts of a row it is
 _ITEM = "\0item"
 
 
-def read_parquet(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
+def read_parquet(
+    path: Path,
+    batch_size: int | None,
+    known: ColumnNames,
+    groups: tuple[int, int] | None = None,
+) -> Iterator[SourceBatch]:
     """Parquet, a batch at a time; images as paths, bytes or `struct<bytes, path>`.
 
     Other binary columns and other fixed-size vectors do not become attributes. Numbers for which
     the datasets library noted names in the file are read as these. A row with a list of captions
-    is a pair of each.
+    is a pair of each. With `groups`, only those of these row groups.
     """
     name, file = printable(str(path)), ParquetRows(path)
     features = read_features(file.metadata)
@@ -50,7 +55,7 @@ def read_parquet(path: Path, batch_size: int | None, known: ColumnNames) -> Iter
         raw = replace_codes(rows, features).with_row_index(_ROW, first)
         return _converted(name, columns, known, raw, batch_size)
 
-    for piece in file.pieces(used, batch_size):
+    for piece in file.pieces(used, batch_size, groups):
         yield from _batches_of(name, piece, convert)
 
 

@@ -34,8 +34,8 @@ UNCOMMITTED_ROWS, UNCOMMITTED_SECONDS = 500, 20.0
 #: Encoded pairs that are committed together; others are under way meanwhile.
 COMMIT_ROWS = 192
 
-# Kept in the database instead of a forgotten pair's name, which may be its picture's.
-_FORGOTTEN_ITEM = "[forgotten]"
+#: Kept in the database instead of a forgotten pair's name, which may be its picture's.
+FORGOTTEN_ITEM = "[forgotten]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _publish(
     message = options.message or ", ".join(source_name(s) for s in sources)
     since, looked_up = destination.epoch, destination.forgotten
     version = store.publish(command="ingest", message=message, since=since, looked_up=looked_up)
-    kept = [replace(r, item=_FORGOTTEN_ITEM) if r.forgotten else r for r in rejects]
+    kept = [replace(r, item=FORGOTTEN_ITEM) if r.forgotten else r for r in rejects]
     store.add_rejects(uuid.uuid4().hex[:12], kept, since=since)
     return version
 

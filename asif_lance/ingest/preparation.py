@@ -6,7 +6,7 @@ name the pair), encode what has no vector yet. Nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -74,6 +74,7 @@ class Preparation:
         *,
         skip_known: bool = False,
         progress: Advance | None = None,
+        alone: bool = True,
     ) -> None:
         """Prepare pairs for a database.
 
@@ -83,6 +84,8 @@ class Preparation:
             skip_known: pass over what is in the database; with `on_conflict="update"` only where
                 it has the same content.
             progress: called with the number of items done since the last call.
+            alone: whether a single source is all there is; otherwise it is refused as one item
+                where it cannot be read.
         """
         self.rejects: list[Reject] = []
         self.already_there = 0
@@ -92,7 +95,7 @@ class Preparation:
         self.apart = 0
         self._destination, self._options = destination, options
         self._skip_known, self._progress = skip_known, progress or (lambda count: None)
-        self._location = ""
+        self._location, self._alone = "", alone
         self._hygiene = Hygiene(options)
         self._seen = SeenIds()
         self._reader = PictureReader()
@@ -102,6 +105,15 @@ class Preparation:
     def findings(self) -> tuple[Finding, ...]:
         """What the checks that are asked for have found so far."""
         return self._hygiene.findings
+
+    def pass_over(self, ids: pl.Series) -> None:
+        """Take items with these ids for duplicates of earlier ones that are read elsewhere."""
+        self._seen.take_new(ids)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """How much of a caption the encoder reads, if one was needed and has a limit."""
+        return self._destination.max_tokens
 
     def tables(self, sources: Sequence[Source]) -> Generator[pa.Table, None, None]:
         """New pairs as `PairStore.add` takes them: a source's batch, or a few that took encoding.
@@ -157,19 +169,35 @@ class Preparation:
         Raises:
             SourceError: as for `tables`.
         """
+        return self._read(sources, self._new_items_of)
+
+    def named_items(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
+        """Items as they are before captions are joined, named, without duplicates or forgotten.
+
+        Raises:
+            SourceError: as for `tables`.
+        """
+        return map(self._remembered, self._read(sources, self._items_of))
+
+    def _read(
+        self,
+        sources: Sequence[Source],
+        read: Callable[[Iterator[SourceBatch]], Iterator[pl.DataFrame]],
+    ) -> Iterator[pl.DataFrame]:
         options = self._options
         known = PAIR_COLUMNS.choose(options.columns)
         how = {"format": options.format, "known": known, "image_root": options.image_root}
         if self._hygiene.needs_survey():
             with listen(lambda what, done, total: None):  # notes come again
                 self._hygiene.survey(lambda: _captions(sources, how))
-        opened = [(s, self._open(s, how, alone=len(sources) == 1)) for s in sources]
+        alone = len(sources) == 1 and self._alone
+        opened = [(s, self._open(s, how, alone=alone)) for s in sources]
         for source, batches in opened:
             self._location = printable(str(source))
             try:
-                yield from self._new_items_of(batches)
+                yield from read(batches)
             except SourceError as error:
-                if len(opened) == 1:
+                if alone:
                     raise
                 self._refuse([Reject(self._location, self._location, str(error))])
 

@@ -15,9 +15,9 @@ import polars as pl
 
 from asif_lance.errors import EmptySourceError, SourceError, printable
 from asif_lance.ingest.columns import PAIR_COLUMNS, REMOTE, SCHEMA, ColumnNames, SourceBatch
-from asif_lance.ingest.folder_reader import read_pictures
+from asif_lance.ingest.folder_reader import read_folder, read_pictures
 from asif_lance.ingest.formats import FORMATS, Format, format_by_name, format_of, format_of_folder
-from asif_lance.ingest.parquet_reader import read_frame
+from asif_lance.ingest.parquet_reader import read_frame, read_parquet
 from asif_lance.ingest.stored_pairs import StoredPairs
 from asif_lance.ingest.usable import MAX_CAPTION, Reading, usable_batches
 from asif_lance.records import Reject
@@ -47,7 +47,25 @@ class PictureList:
         return str(self.folder)
 
 
-Source = str | Path | TableSource | PictureList | StoredPairs
+#: A file within a folder (empty: the source itself), and from which of its row groups or pictures
+#: to which; None for all of it.
+Part = tuple[str, tuple[int, int] | None]
+
+WHOLE: Part = ("", None)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceParts:
+    """Some consecutive parts of a source, which is called as the whole is, see `parts`."""
+
+    source: str
+    parts: tuple[Part, ...]
+
+    def __str__(self) -> str:
+        return self.source
+
+
+Source = str | Path | TableSource | PictureList | StoredPairs | SourceParts
 
 
 def source_name(source: Source) -> str:
@@ -93,6 +111,8 @@ def read_source(
         name = printable(str(location.folder))
         batches = read_pictures(location.folder, location.files, batch_size)
         return usable_batches(batches, location.folder, name, reading)
+    if isinstance(location, SourceParts):
+        return _read_some(Path(location.source), location.parts, format, reading)
     if location == "":  # which would be the folder where the command runs
         raise SourceError("the name of a source is empty")
     if isinstance(location, str) and re.match(REMOTE, location):
@@ -141,17 +161,62 @@ def _read_parts(
     """
     failed: list[SourceError] = []
     for part in parts:
-        relative = printable(str(part.relative_to(folder)))
         try:
-            for batch in _read_path(part, format, reading):
-                items = pl.format("{}#{}", pl.lit(relative), "item").alias("item")
-                refused = [_of_part(name, relative, part, reject) for reject in batch.rejects]
-                yield SourceBatch(batch.frame.with_columns(items), refused)
+            yield from _named_as_part(folder, name, part, _read_path(part, format, reading))
         except SourceError as error:
             failed.append(error)
             if len(failed) == len(parts):
                 raise
-            yield SourceBatch(pl.DataFrame(schema=SCHEMA), [Reject(name, relative, str(error))])
+            yield _refused_part(folder, name, part, error)
+
+
+def _named_as_part(
+    folder: Path, name: str, part: Path, batches: Iterator[SourceBatch]
+) -> Iterator[SourceBatch]:
+    """A part's batches as those of its folder."""
+    relative = printable(str(part.relative_to(folder)))
+    for batch in batches:
+        items = pl.format("{}#{}", pl.lit(relative), "item").alias("item")
+        refused = [_of_part(name, relative, part, reject) for reject in batch.rejects]
+        yield SourceBatch(batch.frame.with_columns(items), refused)
+
+
+def _refused_part(folder: Path, name: str, part: Path, error: SourceError) -> SourceBatch:
+    relative = printable(str(part.relative_to(folder)))
+    return SourceBatch(pl.DataFrame(schema=SCHEMA), [Reject(name, relative, str(error))])
+
+
+def _read_some(
+    path: Path, parts: tuple[Part, ...], format: str | None, reading: Reading
+) -> Iterator[SourceBatch]:
+    """Some parts of a source as they are when all of it is read.
+
+    Raises:
+        SourceError: the source itself cannot be read; a file in a folder is refused as one item.
+    """
+    name = printable(str(path))
+    for file, span in parts:
+        part = path / file if file else path
+        format_of_part = format if FORMATS[format or "folder"].read else None
+        if span is None:
+            batches = _read_path(part, format_of_part if file else format, reading)
+        else:
+            batches = _read_span(part, span, reading)
+        try:
+            yield from _named_as_part(path, name, part, batches) if file else batches
+        except SourceError as error:
+            if not file:
+                raise
+            yield _refused_part(path, name, part, error)
+
+
+def _read_span(path: Path, span: tuple[int, int], reading: Reading) -> Iterator[SourceBatch]:
+    """Some pictures of a folder or row groups of a Parquet file; the first one says what it has."""
+    name, size, known = printable(str(path)), reading.batch_size, reading.known
+    if path.is_dir():
+        return usable_batches(read_folder(path, size, known, span), path, name, reading)
+    lead = next(read_parquet(path, size, known), None)
+    return usable_batches(read_parquet(path, size, known, span), path, name, reading, lead)
 
 
 def _of_part(name: str, relative: str, part: Path, reject: Reject) -> Reject:

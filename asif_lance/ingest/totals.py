@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asif_lance.encoders import walk_pictures
-from asif_lance.ingest.sources import PictureList, Source, TableSource, sniff_format
+from asif_lance.ingest.sources import PictureList, Source, SourceParts, TableSource, sniff_format
 from asif_lance.ingest.stored_pairs import StoredPairs
 
 
@@ -30,6 +30,8 @@ def _count(source: Source) -> int | None:
         return len(source.files)
     if isinstance(source, StoredPairs):
         return source.count
+    if isinstance(source, SourceParts):
+        return None
     path = Path(source).expanduser()
     try:
         if path.is_dir():

@@ -57,9 +57,20 @@ class Reading:
 
 
 def usable_batches(
-    batches: Iterator[SourceBatch], path: Path, name: str, reading: Reading
+    batches: Iterator[SourceBatch],
+    path: Path,
+    name: str,
+    reading: Reading,
+    lead: SourceBatch | None = None,
 ) -> Iterator[SourceBatch]:
     """The batches with image paths made absolute, and without the rows that cannot be used.
+
+    Args:
+        batches: of a source.
+        path: of the source.
+        name: of the source.
+        reading: how it is read.
+        lead: the source's first batch, where these are some of its later ones.
 
     Raises:
         SourceError: while iterating: it cannot be read, has no rows, or only rows with an address.
@@ -69,8 +80,9 @@ def usable_batches(
         first = next(batches, None)
         if first is None:
             raise SourceError(f"{name} has no {reading.known.rows}")
-        root = _image_root(path, first.frame["image_path"], reading)
-        required, clean = _required_columns(first.frame), _clean_columns(root)
+        telling = (lead or first).frame
+        root = _image_root(path, telling["image_path"], reading)
+        required, clean = _required_columns(telling), _clean_columns(root)
         for batch in chain([first], batches):
             frame = batch.frame.with_columns(**clean)
             usable = _split(frame, batch.rejects, required, name, reading.known.text)
@@ -79,7 +91,7 @@ def usable_batches(
             yield _as_one(usable) if found == len(frame) >= _STRETCH else usable
     except OSError as error:
         raise SourceError(f"{name} cannot be read ({error.strerror})") from error
-    if addresses and addresses == rows:
+    if addresses and addresses == rows and lead is None:
         only = "its only row is an address" if rows == 1 else f"all {rows:,} rows are addresses"
         raise SourceError(f"{name}: {only}, and nothing is fetched: {_WAY_OUT}")
     if addresses:

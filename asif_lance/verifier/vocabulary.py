@@ -19,12 +19,13 @@ from asif_lance.verifier.documents import Receipt, RewrittenVersion, Surface
 from asif_lance.verifier.files import FileRecord, list_files, open_lance, panics_as_errors
 from asif_lance.verifier.fingerprints import SHORTEST_TEXT, ContentMatcher
 
-#: What the program makes at the top of a database: tables, and folders of caches.
+#: What the program makes at the top of a database: tables, and folders of caches and of
+#: open ingests.
 TABLES = frozenset(
     {"attributions", "checks", "digests", "migrations", "pairs", "predictions", "prompts", "proofs"}
     | {"queries", "receipts", "rejects", "runs", "sealed_hashes", "tuned", "versions", "waivers"}
 )
-CACHES = frozenset({"label_sets", "distances", "prompt_vectors"})
+CACHES = frozenset({"label_sets", "distances", "prompt_vectors", "ingests"})
 #: Columns with what the program chose, which may read like a short id: only longer texts are sought
 #: there, and no words that its files are made of.
 WORDS_OF_PROGRAM = {

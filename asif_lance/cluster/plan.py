@@ -1,0 +1,269 @@
+"""The plan of a shared ingest: its shards, options and encoders, written once.
+
+Its id is a hash of the sources (with their sizes and times), the options and the encoders' pins: so
+whoever asks for the same ingest while it is open goes on with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from asif_lance.database import (
+    ingest_folder,
+    list_open_ingests,
+    open_table,
+    put_if_absent,
+)
+from asif_lance.errors import DatabaseError, InputError, SourceError
+from asif_lance.ingest import (
+    Destination,
+    IngestOptions,
+    PictureList,
+    Preparation,
+    Source,
+    SourceParts,
+    expand_sources,
+    source_name,
+    split_source,
+)
+from asif_lance.store import PairStore
+
+#: Rows of a shard where sources can be cut so: a dead worker costs no more, and a fragment holds
+#: them. A multiple of what readers give at once, so that batches are the same in any shard.
+SHARD_ROWS = 9 * 1024
+
+_PLAN = "plan.json"
+_LOCK_SECONDS = 600.0  # many workers take turns
+_ID_LENGTH = 16
+
+Write = Callable[[Path], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Some consecutive items, which one process reads.
+
+    Attributes:
+        number: of its source, among all.
+        source: what is read.
+    """
+
+    number: int
+    source: SourceParts | PictureList
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An ingest that several processes share.
+
+    Attributes:
+        uri: the database.
+        ingest_id: names it while it is open.
+        commit_id: names what it commits; another one each time that it is planned.
+        shards: in the order of the sources.
+        options: how to ingest.
+        message: of the version.
+        epoch: of the database when it was planned; what was read before a forget is void.
+        head: the Lance version of the pairs then.
+    """
+
+    uri: str
+    ingest_id: str
+    commit_id: str
+    shards: tuple[Shard, ...]
+    options: IngestOptions
+    message: str
+    epoch: int
+    head: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are while it is open."""
+        return ingest_folder(self.uri, self.ingest_id)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is a single source, which fails as a whole if it cannot be read."""
+        return self.shards[-1].number == 0
+
+    def open_store(self) -> PairStore:
+        """The database, whose lock many may wait for."""
+        return replace(PairStore.open(self.uri), lock_timeout=_LOCK_SECONDS)
+
+    def check_open(self) -> None:
+        """Passes while the ingest is open.
+
+        Raises:
+            DatabaseError: it was committed or abandoned, or pairs were forgotten.
+        """
+        if not (self.folder / _PLAN).exists():
+            raise DatabaseError(
+                f"{self.uri}: ingest {self.ingest_id} is not open any more, since another driver "
+                "finished it or pairs were forgotten: run it again to see what is left to do"
+            )
+
+    def put(self, name: str, write: Write) -> bool:
+        """Writes a file of the ingest if it is not there yet; says whether this was the first.
+
+        Raises:
+            DatabaseError: the ingest is not open any more.
+            StaleModelError: pairs were forgotten since it was planned.
+        """
+        with self.open_store().writing("ingest", since=self.epoch):
+            self.check_open()
+            return put_if_absent(self.folder / name, write)
+
+
+def plan_ingest(
+    uri: str | Path,
+    sources: Sequence[Any],
+    options: IngestOptions | None = None,
+    *,
+    shard_rows: int = SHARD_ROWS,
+) -> Plan:
+    """Plans an ingest, or finds the same one that is open, and makes the database when missing.
+
+    Args:
+        uri: the database, in a folder that all workers see.
+        sources: as for `ingest_sources`; none that is in memory.
+        options: likewise, except `on_conflict`, `checks` and `waiver`, which take one process.
+        shard_rows: about as many rows are a shard, where a source can be cut.
+
+    Raises:
+        SourceError: a source cannot be read, or nothing in them can be a pair.
+        InputError: sources or options that cannot be shared.
+        EncoderMismatchError, EncoderUnavailableError, StorageError: as for `ingest_sources`.
+    """
+    options, sources = options or IngestOptions(), expand_sources(sources)
+    _check_options(options)
+    if not sources:
+        raise InputError("there are no sources")
+    cut = [split_source(source, options.format, shard_rows) for source in sources]
+    shards = tuple(Shard(number, part) for number, parts in enumerate(cut) for part in parts)
+    ingest_folder(str(uri), "")  # which refuses what is no folder
+    store = _open_or_make(str(uri), sources, options)
+    described = {
+        "sources": [_describe(source) for source in sources],
+        "shards": [_shard_as_json(shard) for shard in shards],
+        "options": _options_as_json(options),
+        "encoders": [asdict(store.image), asdict(store.text)],
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    plan = {
+        **described,
+        "message": options.message or ", ".join(map(source_name, sources)),
+        "commit_id": uuid.uuid4().hex,
+        "epoch": store.epoch(),
+        "head": open_table(store.uri, "pairs").version,
+    }
+    folder = ingest_folder(store.uri, digest[:_ID_LENGTH])
+    with store.writing("ingest"):
+        folder.mkdir(parents=True, exist_ok=True)
+        put_if_absent(folder / _PLAN, lambda path: path.write_text(json.dumps(plan)))
+    return load_plan(store.uri, folder.name)
+
+
+def load_plan(uri: str, ingest_id: str) -> Plan:
+    """An open ingest.
+
+    Raises:
+        DatabaseError: there is none of this id.
+    """
+    path = ingest_folder(uri, ingest_id) / _PLAN
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DatabaseError(f"{uri}: no ingest {ingest_id} is open") from error
+    return Plan(
+        uri=uri,
+        ingest_id=ingest_id,
+        commit_id=found["commit_id"],
+        shards=tuple(map(_shard_from_json, found["shards"])),
+        options=_options_from_json(found["options"]),
+        message=found["message"],
+        epoch=found["epoch"],
+        head=found["head"],
+    )
+
+
+def list_plans(uri: str | Path) -> list[Plan]:
+    """All ingests of a database that are open."""
+    found = (folder for folder in list_open_ingests(str(uri)) if (folder / _PLAN).exists())
+    return [load_plan(str(uri), folder.name) for folder in found]
+
+
+def abandon(plan: Plan) -> None:
+    """Gives an open ingest up; upkeep frees what it has written."""
+    with plan.open_store().writing("ingest"):
+        shutil.rmtree(plan.folder, ignore_errors=True)
+
+
+def _check_options(options: IngestOptions) -> None:
+    """Passes what comes out the same wherever items are read."""
+    refused = {
+        "--on-conflict": options.on_conflict != "skip",
+        "--check": bool(options.checks),
+        "--allow-forgotten and --without-key": options.waiver is not None,
+    }
+    for name, given in refused.items():
+        if given:
+            raise InputError(f"{name}: not for an ingest that several processes share")
+
+
+def _open_or_make(uri: str, sources: Sequence[Source], options: IngestOptions) -> PairStore:
+    """The database; a new one is for the encoders of the first pairs, and has none of them yet."""
+    destination = Destination(uri, options)
+    if destination.store is not None:
+        return destination.store
+    prepared = Preparation(destination, options)
+    with closing(prepared.tables(sources)) as tables:
+        first = next(tables, None)
+    if first is None:
+        why = "".join(f": {one.item}: {one.reason}" for one in prepared.rejects[:1])
+        raise SourceError(f"nothing in the sources can be a pair{why}")
+    return destination.open_for(first)
+
+
+def _describe(source: Source) -> list[Any]:
+    """What tells a source from another, and from what it becomes when it changes."""
+    if isinstance(source, PictureList):
+        return [str(source.folder), *map(str, source.files)]
+    found = os.stat(Path(str(source)).expanduser())  # noqa: PTH116 - a name may be too long
+    return [str(Path(str(source)).absolute()), found.st_size, found.st_mtime_ns]
+
+
+# As JSON
+
+
+def _shard_as_json(shard: Shard) -> dict[str, Any]:
+    if isinstance(shard.source, PictureList):
+        files = list(map(str, shard.source.files))
+        return {"number": shard.number, "folder": str(shard.source.folder), "files": files}
+    return {"number": shard.number, "source": shard.source.source, "parts": shard.source.parts}
+
+
+def _shard_from_json(found: dict[str, Any]) -> Shard:
+    if "files" in found:
+        files = tuple(map(Path, found["files"]))
+        return Shard(found["number"], PictureList(Path(found["folder"]), files))
+    parts = tuple((file, tuple(span) if span else None) for file, span in found["parts"])
+    return Shard(found["number"], SourceParts(found["source"], parts))
+
+
+def _options_as_json(options: IngestOptions) -> dict[str, Any]:
+    found = asdict(options)
+    return {key: str(one) if isinstance(one, Path) else one for key, one in found.items()}
+
+
+def _options_from_json(found: dict[str, Any]) -> IngestOptions:
+    paths = {key: Path(found[key]) for key in ("image_root", "keys_folder") if found[key]}
+    return IngestOptions(**{**found, **paths, "require": tuple(found["require"])})

@@ -1,0 +1,187 @@
+"""What workers do: name the items of a shard, and encode and write those that are new.
+
+Naming comes first, as an item may be a duplicate of one in another shard: whose ids are known
+passes it over before it is encoded. A name costs reading and hashing, a small part of encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from asif_lance.cluster.plan import Plan, load_plan
+from asif_lance.cluster.settling import (
+    NAMES,
+    SETTLED,
+    join_sources,
+    names_file,
+    read_groups,
+    read_repeats,
+    settle,
+)
+from asif_lance.cluster.written_rows import Manifest, WrittenRows, has_commit, rows_file
+from asif_lance.errors import SourceError
+from asif_lance.ingest import Destination, Preparation, name_pictures
+
+_KEY_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something that one process does; plain values, which any engine can send.
+
+    Attributes:
+        uri: the database.
+        ingest_id: the open ingest.
+        epoch: see `Plan`.
+        kind: `name` or `encode`.
+        shards: their numbers; several are read as one.
+    """
+
+    uri: str
+    ingest_id: str
+    epoch: int
+    kind: str
+    shards: tuple[int, ...]
+
+
+def list_tasks(plan: Plan) -> list[Task]:
+    """What is to be done now, in any order: all names first, then all rows; nothing at the end.
+
+    Raises:
+        DatabaseError: the ingest is not open any more.
+        StaleModelError: pairs were forgotten since it was planned.
+    """
+    plan.check_open()
+    if has_commit(plan):
+        return []
+    done = {path.name for path in plan.folder.iterdir()}
+    everything = range(len(plan.shards))
+    if unnamed := [(n,) for n in everything if names_file(n) not in done and SETTLED not in done]:
+        return [_make_task(plan, "name", shards) for shards in unnamed]
+    if SETTLED not in done:
+        settle(plan)
+    groups = read_groups(plan)
+    return [_make_task(plan, "encode", g) for g in groups if rows_file(g[0]) not in done]
+
+
+def _make_task(plan: Plan, kind: str, shards: tuple[int, ...]) -> Task:
+    return Task(plan.uri, plan.ingest_id, plan.epoch, kind, shards)
+
+
+def run_task(task: Task) -> None:
+    """Does one task, unless somebody has done it; encoders load once in a process.
+
+    Raises:
+        SourceError: a source that is all there is cannot be read, or changes meanwhile.
+        DatabaseError: the ingest is not open any more.
+        StaleModelError: pairs were forgotten since it was planned.
+    """
+    worker = _open_worker(task.uri, task.ingest_id, task.epoch)
+    worker.plan.check_open()
+    try:
+        if task.kind == "name":
+            worker.name(task.shards[0])
+        else:
+            worker.encode(task.shards)
+    except FileNotFoundError:
+        worker.plan.check_open()  # whoever ends the ingest takes its files away
+        raise
+
+
+@lru_cache(maxsize=1)
+def _open_worker(uri: str, ingest_id: str, epoch: int) -> _Worker:
+    """`epoch` is here to begin anew with an ingest that is planned again after a forget."""
+    return _Worker(load_plan(uri, ingest_id))
+
+
+@dataclass
+class _Worker:
+    """A process at work for one ingest."""
+
+    plan: Plan
+
+    @cached_property
+    def destination(self) -> Destination:
+        destination = Destination(self.plan.uri, self.plan.options)
+        destination.look_up_forgotten(self.plan.options)
+        return destination
+
+    def name(self, number: int) -> None:
+        """Write down which items a shard has, and of which pictures."""
+        if (self.plan.folder / names_file(number)).exists():
+            return
+        prepared = Preparation(self.destination, self.plan.options, alone=self.plan.alone)
+        frames = prepared.named_items([self.plan.shards[number].source])
+        names = _Names(number)
+        for frame in frames:
+            names.take(frame)
+        self.plan.put(names_file(number), lambda path: pq.write_table(names.table(), path))
+
+    def encode(self, shards: tuple[int, ...]) -> None:
+        """Write the rows of shards that are new, and a manifest of them."""
+        plan = self.plan
+        if (plan.folder / rows_file(shards[0])).exists():
+            return
+        repeats = read_repeats(plan, shards)
+        self.destination.look_anew()
+        prepared = Preparation(self.destination, plan.options, skip_known=True, alone=plan.alone)
+        prepared.pass_over(repeats["item"])
+        source = join_sources([plan.shards[number] for number in shards])
+        with WrittenRows(plan, passed_over=repeats["row"]) as written:
+            with closing(prepared.tables([source])) as tables:
+                for table in tables:
+                    self.destination.open_for(table)
+                    written.take(table)
+            manifest = written.finish(prepared)
+            if not written.keep(shards[0], manifest):
+                _check_same(plan, shards[0], manifest)
+
+
+def _check_same(plan: Plan, number: int, own: Manifest) -> None:
+    """Passes if another worker has read the same in a shard."""
+    other = Manifest.read(plan.folder / rows_file(number))
+    if other.ids != own.ids:
+        source = plan.shards[number].source
+        raise SourceError(f"{source} was not the same each time that it was read")
+
+
+@dataclass
+class _Names:
+    """What tells the items of a shard apart; some 100 bytes each."""
+
+    number: int
+    parts: list[pa.Table] = field(default_factory=list)
+    count: int = 0
+
+    def take(self, frame: pl.DataFrame) -> None:
+        ids = frame.select("pair_id", "row_id").to_arrow()
+        keys = [_hash(name) for name in _list_pictures(frame)]
+        places = range(self.count, self.count + len(frame))
+        columns = [
+            *(ids[name].cast(pa.string()) for name in ("pair_id", "row_id")),
+            pa.array(keys, pa.int64()),
+            pa.array(places, pa.int64()),
+            pa.repeat(pa.scalar(self.number, pa.int32()), len(frame)),
+        ]
+        self.parts.append(pa.table(columns, schema=NAMES))
+        self.count += len(frame)
+
+    def table(self) -> pa.Table:
+        return pa.concat_tables([NAMES.empty_table(), *self.parts])
+
+
+def _list_pictures(frame: pl.DataFrame) -> Iterator[str]:
+    yield from name_pictures(frame).to_list() if len(frame) else ()
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=_KEY_BYTES).digest()
+    return int.from_bytes(digest, "little", signed=True)

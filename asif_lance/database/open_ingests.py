@@ -1,0 +1,115 @@
+"""Ingests that several processes share, as far as they are: a folder each in the database's own.
+
+A folder is there from when the ingest is planned until its version is published, and every file in
+it is written once, whole, by whoever comes first. Files of rows that such an ingest has written,
+and no version names yet, are spared by upkeep meanwhile. Forgetting removes all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asif_lance.database.registry import INGESTS
+from asif_lance.database.tables import local_path
+from asif_lance.errors import DatabaseError
+
+#: How the names of files begin that name files of rows, see `list_fragment_files`.
+ROWS_PREFIX = "rows-"
+_DONE = ".done"
+
+
+def ingest_folder(uri: str, ingest_id: str) -> Path:
+    """Where an open ingest has its files.
+
+    Raises:
+        DatabaseError: the database is in an object store.
+    """
+    root = local_path(uri)
+    if root is None:
+        raise DatabaseError(
+            f"{uri}: an ingest is shared through a folder that all machines see, not an object "
+            "store yet"
+        )
+    return root / INGESTS / ingest_id
+
+
+def list_open_ingests(uri: str) -> list[Path]:
+    """The folders of open ingests, by name."""
+    root = local_path(uri)
+    if root is None or not (root / INGESTS).is_dir():
+        return []
+    return sorted(path for path in (root / INGESTS).iterdir() if path.suffix != _DONE)
+
+
+def put_if_absent(path: Path, write: Callable[[Path], object]) -> bool:
+    """Makes a file that is there as a whole or not at all; says whether it is this one.
+
+    Args:
+        path: of the file, in a folder that is there.
+        write: makes it at another path.
+
+    Raises:
+        FileNotFoundError: the folder is gone.
+    """
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as place:
+        draft = Path(place, path.name)
+        write(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        return True
+
+
+def close_ingest(folder: Path) -> None:
+    """Removes the folder of an ingest that is done; killed half-way, it is closed all the same."""
+    done = folder.with_suffix(_DONE)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(done)
+    for left in folder.parent.glob(f"*{_DONE}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def drop_open_ingests(uri: str) -> int:
+    """Removes all open ingests and what closed ones left; returns how many files there were."""
+    root = local_path(uri)
+    if root is None or not (root / INGESTS).is_dir():
+        return 0
+    count = sum(path.is_file() for path in (root / INGESTS).rglob("*"))
+    shutil.rmtree(root / INGESTS)
+    return count
+
+
+def spare_fragments(uri: str) -> bool:
+    """Keeps the files of open ingests from upkeep; says whether there are such ingests.
+
+    Lance takes a file that no version names for one that is being written, up to seven days of
+    age, unless it is told otherwise; so what open ingests name is made young.
+    """
+    folders = list_open_ingests(uri)
+    root = local_path(uri)
+    for name in (name for folder in folders for name in _list_files(folder)):
+        assert root is not None
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(root / "pairs.lance" / "data" / name)
+    return bool(folders)
+
+
+def list_fragment_files(fragments: list[dict[str, Any]]) -> Iterator[str]:
+    """The names of the data files of fragments, as Lance writes these as JSON."""
+    return (file["path"] for fragment in fragments for file in fragment["files"])
+
+
+def _list_files(folder: Path) -> Iterator[str]:
+    for path in folder.glob(f"{ROWS_PREFIX}*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            yield from list_fragment_files(json.loads(path.read_bytes())["fragments"])
