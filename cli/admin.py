@@ -92,10 +92,11 @@ def check(context: Context, output: str) -> None:
     """Look for damaged files: compare each with what it was when it was written.
 
     Every file of the tables has a digest, made when the command that wrote it ended. Files that
-    have none yet (an earlier release, another program or a command that was killed wrote them) are
-    decoded instead, told as not known, and get theirs. Every table and version is opened, too, and
-    the journal of a forget that was killed is read. Nothing is repaired: what is damaged has to
-    come from a backup. Leaves with status 1 if anything is damaged.
+    have none yet (the newest receipt, what an earlier release, another program or a command that
+    was killed wrote) are decoded instead, told as not known, and get theirs. Every table and
+    version is opened, too, and the journal of a forget that was killed is read. Nothing is
+    repaired: what is damaged has to come from a backup. Leaves with status 1 if anything is
+    damaged.
 
     \b
       asif-lance check

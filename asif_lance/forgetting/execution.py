@@ -24,7 +24,6 @@ from asif_lance.database import (
     check_readable,
     describe_indices,
     find_changes,
-    keep_digests,
     local_path,
     open_table,
     rebuild_indices,
@@ -263,7 +262,6 @@ def _complete(
         rebuilt = rebuild_indices(table_uri(uri, "pairs"), intent["recipes"])
     if rebuilt:
         Ledger(uri).adopt(open_table(uri, "pairs"))
-    keep_digests(uri)
     return receipt
 
 

@@ -19,7 +19,6 @@ from asif_lance.database import (
     TABLES,
     WriteLock,
     append_rows,
-    keep_digests,
     read_table,
     schemas,
     upsert_rows,
@@ -266,7 +265,6 @@ def attach_timestamp(uri: str, receipt_id: str, response: bytes) -> str:
 
 def _replace_row(uri: str, document: Document, timestamp: bytes | None) -> None:
     upsert_rows(uri, "receipts", make_row(document, timestamp), "receipt_id")
-    keep_digests(uri)
 
 
 def make_row(document: Document, timestamp: bytes | None) -> pa.Table:
