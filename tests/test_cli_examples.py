@@ -94,4 +94,4 @@ def test_a_database_of_examples_alone_says_that_it_cannot_compare(cli: Cli, tmp_
     asked = ("--vectors", "q.parquet", "--label-vectors", "labels.parquet")
     refused = cli(*DB, "classify", *asked)
     assert refused.status == 1
-    assert "has no pairs to compare with: ingest some first" in refused.err
+    assert "has no ordinary pairs to compare with: ingest some first" in refused.err
