@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 import lance
@@ -24,16 +24,31 @@ ROWS_PER_FRAGMENT = 10_000
 _PLACE_BITS = 32
 
 
-def find_rows(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.RecordBatch]:
-    """Batches of `pair_id` and `_rowaddr` of the live rows that have one of the ids.
+def find_rows(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.Table]:
+    """Tables of `pair_id` and `_rowaddr` of the live rows that have one of the ids.
 
     Ids are compared here rather than in a filter for Lance: thousands of them make slow SQL.
     """
     scanner = dataset.scanner(columns=["pair_id"], with_row_address=True)
-    for batch in scanner.to_batches():
-        found = batch.filter(pc.is_in(batch["pair_id"], ids))
+    # Arrow makes a set of the ids for each look into it: rows are looked up as many at once.
+    for rows in _gather(scanner.to_batches(), len(ids)):
+        found = rows.filter(pc.is_in(rows["pair_id"], ids))
         if len(found):
             yield found
+
+
+def _gather(batches: Iterable[pa.RecordBatch], least: int) -> Iterator[pa.Table]:
+    """Batches as tables with at least so many rows, but for the last."""
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += len(batch)
+        if rows >= least:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:

@@ -48,7 +48,8 @@ _WINDOW_BYTES = 8
 _FEW_VALUES = 64
 # Of vectors and those that are sought: as many products are made at once.
 _PRODUCTS_PER_BLOCK = 1 << 22
-_COORDINATES_COMPARED = 32  # of two vectors, before their cosine is computed
+# Coordinates of two vectors that are compared before their cosine is computed, at least and most.
+_COORDINATES_COMPARED = 16, 32
 
 
 def find_quote(rows: pa.Table, shared: AbstractSet[str], text: str) -> str | None:
@@ -348,7 +349,8 @@ class _DirectionSearch:
 
     def __init__(self, sought: Float16Array) -> None:
         self._unit = _normalise(sought.astype(np.float32))
-        first = self._unit[:, :_COORDINATES_COMPARED]
+        few = np.clip(self._unit.shape[1] // 24, *_COORDINATES_COMPARED)  # a fifth of the length
+        first = self._unit[:, :few]
         cosine = 1 - 2 * (1 - SAME_COSINE)  # doubled, so that rounding loses none
         sine = (1 - cosine**2) ** 0.5
         length = np.linalg.norm(first, axis=1, keepdims=True)
@@ -360,11 +362,11 @@ class _DirectionSearch:
 
     def find(self, vectors: NDArray[np.floating]) -> Iterator[tuple[int, int]]:
         """Rows of the vectors, each with the row of one that is sought."""
-        first = vectors[:, :_COORDINATES_COMPARED].astype(np.float32)
-        along = first @ self._first
-        norms = np.linalg.norm(first, axis=1, keepdims=True)
-        norms[norms == 0] = np.inf  # nothing is along them
-        rows, which = np.divmod(np.flatnonzero(along >= norms), max(along.shape[1], 1))
+        first = vectors[:, : len(self._first)].astype(np.float32)
+        along = np.maximum(first @ self._first, 0)
+        squares = np.einsum("ij,ij->i", first, first)[:, np.newaxis]
+        squares[squares == 0] = np.inf  # nothing is along them
+        rows, which = np.divmod(np.flatnonzero(along**2 >= squares), max(along.shape[1], 1))
         yield from self._compare(vectors, rows, self._telling[which])
         for one in self._others.tolist():
             everyone = np.arange(len(vectors))

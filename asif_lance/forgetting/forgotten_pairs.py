@@ -71,7 +71,7 @@ class ForgottenPairs:
 
     def __init__(self, uri: str, folder: Path | None = None, waiver: Waiver | None = None) -> None:
         self._uri, self._folder, self._waiver = uri, folder, waiver
-        self._receipts_state = open_table(uri, "receipts").version
+        self._receipts = open_table(uri, "receipts")
         self._cannot_tell = 0
         self._ids = read_table(uri, "receipts", ["receipt_id"])["receipt_id"].to_pylist()
         sealed = load_hashes(uri, folder)
@@ -85,7 +85,7 @@ class ForgottenPairs:
 
     def is_current(self) -> bool:
         """Whether no receipt came since."""
-        return bool(open_table(self._uri, "receipts").version == self._receipts_state)
+        return bool(self._receipts.latest_version == self._receipts.version)
 
     def renew(self) -> ForgottenPairs:
         """The same with the receipts of now."""
@@ -328,8 +328,9 @@ def _has_any(rows: pa.Table, name: str) -> bool:
 
 
 def _column(rows: pa.Table, name: str) -> pa.Array:
-    column = rows[name].combine_chunks()
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = rows[name]
+    # Combining copies what is one array already.
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _tell(forgetting: Forgetting) -> str:

@@ -169,7 +169,7 @@ def read_content(found: Survey, pair_ids: Sequence[str]) -> pa.Table:
 def _read_forgotten(found: Survey) -> Iterator[pa.Table]:
     """All columns of the rows in question, once for each fragment that has them."""
     for touched in found.touched.values():
-        state = open_table(found.uri, "pairs", touched.lance_version)
+        state = found.open(touched.lance_version)
         rows = read_physical_rows(state, [state.get_fragment(touched.fragment_id)])
         yield rows.read_all().take(touched.places)
 

@@ -110,7 +110,7 @@ class Purge:
         """Writes a fragment's rows without the forgotten ones; None when none is left."""
         if len(touched.places) == touched.rows:
             return None
-        state = open_table(self.uri, "pairs", touched.lance_version)
+        state = self.survey.open(touched.lance_version)
         rows = read_physical_rows(state, [state.get_fragment(touched.fragment_id)])
         kept = pa.RecordBatchReader.from_batches(rows.schema, _drop_rows(rows, touched.places))
         written = write_fragments(kept, state, mode="append", max_rows_per_file=touched.rows)
@@ -127,7 +127,7 @@ class Purge:
 
     def _renew(self, old: State) -> None:
         """Commits the state at head without the forgotten rows."""
-        self._replace_head(open_table(self.uri, "pairs", old.version), old.parts)
+        self._replace_head(self.survey.open(old.version), old.parts)
         # Whatever the old state had indexed: indices keep vectors and words of rows that are gone.
         for index in self._latest.describe_indices():
             self._latest.drop_index(index.name)

@@ -73,11 +73,11 @@ def _hash_short(texts: pa.Array, sizes: UInt64Array) -> UInt64Array:
 def _hash_vectors(column: pa.Array) -> UInt64Array:
     """Vectors by some of their words: equal ones have equal hashes, and hardly any others."""
     matrix = as_matrix(column).astype(np.float16, copy=False)
-    missing = max(4 - matrix.shape[1], 0)
-    matrix = np.pad(matrix, ((0, 0), (0, missing)))
-    whole = np.ascontiguousarray(matrix[:, : matrix.shape[1] // 4 * 4]).view("<u8")
-    step = max(whole.shape[1] // _SAMPLED_WORDS, 1)
-    return _scramble(_add_words(whole[:, ::step][:, :_SAMPLED_WORDS]))
+    width = matrix.shape[1] // 4 * 4
+    whole = matrix[:, :width] if width else np.pad(matrix, ((0, 0), (0, 4 - matrix.shape[1])))
+    words = np.ascontiguousarray(whole).view("<u8")
+    step = max(words.shape[1] // _SAMPLED_WORDS, 1)
+    return _scramble(_add_words(words[:, ::step][:, :_SAMPLED_WORDS]))
 
 
 def _add_words(words: UInt64Array) -> UInt64Array:
@@ -98,7 +98,7 @@ class HashSet:
     """
 
     def __init__(self, hashes: UInt64Array) -> None:
-        self._hashes = np.sort(hashes)
+        self._hashes = np.sort(hashes, kind="stable")  # each receipt's are sorted already
         bits = (_MARKS_PER_HASH * len(hashes) + 1).bit_length()
         self._shift = np.uint64(64 - bits)
         self._marks = np.zeros(1 << bits, np.bool_)
@@ -111,11 +111,12 @@ class HashSet:
         """The places of values, in order, that may be among them; a null is none."""
         if not len(self):
             return np.empty(0, np.int64)
-        places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         hashes = hash_column(column.drop_null())
         starts = range(0, len(hashes), _ROWS_AT_ONCE)
         parts = [start + self._find(hashes[start : start + _ROWS_AT_ONCE]) for start in starts]
-        found: Int64Array = places[np.concatenate([np.empty(0, np.int64), *parts])]
+        found: Int64Array = np.concatenate([np.empty(0, np.int64), *parts])
+        if column.null_count:
+            found = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))[found]
         return found
 
     def _find(self, hashes: UInt64Array) -> Int64Array:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asif_lance.database import open_table
 from asif_lance.forgetting.content import list_texts, list_values, unlist
 from asif_lance.forgetting.survey import Survey, read_physical_rows
 from asif_lance.progress import track
@@ -47,7 +46,7 @@ def _read_others(found: Survey) -> Iterator[pa.RecordBatch]:
     for version, fragment_id in found.fragments.values():
         by_state.setdefault(version, []).append(fragment_id)
     for version, fragment_ids in track("compare with other pairs", by_state.items()):
-        state = open_table(found.uri, "pairs", version)
+        state = found.open(version)
         there = [name for name in (*_COLUMNS, "attributes") if name in state.schema.names]
         fragments = [state.get_fragment(one) for one in fragment_ids]
         for batch in read_physical_rows(state, fragments, ["pair_id", *there]):

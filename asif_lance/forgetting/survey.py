@@ -1,13 +1,14 @@
 """Where some pairs lie: in which fragments on disk, and in which states of the table.
 
 States share fragments, so each state is opened once, and of its fragments only those are read that
-no state before it had; soft-deleted rows included. A fragment is known by its data files; what a
-state has deleted of it is a file of its own.
+no state looked at before had, all in one pass; soft-deleted rows included. The newest comes first:
+it still has what the versions before it added. A fragment is known by its data files; what a state
+has deleted of it is a file of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from lance import LanceOperation
 from lance.fragment import FragmentMetadata
 
-from asif_lance.database import FragmentKey, data_files, live_rows_key, open_table
+from asif_lance.database import FragmentKey, data_files, live_rows_key, open_table, storage_errors
 from asif_lance.errors import DatabaseError
 from asif_lance.progress import track
 from asif_lance.records import Int64Array
@@ -105,7 +106,7 @@ class Survey:
         wanted: ids of the pairs.
         states: the states that were looked at, by their Lance versions.
         touched: fragments with rows of the pairs, by their files.
-        fragments: the last state that has it and its id there, of every fragment, by their files.
+        fragments: a state that has it and its id there, of every fragment, by their files.
         highest_id: no fragment of these states has a greater id.
     """
 
@@ -127,47 +128,57 @@ class Survey:
         """Names of the search indices that the states have."""
         return tuple(sorted({name for state in self.states.values() for name in state.indices}))
 
+    def open(self, version: int) -> lance.LanceDataset:
+        """A state of the table; all share what is known of their files."""
+        with storage_errors(self.uri):
+            return self._head.checkout_version(version)
+
+    @cached_property
+    def _head(self) -> lance.LanceDataset:
+        return open_table(self.uri, "pairs")
+
     def add_state(self, version: int) -> None:
         """Looks at one more state."""
-        state = open_table(self.uri, "pairs", version)
-        parts = []
-        for fragment in state.get_fragments():
-            key = data_files(fragment)
-            self.highest_id = max(self.highest_id, fragment.fragment_id)
-            if key not in self.fragments:
-                self._read_fragment(key, state, fragment)
-            self.fragments[key] = (version, fragment.fragment_id)
-            if key in self.touched:
-                _check_blobs(self.uri, state.schema)
-                parts.append(self._find_part(key, state, fragment))
+        state = self.open(version)
+        fragments = state.get_fragments()
+        self._find_rows(state, [f for f in fragments if data_files(f) not in self.fragments])
+        self.highest_id = max([self.highest_id, *(f.fragment_id for f in fragments)])
+        touched = [fragment for fragment in fragments if data_files(fragment) in self.touched]
+        if touched:
+            _check_blobs(self.uri, state.schema)
         self.states[version] = State(
             version=version,
             rows=state.count_rows(),
-            parts=tuple(parts),
+            parts=tuple(self._find_part(state, fragment) for fragment in touched),
             indices=tuple(index.name for index in state.describe_indices()),
             logs_keys=_logs_keys(state),
         )
 
-    def _read_fragment(
-        self, key: FragmentKey, state: lance.LanceDataset, fragment: lance.LanceFragment
+    def _find_rows(
+        self, state: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]
     ) -> None:
-        ids = read_physical_rows(state, [fragment], ["pair_id"]).read_all()["pair_id"]
-        hits = np.flatnonzero(pc.is_in(ids, self.wanted).to_numpy())
-        if len(hits):
-            self.touched[key] = Touched(
-                lance_version=state.version,
-                fragment_id=fragment.fragment_id,
-                rows=fragment.physical_rows,
-                places=hits.astype(np.int64),
-                pair_ids=tuple(ids.take(hits).to_pylist()),
-                size=sum(file.file_size_bytes or 0 for file in fragment.metadata.files),
-            )
+        """Looks for the pairs in fragments that no state before had."""
+        places, ids = _find_ids(state, fragments, self.wanted)
+        end = 0
+        for fragment in fragments:
+            key = data_files(fragment)
+            self.fragments[key] = (state.version, fragment.fragment_id)
+            start, end = end, end + fragment.physical_rows
+            first, last = np.searchsorted(places, [start, end]).tolist()
+            if first < last:
+                self.touched[key] = Touched(
+                    lance_version=state.version,
+                    fragment_id=fragment.fragment_id,
+                    rows=fragment.physical_rows,
+                    places=places[first:last] - start,
+                    pair_ids=tuple(ids[first:last]),
+                    size=sum(file.file_size_bytes or 0 for file in fragment.metadata.files),
+                )
 
-    def _find_part(
-        self, key: FragmentKey, state: lance.LanceDataset, fragment: lance.LanceFragment
-    ) -> TouchedPart:
+    def _find_part(self, state: lance.LanceDataset, fragment: lance.LanceFragment) -> TouchedPart:
         known = (live_rows_key(fragment), fragment.fragment_id)
         if known not in self._parts:
+            key = data_files(fragment)
             touched = self.touched[key]
             live = np.zeros(touched.rows, np.bool_)
             live[_find_live_places(state, fragment)] = True
@@ -187,9 +198,22 @@ class Survey:
 def survey_states(uri: str, versions: Iterable[int], pair_ids: Iterable[str]) -> Survey:
     """Looks for pairs in states of the pairs table, given by their Lance versions."""
     survey = Survey(uri, pa.array(pair_ids, pa.string()))
-    for version in track("look for pairs in versions", sorted(set(versions))):
+    for version in track("look for pairs in versions", sorted(set(versions), reverse=True)):
         survey.add_state(version)
     return survey
+
+
+def _find_ids(
+    state: lance.LanceDataset, fragments: Sequence[lance.LanceFragment], wanted: pa.Array
+) -> tuple[Int64Array, list[str]]:
+    """Where fragments, end to end, have some ids, soft-deleted rows included; and these ids."""
+    places, found, start = [np.empty(0, np.int64)], [], 0
+    for batch in read_physical_rows(state, list(fragments), ["pair_id"]) if fragments else ():
+        hits = np.flatnonzero(pc.is_in(batch["pair_id"], wanted).to_numpy(False))
+        places.append(hits + start)
+        found += batch["pair_id"].take(pa.array(hits)).to_pylist()
+        start += len(batch)
+    return np.concatenate(places), found
 
 
 def read_physical_rows(

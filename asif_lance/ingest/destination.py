@@ -48,7 +48,7 @@ class Destination:
         Raises:
             EncoderMismatchError: the database pins other encoders than those asked for.
         """
-        self._uri, self._device = uri, options.device
+        self._uri, self._device, self._options = uri, options.device, options
         self._image: ImageEncoder | None = None
         self._text: TextEncoder | None = None
         self._known = KnownPairs()
@@ -140,14 +140,15 @@ class Destination:
         matrix = vectors.flatten().to_numpy().reshape(len(found.rows), -1)
         return dict(zip(found.rows["image_sha256"].to_pylist(), matrix, strict=True))
 
-    def look_up_forgotten(self, options: IngestOptions) -> None:
+    def look_up_forgotten(self) -> None:
         """Be ready to tell which pairs were forgotten.
 
         Raises:
             KeysError: the key is missing with which it could be told.
         """
         if self.store is not None:
-            self.forgotten = ForgottenPairs(self.store.uri, options.keys_folder, options.waiver)
+            how = self._options
+            self.forgotten = ForgottenPairs(self.store.uri, how.keys_folder, how.waiver)
 
     def add(self, pairs: pa.Table, *, replace: bool = False) -> int:
         """Add pairs that are not there yet to the database, which is made when missing.
@@ -175,6 +176,7 @@ class Destination:
         pins = self._pins_of(pairs)
         if self.store is None:
             self.store = PairStore.create(self._uri, **pins)
+            self.look_up_forgotten()  # it knows from now on which rows came from here
         self.store.check_encoders(**pins)
         return self.store
 

@@ -92,7 +92,7 @@ def try_ingest(
     """
     options = options or IngestOptions()
     destination = Destination(str(uri), options)
-    destination.look_up_forgotten(options)
+    destination.look_up_forgotten()
     prepared = Preparation(destination, options, skip_known=True, progress=progress)
     begun, count, sample = time.monotonic(), 0, list[pl.DataFrame]()
     for frame in prepared.new_items(sources):

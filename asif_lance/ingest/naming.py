@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from asif_lance.database import HashTable, hash_ids
@@ -15,7 +17,7 @@ from asif_lance.errors import ImageError, printable
 from asif_lance.ingest.columns import VECTORS
 from asif_lance.ingest.vector_columns import given_vectors
 from asif_lance.ingest.window import Window
-from asif_lance.records import BoolArray, Float32Array
+from asif_lance.records import BoolArray
 
 #: Threads that read and hash pictures: both release the interpreter lock.
 READING_THREADS = 4
@@ -109,10 +111,13 @@ def pair_ids(frame: pl.DataFrame) -> pl.Series:
     return own.scatter(own.is_null().arg_true(), hashed)
 
 
-def _given_bytes(frame: pl.DataFrame, name: str) -> Sequence[bytes | Float32Array]:
+def _given_bytes(frame: pl.DataFrame, name: str) -> Iterable[bytes | memoryview]:
     """Each row's given vector, to be read as it is in memory; nothing where there are none."""
     vectors = given_vectors(frame, name)
-    return [b""] * len(frame) if vectors is None else list(vectors)
+    if vectors is None:
+        return repeat(b"", len(frame))
+    data, width = vectors.reshape(-1).view(np.uint8).data, vectors.shape[1] * vectors.itemsize
+    return (data[at : at + width] for at in range(0, len(data), width))
 
 
 class SeenIds:

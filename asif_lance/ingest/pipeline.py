@@ -108,7 +108,7 @@ def ingest_sources(
     destination = Destination(str(uri), options)
     prepared = Preparation(destination, options, skip_known=True, progress=progress)
     writer = _Writer(destination, replace=options.on_conflict == "update")
-    destination.look_up_forgotten(options)
+    destination.look_up_forgotten()
     try:
         if options.on_conflict == "fail":
             _check_conflicts(destination, sources, options)

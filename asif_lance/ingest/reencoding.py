@@ -168,7 +168,7 @@ class _Reencoding:
         self._check_lineage(old, new)
         copy_records(self._old, self._new)
         forgotten = self._forget_strangers(old, new)
-        self._to.look_up_forgotten(self._how)
+        self._to.look_up_forgotten()
         versions = [self._compare(version.name) for version in new]
         unfinished = None
         for version in old[len(new) :]:

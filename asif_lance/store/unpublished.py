@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import lance
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -93,12 +94,14 @@ def _find_repeated(
     head: lance.LanceDataset, ids: pa.ChunkedArray, own: set[int]
 ) -> Iterator[BadRow]:
     """Rows of the fragments `own` whose id a row elsewhere, or an earlier one, has."""
-    wanted = pc.unique(pc.drop_null(ids))
+    found = list(pair_rows.find_rows(head, pc.unique(pc.drop_null(ids))))
+    if not found:
+        return
+    rows = pl.DataFrame(pl.from_arrow(pa.concat_tables(found)))
+    repeated = rows.filter(rows["pair_id"].is_duplicated())
     places: dict[str, list[int]] = {}
-    for batch in pair_rows.find_rows(head, wanted):
-        both = zip(batch["pair_id"].to_pylist(), batch["_rowaddr"].to_pylist(), strict=True)
-        for pair_id, address in both:
-            places.setdefault(pair_id, []).append(address)
+    for pair_id, address in repeated.select("pair_id", "_rowaddr").iter_rows():
+        places.setdefault(pair_id, []).append(address)
     for pair_id, addresses in places.items():
         elsewhere = [a for a in addresses if a >> 32 not in own]
         here = sorted(a for a in addresses if a >> 32 in own)

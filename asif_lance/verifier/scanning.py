@@ -14,7 +14,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,7 +140,8 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
     findings, record = _Findings(find_own_words(root, matcher)), []
     unread: list[Path] = []
     folders: list[Path] = []
-    for path in track("search files", list_files(root, ignore, unread, folders)):
+    files = list_files(root, ignore, unread, folders)
+    for path in track("search files", files):
         try:
             record.append(record_file(root, path))
             _scan_file(findings, root, path, matcher)
@@ -154,8 +155,9 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
             _scan_name(findings, folder.as_posix(), matcher)
     for path in unread:
         findings.doubtful.append(Hit(path.relative_to(root).as_posix(), "unreadable", ""))
+    indices = [path for path in files if path.suffix in LANCE and "_indices" in path.parts]
     for table in track("search indices", sorted(root.glob("*.lance"))):
-        _scan_codes(findings, root, table, matcher)
+        _scan_codes(findings, root, table, [p for p in indices if p.is_relative_to(table)], matcher)
     return _report(findings, record)
 
 
@@ -340,6 +342,8 @@ def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[_Leaf]:
 
 def _unfold(column: pa.Array, where: str, rows: Int64Array) -> Iterator[_Leaf]:
     kind = column.type
+    if is_text(kind) and column.null_count == len(column):
+        return  # there are many such columns, and each costs as much as a full one of few rows
     if is_text(kind) or is_vector(kind):
         yield column, where, rows
     elif pa.types.is_struct(kind):
@@ -356,13 +360,15 @@ def _unfold(column: pa.Array, where: str, rows: Int64Array) -> Iterator[_Leaf]:
         yield from _unfold(column.dictionary_decode(), where, rows)
 
 
-def _scan_codes(findings: _Findings, root: Path, table: Path, matcher: ContentMatcher) -> None:
+def _scan_codes(
+    findings: _Findings, root: Path, table: Path, indices: Sequence[Path], matcher: ContentMatcher
+) -> None:
     """Codes cannot be read back, but each belongs to a row, and that row has to exist."""
-    files = [path for path in list_files(table) if path.suffix in LANCE]
-    indices = [path for path in files if "_indices" in path.parts]
+    if not indices:
+        return
     try:
         with panics_as_errors():
-            fragments = _read_fragment_ids(table) if indices else set()
+            fragments = _read_fragment_ids(table)
     except _DAMAGED as error:
         where = f"unreadable: {type(error).__name__}"
         findings.doubtful.append(Hit(table.relative_to(root).as_posix(), where, ""))

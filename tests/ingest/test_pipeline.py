@@ -17,6 +17,7 @@ from conftest import pairs_frame, picture
 
 from asif_lance.errors import EncoderMismatchError, SourceError
 from asif_lance.ingest import IngestOptions, ingest_sources
+from asif_lance.store import refusal
 from asif_lance.store.pair_store import PairStore
 
 pytestmark = pytest.mark.encoders
@@ -150,6 +151,16 @@ def test_the_first_vectors_of_a_new_database_settle_the_size_of_all(
     assert report.added == rows
     reasons = [reject.reason for reject in report.rejects]
     assert reasons == ["image_vector has 24 dimensions instead of 16"] * 20
+
+
+def test_what_an_ingest_wrote_is_not_read_again_to_publish_it(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither in a database that it made nor in one that was there."""
+    monkeypatch.setattr(refusal, "find_bad_rows", lambda head, new: pytest.fail("rows were read"))
+    for start in (0, 20):
+        pairs_frame(20, rng, start=start).write_parquet(tmp_path / "vectors.parquet")
+        assert ingest_sources(tmp_path / "db", [tmp_path / "vectors.parquet"]).added == 20
 
 
 def test_pictures_do_not_follow_brought_vectors_into_a_new_database(

@@ -115,6 +115,12 @@ def test_of_rows_with_one_id_the_first_stays(store: PairStore) -> None:
     assert (version.pairs, version.added) == (21, 1)
 
 
+def test_a_repeated_id_is_found_among_many_rows(store: PairStore) -> None:
+    again = pa.concat_tables([pairs(names(20, 30_000)), pairs(names(7, 8)), pairs(names(25, 26))])
+    lance.write_dataset(whole(store, again), open_table(store.uri, "pairs"), mode="append")
+    assert [row.pair_id for row in store.drop_bad_rows()] == [*names(7, 8), *names(25, 26)]
+
+
 def test_columns_of_others_change_no_pair(store: PairStore) -> None:
     before = store.read()
     theirs(store).add_columns(pa.field("stars", pa.int64()))
