@@ -223,10 +223,13 @@ def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:
     """An answer as `classify --format json` prints it from the database at hand."""
     names = ("image", "model", "recipe", "k", "p", "predictions")
     value = {name: answer[name] for name in names}
+    value["predictions"] = [
+        {"label": one["label"], "score": one["score"]} for one in answer["predictions"]
+    ]
     if answer["templates"]:
         value |= {"templates": answer["templates"], "ensemble": answer["ensemble"]}
     if answer["pairs"] is not None:
-        beside = ("source", "license")
+        beside = ("source", "license", "like")
         pairs = [{k: v for k, v in pair.items() if k not in beside} for pair in answer["pairs"]]
         value["pairs"] = pairs
     return value

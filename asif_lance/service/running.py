@@ -38,6 +38,7 @@ def run_service(settings: ServiceSettings, announce: Callable[[str], None]) -> N
         service.operations.models.load_encoders()
         config = uvicorn.Config(
             create_app(service),
+            http="h11",  # whose limit for heads is set below, whatever else is installed
             access_log=False,
             log_config=None,
             server_header=False,

@@ -69,9 +69,12 @@ function showVersion(page, slider) {
   return true;
 }
 
-// A mark of the scatter shows its pair when it is pointed at, reached by keyboard, or tapped.
+// A mark of the scatter shows its pair when it is pointed at, reached by keyboard, or tapped; in the
+// other half of the plot, so that it does not cover the mark.
 function peek(mark) {
   const shown = document.getElementById("peek");
+  const circle = mark.querySelector("circle");
+  shown.classList.toggle("above", circle.cy.baseVal.value > 120);
   const picture = shown.querySelector("img");
   if (picture.getAttribute("src") !== mark.dataset.picture) picture.src = mark.dataset.picture;
   shown.querySelector("p").textContent = mark.dataset.told;
