@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch_settings import MODES
 
 from asif_lance.records import Neighbors
 from asif_lance.search import (
@@ -143,6 +144,19 @@ def test_equal_anchors_and_a_guess_that_is_too_high_are_made_good(
 
     monkeypatch.setattr(exact, "guess_floors", too_high)
     assert_same(exact_top_k(queries, split(other), 40), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mode_of_torch_changes_an_answer(
+    rng: np.random.Generator, accelerator: str, mode: str
+) -> None:
+    anchors, queries = vectors(rng, 6000, 24, np.float16), vectors(rng, 20, 24)
+    given = {"offset": rng.normal(size=20), "scale": by_mean(rng, anchors)}
+    expected = exact_top_k(queries, split(anchors), 100, **given)
+    held = split(anchors)
+    with MODES[mode]():
+        found = exact_top_k(queries, held, 100, **given)
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("count", [1, 9])
