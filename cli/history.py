@@ -123,8 +123,9 @@ def prune(
     if not yes:
         confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
-    freed = megabytes(max(done.bytes_freed, 0))
-    note(f"dropped {format_count(len(done.dropped), 'version')}, freed {freed}")
+    dropped = format_count(len(done.dropped), "version")
+    freed = "" if done.bytes_freed is None else f", freed {megabytes(max(done.bytes_freed, 0))}"
+    note(f"dropped {dropped}{freed}")
     if done.foreign_tags:
         note(f"tags that are no model versions keep their states: {', '.join(done.foreign_tags)}")
 

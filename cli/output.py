@@ -86,8 +86,10 @@ def confirm(question: str) -> None:
         raise click.ClickException("not confirmed, nothing was done: give --yes") from None
 
 
-def megabytes(count: int) -> str:
+def megabytes(count: int | None) -> str:
     """A number of bytes for people."""
+    if count is None:
+        return "unknown"
     return f"{count / 1e6:,.1f} MB" if not 0 < count < 50_000 else f"{count / 1e3:,.1f} kB"
 
 

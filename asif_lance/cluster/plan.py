@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -237,8 +236,9 @@ def _describe(source: Source) -> list[Any]:
     """What tells a source from another, and from what it becomes when it changes."""
     if isinstance(source, PictureList):
         return [str(source.folder), *map(str, source.files)]
-    found = os.stat(Path(str(source)).expanduser())  # noqa: PTH116 - a name may be too long
-    return [str(Path(str(source)).absolute()), found.st_size, found.st_mtime_ns]
+    path = Path(str(source)).expanduser().absolute()
+    found = path.stat()
+    return [str(path), found.st_size, found.st_mtime_ns]
 
 
 # As JSON

@@ -111,7 +111,7 @@ class _Worker:
     @cached_property
     def destination(self) -> Destination:
         destination = Destination(self.plan.uri, self.plan.options)
-        destination.look_up_forgotten(self.plan.options)
+        destination.look_up_forgotten()
         return destination
 
     def name(self, number: int) -> None:

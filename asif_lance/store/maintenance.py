@@ -44,12 +44,12 @@ class PruneReport:
 
     Attributes:
         dropped: names of the versions that are gone.
-        bytes_freed: how much space that freed.
+        bytes_freed: how much space that freed; None where nobody counts it, in object stores.
         foreign_tags: tags that somebody set with plain Lance; what they name stays on the disk.
     """
 
     dropped: tuple[str, ...]
-    bytes_freed: int
+    bytes_freed: int | None
     foreign_tags: tuple[str, ...]
 
 
@@ -60,7 +60,7 @@ class OptimizeReport:
     Attributes:
         fragments_before: fragments at head.
         fragments_after: the same afterwards.
-        bytes_before: size of the database.
+        bytes_before: size of the database; None in object stores.
         bytes_after: the same afterwards.
         bytes_freed: of files that nobody needed; new ones may have come.
         bytes_waiting: what nobody needs, and stays until its grace period is over.
@@ -68,8 +68,8 @@ class OptimizeReport:
 
     fragments_before: int
     fragments_after: int
-    bytes_before: int
-    bytes_after: int
+    bytes_before: int | None
+    bytes_after: int | None
     bytes_freed: int
     bytes_waiting: int
 
@@ -86,7 +86,7 @@ class Info:
         latest: the newest of them, or None.
         unpublished: pairs at head that are not in `latest`, or the other way round.
         fragments: at head.
-        bytes: size of all files; 0 when they are not in a local directory.
+        bytes: size of all files; None when they are not in a local directory.
         bytes_reclaimable: how much of it `optimize` would free without losing a version.
         bytes_waiting: how much more it would free after the grace period, or without one.
         indices: names of the search indices of `latest`.
@@ -103,7 +103,7 @@ class Info:
     latest: ModelVersion | None
     unpublished: int
     fragments: int
-    bytes: int
+    bytes: int | None
     bytes_reclaimable: int
     bytes_waiting: int
     indices: tuple[str, ...]
@@ -173,7 +173,8 @@ def prune_versions(
         ledger.remove(names)
         ledger.mend()
         _clean(store.uri, timedelta(0))
-        freed = before - _measure_size(store.uri)
+        after = _measure_size(store.uri)
+        freed = None if before is None or after is None else before - after
         return PruneReport(tuple(names), freed, ledger.foreign_tags())
 
 
@@ -265,8 +266,8 @@ def _count_reclaimable(uri: str, grace: timedelta) -> int:
     return sum(count_reclaimable(uri, table.name, grace=grace) for table in TABLES)
 
 
-def _measure_size(uri: str) -> int:
+def _measure_size(uri: str) -> int | None:
     directory = local_path(uri)
     if directory is None:
-        return 0
+        return None
     return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())

@@ -326,7 +326,8 @@ def test_rejects_and_messages_that_name_the_pair_let_go(store: PairStore) -> Non
     sought = content(store, [gone])
     receipt = forget(store, [gone], reason="asked to")
     let_go = {"rejects": 2, "messages": 1, "predictions": 0, "attributions": 0}
-    untouched = ("receipts", "prompts", "label sets", "prompt vectors", "distances")
+    caches = ("label sets", "prompt vectors", "distances", "open ingests")
+    untouched = ("receipts", "prompts", *caches)
     assert receipt.elsewhere == {**let_go, **dict.fromkeys(untouched, 0)}
     assert receipt.clean
     assert not scan(store.uri, sought).hits
