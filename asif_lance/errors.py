@@ -299,7 +299,9 @@ class EmptyModelError(InputError):
 
     def __init__(self, version: str) -> None:
         self.version = version
-        super().__init__(f"model version {version} has no ordinary pairs to compare with: ingest some first")
+        super().__init__(
+            f"model version {version} has no ordinary pairs to compare with: ingest some first"
+        )
 
 
 class KeysError(InputError):
