@@ -20,6 +20,7 @@ from torch import Tensor
 
 from asif_lance.devices import limit_torch
 from asif_lance.encoders.decoding import decode_image, read_bytes, upright_rgb
+from asif_lance.encoders.own_encoders import check_vectors
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.errors import ImageError, InputError
 from asif_lance.records import Float32Array
@@ -187,8 +188,18 @@ def _encode_batch(
 ) -> EncodedBatch:
     batch = [future.result() for future in prepared]
     tensors = [entry for entry in batch if isinstance(entry, Tensor)]
-    count = iter(range(len(tensors)))
-    rows = tuple(next(count) if isinstance(entry, Tensor) else entry for entry in batch)
     if not tensors:
-        return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), rows)
-    return EncodedBatch(encoder.encode(torch.stack(tensors)), rows)
+        faults = tuple(entry for entry in batch if isinstance(entry, ImageError))
+        return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), faults)
+    vectors = check_vectors(encoder.pin, encoder.encode(torch.stack(tensors)), len(tensors))
+    usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    good, count = iter(usable.tolist()), iter(range(len(tensors)))
+    rows = tuple(
+        entry if isinstance(entry, ImageError) else next(count) if next(good) else _no_vector()
+        for entry in batch
+    )
+    return EncodedBatch(vectors[usable], rows)
+
+
+def _no_vector() -> ImageError:
+    return ImageError("the encoder makes NaN, infinity or nothing but zeros of it")
