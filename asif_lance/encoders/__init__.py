@@ -22,7 +22,12 @@ from asif_lance.encoders.by_name import (
 from asif_lance.encoders.cards import EncoderCard, read_card
 from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
 from asif_lance.encoders.inside_files import read_picture
-from asif_lance.encoders.own_encoders import adopt_encoder, check_pinned, register_encoder
+from asif_lance.encoders.own_encoders import (
+    adopt_encoder,
+    check_pinned,
+    check_vectors,
+    register_encoder,
+)
 from asif_lance.encoders.parquet_files import (
     PARQUET_DAMAGE,
     PIECE_BYTES,
@@ -67,12 +72,13 @@ __all__ = [
     "EncodedBatch", "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile", "LeftOut",
     "Member", "ParquetRows", "PictureInput", "PictureSource", "PicturesInput",
     "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "adopt_encoder",
-    "check_pinned", "decode_image", "encode_each", "encode_images", "encode_pictures",
-    "encoder_name", "expand_folders", "first_line", "image_encoder", "is_picture_name",
-    "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip", "picture_name",
-    "prepare_item", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
-    "read_vectors", "register_encoder", "reject_picture", "sha256_of", "tell_left_out",
-    "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
+    "check_pinned", "check_vectors", "decode_image", "encode_each", "encode_images",
+    "encode_pictures", "encoder_name", "expand_folders", "first_line", "image_encoder",
+    "is_picture_name", "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip",
+    "picture_name", "prepare_item", "read_bytes", "read_card", "read_label_vectors",
+    "read_picture", "read_tar", "read_vectors", "register_encoder", "reject_picture",
+    "sha256_of", "tell_left_out", "text_encoder", "to_image_item", "walk_files",
+    "walk_pictures", "zip_members",
 ]
 # fmt: on
 

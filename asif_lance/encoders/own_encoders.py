@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal
+from typing import Any
+
+import numpy as np
 
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
-from asif_lance.errors import EncoderUnavailableError, InputError
-
-Side = Literal["image", "text"]
+from asif_lance.errors import EncoderError, EncoderUnavailableError, InputError
+from asif_lance.records import BROUGHT, EncoderPin, Float32Array
 
 GROUP = "asif_lance.encoders"
 
@@ -22,7 +23,7 @@ _loaders: dict[tuple[str, str], Callable[[str], Any]] = {}
 
 
 def register_encoder(
-    side: Side, name: str, load: Callable[[str], ImageEncoder] | Callable[[str], TextEncoder]
+    side: str, name: str, load: Callable[[str], ImageEncoder] | Callable[[str], TextEncoder]
 ) -> None:
     """Have `name` mean an encoder of one's own, wherever an encoder is named in this process.
 
@@ -34,7 +35,8 @@ def register_encoder(
     Raises:
         InputError: the name cannot be used.
     """
-    if side not in ("image", "text") or not name or "+" in name or name.strip() != name:
+    unusable = not name or name == BROUGHT or "+" in name or name.strip() != name
+    if side not in ("image", "text") or unusable:
         raise InputError(f"an encoder of the side {side!r} cannot be called {name!r}")
     if _is_library(name):
         raise InputError(f"{name!r} belongs to a library: call the encoder otherwise")
@@ -81,8 +83,8 @@ def adopt_encoder(side: str, encoder: Any) -> Any:
         InputError: it is none.
     """
     checked = check_own_encoder(side, encoder)
-    if not _is_library(checked.pin.name):
-        _loaders[side, checked.pin.name] = lambda device: checked
+    if not type(checked).__module__.startswith("asif_lance."):
+        register_encoder(side, checked.pin.name, lambda device: checked)
     return checked
 
 
@@ -99,7 +101,25 @@ def check_own_encoder(side: str, encoder: Any) -> Any:
             f"{type(encoder).__name__} is no {side} encoder: it has no {', '.join(missing)} "
             "(asif_lance.encoders.ImageEncoder and TextEncoder say what is needed)"
         )
+    if not isinstance(encoder.pin, EncoderPin):
+        raise InputError(f"the pin of {type(encoder).__name__} is no asif_lance.records.EncoderPin")
     return encoder
+
+
+def check_vectors(pin: EncoderPin, made: Any, count: int) -> Float32Array:
+    """What an encoder made of `count` items, as (count, d) float32.
+
+    Raises:
+        EncoderError: it has another shape.
+    """
+    try:
+        vectors: Float32Array = np.asarray(made, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise EncoderError(f"{pin.name} made {type(made).__name__}, not vectors") from error
+    if vectors.shape != (count, pin.dimension):
+        wanted = (count, pin.dimension)
+        raise EncoderError(f"{pin.name} made vectors of shape {vectors.shape}, not {wanted}")
+    return vectors
 
 
 @cache

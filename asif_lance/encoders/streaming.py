@@ -21,6 +21,7 @@ from joblib import cpu_count
 from PIL import Image
 
 from asif_lance.encoders.decoding import decode_image, read_bytes, upright_rgb
+from asif_lance.encoders.own_encoders import check_vectors
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.errors import ImageError, InputError
 from asif_lance.records import Float32Array
@@ -203,8 +204,18 @@ def _encode_batch(
 
     batch = [future.result() for future in prepared]
     tensors = [entry for entry in batch if not isinstance(entry, ImageError)]
-    count = iter(range(len(tensors)))
-    rows = tuple(e if isinstance(e, ImageError) else next(count) for e in batch)
     if not tensors:
-        return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), rows)
-    return EncodedBatch(encoder.encode(torch.stack(tensors)), rows)
+        faults = tuple(entry for entry in batch if isinstance(entry, ImageError))
+        return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), faults)
+    vectors = check_vectors(encoder.pin, encoder.encode(torch.stack(tensors)), len(tensors))
+    usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
+    good, count = iter(usable.tolist()), iter(range(len(tensors)))
+    rows = tuple(
+        entry if isinstance(entry, ImageError) else next(count) if next(good) else _no_vector()
+        for entry in batch
+    )
+    return EncodedBatch(vectors[usable], rows)
+
+
+def _no_vector() -> ImageError:
+    return ImageError("the encoder makes NaN, infinity or nothing but zeros of it")

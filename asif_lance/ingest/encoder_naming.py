@@ -14,6 +14,7 @@ from asif_lance.encoders import (
     ImageEncoder,
     PictureSource,
     TextEncoder,
+    check_vectors,
     encode_each,
     encoder_name,
     image_encoder,
@@ -133,7 +134,8 @@ def _encode_captions(encoder: TextEncoder, rows: pa.Table) -> tuple[Float32Array
     lists = [texts[place] for place in places]
     if not lists:
         return _stack([]), _stack([])
-    vectors = encoder.encode([caption for each in lists for caption in each])
+    captions = [caption for each in lists for caption in each]
+    vectors = check_vectors(encoder.pin, encoder.encode(captions), len(captions))
     means = unit_mean(vectors, np.array([len(each) for each in lists]))
     return means.astype(np.float32), _stored(rows, "text_vector", places)
 

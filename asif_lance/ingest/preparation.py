@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from asif_lance.encoders import EncoderThreads, TextEncoder, map_ahead
+from asif_lance.encoders import EncoderThreads, TextEncoder, check_vectors, map_ahead
 from asif_lance.errors import EmptySourceError, ImageError, SourceError, printable
 from asif_lance.ingest.caption_groups import (
     MAX_CAPTIONS,
@@ -370,7 +370,8 @@ def write_rejects(rejects: Sequence[Reject], path: Path) -> None:
 def _encode_texts(encoder: TextEncoder, rows: pl.DataFrame, images: Float16Array) -> _BothSides:
     lists = rows.select(pl.coalesce("captions", pl.concat_list("caption"))).to_series()
     captions = lists.explode().to_list()
-    means = unit_mean(encoder.encode(captions), lists.list.len().cast(pl.Int64).to_numpy())
+    made = check_vectors(encoder.pin, encoder.encode(captions), len(captions))
+    means = unit_mean(made, lists.list.len().cast(pl.Int64).to_numpy())
     return rows, images, means.astype(np.float32), encoder.count_cut(captions)
 
 

@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from asif_lance.database import PROMPT_VECTORS, load_cache, read_epoch, save_cache
-from asif_lance.encoders import TextEncoder
+from asif_lance.encoders import TextEncoder, check_vectors
 from asif_lance.progress import track_batches
 from asif_lance.records import EncoderPin, Float32Array
 from asif_lance.search import unit_queries
@@ -60,7 +60,8 @@ def encode_prompts(
     epoch, encoder = read_epoch(database), load()
     vectors, cut = np.empty((len(texts), encoder.pin.dimension), np.float32), 0
     for at in track_batches("encode prompts", len(texts), _TEXTS_AT_ONCE):
-        vectors[at] = unit_queries(encoder.encode(texts[at]))
+        made = check_vectors(encoder.pin, encoder.encode(texts[at]), len(texts[at]))
+        vectors[at] = unit_queries(made)
         cut += encoder.count_cut(texts[at])
     found = EncodedTexts(vectors, cut, encoder.max_tokens or 0)
     if encoder.pin == pin and pin.revision:  # without a revision the weights are not known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from conftest import Cli
 
 import asif_lance
 from asif_lance.encoders import own_encoders, register_encoder
-from asif_lance.errors import EncoderMismatchError, ImageError, InputError
+from asif_lance.errors import EncoderError, EncoderMismatchError, ImageError, InputError
 from asif_lance.evaluation.accuracy import measure_accuracy
 from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.records import EncoderPin, Float32Array
@@ -139,7 +139,62 @@ def test_a_registered_name_serves_every_command_of_the_process(
     assert cli("--db", sounds, "ingest", "tones.csv").status == 0
 
 
-@pytest.mark.parametrize("name", ["", "timm/mine", "a+bfloat16", " a"])
+class Broken(Spectrum):
+    """Makes something else than its pin says."""
+
+    pin = EncoderPin("broken", "", 8)
+
+    def __init__(self, made: Callable[[int], Any]) -> None:
+        self.made = made
+
+    def encode(self, batch: torch.Tensor) -> Any:
+        return self.made(len(batch))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda count: np.ones((count, 9)), "broken made vectors of shape"),
+        (lambda count: np.ones((1, 8)), "broken made vectors of shape"),
+        (lambda count: ["a"] * count, "broken made list, not vectors"),
+    ],
+)
+def test_what_an_encoder_makes_has_to_be_what_its_pin_says(
+    sounds: Path, made: Callable[[int], Any], told: str
+) -> None:
+    encoders = IngestOptions(image_encoder=Broken(made), text_encoder=Letters())
+    with pytest.raises(EncoderError, match=told):
+        ingest_sources(sounds.parent / "broken.lancedb", [sounds.parent / "tones.csv"], encoders)
+
+
+def test_items_that_an_encoder_makes_nothing_of_cost_only_themselves(sounds: Path) -> None:
+    def half(count: int) -> Any:
+        vectors = np.ones((count, 8))
+        vectors[::2] = np.nan
+        vectors[1] = 0
+        return vectors
+
+    encoders = IngestOptions(image_encoder=Broken(half), text_encoder=Letters())
+    report = ingest_sources(sounds.parent / "half.lancedb", [sounds.parent / "tones.csv"], encoders)
+    assert report.added == 3
+    reasons = [reject.reason for reject in report.rejects]
+    assert sum("makes NaN, infinity or nothing but zeros" in reason for reason in reasons) == 6
+
+
+def test_an_encoder_of_ones_own_is_not_called_as_a_librarys(sounds: Path) -> None:
+    class Mine(Spectrum):
+        pin = EncoderPin("timm/mine", "", 8)
+
+    class Unpinned(Spectrum):
+        pin = "spectrum"
+
+    with pytest.raises(InputError, match="belongs to a library"):
+        asif_lance.open(sounds, image_encoder=Mine())
+    with pytest.raises(InputError, match="the pin of Unpinned is no"):
+        asif_lance.open(sounds, image_encoder=Unpinned())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["", "vectors", "timm/mine", "a+bfloat16", " a"])
 def test_a_name_that_could_be_mistaken_is_refused(name: str) -> None:
     with pytest.raises(InputError):
         register_encoder("image", name, lambda device: Spectrum())
