@@ -173,7 +173,7 @@ def _find_damage(uri: str, error: BaseException) -> CorruptDatabaseError | None:
         return None
     text = str(error)
     told = is_panic(error) or any(sign in text for sign in _DAMAGE_SIGNS)
-    file = find_damage(root, thorough=told)
+    file = find_damage(root, thorough=told or isinstance(error, pa.ArrowException))
     if file is None and told:
         named = _FILE.search(text)
         file = named[0] if named else find_damaged_tag(root) or "one of its files"

@@ -208,8 +208,8 @@ def _encode_batch(
         faults = tuple(entry for entry in batch if isinstance(entry, ImageError))
         return EncodedBatch(np.empty((0, encoder.pin.dimension), np.float32), faults)
     vectors = check_vectors(encoder.pin, encoder.encode(torch.stack(tensors)), len(tensors))
-    usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
-    good, count = iter(usable.tolist()), iter(range(len(tensors)))
+    usable = np.logical_and(np.isfinite(vectors).all(axis=1), vectors.any(axis=1))
+    good, count = iter(list(usable)), iter(range(len(tensors)))
     rows = tuple(
         entry if isinstance(entry, ImageError) else next(count) if next(good) else _no_vector()
         for entry in batch
