@@ -12,7 +12,7 @@ from asif_lance.errors import InputError
 from .options import Context, device_option
 
 
-@click.command()
+@click.command(short_help="Answer a language model by the Model Context Protocol.")
 @click.option(
     "--pictures",
     type=click.Path(exists=True, file_okay=False, path_type=Path),

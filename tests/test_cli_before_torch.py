@@ -120,7 +120,10 @@ WRONG = {
     "pictures": (("evaluate", "cut.json"), "cut.json"),
     "too few pictures": (("tune", "test", "--holdout", "0.999"), "too few to hold out"),
     "a source": (("ingest", "gone"), "there is no source at gone"),
-    "a source of encoders": (("ingest", "test", "--image-encoder", "x"), "not x:"),
+    "a source of encoders": (
+        ("ingest", "test", "--image-encoder", "sentence-transformers/x"),
+        "unknown image encoder",
+    ),
     "a source to try": (("what-if", "add", "gone", "--images", "test", "--labels", "a"), "gone"),
     "a predicate": (
         ("what-if", "delete", "--where", "x = 1", "--images", "test", "--labels", "a"),

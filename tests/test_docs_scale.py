@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import entry_point
 from shared_sources import content, row, write_rows
-from test_readme import BLOCK, check, steps
+from transcripts import BLOCK, check, steps
 
 from asif_lance.ingest import ingest_sources
 

@@ -132,7 +132,7 @@ def test_a_registered_name_serves_every_command_of_the_process(
     asked = "--db", sounds, "classify", file, "--labels", "low,high", "--top", 1
     missing = cli(*asked)
     assert missing.status == 1
-    assert "made by 'letters', an encoder of somebody's own" in missing.err
+    assert "made by 'spectrum', an encoder of somebody's own" in missing.err
     register_encoder("image", "spectrum", lambda device: Spectrum())
     register_encoder("text", "letters", lambda device: Letters())
     assert "high" in cli(*asked).out
