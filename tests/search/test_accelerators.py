@@ -44,18 +44,26 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-@pytest.fixture(params=["resident", "streamed"])
+PLACES = ["resident", "streamed"]  # of the anchors: on the device, or brought to it
+
+
+@pytest.fixture(params=PLACES)
 def accelerator(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
     """The processor as a device that holds the anchors, or that they are brought to."""
+    stand_in(monkeypatch, request.param)
+    return str(request.param)
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Have the processor taken for a device from now on."""
     monkeypatch.setattr(kernel_loading, "_WORTH_LOADING", float("nan"))  # which nothing reaches
-    resident = request.param == "resident"
+    resident = place == "resident"
     for module in (fast_products, candidates, *[blocks] * resident):
         monkeypatch.setattr(module, "is_accelerator", lambda device: True)
     monkeypatch.setattr(fast_products, "_is_there", lambda anchors, queries: resident)
     monkeypatch.setattr(fast_products, "_LONGEST_RUN", 320)
     monkeypatch.setattr(fast_products, "_STAGED_NUMBERS", 700 * 24)
     monkeypatch.setattr(exact_products, "_DEVICE_NUMBERS", 50_000)
-    return str(request.param)
 
 
 def vectors(rng: np.random.Generator, n: int, d: int, dtype: Any = np.float32) -> Any:
@@ -99,13 +107,14 @@ def on_demand(rng: np.random.Generator, anchors: Any) -> Scale:
     return Scale(near, exact=FactorsOnDemand(known, true.__getitem__), ratio=2e-3)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kinds", [HALF, WIDE], ids=["float16", "float32"])
 @pytest.mark.parametrize("make_scale", [no_scale, plain, by_mean, on_demand])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_it_gives_the_same_answer_to_the_last_bit(
     rng: np.random.Generator,
-    request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
+    place: str,
     dtype: Any,
     make_scale: Callable[[np.random.Generator, Any], Scale | None],
     kinds: tuple[torch.dtype, ...],
@@ -119,7 +128,7 @@ def test_it_gives_the_same_answer_to_the_last_bit(
     named = top_k_of(queries, anchors, some, 50, **given)
     pairs = rng.integers(21, size=300), rng.integers(6000, size=300)
     similar = similarities_of(queries, anchors, *pairs, **given)
-    request.getfixturevalue("accelerator")
+    stand_in(monkeypatch, place)
     monkeypatch.setattr(exact, "product_types", lambda *asked: kinds)
     held = split(anchors)
     assert_same(exact_top_k(queries, held, 100, live=live, **given), expected)
