@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from conftest import entry_point
+from filelock import FileLock
 
 from asif_lance.ingest.tuxpaint import fetch
 
@@ -38,7 +39,9 @@ def fetch_stamps() -> Path:
     if shutil.which("apt-get") is None:
         pytest.skip("the demo's pictures come by apt, which is not here")
     cache = ROOT / ".cache" / "stamps"
-    fetch(cache)
+    cache.parent.mkdir(exist_ok=True)
+    with FileLock(f"{cache}.lock"):  # tests may run in several processes
+        fetch(cache)
     return cache
 
 
