@@ -98,46 +98,42 @@ def adapt(
       asif-lance adapt satellite/ --per-class 10 --old test/ --keep
     """
     options = {name: arguments.pop(name) for name in ("model", "device", "recipe", "k", "p")}
-    _check(arguments["label_vectors"], caption, old_label_vectors, old, counts if keep else ())
-    if keep:
-        open_store(context).check_own("add")
+    _check(context, arguments, caption, old_label_vectors, old, counts if keep else ())
     model = find_model(context, **options)
     rejects: list[Reject] = []
-    before = None
-    if old is not None:
-        before = _read_old_task(model, old, old_label_vectors, arguments, rejects)
+    before = _read_old_task(model, old, old_label_vectors, arguments, rejects)
     task = read_task(pictures, arguments, rejects, model)
     template = _caption_template(task, caption)
     from asif_lance.evaluation import adaptation as library
 
-    library.check_experiment(task.labelled, counts, trials=trials, seed=seed)
+    drawn: Any = {"trials": trials, "seed": seed}
+    library.check_experiment(task.labelled, counts, **drawn)
     opened = model.open()
     labelled, prompts = task.encode(opened, rejects)
     encoder = None if task.asked.vectors is not None else opened.text_encoder
     captions, texts = library.captions_of(prompts, template, encoder)
     old_task = None if before is None else before.encode(opened, rejects)
-    asked: Any = {"old": old_task, "trials": trials, "seed": seed}
-    found = library.adapt(opened, labelled, prompts, texts, counts, **asked)
+    found = library.adapt(opened, labelled, prompts, texts, counts, old=old_task, **drawn)
     _print(found, output)
     subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
     save_plot(plot, lambda figures: figures.adaptation_figure(found, chance, subject))
     if keep:
         added = (captions, texts, counts[0], seed, pictures.name, license)
-        report = library.add_pairs(opened, labelled, prompts, *added)
-        _tell_added(opened, report)
-        rejects += report.rejects
+        rejects += _tell_added(opened, library.add_pairs(opened, labelled, prompts, *added))
     report_rejects(rejects)
 
 
-def _tell_added(opened: Model, report: IngestReport) -> None:
+def _tell_added(opened: Model, report: IngestReport) -> tuple[Reject, ...]:
     made = report.version or opened.store.version()
     there = report.already_there + report.changed
     known = f", already there {there:,}" if there else ""
     note(f"added {format_count(report.added, 'pair')}{known}; the newest model is {made.name}")
+    return report.rejects
 
 
 def _check(
-    labels: Path | None,
+    context: Context,
+    asked: dict[str, Any],
     caption: str | None,
     old_labels: Path | None,
     old: Path | None,
@@ -145,10 +141,12 @@ def _check(
 ) -> None:
     if len(kept) > 1:
         raise click.UsageError("--keep needs one number of pictures per class")
-    if caption is not None and labels is not None:
+    if caption is not None and asked["label_vectors"] is not None:
         raise click.UsageError("--caption needs a text encoder, not --label-vectors")
     if old is None and old_labels is not None:
         raise click.UsageError("--old-label-vectors needs --old")
+    if kept:
+        open_store(context).check_own("add")
 
 
 def _caption_template(task: Task, caption: str | None) -> str | None:
@@ -164,12 +162,14 @@ def _caption_template(task: Task, caption: str | None) -> str | None:
 
 def _read_old_task(
     model: FoundModel,
-    old: Path,
+    old: Path | None,
     vectors: Path | None,
     arguments: dict[str, Any],
     rejects: list[Reject],
-) -> Task:
-    """The old task, asked as the new one is, about its own classes."""
+) -> Task | None:
+    """The old task, if there is one, asked as the new one is, about its own classes."""
+    if old is None:
+        return None
     asked = {name: arguments[name] for name in LABEL_OPTIONS}
     asked |= {"labels": None, "labels_file": None, "label_vectors": vectors}
     if vectors is not None:

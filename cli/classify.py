@@ -36,7 +36,7 @@ from .options import (
 from .output import note, print_json, print_table
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
-from .query import check_asked_labels, find_model, read_asked_labels
+from .query import FoundModel, check_asked_labels, find_model, read_asked_labels
 from .server import (
     ask_server,
     make_question,
@@ -45,6 +45,7 @@ from .server import (
     server_option,
 )
 from .together import (
+    FoundTogether,
     compile_joint_labels,
     find_together,
     read_joint_labels,
@@ -56,7 +57,7 @@ _CSV_BEGUN = f"{__name__}.csv"  # a key of click's `meta`
 
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
-    from asif_lance.model import JointPrediction, LabelSet, Model, Prediction, Together
+    from asif_lance.model import JointPrediction, LabelSet, Model, Prediction
     from asif_lance.records import Float32Array, Reject
 
 
@@ -132,9 +133,7 @@ def classify(
       asif-lance classify cat.jpg --labels cat,dog --server http://127.0.0.1:8000
     """
     trust = {name: arguments.pop(name) for name in CONFIDENCE}
-    _check(images, vectors, record, search_by, trust)
-    if output == "csv" and (explain is not None or trust["confidence"]):
-        raise click.UsageError("--explain and --confidence need --format table or json")
+    _check(images, vectors, record, search_by, trust, output, explain)
     refuse_beside(others, vectors=vectors, record=record, confidence=trust["confidence"])
     asked = {name: arguments.pop(name) for name in LABEL_OPTIONS}
     if not others:
@@ -148,35 +147,46 @@ def classify(
     elif others:
         _refuse_missing(context, images)
         joint = find_together(context, others, search=search_by, **arguments)
-        joint_asked = read_joint_labels(**asked)
-        together = joint.open()
-        label_sets = compile_joint_labels(together, joint_asked)
-        for answer in _ask_together(together, images, label_sets, rejects):
+        for answer in _ask_together(joint, asked, images, rejects):
             _tell_joint(answer, top, explain, output)
     else:
         _refuse_missing(context, images)
         found = find_model(context, search=search_by, **arguments)
-        labels, given = read_asked_labels(**asked), _read_vectors(vectors)
-        known = read_calibration(trust.pop("calibrate"), labels.names, rejects)
-        pictures = given is None or (known is not None and known.vectors is None)
-        found.check(labels, pictures=pictures, vectors=None if given is None else given[1])
-        model = found.open()
-        label_set = model.compile(labels.embed(model))
-        predictions = _predict(model, images, given, label_set, rejects)
-        if record:
-            limits = {"top": top, "pairs": attributions}
-            predictions = _recorded(predictions, model, label_set, limits, truth_is_folder)
-        sure = make_assessor(model, label_set, rejects, known=known, **trust)
-        _tell_all(predictions, top, explain, output, sure)
+        kept = {"top": top, "pairs": attributions} if record else None
+        answers = _ask(found, asked, images, vectors, trust, rejects, kept, truth_is_folder)
+        _tell_all(*answers, top, explain, output)
     report_rejects(rejects)
+
+
+def _ask(
+    found: FoundModel,
+    asked: dict[str, Any],
+    images: tuple[str, ...],
+    vectors: Path | None,
+    trust: dict[str, Any],
+    rejects: list[Reject],
+    kept: dict[str, int] | None,
+    truths: bool,
+) -> tuple[Iterable[Prediction], Assessor | None]:
+    """Predictions, recorded on their way if `kept` says how much of them, and who assesses them."""
+    labels, given = read_asked_labels(**asked), _read_vectors(vectors)
+    known = read_calibration(trust.pop("calibrate"), labels.names, rejects)
+    pictures = given is None or (known is not None and known.vectors is None)
+    found.check(labels, pictures=pictures, vectors=None if given is None else given[1])
+    model = found.open()
+    label_set = model.compile(labels.embed(model))
+    predictions = _predict(model, images, given, label_set, rejects)
+    if kept is not None:
+        predictions = _recorded(predictions, model, label_set, kept, truths)
+    return predictions, make_assessor(model, label_set, rejects, known=known, **trust)
 
 
 def _tell_all(
     predictions: Iterable[Prediction],
+    sure: Assessor | None,
     top: int,
     explain: int | None,
     output: str,
-    sure: Assessor | None,
 ) -> None:
     for prediction in predictions:
         _tell(prediction, top, explain, output, sure)
@@ -190,8 +200,12 @@ def _check(
     record: bool,
     search_by: str,
     trust: dict[str, Any],
+    output: str,
+    explain: int | None,
 ) -> None:
     check_confidence(**trust, search=search_by)
+    if output == "csv" and (explain is not None or trust["confidence"]):
+        raise click.UsageError("--explain and --confidence need --format table or json")
     if bool(images) == (vectors is not None):
         raise click.UsageError("give images, or --vectors, one of the two")
     if record and search_by != "exact":
@@ -252,13 +266,16 @@ def _read_vectors(path: Path | None) -> tuple[list[str], Float32Array] | None:
 
 
 def _ask_together(
-    together: Together,
+    found: FoundTogether,
+    asked: dict[str, Any],
     images: tuple[str, ...],
-    labels: Sequence[LabelSet],
     rejects: list[Reject],
 ) -> Iterable[JointPrediction]:
+    labels = read_joint_labels(**asked)
+    together = found.open()
+    label_sets = compile_joint_labels(together, labels)
     pictures = _find_pictures(images, rejects)
-    answers = together.classify(pictures, labels, rejects=rejects)
+    answers = together.classify(pictures, label_sets, rejects=rejects)
     return track("classify pictures", answers, len(pictures))
 
 

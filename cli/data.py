@@ -202,10 +202,9 @@ def ingest(
       asif-lance ingest "shards/*.tar" --engine ray
     """
     waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
-    if workers is not None and engine is None:
-        raise click.UsageError("--workers is for --engine ray")
+    _check_engine(engine, workers)
     with stoppable():
-        from asif_lance.ingest import IngestOptions, count_items, expand_sources, ingest_sources
+        from asif_lance.ingest import IngestOptions, count_items, expand_sources
 
         expanded = expand_sources(sources)
     given |= {"format": source_format, "columns": dict(columns), "source": source_name}
@@ -217,24 +216,35 @@ def ingest(
         _write_rejects(tried, rejects)
         write_page(tried, page)
         return
-    if engine is not None:
-        report = _share_ingest(context, expanded, options, workers)
-    else:
-        with stoppable(total), step("ingest pairs", total) as advance:
-            report = ingest_sources(context.db, expanded, options, progress=advance)
+    report = _add_pairs(context, expanded, options, total, engine, workers)
     write_page(report, page)
     _finish_ingest(report, rejects, output)
     if report.version is not None and output == "table":
         _note_unnamed(context)
 
 
-def _share_ingest(
-    context: Context, sources: Sequence[Any], options: IngestOptions, workers: int | None
-) -> IngestReport:
-    with stoppable():
-        from asif_lance.cluster import ingest_with_ray
+def _check_engine(engine: str | None, workers: int | None) -> None:
+    if workers is not None and engine is None:
+        raise click.UsageError("--workers is for --engine ray")
 
-        return ingest_with_ray(context.db, sources, options, workers=workers)
+
+def _add_pairs(
+    context: Context,
+    sources: Sequence[Any],
+    options: IngestOptions,
+    total: int | None,
+    engine: str | None,
+    workers: int | None,
+) -> IngestReport:
+    with stoppable(total):
+        if engine is not None:
+            from asif_lance.cluster import ingest_with_ray
+
+            return ingest_with_ray(context.db, sources, options, workers=workers)
+        from asif_lance.ingest import ingest_sources
+
+        with step("ingest pairs", total) as advance:
+            return ingest_sources(context.db, sources, options, progress=advance)
 
 
 def _note_unnamed(context: Context) -> None:

@@ -107,9 +107,13 @@ def search(
         page.write_text(matches_page(text or image or "", model.version.name, matches))
         note(f"{page}: {format_count(len(matches), 'match', 'matches')}")
     _print_matches(matches, output)
-    if len(matches) < min(top, model.anchors.count):
+    _note_few(len(matches), top, model.anchors.count)
+
+
+def _note_few(found: int, asked: int, pairs: int) -> None:
+    if found < min(asked, pairs):
         note(
-            f"found {len(matches):,} of the {top:,} asked for: other pairs have the same picture "
+            f"found {found:,} of the {asked:,} asked for: other pairs have the same picture "
             "or caption, or nothing in common with what is asked; more --candidates may help"
         )
 

@@ -28,7 +28,7 @@ from .query import AskedLabels, FoundModel, check_recipes, find_model, read_aske
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from asif_lance.evaluation import Confirmation, Grid, SelfTuning, TriedSetting, Tuning
+    from asif_lance.evaluation import Confirmation, SelfTuning, TriedSetting, Tuning
     from asif_lance.model import Model
     from asif_lance.records import Reject
 
@@ -133,20 +133,16 @@ def tune(
     _check(self_test, pictures, holdout, template_sets, plot, arguments)
     check_recipes(recipes)
     model_found = find_model(context, model=model, device=device)
-    rejects: list[Reject] = []
+    choices = (ks, ps, ensembles, recipes, per_side)
     if pictures is None:
-        asked = read_asked_labels(**arguments)
-        model_found.check(asked)
-    else:
-        held_out = holdout, seed
-        task, others = _read(model_found, pictures, arguments, template_sets, held_out, rejects)
+        _tune_by_self_test(model_found, read_asked_labels(**arguments), choices, store, output)
+        return
+    rejects: list[Reject] = []
+    held_out = holdout, seed
+    task, others = _read(model_found, pictures, arguments, template_sets, held_out, rejects)
     from asif_lance.evaluation import tuning as library
 
-    grid = library.Grid(ks, ps, ensembles, recipes, per_side)
-    opened = model_found.open()
-    if pictures is None:
-        _tune_by_self_test(opened, asked, grid, store, output)
-        return
+    grid, opened = library.Grid(*choices), model_found.open()
     labelled, prompts = task.encode(opened, rejects)
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
@@ -201,10 +197,13 @@ def _check(
 
 
 def _tune_by_self_test(
-    opened: Model, asked: AskedLabels, grid: Grid, store: bool, output: str
+    found_model: FoundModel, asked: AskedLabels, choices: Any, store: bool, output: str
 ) -> None:
+    found_model.check(asked)
     from asif_lance.evaluation import self_tuning as library
+    from asif_lance.evaluation.tuning import Grid
 
+    grid, opened = Grid(*choices), found_model.open()
     own = replace(asked, templates=None, ensemble=None).embed(opened)
     found = library.tune_by_self_test(opened, asked.embed(opened), grid, own=own)
     _tell(opened, found, asdict(found), _print_self_tuning, store, output)

@@ -197,14 +197,8 @@ def add_pairs(
     """
     chosen = labelled.take(draw_per_class(labelled, count, _rng(seed, 0)))
     classes = [prompts.names.index(truth) for truth in chosen.truths]
-    columns: dict[str, object] = {"caption": [captions[i] for i in classes]}
-    if chosen.images:
-        paths = [None if isinstance(p, bytes) else str(p.resolve()) for p in chosen.images]
-        both = list(zip(paths, chosen.images, chosen.names, strict=True))
-        columns["image"] = [path or content for path, content, _ in both]
-        columns["image_uri"] = [path or f"{source}#{name}" for path, _, name in both]
-    else:
-        columns |= {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
+    columns = {"caption": [captions[i] for i in classes], **_picture_columns(chosen, source)}
+    if not chosen.images:
         columns["text_vector"] = texts[classes]
     image, text = (
         None if p.name == BROUGHT else p.name for p in (model.store.image, model.store.text)
@@ -227,6 +221,18 @@ def add_pairs(
     names = {f"row {number}": name for number, name in enumerate(chosen.names, 1)}
     refused = (replace(r, item=names.get(r.item, r.item)) for r in report.rejects)
     return replace(report, rejects=tuple(refused))
+
+
+def _picture_columns(chosen: Labelled, source: str) -> dict[str, object]:
+    """Pictures by path or content and their addresses; else the vectors that are known of them."""
+    if not chosen.images:
+        return {"image_uri": list(chosen.names), "image_vector": chosen.embeddings}
+    paths = [None if isinstance(p, bytes) else str(p.resolve()) for p in chosen.images]
+    both = list(zip(paths, chosen.images, chosen.names, strict=True))
+    return {
+        "image": [path or content for path, content, _ in both],
+        "image_uri": [path or f"{source}#{name}" for path, _, name in both],
+    }
 
 
 def _rng(seed: int, trial: int) -> np.random.Generator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Sequence
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -14,7 +13,6 @@ from asif_lance.encoders import ImageEncoder, TextEncoder, by_name
 from asif_lance.errors import InputError
 from asif_lance.model.labels import (
     DEFAULT_TEMPLATES,
-    Ensemble,
     parse_ensemble,
 )
 from asif_lance.model.model import Model
@@ -67,15 +65,10 @@ def open_model(
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
     chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
-    ensemble: Ensemble = "max"
-    templates: str | Sequence[str] = DEFAULT_TEMPLATES
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
-    if recipe is None and k is None and p is None:
-        stored = load_setting(store, version.name)
-        if stored is not None:
-            chosen, ensemble = stored.recipe, parse_ensemble(stored.ensemble)
-            templates = stored.templates or DEFAULT_TEMPLATES
+    stored = load_setting(store, version.name) if (recipe, k, p) == (None, None, None) else None
+    chosen = stored.recipe if stored else chosen
     approximate = None
     if search != "exact":
         approximate = choose_approximation(
@@ -85,8 +78,8 @@ def open_model(
         store,
         version,
         chosen,
-        ensemble=ensemble,
-        templates=templates,
+        ensemble=parse_ensemble(stored.ensemble) if stored else "max",
+        templates=(stored and stored.templates) or DEFAULT_TEMPLATES,
         device=device,
         memory_limit=memory_limit,
         approximate=approximate,

@@ -3,8 +3,8 @@
 Promises: reads files and changes none; takes nothing on trust from the code that forgets, of which
 it imports no line, nor of the store. Needs lance, pyarrow, numpy, securesystemslib, rfc8785 and
 rfc3161-client; no torch. `documents` is what a receipt says, `chain` how receipts are linked,
-`files`, `scanning` and `fingerprints` how a database is searched, `inputs` the keys that are given,
-`checking` puts all to one receipt.
+`files`, `columns`, `scanning` and `fingerprints` how a database is searched, `inputs` the keys that
+are given, `checking` puts all to one receipt.
 """
 
 from asif_lance.verifier.chain import (

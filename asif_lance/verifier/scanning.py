@@ -21,12 +21,12 @@ from pathlib import Path
 import lance
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from lance.file import LanceFileReader
 
 from asif_lance.progress import track
-from asif_lance.records import Float32Array, Int64Array
+from asif_lance.records import Float32Array
+from asif_lance.verifier.columns import find_leaves
 from asif_lance.verifier.files import (
     LANCE,
     FileRecord,
@@ -60,16 +60,9 @@ _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zli
 _ZIP_MAGIC, _GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 # A table with these columns is the pairs table: the content of its rows is their own.
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
-# Labels and templates that users ask with may read like a caption, and are still their own words.
-_WORDS_OF_USERS = {"label", "label_set", "templates", "truth"}
 # Paths: a caption's words in one are no quotation.
 _PATHS = {("predictions.lance", "image"): find_in_path, ("rejects.lance", "item"): find_in_item}
-_LONGER_TEXT = 8
 _SQ_LEVELS, _FRAGMENT_BITS = 255, 32
-
-
-# Texts, binaries or vectors, where they are, and the row of each; -1 where that is not known.
-_Leaf = tuple[pa.Array, str, Int64Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +262,7 @@ def _scan_batch(
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
     words = WORDS_OF_PROGRAM.get(name.split("/")[0], set())
-    for column, where, rows in _find_leaves(batch, words):
+    for column, where, rows in find_leaves(batch, words):
         own = findings.own if where in words else frozenset[str]()
         for place, key in _match(column, matcher, own):
             row = rows[place]
@@ -320,44 +313,6 @@ def _match(column: pa.Array, matcher: ContentMatcher, own: frozenset[str]) -> Fo
     if is_vector(column.type):
         return matcher.match_vectors(as_matrix(column))
     return ((row, key) for row, key in matcher.match_values(column) if key not in own)
-
-
-def _find_leaves(batch: pa.RecordBatch, program: set[str]) -> Iterator[_Leaf]:
-    """Texts, binaries and vectors of a batch, those inside lists and structs too.
-
-    Args:
-        batch: of any file.
-        program: columns with words of the program, of which only longer ones are given.
-    """
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name in _WORDS_OF_USERS:
-            continue
-        for leaf, where, rows in _unfold(column, name, np.arange(len(batch))):
-            if name in program and is_text(leaf.type):
-                longer = pc.greater_equal(pc.binary_length(leaf), _LONGER_TEXT)
-                yield leaf.filter(longer), where, rows[longer.fill_null(False).to_numpy(False)]
-            else:
-                yield leaf, where, rows
-
-
-def _unfold(column: pa.Array, where: str, rows: Int64Array) -> Iterator[_Leaf]:
-    kind = column.type
-    if is_text(kind) and column.null_count == len(column):
-        return  # there are many such columns, and each costs as much as a full one of few rows
-    if is_text(kind) or is_vector(kind):
-        yield column, where, rows
-    elif pa.types.is_struct(kind):
-        for index in range(kind.num_fields):
-            inner = column.field(index)
-            yield from _unfold(inner, f"{where}.{kind.field(index).name}", rows)
-    elif pa.types.is_map(kind):
-        for leaf in (column.keys, column.items):
-            yield from _unfold(leaf, where, np.full(len(leaf), -1))
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        parents = pc.list_parent_indices(column).to_numpy()
-        yield from _unfold(column.flatten(), where, rows[parents])
-    elif pa.types.is_dictionary(kind):
-        yield from _unfold(column.dictionary_decode(), where, rows)
 
 
 def _scan_codes(
