@@ -37,7 +37,7 @@ types:
 	$(BIN)/python -m mypy
 
 unit:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 shared-tests: .venv/.installed  ## only the tests on the development data beside the checkout
 	ASIF_SHARED=$(abspath $(SHARED)) $(BIN)/python -m pytest -m shared

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from asif_lance.errors import AsifError
+from asif_lance.errors import AsifError, printable
 
 from .adapt import adapt
 from .admin import check, info, migrate, optimize
@@ -113,11 +113,14 @@ class _OneLineErrors(CommandGroup):
 
 
 def _output_lost(error: OSError) -> int:
-    """Status 1 for output that nobody takes; other failures of the system are told by the library.
+    """Status 1 for output that nobody takes, and for a file that cannot be written.
 
     A reader that has gone, as `head` does, is no failure to tell.
     """
-    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO) or error.filename is not None:
+    if error.filename is not None:
+        note(f"asif-lance: {printable(str(error.filename))}: {error.strerror}")
+        return 1
+    if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
         raise error
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
     if error.errno != errno.EPIPE:

@@ -88,7 +88,8 @@ def adapt(
 ) -> None:
     """Add a few labelled PICTURES of each class, captioned by a template, and measure the rest.
 
-    They become examples, which teach their labels at once and leave all others as they were. Trials
+    They become examples, which teach their labels at once; questions that do not name these are
+    answered as before. Trials
     draw other pictures; nothing is written without --keep. The nearest class mean is what the same
     few pictures do on their own, without any pair; the difference from it, in points, has a paired
     95 % interval.

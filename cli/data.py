@@ -213,8 +213,8 @@ def ingest(
     tell_of_database(context)
     if dry_run:
         tried = _try_ingest(context, expanded, options, total, output)
-        _write_rejects(tried, rejects)
         write_page(tried, page)
+        _finish(tried, rejects)
         return
     report = _add_pairs(context, expanded, options, total, engine, workers)
     write_page(report, page)
@@ -306,8 +306,12 @@ def _note_details(report: IngestReport) -> None:
 
 
 def _finish_ingest(report: IngestReport, rejects: Path | None, output: str) -> None:
-    _write_rejects(report, rejects)
     _print_report(report, output)
+    _finish(report, rejects)
+
+
+def _finish(report: IngestReport | DryRun, rejects: Path | None) -> None:
+    _write_rejects(report, rejects)
     if report.rejects and not report.added + report.already_there + report.changed:
         sys.exit(1)
 

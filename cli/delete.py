@@ -71,7 +71,7 @@ def _print_deletion(
         print_json({"deleted": deleted, "not_found": asked - deleted, "version": version.name})
         return
     if deleted < asked:
-        note(f"{asked - deleted:,} of the ids are not in the newest model")
+        note(f"not in the newest model: {asked - deleted:,} of the ids")
     if done:
         note(f"deleted {format_count(deleted, 'pair')}; the newest model is {version.name}")
     else:

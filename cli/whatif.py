@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import format_count
+from asif_lance.errors import InputError, format_count
 
 from .manners import CommandGroup
 from .options import (
@@ -97,8 +97,11 @@ def delete(context: Context, /, ids: tuple[str, ...], where: str | None, **argum
 
     model = found.open()
     after, count = without_pairs(model, chosen)
-    if missing := len(set(chosen)) - count:
-        note(f"{missing:,} of the ids are not in {version}")
+    missing = len(set(chosen)) - count
+    if missing and not count:
+        raise InputError(f"none of the ids is in {version}")
+    if missing:
+        note(f"not in {version}: {missing:,} of the ids")
     pairs = format_count(int(model.anchors.there.sum()), "pair")
     note(f"{model.version.name} without {count:,} of its {pairs}")
     _report(model, after, asked)

@@ -129,6 +129,17 @@ def test_a_full_output_is_one_line(shell: Run, arguments: tuple[str, ...]) -> No
     assert done.stderr == b"asif-lance: cannot write the result: No space left on device\n"
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="no /proc here")
+@pytest.mark.parametrize("output", ["/proc/page.html", "x" * 300 + ".html"])
+def test_a_file_that_cannot_be_written_is_one_line(shell: Run, output: str) -> None:
+    done = shell("bill", "-o", output)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()[-1:]
+    assert line.startswith("asif-lance: ")
+    assert f"{output}: " in line
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_closed_output_is_one_line(shell: Run) -> None:
     done = shell("versions", closed=">&-")
     assert done.returncode == 1

@@ -11,12 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from asif_lance.errors import InputError
 from asif_lance.explain.content import Explanation, ShownLabel, ShownPair, describe_prediction
 from asif_lance.explain.plot import COLOURS, NAME, cut, draw_pairs
 from asif_lance.model import Prediction
 
 _QUIET = "#595959"
 _DPI = 130
+_MOST_PAIRS = 200  # of a label: the height of a picture has limits
 _TITLE, _CAPTION = 70, 58  # characters that have room
 
 
@@ -30,10 +32,13 @@ def explain_png(prediction: Prediction, picture: Path | bytes, *, pairs: int = 5
 
     Raises:
         ImageError: the picture cannot be read any more.
-        InputError: `pairs` is below 1.
+        InputError: `pairs` is below 1, or more than a picture has room for.
     """
     shown = describe_prediction(prediction, picture, pairs)
-    heights = 4.6, 0.85 * pairs + 0.4
+    listed = max(len(label.pairs) for label in shown.labels)
+    if listed > _MOST_PAIRS:
+        raise InputError(f"a picture has room for {_MOST_PAIRS} pairs of a label: write HTML")
+    heights = 4.6, 0.85 * listed + 0.4
     figure = Figure(figsize=(13, sum(heights) + 0.8), facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(

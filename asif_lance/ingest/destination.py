@@ -18,7 +18,11 @@ from asif_lance.encoders import (
     image_encoder,
     text_encoder,
 )
-from asif_lance.errors import DatabaseNotFoundError, EncoderMismatchError
+from asif_lance.errors import (
+    DatabaseExistsError,
+    DatabaseNotFoundError,
+    EncoderMismatchError,
+)
 from asif_lance.forgetting import ForgottenPairs
 from asif_lance.ingest.options import IngestOptions
 from asif_lance.records import BROUGHT, EncoderPin, Float16Array
@@ -175,7 +179,7 @@ class Destination:
         """
         pins = self._pins_of(pairs)
         if self.store is None:
-            self.store = PairStore.create(self._uri, **pins)
+            self.store = _create_or_open(self._uri, pins)
             self.look_up_forgotten()  # it knows from now on which rows came from here
         self.store.check_encoders(**pins)
         return self.store
@@ -236,3 +240,14 @@ def _spell(
 
 def _width(pairs: pa.Table, side: str) -> int:
     return int(pairs.schema.field(f"{side}_vector").type.list_size)
+
+
+def _create_or_open(uri: str, pins: dict[str, EncoderPin]) -> PairStore:
+    """A new database, or the one that somebody else made since this ingest began."""
+    try:
+        return PairStore.create(uri, **pins)
+    except DatabaseExistsError as error:
+        try:
+            return PairStore.open(uri)
+        except DatabaseNotFoundError:
+            raise error from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from asif_lance.encoders import LeftOut, is_picture_name, looks_like_tar, walk_files
-from asif_lance.errors import SourceError
+from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.coco_reader import looks_like_coco, read_coco
 from asif_lance.ingest.columns import ColumnNames, SourceBatch
 from asif_lance.ingest.csv_reader import read_csv
@@ -108,8 +108,17 @@ def format_by_name(path: Path) -> str | None:
 
 
 def format_of_folder(folder: Path) -> str:
-    """The format of a folder: `folder` if nothing speaks for another one."""
+    """The format of a folder: `folder` if nothing speaks for another one.
+
+    Raises:
+        SourceError: it could be read in two ways, and either would leave pairs out.
+    """
     if is_lance(folder):
+        if any(is_picture_name(file.name) for file in _visible_files(folder)):
+            raise SourceError(
+                f"{printable(str(folder))} holds pictures and Lance tables: "
+                "give them apart, or say --source-format folder or lance"
+            )
         return "lance"
     if is_image_folder(folder):
         return "imagefolder"

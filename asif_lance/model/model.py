@@ -106,12 +106,16 @@ class Model(ClipInterface):
         memory_limit: int | None = None,
         approximate: Approximation | None = None,
     ) -> None:
-        self.approximate = approximate
         self.store, self.version, self.recipe = store, version, recipe
-        self.ensemble, self.templates = ensemble, templates
-        self._memory_limit = memory_limit
-        self._device = pick_device(device)
+        self.ensemble, self.templates, self.approximate = ensemble, templates, approximate
+        self._memory_limit, self._device = memory_limit, pick_device(device)
         self._anchors: Anchors | None = None
+
+    def __copy__(self) -> Model:
+        """The same over the same vectors and encoders, where unpickling opens the version anew."""
+        other = Model(self.store, self.version, self.recipe)
+        vars(other).update(vars(self))
+        return other
 
     def under(self, recipe: Recipe) -> Model:
         """The same version under another recipe; vectors and encoders are shared."""

@@ -61,7 +61,7 @@ def open_model(
         EncoderMismatchError: an encoder that did not make the vectors.
         InputError: both `model` and `as_of`, or an unusable recipe.
     """
-    _check_kinds(uri, model, as_of)
+    _check_kinds(uri, model, as_of, recipe)
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
     chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
@@ -88,11 +88,12 @@ def open_model(
     return opened
 
 
-def _check_kinds(uri: object, model: object, as_of: object) -> None:
+def _check_kinds(uri: object, model: object, as_of: object, recipe: object) -> None:
     for what, given, kinds in (
         ("a database's address", uri, str | PathLike),
         ("the name of a version, such as 'v3',", model, str | None),
         ("a datetime", as_of, datetime | None),
+        ("the name of a recipe, such as 'white',", recipe, str | None),
     ):
         if not isinstance(given, kinds):
             raise InputError(f"open takes {what} here, not {type(given).__name__}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from asif_lance.audit import REPORTS
 from asif_lance.audit.csv_lines import csv_lines
@@ -196,13 +196,16 @@ def classify(service: Reader, request: ClassifyRequest) -> ClassifyAnswer:
 def classify_files(
     service: Reader,
     files: Annotated[list[UploadFile], File()],
-    labels: Annotated[str, Form(max_length=20_000, description="Separated by commas.")] = "",
+    labels: Annotated[
+        list[Annotated[str, StringConstraints(max_length=20_000)]],
+        Form(max_length=1000, description="Separated by commas, or one at a time."),
+    ] = [],  # noqa: B006  # FastAPI copies it
     question: Annotated[
         str, Form(max_length=2**20, description="More of a question, as JSON for /api/classify.")
     ] = "{}",
 ) -> ClassifyAnswer:
     """The same of files; those that cannot be used are told, and the others answered."""
-    request = _parse_question(question, split_labels(labels))
+    request = _parse_question(question, [name for text in labels for name in split_labels(text)])
     held, rejected = service.operations.hold([(f.filename, f.file.read()) for f in files])
     if not held:
         newest = service.operations.models.store.version(request.model)

@@ -19,6 +19,7 @@ from asif_lance.errors import AsifError
 from asif_lance.service import api, pages, rendering
 from asif_lance.service.failures import RequestError, describe_failure
 from asif_lance.service.protection import Protection
+from asif_lance.service.queries import find_repeated
 from asif_lance.service.service import Service
 
 log = logging.getLogger("asif_lance.service")
@@ -37,7 +38,9 @@ def _make_routes(service: Service) -> FastAPI:
         yield
         service.close()
 
-    bearer = [Depends(HTTPBearer(auto_error=False))]
+    everywhere = [Depends(_refuse_repeated)]
+    if not service.guard.open:
+        everywhere.append(Depends(HTTPBearer(auto_error=False)))
     app = FastAPI(
         title="asif-lance",
         version=__version__,
@@ -45,7 +48,7 @@ def _make_routes(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[] if service.guard.open else bearer,
+        dependencies=everywhere,
     )
     app.state.service = service
     app.include_router(api.router)
@@ -58,6 +61,13 @@ def _make_routes(service: Service) -> FastAPI:
     app.add_exception_handler(AsifError, _tell_failure)
     app.add_exception_handler(Exception, _tell_unexpected)
     return app
+
+
+def _refuse_repeated(request: Request) -> None:
+    """Of a parameter given twice one value would be passed over in silence."""
+    name = find_repeated(key for key, _ in request.query_params.multi_items())
+    if name is not None:
+        raise RequestError(422, f"{name} is given more than once, and takes one value")
 
 
 def _tell(request: Request, status: int, message: str) -> Response:

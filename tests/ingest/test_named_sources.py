@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lance
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -20,7 +21,9 @@ from asif_lance.evaluation.labelled_pictures import read_labelled
 from asif_lance.explain.content import make_thumbnail
 from asif_lance.ingest import (
     FORMATS,
+    Destination,
     IngestOptions,
+    Preparation,
     count_items,
     expand_sources,
     ingest_sources,
@@ -42,6 +45,30 @@ def test_a_pattern_stands_for_what_it_matches_by_name(tmp_path: Path) -> None:
     ]
     with pytest.raises(SourceError, match=r"nothing matches .*/\*\.zip"):
         expand_sources([f"{tmp_path}/*.zip"])
+
+
+def test_a_folder_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "a.png", picture())
+    write(tmp_path / "photos" / "a.txt", "An apple.")
+    lance.write_dataset(pa.table({"image_uri": ["b"]}), str(tmp_path / "photos" / "t.lance"))
+    with pytest.raises(SourceError, match="holds pictures and Lance tables: give them apart"):
+        list(read_source(tmp_path / "photos"))
+    (batch,) = read_source(tmp_path / "photos", format="folder")
+    assert batch.frame["item"].to_list() == ["a.png"]
+
+
+def test_the_first_ingest_of_two_at_once_makes_the_database_for_both(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    first, second = (pairs_frame(4, rng, start=start) for start in (0, 4))
+    destination = Destination(str(tmp_path / "t.lancedb"), IngestOptions())
+    ingest_sources(tmp_path / "t.lancedb", [TableSource("first", first)])
+    prepared = Preparation(destination, IngestOptions())
+    assert sum(map(destination.add, prepared.tables([TableSource("second", second)]))) == 4
+    ids = lance.dataset(str(tmp_path / "t.lancedb" / "pairs.lance")).to_table(["pair_id"])[
+        "pair_id"
+    ]
+    assert sorted(ids.to_pylist()) == [f"p{i}" for i in range(8)]
 
 
 def test_pictures_named_one_by_one_are_one_source(tmp_path: Path) -> None:

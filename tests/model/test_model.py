@@ -184,7 +184,7 @@ def test_a_model_without_pairs_says_so(uri: Path, prompts: dict) -> None:
     store = PairStore.open(str(uri))
     store.delete([f"p{i}" for i in range(200)])
     store.publish(command="delete")
-    with pytest.raises(EmptyModelError, match=r"^model version v2 has no pairs"):
+    with pytest.raises(EmptyModelError, match=r"^model version v2 has no ordinary pairs"):
         asif_lance.open(uri).label_vectors(prompts)
 
 

@@ -307,6 +307,15 @@ def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
     assert client.post("/api/pictures", files={"files": b"x"}).status_code == 422
 
 
+def test_a_parameter_given_twice_is_refused_or_read_twice(client: httpx.Client) -> None:
+    for address in ("/search.json?text=a&text=b", "/pairs.json?model=v1&model=v2"):
+        refused = client.get(address)
+        assert (refused.status_code, "given more than once" in refused.text) == (422, True)
+    both = {"labels": ["a", "b"]}
+    answer = client.post("/api/classify/files", files={"files": b"x"}, data=both)
+    assert "given more than once" not in answer.text
+
+
 def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):

@@ -324,7 +324,7 @@ def test_the_command_asks_the_newest_recorded_run(
     assert cli(*db, *cut, "--run", "r1").err == (
         "asif-lance: no run 'r1'; `classify --record` makes one, `runs` lists them\n"
     )
-    assert "2 of the ids are not in v1\nv1 without 1 of its 200 pairs\n" in (
+    assert "not in v1: 2 of the ids\nv1 without 1 of its 200 pairs\n" in (
         cli(*db, "what-if", "delete", "p1", "no-id", "no-id", "nor-this").err
     )
     assert cli(*db, *cut, "--k", 3).status == 2
