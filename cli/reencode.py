@@ -95,6 +95,6 @@ def _print(report: ReencodeReport) -> None:
         version, missing = report.unfinished
         note(
             f"{version} is not made: {format_count(missing, 'pair')} of it cannot be encoded. "
-            "Bring the pictures, or name --image-root, and run it again; --allow-missing leaves "
-            "them out"
+            "Run it again once they are back (--image-root says where pictures are by now), or "
+            "with --allow-missing, which leaves them out"
         )

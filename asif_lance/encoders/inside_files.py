@@ -23,11 +23,15 @@ def read_picture(uri: str) -> bytes:
     """
     file, mark, inside = uri.rpartition("#")
     archive = Path(file)
+    if mark and (archive / "_versions").is_dir():
+        raise ImageError("in a Lance table, from which pictures are not read again")
     try:
         if not mark or Path(uri).exists() or not archive.is_file():
             return read_bytes(Path(uri))
         with archive.open("rb") as stream:
             head = stream.read(4)
+        if head == b"PAR1":
+            raise ImageError("in a Parquet file, from which pictures are not read again")
         if head == b"PK\x03\x04":
             with open_zip(archive) as zipped:
                 return read_zipped(zipped, zipped.getinfo(inside))

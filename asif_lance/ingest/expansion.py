@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
+from asif_lance.database import one_line
 from asif_lance.encoders import is_picture_name
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import REMOTE
@@ -33,7 +35,7 @@ def expand_sources(sources: Iterable[Any]) -> list[Source]:
         Sources. Pictures that were named one after the other are one of them.
 
     Raises:
-        SourceError: a pattern matches nothing, or an object is no table.
+        SourceError: a pattern matches nothing, an object is no table, or standard input is empty.
     """
     several = isinstance(sources, Iterable) and not _is_one(sources)
     named = [each for source in (sources if several else [sources]) for each in _expand(source)]
@@ -55,8 +57,10 @@ def _expand(source: Any) -> Iterator[Source]:
     elif not isinstance(source, str | Path):
         yield _as_table(source)
     elif str(source) == STDIN:
-        lines = (line.rstrip("\r\n") for line in sys.stdin)
-        for line in filter(None, lines):
+        lines = list(filter(None, (line.rstrip("\r\n") for line in sys.stdin)))
+        if not lines:
+            raise SourceError("standard input names no source")
+        for line in lines:
             yield from _expand_pattern(line)
     else:
         yield from _expand_pattern(source)
@@ -82,7 +86,10 @@ def _as_table(table: Any) -> TableSource:
         raise SourceError(
             f"{name} is no source: give a path, or a table of polars, pandas or Arrow"
         )
-    return TableSource(name, pl.DataFrame(table))
+    try:
+        return TableSource(name, pl.DataFrame(table))
+    except (pl.exceptions.PolarsError, pa.ArrowException, TypeError, ValueError) as error:
+        raise SourceError(f"{name} cannot be read as a table: {one_line(error)}") from error
 
 
 def _is_picture(source: Source) -> bool:

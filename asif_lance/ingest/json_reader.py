@@ -61,14 +61,25 @@ def _entries(name: str, rows: Iterator[Row], known: ColumnNames, where: str) -> 
     if head:
         manifest = Manifest(name, sniff_columns(name, list(spellings.values()), known), known)
         for number, value in chain(head, rows):
-            yield from manifest.entries(f"row {number}", _respelled(manifest.columns, value))
+            row = _respelled(manifest.columns, known, value)
+            yield from manifest.entries(f"row {number}", row)
 
 
-def _respelled(columns: Columns, value: dict[str, Any] | str) -> dict[str, Any] | str:
-    """The same row; keys that mean something are spelled as the columns are."""
+def _respelled(
+    columns: Columns, known: ColumnNames, value: dict[str, Any] | str
+) -> dict[str, Any] | str:
+    """The same row; keys that mean something are spelled as the columns are.
+
+    A row without the column may have the text or the picture under another of its known names.
+    """
     if isinstance(value, str):
         return value
     spelled = {spelling(name): name for name in columns.names}
+    own = {spelling(key) for key in value}
+    for chosen, names in ((columns.caption, known.caption), (columns.image, known.image)):
+        if chosen is not None and spelling(chosen) not in own:
+            other = next((name for name in names if name in own and name not in spelled), None)
+            spelled |= {} if other is None else {other: chosen}
     keys = [spelled.get(spelling(key), key) for key in value]
     if len(set(keys)) < len(keys):
         return f"{printable(first_twice(keys))} is given twice"

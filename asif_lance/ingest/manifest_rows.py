@@ -73,17 +73,23 @@ class Manifest:
         text = _get(value, self.columns.caption)
         if not self.known.several:
             return [text]
-        if isinstance(text, str) and text.startswith(("['", '["')) and text.endswith("]"):
+        if isinstance(text, str) and text.startswith("[") and text.endswith("]"):
             text = _parse_list(text, self.known.text)
         return (text or [None]) if isinstance(text, list) else [text]
 
 
-def _parse_list(text: str, what: str) -> list[Any]:
+def _parse_list(text: str, what: str) -> list[Any] | str:
+    """A list in JSON; other words in brackets, as of `[laughter]`, are a text.
+
+    Raises:
+        UnusableFieldError: it begins with a quoted text, as a list does, and is none.
+    """
     try:
-        found = json.loads(text)
+        found: list[Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UnusableFieldError(f"{what} is a list, but not in JSON") from error
-    assert isinstance(found, list)  # it begins with a bracket
+        if text.startswith(("['", '["')):
+            raise UnusableFieldError(f"{what} is a list, but not in JSON") from error
+        return text
     return found
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asif_lance.encoders import ImageEncoder, TextEncoder
+from asif_lance.errors import InputError
 from asif_lance.forgetting import Waiver
+from asif_lance.records import EXAMPLE
+
+_CHOICES = {
+    "on_conflict": ("skip", "update", "fail"),
+    "captions": ("mean", "each"),
+    "role": (None, EXAMPLE),
+    "rights": (None, "flag", "refuse"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +66,9 @@ class IngestOptions:
     checks: Mapping[str, str] = field(default_factory=dict)
     keys_folder: Path | None = None
     waiver: Waiver | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                choices = ", ".join(map(repr, known))
+                raise InputError(f"{name}={getattr(self, name)!r}: choose one of {choices}")

@@ -92,6 +92,52 @@ def test_standard_input_lists_sources(tmp_path: Path, monkeypatch: pytest.Monkey
     assert table == f"{tmp_path}/c.csv"
 
 
+def test_standard_input_that_names_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    with pytest.raises(SourceError, match="standard input names no source"):
+        expand_sources(["-"])
+
+
+def test_rows_of_json_may_name_their_columns_differently(tmp_path: Path) -> None:
+    rows = [
+        {"image": "a.png", "caption": "A."},
+        {"image": "b.png", "captions": ["B.", "Be."]},
+        {"file": "c.png", "text": "C.", "caption": "Sea."},
+    ]
+    found, rejects = read(write(tmp_path / "rows.json", json.dumps(rows)))
+    assert rejects == []
+    assert [row["caption"] for row in found] == ["A.", "B.", "Be.", "Sea."]
+    assert [Path(row["image_path"]).name for row in found] == ["a.png", "b.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "captions"),
+    [
+        ('["a", "b"]', ["a", "b"]),
+        ("[1, 2]", ["1", "2"]),
+        ('[null, "x"]', ["x"]),
+        ("[]", []),
+        ("[laughter]", ["[laughter]"]),
+    ],
+)
+def test_a_list_of_captions_in_csv_is_json(tmp_path: Path, cell: str, captions: list[str]) -> None:
+    quoted = cell.replace('"', '""')
+    found, rejects = read(write(tmp_path / "p.csv", f'image,caption\na.png,"{quoted}"\n'))
+    assert [row["caption"] for row in found] == captions
+    assert len(rejects) == (cell in ("[]", '[null, "x"]'))
+
+
+def test_a_table_that_cannot_be_read_is_told_in_one_line() -> None:
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["caption", "caption"])
+    with pytest.raises(SourceError, match="<Table> cannot be read as a table: "):
+        expand_sources([twice])
+
+
+def test_an_option_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match=r"captions='all': choose one of 'mean', 'each'"):
+        IngestOptions(captions="all")
+
+
 class FromElsewhere:
     """A table of a library that this package does not know, such as pandas."""
 
