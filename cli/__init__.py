@@ -23,7 +23,6 @@ from .attach import attach
 from .audit import audit
 from .bill import bill
 from .classify import classify
-from .data import ingest
 from .delete import delete
 from .demo import demo
 from .diagnose import diagnose
@@ -33,6 +32,7 @@ from .explain import explain
 from .forget import forget
 from .history import diff, rollback, tag, versions
 from .index import index
+from .ingest import ingest
 from .interrupts import StoppedError, raised_signals
 from .manners import CommandGroup, complete
 from .mcp import mcp

@@ -11,7 +11,8 @@ import click
 
 from asif_lance.errors import format_count
 
-from .data import print_rejects, stoppable
+from .ingest import stoppable
+from .ingest_report import print_rejects
 from .options import Context, device_option, format_option, keys_option, tell_of_database
 from .output import note, print_json, print_table
 from .parameter_types import OutputFile

@@ -1,9 +1,10 @@
-"""The whitening of a version's pairs: fitted on those whose ids' hashes are the smallest.
+"""The metric of the recipe `white` for one version, fitted on a sample of its pairs.
 
-So it is a function of the pairs that are there, whatever their order and history: of a fresh build
-as of a version that was added to, deleted and forgotten from. It moves when a pair of the sample
-goes, or one comes whose hash is smaller: for each pair that is added or deleted with a chance of
-about `SAMPLE` / n. A pair that was forgotten is in no version, so in no sample.
+The sample are the pairs whose ids' hashes are the smallest, so the metric is a function of the
+pairs that are there, whatever their order and history: of a fresh build as of a version that was
+added to, deleted and forgotten from. It moves when a pair of the sample goes, or one comes whose
+hash is smaller: for each pair that is added or deleted with a chance of about `SAMPLE` / n. A pair
+that was forgotten is in no version, so in no sample.
 
 Measuring all distances anew takes long where there are many. Those under another whitening, such as
 that of the version before, are off by no more than a known share: they serve to find candidates,

@@ -10,7 +10,7 @@ from asif_lance.audit.predicates import (
     matching_ids,
     matching_ids_anywhere,
 )
-from asif_lance.audit.reports import REPORTS, Report, report
+from asif_lance.audit.reports import REPORTS, CannedReport, report
 from asif_lance.audit.runs import (
     RetentionRule,
     Run,
@@ -24,7 +24,7 @@ from asif_lance.audit.sql import HEAD, Audit
 
 # fmt: off
 __all__ = [
-    "HEAD", "REPORTS", "Audit", "Report", "RetentionRule", "Run", "find_other_spellings",
+    "HEAD", "REPORTS", "Audit", "CannedReport", "RetentionRule", "Run", "find_other_spellings",
     "find_run", "list_runs", "matching_ids", "matching_ids_anywhere", "prune_runs", "report",
     "retention_rule", "set_retention",
 ]

@@ -8,7 +8,7 @@ from asif_lance.errors import AuditError
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CannedReport:
     """One question and the SQL that answers it."""
 
     name: str
@@ -17,14 +17,14 @@ class Report:
 
 
 REPORTS = (
-    Report(
+    CannedReport(
         "provenance",
         "Where do the pairs come from, and under which licenses?",
         """\
 SELECT source, license, count(*) AS pairs, count(DISTINCT image_sha256) AS pictures
 FROM pairs GROUP BY ALL ORDER BY pairs DESC, source, license""",
     ),
-    Report(
+    CannedReport(
         "same-pictures",
         "Which pictures, byte for byte, are in several pairs?",
         """\
@@ -33,7 +33,7 @@ SELECT image_sha256, count(*) AS pairs, count(DISTINCT caption) AS captions,
 FROM pairs WHERE image_sha256 IS NOT NULL
 GROUP BY image_sha256 HAVING count(*) > 1 ORDER BY pairs DESC, image_sha256""",
     ),
-    Report(
+    CannedReport(
         "near-duplicate-captions",
         "Which captions differ only in case, punctuation, articles or word order?",
         """\
@@ -46,7 +46,7 @@ SELECT min(caption) AS caption, count(*) AS pairs, list(pair_id ORDER BY pair_id
 FROM words WHERE len(key) > 0 GROUP BY key HAVING count(*) > 1
 ORDER BY pairs DESC, caption""",
     ),
-    Report(
+    CannedReport(
         "drivers",
         "Which pairs drive most of the recorded predictions?",
         """\
@@ -55,7 +55,7 @@ FROM attributions a JOIN predictions p USING (prediction_id, label)
 LEFT JOIN pairs USING (pair_id)
 WHERE p.rank = 1 GROUP BY ALL ORDER BY weight DESC, pair_id LIMIT 50""",
     ),
-    Report(
+    CannedReport(
         "wrong-drivers",
         "Which pairs speak for the true label less often than chance, where the truth is known?",
         # Chance: a pair's weight for a label times the share of pictures whose truth it is, so
@@ -72,7 +72,7 @@ LEFT JOIN pairs USING (pair_id)
 GROUP BY ALL HAVING right_weight < by_chance AND pictures >= 5
 ORDER BY by_chance - right_weight DESC, pair_id""",
     ),
-    Report(
+    CannedReport(
         "weight-by-source",
         "Which sources and licenses do the recorded predictions rest on?",
         """\
@@ -82,14 +82,14 @@ FROM attributions a JOIN predictions p USING (prediction_id, label)
 LEFT JOIN pairs USING (pair_id)
 WHERE p.rank = 1 GROUP BY ALL ORDER BY share DESC, source, license""",
     ),
-    Report(
+    CannedReport(
         "never-used",
         "Which pairs are in no recorded attribution and could be pruned?",
         """\
 SELECT pair_id, caption, source, license
 FROM pairs ANTI JOIN attributions USING (pair_id) ORDER BY pair_id""",
     ),
-    Report(
+    CannedReport(
         "labels-without-support",
         "Which labels does no pair speak for, in any recorded prediction?",
         """\
@@ -99,7 +99,7 @@ FROM predictions GROUP BY label HAVING max(score) = 0 ORDER BY label""",
 )
 
 
-def report(name: str) -> Report:
+def report(name: str) -> CannedReport:
     """The report of this name.
 
     Raises:

@@ -13,7 +13,7 @@ from asif_lance.cluster.plan import Plan
 from asif_lance.cluster.settling import read_groups
 from asif_lance.cluster.written_rows import (
     COMMIT_PROPERTY,
-    Manifest,
+    ShardManifest,
     has_commit,
     list_paths,
     read_ids,
@@ -65,18 +65,18 @@ def commit(plan: Plan) -> IngestReport | None:
     return _report(list(manifests.values()), rejects, version)
 
 
-def _read_manifests(plan: Plan) -> dict[int, Manifest]:
+def _read_manifests(plan: Plan) -> dict[int, ShardManifest]:
     """What became of each shard, by the first of those that were read as one."""
     try:
         numbers = [group[0] for group in read_groups(plan)]
-        return {number: Manifest.read(plan.folder / rows_file(number)) for number in numbers}
+        return {number: ShardManifest.read(plan.folder / rows_file(number)) for number in numbers}
     except FileNotFoundError as error:
         raise DatabaseError(
             f"{plan.uri}: not all shards of ingest {plan.ingest_id} are done"
         ) from error
 
 
-def _find_void(plan: Plan, manifests: dict[int, Manifest]) -> list[int]:
+def _find_void(plan: Plan, manifests: dict[int, ShardManifest]) -> list[int]:
     """Shards whose files are gone, or with pairs that are in the table by now."""
     head, known = open_table(plan.uri, "pairs"), KnownPairs()
     changed = head.version != plan.head
@@ -91,7 +91,7 @@ def _find_void(plan: Plan, manifests: dict[int, Manifest]) -> list[int]:
     return void
 
 
-def _append(plan: Plan, manifests: list[Manifest], looked_up: ForgottenPairs) -> None:
+def _append(plan: Plan, manifests: list[ShardManifest], looked_up: ForgottenPairs) -> None:
     """The one commit; the caller holds the lock.
 
     Raises:
@@ -114,7 +114,7 @@ def _append(plan: Plan, manifests: list[Manifest], looked_up: ForgottenPairs) ->
 def _publish(
     plan: Plan,
     store: PairStore,
-    manifests: list[Manifest],
+    manifests: list[ShardManifest],
     rejects: list[Reject],
     looked_up: ForgottenPairs,
 ) -> ModelVersion | None:
@@ -130,12 +130,12 @@ def _publish(
     return version or (store.version() if rows else None)
 
 
-def _count(manifest: Manifest) -> tuple[int, int]:
+def _count(manifest: ShardManifest) -> tuple[int, int]:
     return manifest.rows, len(manifest.fragments)
 
 
 def _report(
-    manifests: list[Manifest], rejects: list[Reject], version: ModelVersion | None
+    manifests: list[ShardManifest], rejects: list[Reject], version: ModelVersion | None
 ) -> IngestReport:
     return IngestReport(
         added=sum(one.rows for one in manifests),

@@ -26,7 +26,7 @@ from asif_lance.cluster.settling import (
     read_repeats,
     settle,
 )
-from asif_lance.cluster.written_rows import Manifest, WrittenRows, has_commit, rows_file
+from asif_lance.cluster.written_rows import ShardManifest, WrittenRows, has_commit, rows_file
 from asif_lance.errors import SourceError
 from asif_lance.ingest import Destination, Preparation, name_pictures
 
@@ -145,9 +145,9 @@ class _Worker:
                 _check_same(plan, shards[0], manifest)
 
 
-def _check_same(plan: Plan, number: int, own: Manifest) -> None:
+def _check_same(plan: Plan, number: int, own: ShardManifest) -> None:
     """Passes if another worker has read the same in a shard."""
-    other = Manifest.read(plan.folder / rows_file(number))
+    other = ShardManifest.read(plan.folder / rows_file(number))
     if other.ids != own.ids:
         source = plan.shards[number].source
         raise SourceError(f"{source} was not the same each time that it was read")

@@ -37,7 +37,7 @@ COMMIT_PROPERTY = "asif_lance.ingest"
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ShardManifest:
     """What became of the items of a shard, or of several that are read as one.
 
     Attributes:
@@ -63,9 +63,9 @@ class Manifest:
     max_tokens: int | None
 
     @staticmethod
-    def read(path: Path) -> Manifest:
+    def read(path: Path) -> ShardManifest:
         """One that was put."""
-        return Manifest(**json.loads(path.read_bytes()))
+        return ShardManifest(**json.loads(path.read_bytes()))
 
     def list_rejects(self) -> list[Reject]:
         """The refused items with their reasons."""
@@ -137,12 +137,12 @@ class WrittenRows:
         while sum(map(len, self._waiting)) >= ROWS_PER_FRAGMENT:
             self._write()
 
-    def finish(self, prepared: Preparation) -> Manifest:
+    def finish(self, prepared: Preparation) -> ShardManifest:
         """Write what is left, and say what became of all items."""
         while sum(map(len, self._waiting)):
             self._write()
         told = (replace(r, item=FORGOTTEN_ITEM) if r.forgotten else r for r in prepared.rejects)
-        return Manifest(
+        return ShardManifest(
             fragments=self._fragments,
             rows=self._rows,
             ids=self._ids.hexdigest(),
@@ -154,7 +154,7 @@ class WrittenRows:
             max_tokens=prepared.max_tokens,
         )
 
-    def keep(self, number: int, manifest: Manifest) -> bool:
+    def keep(self, number: int, manifest: ShardManifest) -> bool:
         """Put the manifest; False if another worker has put one, and what is here goes."""
         text = json.dumps(asdict(manifest))
         self._kept = self._plan.put(rows_file(number), lambda path: path.write_text(text))

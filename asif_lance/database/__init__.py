@@ -20,7 +20,7 @@ from asif_lance.database.cache_files import (
     load_cache,
     save_cache,
 )
-from asif_lance.database.checking import CheckReport, Damage, Surface, check, last_check
+from asif_lance.database.checking import CheckedSurface, CheckReport, Damage, check, last_check
 from asif_lance.database.cleanup import (
     RowFilter,
     clean_up,
@@ -107,8 +107,8 @@ from asif_lance.database.versions import LATEST, Ledger, version_record
 __all__ = [
     "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
     "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "ROWS_PREFIX", "TABLES", "AttachedState", "Attachment",
-    "Changes", "CheckReport", "Damage", "Diff", "FoundPairs", "FragmentKey", "HashTable",
-    "KnownPairs", "Ledger", "Result", "RowFilter", "Surface", "WriteLock", "append_rows",
+    "Changes", "CheckReport", "CheckedSurface", "Damage", "Diff", "FoundPairs", "FragmentKey",
+    "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows",
     "apply_migrations", "check", "check_epoch", "check_file", "check_manifest", "check_migrated",
     "check_naming_tables", "check_opened", "check_pin", "check_readable", "check_still_migrated",
     "clean_up", "close_ingest", "content_files", "count_changes", "count_reclaimable", "data_files",

@@ -58,7 +58,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class CheckedSurface:
     """What was found in one part of a database.
 
     Attributes:
@@ -90,7 +90,7 @@ class CheckReport:
     """
 
     checked_at: datetime
-    surfaces: tuple[Surface, ...]
+    surfaces: tuple[CheckedSurface, ...]
     damage: tuple[Damage, ...]
     recorded: bool
 
@@ -137,7 +137,7 @@ def _find_refusal(uri: str) -> DatabaseError | None:
     return None
 
 
-def _record(uri: str, done: datetime, surfaces: Iterable[Surface]) -> bool:
+def _record(uri: str, done: datetime, surfaces: Iterable[CheckedSurface]) -> bool:
     """Keeps when it was checked, and digests of new files; says whether that was possible."""
     columns = ("files", "bytes", "damaged", "unknown")
     row = {name: sum(getattr(one, name) for one in surfaces) for name in columns}
@@ -203,7 +203,7 @@ class _Findings:
                 self.sizes[path.name] = path.stat().st_size
                 self._try(path.name, partial(read, path))
 
-    def sum_up(self) -> Iterator[Surface]:
+    def sum_up(self) -> Iterator[CheckedSurface]:
         """The findings of each part of the database."""
         missing = dict.fromkeys(self.damage.keys() - self.sizes.keys(), 0)
         by_name: dict[str, dict[str, int]] = {}
@@ -213,7 +213,7 @@ class _Findings:
             damaged = sum(file in self.damage for file in sizes)
             unknown = sum(file in sizes and file not in self.damage for file in self.unknown)
             ok = len(sizes) - damaged - unknown
-            yield Surface(name, len(sizes), sum(sizes.values()), ok, damaged, unknown)
+            yield CheckedSurface(name, len(sizes), sum(sizes.values()), ok, damaged, unknown)
 
     def _try(self, file: str, read: Callable[[], object]) -> bool:
         reason = explain_failure(read)

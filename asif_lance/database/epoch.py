@@ -1,4 +1,4 @@
-"""How often something was forgotten: what was read before the last time may not be written back.
+"""The number of forgets so far: whoever writes what he read before the last one is refused.
 
 The table `receipts` counts it: every forget adds one row as its last change, nothing takes one
 away, and a forget that was killed adds it when it is finished. So no further state has to survive

@@ -1,4 +1,4 @@
-"""What names a fragment of the pairs table in every state: its files."""
+"""The key of a fragment of the pairs table, by its files: the same in all versions that have it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Digests of files: made when a version is published or made anew, looked at when one is opened.
+"""When digests are made and compared: at the end of a command, and when a version is opened.
 
 They are made under the write lock, of the files that are there then and have none yet. Damage in
 files that are small and say much is noticed at opening; `checking` looks at all of them.

@@ -34,7 +34,7 @@ class Stored:
         holds_content: whether it can hold something of pairs: an id, a text, a vector, a place.
         eraser: name of what takes forgotten pairs out of it, see `forgetting.derived_data`;
             receipts count by these names, in this order.
-        verifier: name of how the verifier reads it, see `forgetting.verify`.
+        verifier: name of how the verifier reads it, see `verifier.scanning`.
     """
 
     name: str

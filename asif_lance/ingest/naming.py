@@ -15,8 +15,8 @@ from asif_lance.database import HashTable, hash_ids
 from asif_lance.encoders import PIECE_BYTES, PictureSource, read_bytes, sha256_of
 from asif_lance.errors import ImageError, printable
 from asif_lance.ingest.columns import VECTORS
+from asif_lance.ingest.recent_items import RecentItems
 from asif_lance.ingest.vector_columns import given_vectors
-from asif_lance.ingest.window import Window
 from asif_lance.records import BoolArray
 
 #: Threads that read and hash pictures: both release the interpreter lock.
@@ -34,7 +34,7 @@ class PictureReader:
     """Reads pictures and hashes them; a file that comes up again and again is read once."""
 
     def __init__(self) -> None:
-        self._by_path: Window[PictureSource, Digest] = Window(_REMEMBERED_PATHS)
+        self._by_path: RecentItems[PictureSource, Digest] = RecentItems(_REMEMBERED_PATHS)
 
     def read(self, pictures: Sequence[PictureSource]) -> list[tuple[Digest, bytes | None]]:
         """Each picture's sha256, or what is wrong with its file, and its bytes.

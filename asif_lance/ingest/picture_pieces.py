@@ -19,8 +19,8 @@ from asif_lance.encoders import EncodedBatch, EncoderThreads, PictureSource
 from asif_lance.errors import ImageError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.naming import pictures_to_encode
+from asif_lance.ingest.recent_items import RecentItems
 from asif_lance.ingest.vector_columns import given_vectors, unit_float16
-from asif_lance.ingest.window import Window
 from asif_lance.records import Float16Array
 
 #: Rows and seconds after which rows that took encoding are handed on, to be stored.
@@ -90,7 +90,7 @@ class PictureEncoder:
 
     def __init__(self, destination: Destination, threads: EncoderThreads, batch_size: int) -> None:
         self._destination, self._threads, self._batch_size = destination, threads, batch_size
-        self._recent: Window[str, _Picture] = Window(_REMEMBERED_PICTURES)
+        self._recent: RecentItems[str, _Picture] = RecentItems(_REMEMBERED_PICTURES)
         self._unread = 0  # pictures in the window that the table may have by now
         self._gathered: list[tuple[_Picture, PictureSource]] = []
         self._under_way: deque[Future[EncodedBatch]] = deque()

@@ -47,9 +47,9 @@ def open_model(
         p: power of similarities, for both sides or (image, text).
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         memory_limit: bytes that the vectors of one side may occupy; see `Anchors`.
-        search: `exact`, or the approximate search that `indexing.build` chose for this version:
-            through an `index`, or with the anchors that the labels depend on and a sample of the
-            others (`sampled`).
+        search: `exact`, or the approximate search that `indexing.build_index` chose for this
+            version: through an `index`, or with the anchors that the labels depend on and a
+            sample of the others (`sampled`).
         image_encoder: the encoder of one's own that made the image vectors, or one that is
             loaded already, or its name; by default the pinned one is loaded.
         text_encoder: likewise.

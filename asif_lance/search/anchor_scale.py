@@ -1,4 +1,4 @@
-"""Factors per anchor: near ones for all of them, exact ones for candidates only.
+"""What each anchor's product is multiplied by: in float32 for all, exactly for candidates only.
 
 The factor of an anchor a is 1 / max(|a - mean|, nearest). As
 

@@ -52,7 +52,7 @@ from asif_lance.service.queries import (
     ViewQuery,
     split_labels,
 )
-from asif_lance.service.question import Comparison
+from asif_lance.service.question import ChosenRecipe
 from asif_lance.service.requests import (
     ChosenPairs,
     ClassifyRequest,
@@ -286,7 +286,7 @@ def what_if_delete(service: Reader, request: WhatIfRequest) -> WhatIfAnswer:
 @router.get("/search.json", tags=["pairs"])
 def search(service: Reader, query: Annotated[SearchQuery, Query()]) -> SearchAnswer:
     """Pairs whose pictures fit a text, or whose captions fit an uploaded picture."""
-    how, operations = Comparison(query.recipe), service.operations
+    how, operations = ChosenRecipe(query.recipe), service.operations
     if query.text is not None and query.picture is None:
         return operations.search_text(query.model, how, query.text, query.top)
     if query.picture is not None and query.text is None:

@@ -36,7 +36,7 @@ SQL_ROWS = 1000
 _QUESTIONS = 2  # in SQL at once; each has a process of its own
 
 
-class Changes:
+class PairChanges:
     """Writing operations, and SQL, of one service. Safe from threads."""
 
     def __init__(self, operations: Operations) -> None:

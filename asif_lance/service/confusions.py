@@ -30,7 +30,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ConfusionTable:
     """Truths by answers.
 
     Attributes:
@@ -46,7 +46,7 @@ class Table:
     hidden: int
 
 
-def tabulate(cells: Sequence[Cell]) -> Table:
+def tabulate(cells: Sequence[Cell]) -> ConfusionTable:
     """The table of a run's cells."""
     totals, right, wrong = Counter[str](), Counter[str](), Counter[str]()
     for cell in cells:
@@ -66,4 +66,4 @@ def tabulate(cells: Sequence[Cell]) -> Table:
     )
     mistakes = [n for (truth, label), n in counts.items() if truth != label]
     shown = {row.truth for row in rows}
-    return Table(tuple(chosen), rows, max(mistakes, default=1), len(totals.keys() - shown))
+    return ConfusionTable(tuple(chosen), rows, max(mistakes, default=1), len(totals.keys() - shown))

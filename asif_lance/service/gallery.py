@@ -18,7 +18,7 @@ from asif_lance.service.answers import PAIR_COLUMNS, to_pair
 from asif_lance.service.messages import Facet, PairsAnswer
 from asif_lance.service.open_models import OpenModel, OpenModels
 from asif_lance.service.queries import Kind, PairsQuery
-from asif_lance.service.question import Comparison
+from asif_lance.service.question import ChosenRecipe
 
 #: Pairs whose lists of similar ones are looked at for hubs.
 PROBES = 200
@@ -46,7 +46,7 @@ class Gallery:
 
     def find(self, query: PairsQuery) -> PairsAnswer:
         """The pairs that every filter lets by, in the order of the table."""
-        return self._models.answer(query.model, Comparison(), lambda o: self._find(o, query))
+        return self._models.answer(query.model, ChosenRecipe(), lambda o: self._find(o, query))
 
     def forget(self) -> None:
         """Keep nothing."""

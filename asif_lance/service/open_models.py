@@ -18,7 +18,7 @@ from asif_lance.evaluation import Calibration, calibrate_by_self_test
 from asif_lance.evaluation.self_test import LEAST_PAIRS
 from asif_lance.model import LabelSet, Model, Prompts, open_model
 from asif_lance.records import BROUGHT, ModelVersion
-from asif_lance.service.question import Asked, Comparison
+from asif_lance.service.question import Asked, ChosenRecipe
 from asif_lance.store import PairStore
 
 Result = TypeVar("Result")
@@ -79,7 +79,7 @@ class OpenModels:
         self.store = PairStore.open(uri)
         self._device = device
         self._root = open_model(uri, device=device)
-        self._open: OrderedDict[tuple[ModelVersion, Comparison], OpenModel] = OrderedDict()
+        self._open: OrderedDict[tuple[ModelVersion, ChosenRecipe], OpenModel] = OrderedDict()
         self._lock = threading.Lock()
         self._generation, self._running = 0, Counter[int]()
         self._ended = threading.Condition(self._lock)
@@ -101,7 +101,7 @@ class OpenModels:
         """How many models are open."""
         return len(self._open)
 
-    def answer(self, name: str, how: Comparison, ask: Callable[[OpenModel], Result]) -> Result:
+    def answer(self, name: str, how: ChosenRecipe, ask: Callable[[OpenModel], Result]) -> Result:
         """What a version says, opened anew while forgets make it stale.
 
         Raises:
@@ -151,7 +151,7 @@ class OpenModels:
                 self._running[begun] -= 1
                 self._ended.notify_all()
 
-    def _get(self, name: str, how: Comparison) -> OpenModel:
+    def _get(self, name: str, how: ChosenRecipe) -> OpenModel:
         version = self.store.version(name)
         with self._lock:
             found = self._open.get((version, how))
@@ -162,7 +162,7 @@ class OpenModels:
             self._open.move_to_end((version, how))
             return found
 
-    def _open_model(self, name: str, how: Comparison) -> Model:
+    def _open_model(self, name: str, how: ChosenRecipe) -> Model:
         uri, device = self.store.uri, self._device
         model = open_model(uri, name, recipe=how.recipe, k=how.k, p=how.p, device=device)
         if self.store.image.name != BROUGHT:

@@ -21,7 +21,7 @@ from asif_lance.service.failures import RequestError
 from asif_lance.service.held_pictures import HeldPictures, UploadedPicture, hash_of, shown_name
 from asif_lance.service.messages import FewestAnswer, FoundPair, PairsAnswer, Rejected, SearchAnswer
 from asif_lance.service.open_models import OpenModel, OpenModels
-from asif_lance.service.question import Asked, Comparison
+from asif_lance.service.question import Asked, ChosenRecipe
 from asif_lance.service.requests import PackedVectors, Question
 from asif_lance.service.settings import ServiceSettings
 from asif_lance.service.shared_searches import SharedSearches, Wanted
@@ -178,12 +178,12 @@ class Operations:
 
         return self.models.answer(question.model, question.comparison(), ask)
 
-    def search_text(self, model: str, how: Comparison, text: str, top: int) -> SearchAnswer:
+    def search_text(self, model: str, how: ChosenRecipe, text: str, top: int) -> SearchAnswer:
         """Pairs whose pictures fit a text."""
         return self.models.answer(model, how, lambda opened: _search(opened.model, text, top))
 
     def search_picture(
-        self, model: str, how: Comparison, picture: UploadedPicture, top: int
+        self, model: str, how: ChosenRecipe, picture: UploadedPicture, top: int
     ) -> SearchAnswer:
         """Pairs whose captions fit a picture."""
         return self.models.answer(
@@ -200,7 +200,7 @@ class Operations:
             found, name = [to_pair(row) for row in rows], opened.model.version.name
             return PairsAnswer(model=name, pairs=found, total=len(found), next=None)
 
-        return self.models.answer(model, Comparison(), ask)
+        return self.models.answer(model, ChosenRecipe(), ask)
 
     def thumbnail(self, model: str, pair_id: str) -> bytes | None:
         """A pair's picture, small, as JPEG; None if it has none that can be read here.
@@ -209,7 +209,7 @@ class Operations:
             RequestError: the version has no such pair.
         """
         rows = self.models.answer(
-            model, Comparison(), lambda opened: _rows_of(opened.model, [pair_id], ["image_uri"])
+            model, ChosenRecipe(), lambda opened: _rows_of(opened.model, [pair_id], ["image_uri"])
         )
         if not rows:
             raise RequestError(404, f"{model} has no such pair")

@@ -47,7 +47,7 @@ def pack_vectors(vectors: Mapping[str, Sequence[Sequence[float]] | Float32Array]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ChosenRecipe:
     """A recipe with k and p; all None for what is stored with the version, else the default."""
 
     recipe: str | None = None

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from asif_lance.errors import InputError
 from asif_lance.records import Float32Array
-from asif_lance.service.question import Asked, Comparison, pack_vectors, unpack_vectors
+from asif_lance.service.question import Asked, ChosenRecipe, pack_vectors, unpack_vectors
 
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
@@ -74,11 +74,11 @@ class Question(Message):
             raise ValueError("give one to a thousand templates")
         return value
 
-    def comparison(self) -> Comparison:
+    def comparison(self) -> ChosenRecipe:
         """How pictures are compared."""
         k = tuple(self.k) if isinstance(self.k, list) else self.k
         p = tuple(self.p) if isinstance(self.p, list) else self.p
-        return Comparison(self.recipe, k, p)  # type: ignore[arg-type]  # of two numbers each
+        return ChosenRecipe(self.recipe, k, p)  # type: ignore[arg-type]  # of two numbers each
 
     def asked(self, most: int) -> Asked:
         """The labels, at most so many.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asif_lance.audit import report
-from asif_lance.service.changes import Changes
+from asif_lance.service.changes import PairChanges
 from asif_lance.service.evaluations import Evaluations
 from asif_lance.service.gallery import Gallery
 from asif_lance.service.metrics import Metrics
@@ -26,7 +26,7 @@ class Service:
         self.settings, self.metrics = settings, Metrics()
         self.guard = Guard(settings.tokens, settings.rights)
         self.operations = Operations(settings, self.metrics.observe_search)
-        self.changes = Changes(self.operations)
+        self.changes = PairChanges(self.operations)
         self.version_changes = VersionChanges(self.operations)
         self.views = Views(self.operations, self.version_changes)
         self.gallery = Gallery(self.operations.models, self._find_wrong_drivers)

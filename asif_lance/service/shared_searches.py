@@ -22,7 +22,7 @@ from asif_lance.model import Prediction
 from asif_lance.records import Float32Array
 from asif_lance.service.failures import RequestError
 from asif_lance.service.open_models import OpenModel, OpenModels
-from asif_lance.service.question import Asked, Comparison
+from asif_lance.service.question import Asked, ChosenRecipe
 
 #: Pictures that may wait; more are told to come again.
 WAITING = 8192
@@ -39,7 +39,7 @@ class Wanted:
     """What can be searched together: the version's name, the recipe, labels, the dimension."""
 
     model: str
-    how: Comparison
+    how: ChosenRecipe
     asked: Asked
     dimension: int
 

@@ -30,7 +30,7 @@ _REPEATED = ("receipt_id", "created_at", "reason", "pairs", "clean")
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredReceipt:
     """A row of the table `receipts`; `number` is 0 in the earlier format."""
 
     row: dict[str, Any]
@@ -43,7 +43,7 @@ class Stored:
         return f"receipt {receipt.number or '(unsigned)'} {receipt.receipt_id}"
 
 
-def read_receipts(database: Path) -> tuple[list[Stored], list[str]]:
+def read_receipts(database: Path) -> tuple[list[StoredReceipt], list[str]]:
     """All receipts in the order of the chain, those of the earlier format first; and problems."""
     if not (database / _RECEIPTS).is_dir():
         return [], ["there is no table of receipts"]
@@ -58,7 +58,7 @@ def read_receipts(database: Path) -> tuple[list[Stored], list[str]]:
     stored, problems = [], []
     for row in table.to_pylist():
         try:
-            stored.append(Stored(row, Document.parse(row["body"])))
+            stored.append(StoredReceipt(row, Document.parse(row["body"])))
         except ReceiptError as error:
             problems.append(f"receipt {row['receipt_id']}: {error}")
     return sorted(stored, key=_place), problems
@@ -86,19 +86,19 @@ def _read_ids(table: Path) -> set[str]:
     return set(rows["receipt_id"].to_pylist())
 
 
-def holds_only(path: Path, stored: Sequence[Stored]) -> bool:
+def holds_only(path: Path, stored: Sequence[StoredReceipt]) -> bool:
     """Whether a data file has nothing but receipts of this chain, signed or not yet."""
     known = {one.document.link("") for one in stored}
     try:
         with panics_as_errors():
             rows = open_lance(path).read_all().to_table().to_pylist()
-        read = [Stored(row, Document.parse(row["body"])) for row in rows]
+        read = [StoredReceipt(row, Document.parse(row["body"])) for row in rows]
         return all(r.document.link("") in known and not _compare_row(r) for r in read)
     except (OSError, ValueError, KeyError, RuntimeError, ReceiptError):
         return False
 
 
-def find_problems(stored: Sequence[Stored]) -> list[str]:
+def find_problems(stored: Sequence[StoredReceipt]) -> list[str]:
     """What is wrong with a chain; nothing if it is whole."""
     problems, link = [], ""
     for count, one in enumerate(stored, start=1):
@@ -115,18 +115,18 @@ def find_problems(stored: Sequence[Stored]) -> list[str]:
     return problems
 
 
-def find_strangers(stored: Sequence[Stored], keys: Sequence[SSlibKey]) -> list[str]:
+def find_strangers(stored: Sequence[StoredReceipt], keys: Sequence[SSlibKey]) -> list[str]:
     """Receipts that are signed, but by none of these keys."""
     signed = [one for one in stored if one.document.signed]
     return [one.name for one in signed if not any(map(one.document.signed_by, keys))]
 
 
-def _place(one: Stored) -> tuple[Any, ...]:
+def _place(one: StoredReceipt) -> tuple[Any, ...]:
     receipt = one.document.receipt
     return (receipt.number, receipt.created_at, receipt.receipt_id)
 
 
-def _compare_row(one: Stored) -> list[str]:
+def _compare_row(one: StoredReceipt) -> list[str]:
     receipt = one.document.receipt
     expected = {name: getattr(receipt, name) for name in _REPEATED}
     expected |= {"number": receipt.number or None} if "number" in one.row else {}

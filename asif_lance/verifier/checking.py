@@ -15,7 +15,7 @@ from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import InputError, format_count
 from asif_lance.verifier.chain import (
-    Stored,
+    StoredReceipt,
     find_lost_receipts,
     find_problems,
     find_strangers,
@@ -125,7 +125,9 @@ def _make_report(receipt: Receipt, checks: list[Check], seen: _Seen) -> Report:
     )
 
 
-def _find(database: Path, receipt: str, stored: Sequence[Stored]) -> tuple[Document, Stored | None]:
+def _find(
+    database: Path, receipt: str, stored: Sequence[StoredReceipt]
+) -> tuple[Document, StoredReceipt | None]:
     """The receipt, and the row that the database has under its id."""
     rows = {one.row["receipt_id"]: one for one in stored}
     if Path(receipt).is_file():
@@ -136,7 +138,9 @@ def _find(database: Path, receipt: str, stored: Sequence[Stored]) -> tuple[Docum
     return rows[receipt].document, rows[receipt]
 
 
-def _look(database: Path, receipt: Receipt, key: bytes | None, stored: Sequence[Stored]) -> _Seen:
+def _look(
+    database: Path, receipt: Receipt, key: bytes | None, stored: Sequence[StoredReceipt]
+) -> _Seen:
     """Reads every file, and searches it if there is the right key."""
     if receipt.salt:
         key = bytes.fromhex(receipt.salt)
@@ -154,7 +158,7 @@ def _look(database: Path, receipt: Receipt, key: bytes | None, stored: Sequence[
 
 
 def _find_later(
-    database: Path, receipt: Receipt, record: Sequence[FileRecord], stored: Sequence[Stored]
+    database: Path, receipt: Receipt, record: Sequence[FileRecord], stored: Sequence[StoredReceipt]
 ) -> tuple[str, ...]:
     """Files that are not as they were, except for what every receipt changes itself."""
     known = {(file.path, file.sha256) for file in receipt.record}
@@ -203,8 +207,8 @@ def _check_signature(document: Document, keys: Sequence[SSlibKey]) -> Check:
 
 def _check_chain(
     document: Document,
-    here: Stored | None,
-    read: tuple[Sequence[Stored], Sequence[str]],
+    here: StoredReceipt | None,
+    read: tuple[Sequence[StoredReceipt], Sequence[str]],
     keys: Sequence[SSlibKey],
 ) -> Check:
     name, (stored, broken) = "chain", read

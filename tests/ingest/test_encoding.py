@@ -23,7 +23,7 @@ from asif_lance.ingest import (
     picture_pieces,
     pipeline,
 )
-from asif_lance.ingest.window import Window
+from asif_lance.ingest.recent_items import RecentItems
 from asif_lance.store import PairStore
 
 pytestmark = pytest.mark.encoders
@@ -165,7 +165,7 @@ def test_vectors_are_those_of_the_file_that_each_row_names(manifest: Path) -> No
 
 
 def test_a_window_drops_what_it_was_given_first() -> None:
-    window: Window[str, int] = Window(2)
+    window: RecentItems[str, int] = RecentItems(2)
     for number, key in enumerate("abc"):
         window.put(key, number)
     assert [window.get(key) for key in "abc"] == [None, 1, 2]

@@ -1,4 +1,4 @@
-"""A mapping of bounded size."""
+"""What was read last of many items, by key: the oldest make room for the newest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Window(Generic[Key, Value]):
+class RecentItems(Generic[Key, Value]):
     """A mapping that drops what it was given first when it holds more than `most` entries."""
 
     def __init__(self, most: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,9 @@ from asif_lance.progress import step
 from .hygiene import (
     check_options,
     expand_checks,
-    findings_as_json,
-    print_findings,
     write_page,
 )
+from .ingest_report import print_dry_run, print_report
 from .interrupts import StoppedError
 from .options import (
     Context,
@@ -31,22 +29,18 @@ from .options import (
     open_store,
     tell_of_database,
 )
-from .output import note, print_json, print_table
+from .output import note
 from .parameter_types import Choices, ColumnChoice, Count, OutputFile
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
     from asif_lance.ingest import DryRun, IngestOptions, IngestReport
-    from asif_lance.records import Reject
 
 #: What sources may be, as `asif_lance.ingest.FORMATS` has it.
 SOURCE_FORMATS = (
     *("folder", "lance", "parquet", "webdataset", "zip", "coco", "flickr", "csv", "tsv"),
     *("jsonl", "json", "imagefolder"),
 )
-
-#: Rejected items listed on the terminal; the rejects table and file have them all.
-SHOWN_REJECTS = 10
 
 
 @click.command()
@@ -285,28 +279,8 @@ def stoppable(total: int | None = None) -> Iterator[None]:
         raise StoppedError(error, f"{kept}; run the same command again to go on") from error
 
 
-def _note_details(report: IngestReport) -> None:
-    if report.updated:
-        note(f"{report.updated:,} of the changed pairs were updated")
-    elif report.changed:
-        note(
-            "changed pairs are in the database with other content and were left as they were: "
-            "--on-conflict update replaces them"
-        )
-    if report.apart:
-        note(
-            f"came again apart from their other captions: {format_count(report.apart, 'picture')}; "
-            "sort the source by picture to join them, too"
-        )
-    if report.cut_captions:
-        note(
-            f"{report.cut_captions:,} captions are longer than the encoder reads "
-            f"({report.max_tokens} tokens): the rest of them is not used"
-        )
-
-
 def _finish_ingest(report: IngestReport, rejects: Path | None, output: str) -> None:
-    _print_report(report, output)
+    print_report(report, output)
     _finish(report, rejects)
 
 
@@ -314,42 +288,6 @@ def _finish(report: IngestReport | DryRun, rejects: Path | None) -> None:
     _write_rejects(report, rejects)
     if report.rejects and not report.added + report.already_there + report.changed:
         sys.exit(1)
-
-
-def _print_report(report: IngestReport, output: str) -> None:
-    version = report.version.name if report.version else None
-    if output == "json":
-        print_json(
-            {
-                "added": report.added,
-                "already_there": report.already_there,
-                "changed": report.changed,
-                "updated": report.updated,
-                "rejected": len(report.rejects),
-                "version": version,
-                "cut_captions": report.cut_captions,
-                **findings_as_json(report),
-            }
-        )
-    else:
-        made = f"the newest model is {version}" if version else "no new version"
-        changed = f"changed {report.changed:,}, " if report.changed else ""
-        note(
-            f"added {report.added:,}, already there {report.already_there:,}, {changed}"
-            f"rejected {len(report.rejects):,}; {made}"
-        )
-        _note_details(report)
-    if output == "table":
-        print_findings(report.findings)
-        print_rejects(report.rejects)
-
-
-def print_rejects(rejects: Sequence[Reject]) -> None:
-    """The first of what was refused, and how many more there are."""
-    if rejects:
-        print_table(["rejected", "reason"], [(r.item, r.reason) for r in rejects[:SHOWN_REJECTS]])
-        if len(rejects) > SHOWN_REJECTS:
-            note(f"… and {len(rejects) - SHOWN_REJECTS:,} more: --rejects FILE lists all")
 
 
 def _try_ingest(
@@ -363,42 +301,8 @@ def _try_ingest(
 
     with step("look through the sources", total) as advance:
         found = try_ingest(context.db, sources, options, progress=advance)
-    _print_dry_run(found, options.on_conflict, output)
+    print_dry_run(found, options.on_conflict, output)
     return found
-
-
-def _print_dry_run(found: DryRun, on_conflict: str, output: str) -> None:
-    counts = {
-        "would_add": found.added,
-        "already_there": found.already_there,
-        "changed": found.changed,
-        "would_update": found.updated,
-        "rejected": len(found.rejects),
-        "seconds": found.seconds,
-        "bytes": found.bytes,
-        **findings_as_json(found),
-    }
-    if output == "json":
-        print_json({**counts, "first": [asdict(pair) for pair in found.first]})
-        return
-    rows = [(p.pair_id, " · ".join(p.captions), p.image or "") for p in found.first]
-    if rows:
-        print_table(["pair id", "caption", "picture"], rows)
-    changed = f"changed {found.changed:,}, " if found.changed else ""
-    note(
-        f"would add {found.added:,}, already there {found.already_there:,}, {changed}"
-        f"rejected {len(found.rejects):,}; nothing was written"
-    )
-    if found.changed and on_conflict == "fail":
-        note("with --on-conflict fail nothing would be added")
-    if found.sample:
-        room = f"{found.bytes / 1e6:,.1f} MB" if found.bytes > 1e5 else f"{found.bytes:,} bytes"
-        took = "time not estimated, no encoder is needed"
-        if found.seconds is not None:
-            took = f"about {found.seconds:,.0f} s"
-        note(f"by the first {format_count(found.sample, 'pair')}: {took}; about {room}")
-    print_findings(found.findings)
-    print_rejects(found.rejects)
 
 
 def _write_rejects(report: IngestReport | DryRun, path: Path | None) -> None:
