@@ -189,7 +189,7 @@ def test_bad_rows_of_vectors_are_rejected_with_their_reasons(
     assert done.objects == [{**counts, "version": "v1", "cut_captions": 0}]
     reasons = pl.read_csv("rejects.csv")["reason"].to_list()
     assert reasons == [
-        "image_vector holds NaN or infinity",
+        "image_vector holds NaN, infinity or a number beyond float32",
         "image_vector is all zeros",
         "duplicate of an earlier item",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +28,7 @@ MAX_CAPTION_FILE = 4 * 2**20
 
 # What may hold the captions of pictures that have none beside them.
 _MANIFESTS = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".token", ".tar", ".zip")
+_ARCHIVES = (".tar", ".tgz", ".zip", ".parquet")
 _SHOWN_MANIFESTS = 3
 _NO_CAPTION = "no caption file"
 _FURTHER_LINES = "further lines"
@@ -75,6 +77,9 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
             f"{source}: {files} with several lines: the first is the caption, the others are kept "
             f"in the attribute {_FURTHER_LINES}"
         )
+    if with_caption and (archives := _find_archives(root)):
+        shown = ", ".join(printable(file.name) for file in archives)
+        note(f"{source}: not read, since pictures with captions lie beside: {shown}")
     if without and not with_caption and (manifests := _find_manifests(root)):
         shown = ", ".join(printable(str(file)) for file in manifests)
         note(f"{source}: no picture has a caption beside it; to read them from a file: {shown}")
@@ -94,6 +99,12 @@ def _some_entries(path: Path, begin: int, end: int) -> Iterator[Entry]:
             return  # while the first goes on, to know all that is refused
     if not begin:
         yield from refused
+
+
+def _find_archives(root: Path) -> list[Path]:
+    """Files in a folder that would be read if there were no pictures."""
+    found = sorted(file for file in root.iterdir() if file.suffix.lower() in _ARCHIVES)
+    return found[:_SHOWN_MANIFESTS]
 
 
 def _find_manifests(root: Path) -> list[Path]:
@@ -119,7 +130,7 @@ def _entry_of(source: str, root: Path, file: Path) -> Entry:
 
 def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
     image_path = as_text(str(picture), "file name")
-    row = picture_row(picture.relative_to(root), _read_caption(picture.with_suffix(".txt")))
+    row = picture_row(picture.relative_to(root), _read_caption(_caption_file(picture)))
     return row | {"image_path": image_path}
 
 
@@ -128,6 +139,12 @@ def picture_row(inside: PurePath, lines: list[str]) -> dict[str, Any]:
     further = {_FURTHER_LINES: lines[1:]} if len(lines) > 1 else {}
     attributes = as_json({"folder": inside.parent.as_posix()} | further)
     return {"caption": lines[0] if lines else "", "attributes": attributes}
+
+
+def _caption_file(picture: Path) -> Path:
+    """The file of a picture's caption; the ending may be in capitals, as the picture's may."""
+    files = [picture.with_suffix(suffix) for suffix in (".txt", ".TXT")]
+    return next((file for file in files if os.path.lexists(file)), files[0])
 
 
 def _read_caption(file: Path) -> list[str]:

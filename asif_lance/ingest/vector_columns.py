@@ -88,7 +88,7 @@ def _fault(name: str, dimension: int | None) -> pl.Expr:
         .when(size == 0)
         .then(pl.lit(f"{name} is empty"))
         .when(~pl.col("finite"))
-        .then(pl.lit(f"{name} holds NaN or infinity"))
+        .then(pl.lit(f"{name} holds NaN, infinity or a number beyond float32"))
         .when(~pl.col("nonzero"))
         .then(pl.lit(f"{name} is all zeros"))
     )

@@ -57,6 +57,19 @@ def test_a_folder_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> Non
     assert batch.frame["item"].to_list() == ["a.png"]
 
 
+def test_what_lies_beside_pictures_is_read_or_told(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "a.PNG", picture())
+    write(tmp_path / "a.TXT", "An apple.")
+    write(tmp_path / "b.tar", b"")
+    told: list[str] = []
+    with listen(lambda what, done, total: None, told.append):
+        found, rejects = read(tmp_path)
+    assert ([row["caption"] for row in found], rejects) == (["An apple."], [])
+    assert any("not read, since pictures with captions lie beside: b.tar" in one for one in told)
+
+
 def test_the_first_ingest_of_two_at_once_makes_the_database_for_both(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:

@@ -392,14 +392,14 @@ def test_bad_vectors_in_jsonl_are_refused(tmp_path: Path) -> None:
     rows, rejects = read(write(tmp_path / "pairs.jsonl", "\n".join(lines)))
     assert [row["item"] for row in rows] == ["row 1"]
     assert dict(rejects) == {
-        "row 2": "image_vector holds NaN or infinity",
+        "row 2": "image_vector holds NaN, infinity or a number beyond float32",
         "row 3": "image_vector is all zeros",
         "row 4": "image_vector is not a list of numbers",
         "row 5": "image_vector is not a list of numbers",
         "row 6": "missing image_vector",
         "row 7": "image_vector is empty",
-        "row 8": "image_vector holds NaN or infinity",
-        "row 9": "image_vector holds NaN or infinity",
+        "row 8": "image_vector holds NaN, infinity or a number beyond float32",
+        "row 9": "image_vector holds NaN, infinity or a number beyond float32",
     }
 
 
@@ -700,11 +700,11 @@ def test_vectors_are_judged_without_touching_rows() -> None:
         None,
         "missing v",
         "v is all zeros",
-        "v holds NaN or infinity",
-        "v holds NaN or infinity",
+        "v holds NaN, infinity or a number beyond float32",
+        "v holds NaN, infinity or a number beyond float32",
         "v has 1 dimensions instead of 2",
         "v has 0 dimensions instead of 2",
-        "v holds NaN or infinity",
+        "v holds NaN, infinity or a number beyond float32",
         None,
     ]
     assert mask.tolist() == [reason is None for reason in reasons]
