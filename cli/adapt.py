@@ -27,9 +27,9 @@ from .query import FoundModel, find_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asif_lance.evaluation import Adaptation, TrialAccuracy
+    from asif_lance.evaluation import Adaptation, Labelled, TrialAccuracy
     from asif_lance.ingest import IngestReport
-    from asif_lance.model import Model
+    from asif_lance.model import Model, Prompts
     from asif_lance.records import Reject
 
 
@@ -110,7 +110,7 @@ def adapt(
     drawn: Any = {"trials": trials, "seed": seed}
     library.check_experiment(task.labelled, counts, **drawn)
     opened = model.open()
-    labelled, prompts = task.encode(opened, rejects)
+    labelled, prompts = _encode(task, opened, rejects)
     encoder = None if task.asked.vectors is not None else opened.text_encoder
     captions, texts = library.captions_of(prompts, template, encoder)
     old_task = None if before is None else before.encode(opened, rejects)
@@ -122,6 +122,19 @@ def adapt(
         added = (captions, texts, counts[0], seed, pictures.name, license)
         rejects += _tell_added(opened, library.add_pairs(opened, labelled, prompts, *added))
     report_rejects(rejects)
+
+
+def _encode(task: Task, opened: Model, rejects: list[Reject]) -> tuple[Labelled, Prompts]:
+    """The task, encoded; pictures that the model has already are told."""
+    from asif_lance.evaluation import count_overlap
+
+    labelled, prompts = task.encode(opened, rejects)
+    if known := count_overlap(opened.anchors, labelled):
+        note(
+            f"in the model already, so what is told of them is too good: "
+            f"{format_count(known, 'picture')}; test on others"
+        )
+    return labelled, prompts
 
 
 def _tell_added(opened: Model, report: IngestReport) -> tuple[Reject, ...]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Evaluation,
         PairedComparison,
         compare,
+        count_overlap,
         evaluate,
         predict,
     )
@@ -49,7 +50,9 @@ else:
     __getattr__ = import_on_demand(
         __name__,
         {
-            "accuracy": "Accuracy Evaluation PairedComparison compare evaluate predict",
+            "accuracy": (
+                "Accuracy Evaluation PairedComparison compare count_overlap evaluate predict"
+            ),
             "adaptation": "Adaptation TrialAccuracy adapt captions_of",
             "confidence": (
                 "Calibration Confidence Kind calibrate_by_pictures calibrate_by_self_test "
@@ -75,11 +78,11 @@ __all__ = [
     "Accuracy", "Adaptation", "Calibration", "Confidence", "ConfidenceReport", "Confirmation",
     "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Kind", "Labelled",
     "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
-    "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test",
-    "calibrate_by_pictures", "calibrate_by_self_test", "captions_of", "check_classes",
-    "check_rivals", "choose_sizes", "compare", "compare_kinds", "diagnose", "encode_labelled",
-    "evaluate", "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test",
-    "predict", "prove_equivalence", "read_labelled", "report_confidence", "scaling",
-    "share_interval", "tune", "tune_by_self_test",
+    "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test", "calibrate_by_pictures",
+    "calibrate_by_self_test", "captions_of", "check_classes", "check_rivals", "choose_sizes",
+    "compare", "compare_kinds", "count_overlap", "diagnose", "encode_labelled", "evaluate",
+    "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test", "predict",
+    "prove_equivalence", "read_labelled", "report_confidence", "scaling", "share_interval", "tune",
+    "tune_by_self_test",
 ]
 # fmt: on

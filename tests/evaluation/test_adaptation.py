@@ -128,6 +128,8 @@ def test_the_command_measures_writes_nothing_and_keeps_on_request(
     assert kept.err == "added 9 pairs; the newest model is v2\n"
     again = cli(*asked, "--per-class", "3", "--keep", "--model", "v1")
     assert again.err == "added 0 pairs, already there 9; the newest model is v2\n"
+    twice = cli(*asked, "--per-class", "3")
+    assert "in the model already, so what is told of them is too good: 9 pictures" in twice.err
 
 
 def test_pictures_that_were_forgotten_are_told_when_they_are_not_kept(
