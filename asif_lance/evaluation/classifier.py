@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from asif_lance.errors import InputError
 from asif_lance.evaluation.confidence import fit_sharpness, score_matrix
-from asif_lance.model import LabelSet, Model, open_model
+from asif_lance.model import LabelSet, Model, open_model, to_matrix
 from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.relative import Teaching, fit_teaching, make_teaching
 from asif_lance.search import unit_queries
@@ -108,7 +108,12 @@ class AsifClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         if self.model_ is None:
             return np.asarray(validate_data(self, X, dtype=np.float32, reset=reset))
         if _are_vectors(X):
-            return unit_queries(validate_data(self, X, dtype=np.float32, reset=reset))
+            vectors = validate_data(self, X, dtype=np.float32, reset=reset)
+            return unit_queries(
+                to_matrix("image vectors", self.model_.store.image.dimension, vectors)
+            )
+        if not len(X):
+            raise InputError("give at least one picture or vector")
         return unit_queries(self.model_.encode(X)[1])
 
     def _compile(self) -> LabelSet | None:

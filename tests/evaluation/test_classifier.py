@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import asif_lance
 from asif_lance import AsifClassifier
-from asif_lance.errors import InputError
+from asif_lance.errors import DimensionError, InputError
 from asif_lance.ingest import ingest_sources
 from asif_lance.model import Model
 
@@ -94,6 +94,10 @@ def test_pictures_teach_classes_whose_names_say_nothing(model: Model, tmp_path: 
     assert by_vectors.model is model
     assert (by_vectors.predict(model.encode(others)[1]) == taught.predict(others)).all()
     assert model.store.version("latest").name == "v1"
+    with pytest.raises(InputError, match="at least one"):
+        taught.predict([])
+    with pytest.raises(DimensionError, match="image vectors: expected 1280"):
+        taught.predict(vectors[:, :5])
 
 
 @pytest.mark.encoders
