@@ -186,7 +186,7 @@ class AttachedState:
 
         Whoever will ask for them anyway then need not read them again.
         """
-        if "_verdicts" not in self.__dict__:
+        if "_verdicts" not in vars(self):
             self._held = {one: {side: [] for side in _SIDES} for one in fragment_ids}
 
     def take_vectors(self, fragment_id: int, side: str) -> Float16Array | None:
