@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from asif_lance.encoders.own_encoders import adopt_encoder, load_registered
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.spelling import spell_encoder
 from asif_lance.encoders.weights import OPEN_CLIP_PREFIX, TRANSFORMERS_PREFIX
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_IMAGE = "timm/tf_efficientnet_lite0"
 DEFAULT_TEXT = "sentence-transformers/all-MiniLM-L6-v2"
@@ -25,13 +28,7 @@ def image_encoder(name: str | ImageEncoder | None = None, *, device: str = "auto
     """
     if name is not None and not isinstance(name, str):
         return cast(ImageEncoder, adopt_encoder("image", name))
-    # Not at the top: torch, timm and sentence-transformers take seconds to import, and many need
-    # none of them, or one.
-    from asif_lance.devices import pick_device
-    from asif_lance.encoders.timm_import import import_timm
-
-    spelled, where = spell_encoder("image", name or DEFAULT_IMAGE), pick_device(device)
-    own = load_registered("image", spelled, str(where))
+    spelled, where, own = _find("image", name or DEFAULT_IMAGE, device)
     if own is not None:
         return cast(ImageEncoder, own)
     if spelled.startswith(TRANSFORMERS_PREFIX):
@@ -42,6 +39,8 @@ def image_encoder(name: str | ImageEncoder | None = None, *, device: str = "auto
         from asif_lance.encoders.open_clip_encoders import OpenClipImages
 
         return OpenClipImages(spelled, where)
+    from asif_lance.encoders.timm_import import import_timm
+
     import_timm()
     from asif_lance.encoders.timm_encoder import TimmEncoder
 
@@ -55,10 +54,7 @@ def text_encoder(name: str | TextEncoder | None = None, *, device: str = "auto")
     """
     if name is not None and not isinstance(name, str):
         return cast(TextEncoder, adopt_encoder("text", name))
-    from asif_lance.devices import pick_device  # see image_encoder
-
-    spelled, where = spell_encoder("text", name or DEFAULT_TEXT), pick_device(device)
-    own = load_registered("text", spelled, str(where))
+    spelled, where, own = _find("text", name or DEFAULT_TEXT, device)
     if own is not None:
         return cast(TextEncoder, own)
     if spelled.startswith(OPEN_CLIP_PREFIX):
@@ -68,6 +64,16 @@ def text_encoder(name: str | TextEncoder | None = None, *, device: str = "auto")
     from asif_lance.encoders.sentence_encoder import SentenceEncoder
 
     return SentenceEncoder(spelled, where)
+
+
+def _find(side: str, name: str, device: str) -> tuple[str, torch.device, Any]:
+    """A name's spelling, the device, and the encoder registered under it, or None."""
+    # Not at the top: torch, timm and sentence-transformers take seconds to import, and many need
+    # none of them, or one.
+    from asif_lance.devices import pick_device
+
+    spelled, where = spell_encoder(side, name), pick_device(device)
+    return spelled, where, load_registered(side, spelled, str(where))
 
 
 def encoder_name(side: str, encoder: str | ImageEncoder | TextEncoder | None) -> str | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -130,7 +130,7 @@ def _entry_of(source: str, root: Path, file: Path) -> Entry:
 
 def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
     image_path = as_text(str(picture), "file name")
-    row = picture_row(picture.relative_to(root), _read_caption(_caption_file(picture)))
+    row = picture_row(picture.relative_to(root), _read_caption(picture))
     return row | {"image_path": image_path}
 
 
@@ -141,20 +141,23 @@ def picture_row(inside: PurePath, lines: list[str]) -> dict[str, Any]:
     return {"caption": lines[0] if lines else "", "attributes": attributes}
 
 
-def _caption_file(picture: Path) -> Path:
-    """The file of a picture's caption; the ending may be in capitals, as the picture's may."""
-    files = [picture.with_suffix(suffix) for suffix in (".txt", ".TXT")]
-    return next((file for file in files if os.path.lexists(file)), files[0])
+def _read_caption(picture: Path) -> list[str]:
+    """The lines of a picture's caption file, whose ending may be in capitals as the picture's."""
+    for suffix in (".txt", ".TXT"):
+        with suppress(FileNotFoundError):
+            return _read_lines(picture.with_suffix(suffix))
+    missing = printable(picture.with_suffix(".txt").name)
+    raise UnusableFieldError(f"{_NO_CAPTION} ({missing})")
 
 
-def _read_caption(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         found = file.stat()
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             raise UnusableFieldError("unreadable caption file (a device or a pipe)")
         return caption_of(file.read_bytes, found.st_size)
-    except FileNotFoundError as error:
-        raise UnusableFieldError(f"{_NO_CAPTION} ({printable(file.name)})") from error
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise UnusableFieldError(f"unreadable caption file ({error.strerror})") from error
 

@@ -63,7 +63,7 @@ def _make_routes(service: Service) -> FastAPI:
     return app
 
 
-def _refuse_repeated(request: Request) -> None:
+async def _refuse_repeated(request: Request) -> None:  # a plain function would take a thread
     """Of a parameter given twice one value would be passed over in silence."""
     name = find_repeated(key for key, _ in request.query_params.multi_items())
     if name is not None:
