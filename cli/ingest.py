@@ -203,7 +203,7 @@ def ingest(
         expanded = expand_sources(sources)
     given |= {"format": source_format, "columns": dict(columns), "source": source_name}
     options = IngestOptions(**given, checks=expand_checks(checks), waiver=waiver)
-    total = count_items(expanded)
+    total = count_items(expanded, source_format)
     tell_of_database(context)
     if dry_run:
         tried = _try_ingest(context, expanded, options, total, output)

@@ -13,17 +13,22 @@ from asif_lance.ingest.sources import PictureList, Source, SourceParts, TableSou
 from asif_lance.ingest.stored_pairs import StoredPairs
 
 
-def count_items(sources: Sequence[Source]) -> int | None:
-    """Items of all sources together; None when one of them would have to be read for it."""
+def count_items(sources: Sequence[Source], format: str | None = None) -> int | None:
+    """Items of all sources together; None when one of them would have to be read for it.
+
+    Args:
+        sources: what is ingested.
+        format: of all of them; recognised when None.
+    """
     total = 0
     for source in sources:
-        if (count := _count(source)) is None:
+        if (count := _count(source, format)) is None:
             return None
         total += count
     return total
 
 
-def _count(source: Source) -> int | None:
+def _count(source: Source, format: str | None) -> int | None:
     if isinstance(source, TableSource):
         return len(source.table)
     if isinstance(source, PictureList):
@@ -35,7 +40,7 @@ def _count(source: Source) -> int | None:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
-            if sniff_format(path) != "folder":
+            if (format or sniff_format(path)) != "folder":
                 return None
             refused: list[Path] = []
             usable = sum(1 for _ in walk_pictures(path, lambda file, _: refused.append(file)))

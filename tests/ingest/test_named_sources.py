@@ -55,6 +55,7 @@ def test_a_folder_that_can_be_read_in_two_ways_is_refused(tmp_path: Path) -> Non
         list(read_source(tmp_path / "photos"))
     (batch,) = read_source(tmp_path / "photos", format="folder")
     assert batch.frame["item"].to_list() == ["a.png"]
+    assert count_items([tmp_path / "photos"], "folder") == 1
 
 
 def test_what_lies_beside_pictures_is_read_or_told(
