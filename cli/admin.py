@@ -81,7 +81,7 @@ def _facts(found: Info) -> dict[str, object]:
 def _tell_check(found: Info) -> str:
     if found.checked_at is None:
         return "never"
-    damaged = f", {found.damaged:,} files damaged" if found.damaged else ""
+    damaged = f", {format_count(found.damaged, 'file')} damaged" if found.damaged else ""
     return f"{found.checked_at:%Y-%m-%d %H:%M:%S}{damaged}"
 
 

@@ -98,8 +98,8 @@ def _note_details(report: IngestReport) -> None:
         )
     if report.cut_captions:
         note(
-            f"{report.cut_captions:,} captions are longer than the encoder reads "
-            f"({report.max_tokens} tokens): the rest of them is not used"
+            f"longer than the encoder reads ({report.max_tokens} tokens): "
+            f"{format_count(report.cut_captions, 'caption')}, of which the rest is not used"
         )
 
 

@@ -15,6 +15,7 @@ from .manners import CommandGroup
 from .options import Context, format_option, keys_option, open_store
 from .output import megabytes, moment, note, print_json, print_table
 from .parameter_types import FileArgument
+from .twins import count_staying
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Proof
@@ -196,7 +197,7 @@ def facts(receipt: Receipt) -> dict[str, Any]:
         **(
             {}
             if receipt.twins is None
-            else {"twins": f"{receipt.twins:,} with the same picture stay"}
+            else {"twins": count_staying(receipt.twins, "the same picture")}
         ),
     }
 

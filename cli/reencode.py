@@ -90,7 +90,7 @@ def _print(report: ReencodeReport) -> None:
     if report.forgotten:
         note(f"forgotten here, too: {format_count(report.forgotten, 'pair')}")
     if report.cut_captions:
-        note(f"{report.cut_captions:,} captions are longer than the encoder reads")
+        note(f"longer than the encoder reads: {format_count(report.cut_captions, 'caption')}")
     print_rejects(report.rejects)
     if report.unfinished:
         version, missing = report.unfinished

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from asif_lance.errors import format_count
+
 from .output import note
 
 if TYPE_CHECKING:
@@ -19,14 +21,19 @@ def note_twins(twins: Twins | None) -> None:
         return
     if twins.same_picture:
         note(
-            f"{len(twins.same_picture):,} pairs with the same picture stay: "
+            f"{count_staying(len(twins.same_picture), 'the same picture')}: "
             f"{_list_some(twins.same_picture)}; --with-twins takes them along"
         )
     if twins.same_caption:
         note(
-            f"{len(twins.same_caption):,} pairs with the same caption and another picture stay: "
+            f"{count_staying(len(twins.same_caption), 'the same caption and another picture')}: "
             f"{_list_some(twins.same_caption)}"
         )
+
+
+def count_staying(number: int, what: str) -> str:
+    """`1 pair with the same picture stays`, `2 pairs … stay`."""
+    return f"{format_count(number, 'pair')} with {what} {'stays' if number == 1 else 'stay'}"
 
 
 def _list_some(ids: Sequence[str]) -> str:

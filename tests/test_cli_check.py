@@ -38,7 +38,7 @@ def test_damage_is_named_and_leaves_with_status_1(cli: Cli, database: Path) -> N
     name = path.relative_to(database).as_posix()
     assert report["damage"] == [{"file": name, "reason": "not as it was written"}]
     assert done.err == f"DAMAGED: {name}: not as it was written\n"
-    assert ", 1 files damaged" in cli("info").out
+    assert ", 1 file damaged" in cli("info").out
 
 
 def test_a_database_that_cannot_be_opened_is_checked_all_the_same(cli: Cli, database: Path) -> None:

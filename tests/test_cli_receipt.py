@@ -126,8 +126,8 @@ def test_forget_tells_what_stays_and_takes_twins_along_when_asked(
     pl.concat([rows, twins, words]).write_parquet(pairs_file)
     assert cli("ingest", pairs_file).status == 0
     plan = cli("forget", "p0", "--dry-run")
-    assert "1 pairs with the same picture stay: twin; --with-twins takes them along" in plan.err
-    assert "1 pairs with the same caption and another picture stay: words" in plan.err
+    assert "1 pair with the same picture stays: twin; --with-twins takes them along" in plan.err
+    assert "1 pair with the same caption and another picture stays: words" in plan.err
     whole = cli("forget", "p0", "--with-twins", "--dry-run", "--format", "json").objects[0]
     assert whole["pairs"] == ["p0", "twin"]
     assert whole["twins"] == {"same_picture": [], "same_caption": ["words"]}

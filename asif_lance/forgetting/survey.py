@@ -8,7 +8,7 @@ has deleted of it is a file of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from lance import LanceOperation
 from lance.fragment import FragmentMetadata
 
-from asif_lance.database import FragmentKey, data_files, live_rows_key, open_table, storage_errors
+from asif_lance.database import FragmentKey, data_files, open_table, storage_errors
 from asif_lance.errors import DatabaseError
 from asif_lance.progress import track
 from asif_lance.records import Int64Array
@@ -140,28 +140,28 @@ class Survey:
     def add_state(self, version: int) -> None:
         """Looks at one more state."""
         state = self.open(version)
-        fragments = state.get_fragments()
-        self._find_rows(state, [f for f in fragments if data_files(f) not in self.fragments])
-        self.highest_id = max([self.highest_id, *(f.fragment_id for f in fragments)])
-        touched = [fragment for fragment in fragments if data_files(fragment) in self.touched]
+        # Keys once: Lance gathers a fragment's metadata anew each time that it is asked.
+        fragments = [(data_files(fragment), fragment) for fragment in state.get_fragments()]
+        self._find_rows(state, {key: f for key, f in fragments if key not in self.fragments})
+        self.highest_id = max([self.highest_id, *(f.fragment_id for _, f in fragments)])
+        touched = [(key, fragment) for key, fragment in fragments if key in self.touched]
         if touched:
             _check_blobs(self.uri, state.schema)
         self.states[version] = State(
             version=version,
             rows=state.count_rows(),
-            parts=tuple(self._find_part(state, fragment) for fragment in touched),
+            parts=tuple(self._find_part(state, *one) for one in touched),
             indices=tuple(index.name for index in state.describe_indices()),
             logs_keys=_logs_keys(state),
         )
 
     def _find_rows(
-        self, state: lance.LanceDataset, fragments: Sequence[lance.LanceFragment]
+        self, state: lance.LanceDataset, fragments: Mapping[FragmentKey, lance.LanceFragment]
     ) -> None:
         """Looks for the pairs in fragments that no state before had."""
-        places, ids = _find_ids(state, fragments, self.wanted)
+        places, ids = _find_ids(state, list(fragments.values()), self.wanted)
         end = 0
-        for fragment in fragments:
-            key = data_files(fragment)
+        for key, fragment in fragments.items():
             self.fragments[key] = (state.version, fragment.fragment_id)
             start, end = end, end + fragment.physical_rows
             first, last = np.searchsorted(places, [start, end]).tolist()
@@ -175,10 +175,11 @@ class Survey:
                     size=sum(file.file_size_bytes or 0 for file in fragment.metadata.files),
                 )
 
-    def _find_part(self, state: lance.LanceDataset, fragment: lance.LanceFragment) -> TouchedPart:
-        known = (live_rows_key(fragment), fragment.fragment_id)
+    def _find_part(
+        self, state: lance.LanceDataset, key: FragmentKey, fragment: lance.LanceFragment
+    ) -> TouchedPart:
+        known = (key, fragment.deletion_file(), fragment.fragment_id)
         if known not in self._parts:
-            key = data_files(fragment)
             touched = self.touched[key]
             live = np.zeros(touched.rows, np.bool_)
             live[_find_live_places(state, fragment)] = True

@@ -23,8 +23,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.stats import norm
 
 from asif_lance.records import Float32Array, Float64Array, Int64Array
 from asif_lance.relative.centring import multiply_wide
@@ -230,15 +228,19 @@ def _find_threshold(usual: float, spread: float, taught: float) -> float:
         spread: its standard deviation.
         taught: share of the labels that have examples.
     """
+    from scipy.special import ndtri  # 50 MB with the other one: only examples need them
+
     beyond = FALSE_EVIDENCE * taught / (1.0 - taught) if taught < 1.0 else 1.0
     if beyond >= 1.0:
         return 0.0
     # On the grid: the order in which examples are summed up does not show.
-    return max(float(np.rint((usual + spread * norm.isf(beyond)) / _GRID)) * _GRID, 0.0)
+    return max(float(np.rint((usual + spread * -ndtri(beyond)) / _GRID)) * _GRID, 0.0)
 
 
 def _fit_logistic(first: Float64Array, second: Float64Array, truths: Int64Array) -> Float64Array:
     """The likeliest non-negative factors of two (m, c) scores that sum up to logits."""
+    from scipy.optimize import minimize
+
     rows = np.arange(len(truths))
 
     def cost(factors: Float64Array) -> tuple[float, Float64Array]:

@@ -178,7 +178,7 @@ def test_captions_that_the_encoder_cuts_are_counted(cli: Cli, tmp_path: Path) ->
     pl.DataFrame(rows).write_csv(tmp_path / "a.csv")
     told = cli("--db", "db", "ingest", "a.csv").err
     assert (
-        "1 captions are longer than the encoder reads (256 tokens): the rest of them is not used"
+        "longer than the encoder reads (256 tokens): 1 caption, of which the rest is not used"
         in told
     )
 
