@@ -72,6 +72,19 @@ class SelfTest:
         return score_labels(relative, labels), near
 
 
+def check_enough_pairs(count: int) -> None:
+    """Pass a number of pairs that a self-test can be made of.
+
+    Raises:
+        InputError: fewer than 20.
+    """
+    if count < LEAST_PAIRS:
+        raise InputError(
+            f"{format_count(count, 'pair is', 'pairs are')} too few for a self-test: "
+            f"at least {LEAST_PAIRS}"
+        )
+
+
 def build_self_test(model: Model, prompts: Prompts, per_label: int = PER_LABEL) -> SelfTest:
     """Let the captions nearest to each label stand for it.
 
@@ -84,11 +97,7 @@ def build_self_test(model: Model, prompts: Prompts, per_label: int = PER_LABEL) 
         InputError: fewer than 20 pairs.
     """
     anchors = model.anchors
-    if anchors.count < LEAST_PAIRS:
-        raise InputError(
-            f"{format_count(anchors.count, 'pair is', 'pairs are')} too few for a self-test: "
-            f"at least {LEAST_PAIRS}"
-        )
+    check_enough_pairs(anchors.count)
     asked = average_prompts(prompts)
     nearest = anchors.top_k("text", asked.vectors, per_label, measure="centred")
     cuts = np.searchsorted(asked.owner, np.arange(1, len(asked.names)))
