@@ -117,6 +117,7 @@ def measured(shop: Workshop, shared: Path | None, options: argparse.Namespace) -
     page["captions"] = _captions(shop, own, tests, answers)
     note("two pairs of encoders")
     page["together"] = two_pairs(shop, shared, options.second_text)
+    page["second_text"] = options.second_text
     note("tuning")
     subject = f"{single[0].name}, {len(few.labelled.names):,} pictures"
     page["tuning"] = _tuning(few, answers, options.output, subject)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from accuracy_sets import Workshop, flickr, mean_captions, pairs
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -30,6 +31,8 @@ from asif_lance.evaluation import (
     Labelled,
     SelfTuning,
     TriedSetting,
+    build_self_test,
+    calibrate_by_self_test,
     check_rivals,
     diagnose,
     predict,
@@ -53,6 +56,9 @@ SETS = {
     "EuroSAT": "eurosat/sample.parquet",
 }
 COVERAGES = (0.8, 0.9)
+#: What many captions of Flickr8k speak of; its other photos show what is true of few pairs.
+WORDS = ["dog", "child", "woman", "man", "water", "snow", "beach", "street", "grass", "bicycle"]
+FEW, DRAWS = (48, 100, 400, 2000), 5
 note = Console(stderr=True).print
 
 
@@ -96,12 +102,14 @@ def write(shared: Path, output: Path, per_class: int) -> None:
     """Put the section into the page, in place of an earlier one or at its end."""
     with tempfile.TemporaryDirectory() as folder:
         shop = Workshop(Path(folder), Path(folder), text_encoder())
-        model = shop.model("mean", pairs(mean_captions(flickr(shared))))
+        frame = pairs(mean_captions(flickr(shared)))
+        model = shop.model("mean", frame)
         found = [measure(model, shared, name, per_class) for name in SETS]
+        few = [few_pairs_line(shop, frame, count) for count in FEW]
     page = output / "accuracy.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2] or "\n"
-    section = "\n".join(lines(found, model.recipe.name))
+    section = "\n".join([*lines(found, model.recipe.name), *FEW_PAIRS, *few])
     text = f"{before.rstrip()}\n\n{BEGIN}\n{section}\n{END}{after}"
     page.write_text(text, encoding="utf-8")
     plots.save(figure(found), output / PLOT)
@@ -256,6 +264,44 @@ def confidence_lines(found: Sequence[Measured]) -> Iterator[str]:
                 f"| {report.none:.1%} | {'yes' if report.kind.is_another else 'no'} "
                 f"({report.kind.low:.0%} low, {report.kind.far:.0%} far) |"
             )
+
+
+FEW_PAIRS = (
+    "\n### With few pairs",
+    f"Parts of Flickr8k, drawn {DRAWS} times, means. Held out are as many other photos: "
+    "those whose captions\nare the ten nearest to each of ten words are classified.\n",
+    "| pairs | self-test right | held-out right | mean probability | none (asked: 10%) |",
+    "| ---: | ---: | ---: | ---: | ---: |",
+)
+
+
+def few_pairs_line(shop: Workshop, frame: pl.DataFrame, count: int) -> str:
+    """What the self-test says of few pairs, beside what is true of as many other photos."""
+    note(f"{count} pairs")
+    drawn = [few_pairs(shop, frame, count, seed) for seed in range(DRAWS)]
+    told, true, probability, none = np.mean(drawn, axis=0)
+    return f"| {count:,} | {told:.1%} | {true:.1%} | {probability:.1%} | {none:.1%} |"
+
+
+def few_pairs(
+    shop: Workshop, frame: pl.DataFrame, count: int, seed: int
+) -> tuple[float, float, float, float]:
+    """Of one draw: right in the self-test, right held out, mean probability, told to show none."""
+    order = np.random.default_rng(seed).permutation(len(frame))
+    model = shop.model(f"few-{count}-{seed}", frame[np.sort(order[:count])])
+    others = shop.model(f"others-{count}-{seed}", frame[np.sort(order[count : 2 * count])])
+    prompts = model.prompts(WORDS)
+    labels = model.compile(prompts)
+    test, new = build_self_test(model, prompts), build_self_test(others, prompts)
+    answers = list(model.classify_vectors([WORDS[i] for i in new.truths], new.queries, labels))
+    calibration = calibrate_by_self_test(model, labels)
+    assessed = [calibration.assess(answer) for answer in answers]
+    return (
+        float((test.scores(model, labels)[0].argmax(axis=1) == test.truths).mean()),
+        float(np.mean([answer.label == answer.image for answer in answers])),
+        float(np.mean([one.probabilities[0] for one in assessed])),
+        float(np.mean([one.none for one in assessed])),
+    )
 
 
 def rival_lines(found: Sequence[Measured], default: str) -> Iterator[str]:

@@ -20,8 +20,8 @@ from .labelled import (
     save_plot,
 )
 from .options import LABEL_OPTIONS, Context, label_options, open_store, recipe_option
-from .output import note, print_json, print_table
-from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
+from .output import note, percent, print_json, print_table
+from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf, PathOption
 from .query import FoundModel, find_model
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 @click.option("--caption", metavar="T", help="Caption of an added picture. [default: the template]")
 @click.option(
     "--old",
-    type=click.Path(exists=True, path_type=Path),
+    type=PathOption(exists=True, path_type=Path),
     help="Labelled pictures of an old task, to see whether it suffers.",
 )
 @click.option(
     "--old-label-vectors",
-    type=click.Path(exists=True, path_type=Path),
+    type=PathOption(exists=True, path_type=Path),
     help="With --old: Parquet with label and vector of the old task.",
 )
 @click.option(
@@ -115,12 +115,12 @@ def adapt(
     captions, texts = library.captions_of(prompts, template, encoder)
     old_task = None if before is None else before.encode(opened, rejects)
     found = library.adapt(opened, labelled, prompts, texts, counts, old=old_task, **drawn)
-    _print(found, output)
     subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
     save_plot(plot, lambda figures: figures.adaptation_figure(found, chance, subject))
     if keep:
         added = (captions, texts, counts[0], seed, pictures.name, license)
         rejects += _tell_added(opened, library.add_pairs(opened, labelled, prompts, *added))
+    _print(found, output)
     report_rejects(rejects)
 
 
@@ -197,9 +197,9 @@ def _print(found: Sequence[Adaptation], output: str) -> None:
             print_json(asdict(adaptation))
         return
     first = found[0]
-    click.echo(f"before: {first.new.mean_before:.1%} on the new task, nothing added")
+    click.echo(f"before: {percent(first.new.mean_before)} on the new task, nothing added")
     if first.old is not None:
-        click.echo(f"        {first.old.mean_before:.1%} on the old task")
+        click.echo(f"        {percent(first.old.mean_before)} on the old task")
     print_table(
         [
             *("per class", "pairs added", "tested on", "new task", "nearest class mean"),
@@ -228,5 +228,5 @@ def _difference(one: Adaptation) -> str:
 def _share(task: TrialAccuracy | None) -> str:
     if task is None:
         return ""
-    spread = "" if task.deviation is None else f" ± {task.deviation:.1%}"
-    return f"{task.mean:.1%}{spread}"
+    spread = "" if task.deviation is None else f" ± {percent(task.deviation)}"
+    return f"{percent(task.mean)}{spread}"

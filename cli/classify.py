@@ -18,6 +18,7 @@ from .confidence import (
     add_confidence,
     calibrate_option,
     check_confidence,
+    check_self_test,
     confidence_options,
     make_assessor,
     print_confident,
@@ -173,6 +174,8 @@ def _ask(
     known = read_calibration(trust.pop("calibrate"), labels.names, rejects)
     pictures = given is None or (known is not None and known.vectors is None)
     found.check(labels, pictures=pictures, vectors=None if given is None else given[1])
+    if trust["confidence"] and known is None:
+        check_self_test(found)
     model = found.open()
     label_set = model.compile(labels.embed(model))
     predictions = _predict(model, images, given, label_set, rejects)
@@ -188,8 +191,15 @@ def _tell_all(
     explain: int | None,
     output: str,
 ) -> None:
+    silent = 0
     for prediction in predictions:
         _tell(prediction, top, explain, output, sure)
+        silent += prediction.score <= 0
+    if silent:
+        note(
+            f"of {format_count(silent, 'picture')} no score is above 0: no pair has weight for the "
+            "picture and for a label; a larger --k or a smaller --p gives more pairs weight"
+        )
     if sure is not None:
         sure.note_kind()
 

@@ -11,13 +11,15 @@ import click
 from asif_lance.errors import format_count
 
 from .options import several
-from .output import note, print_table
-from .parameter_types import Real
+from .output import note, percent, print_table
+from .parameter_types import PathOption, Real
 
 if TYPE_CHECKING:
     from asif_lance.evaluation import Calibration, Confidence, ConfidenceReport, Kind, Labelled
     from asif_lance.model import LabelSet, Model, Prediction
     from asif_lance.records import Reject
+
+    from .query import FoundModel
 
 confidence_options = several(
     click.option(
@@ -36,7 +38,7 @@ confidence_options = several(
 
 calibrate_option = click.option(
     "--calibrate",
-    type=click.Path(exists=True, path_type=Path),
+    type=PathOption(exists=True, path_type=Path),
     metavar="PICTURES",
     help="With --confidence: labelled pictures of the kind that is classified, as `evaluate` "
     "takes them. [default: the pairs' own pictures]",
@@ -60,6 +62,17 @@ def chosen_coverage(coverage: float | None) -> float:
     from asif_lance.evaluation.confidence import COVERAGE
 
     return COVERAGE if coverage is None else coverage
+
+
+def check_self_test(found: FoundModel) -> None:
+    """Refuse a version whose pairs are too few for a self-test, before any work.
+
+    Raises:
+        InputError: they are.
+    """
+    from asif_lance.evaluation import check_enough_pairs
+
+    check_enough_pairs(found.version.pairs)
 
 
 class Assessor:
@@ -152,8 +165,8 @@ def warn_of_kind(kind: Kind) -> None:
     if kind.is_another:
         note(
             "these pictures are of another kind than those that confidence rests on: of "
-            f"{kind.low:.0%} the best score is as low as of a tenth of those, and {kind.far:.0%} "
-            "are as unlike the pairs' pictures; do not rely on the answers"
+            f"{percent(kind.low, 0)} the best score is as low as of a tenth of those, and "
+            f"{percent(kind.far, 0)} are as unlike the pairs' pictures; do not rely on the answers"
         )
 
 
@@ -174,7 +187,7 @@ def add_confidence(value: dict[str, Any], found: Confidence, sure: Assessor) -> 
 def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, top: int) -> None:
     """An answer as a table with probabilities, and what is possible below it."""
     rows = [
-        (label, score, f"{probability:.1%}")
+        (label, score, percent(probability))
         for (label, score), probability in zip(
             prediction.ranking[:top], found.probabilities, strict=False
         )
@@ -183,10 +196,12 @@ def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, t
     shown = ", ".join(found.possible[:top]) or "no label"
     if len(found.possible) > top:
         shown += f" and {len(found.possible) - top:,} more"
-    told = "at {:.0%}" if sure.calibration.states_coverage else "with {:.0%} probability together"
-    click.echo(f"possible {told.format(sure.coverage)} ({sure.source}): {shown}")
+    told = "at {}" if sure.calibration.states_coverage else "with {} probability together"
+    click.echo(f"possible {told.format(percent(sure.coverage, 0))} ({sure.source}): {shown}")
     if found.none:
-        click.echo(f"none of these: {found.low:.0%} of those pictures have a best score so low")
+        click.echo(
+            f"none of these: {percent(found.low, 0)} of those pictures have a best score so low"
+        )
 
 
 def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:
@@ -196,21 +211,21 @@ def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:
     def row(name: str, what: Any) -> tuple[str, ...]:
         return (name, *(what(report) for report in reports))
 
-    asked = f"{reports[0].coverage:.0%}"
+    asked = percent(reports[0].coverage, 0)
     print_table(
         ["confidence calibrated on", *(names[report.source] for report in reports)],
         [
             row("pictures calibrated on", lambda r: f"{r.calibrated_on:,}"),
-            row("mean probability", lambda r: f"{r.probability:.1%}"),
-            row("right", lambda r: f"{r.right:.1%}"),
+            row("mean probability", lambda r: percent(r.probability)),
+            row("right", lambda r: percent(r.right)),
             row("calibration error", lambda r: f"{r.calibration_error:.3f}"),
             row(
                 "right more probable than wrong",
                 lambda r: "" if r.ranks is None else f"{r.ranks:.2f}",
             ),
-            row(f"true label possible (asked: {asked})", lambda r: f"{r.covered:.1%}"),
+            row(f"true label possible (asked: {asked})", lambda r: percent(r.covered)),
             row("possible labels", lambda r: f"{r.possible:.2f}"),
-            row("told to show none", lambda r: f"{r.none:.1%}"),
+            row("told to show none", lambda r: percent(r.none)),
         ],
     )
     warn_of_kind(reports[0].kind)

@@ -18,7 +18,8 @@ from asif_lance.errors import format_count
 from asif_lance.progress import step, track
 
 from .options import Context, device_option
-from .output import note, print_table
+from .output import note, percent, print_table
+from .parameter_types import PathOption
 
 if TYPE_CHECKING:
     from asif_lance.ingest.tuxpaint import Split, StampPicture
@@ -33,14 +34,14 @@ WHERE p.rank = 1 GROUP BY caption ORDER BY weight DESC LIMIT 5"""
 @click.command(short_help="Show everything on real pictures: ingest, classify, go back, ask.")
 @click.option(
     "--folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathOption(file_okay=False, path_type=Path),
     default=Path("asif-demo"),
     show_default=True,
     help="Where the pictures and the database go.",
 )
 @click.option(
     "--pictures",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=PathOption(exists=True, file_okay=False, path_type=Path),
     help="Use this folder instead: CLASS/picture.jpg with its caption in CLASS/picture.txt.",
 )
 @click.option("--salt", default="", help="Hold out other pictures.")
@@ -212,7 +213,7 @@ def _print_accuracy(split: Split, predictions: Sequence[Prediction]) -> None:
     )
     click.echo(
         f"\nAccuracy on {format_count(len(predictions), 'picture')} the model has never seen: "
-        f"{right / len(predictions):.0%} (chance {1 / len(split.labels):.0%}, "
+        f"{percent(right / len(predictions), 0)} (chance {percent(1 / len(split.labels), 0)}, "
         f"{len(split.labels)} classes, nothing trained)"
     )
     unseen = sorted(set(split.labels) - {p.label for p in split.held_out})

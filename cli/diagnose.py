@@ -10,9 +10,10 @@ import click
 
 from asif_lance.errors import format_count
 
+from .confidence import check_self_test
 from .labelled import experiment_options, save_plot
 from .options import LABEL_OPTIONS, Context, label_options
-from .output import note, print_json, print_table
+from .output import note, percent, print_json, print_table
 from .parameter_types import Count, Real
 from .query import find_model, open_model, read_asked_labels
 
@@ -87,13 +88,15 @@ def diagnose(
     asked = any(arguments[name] for name in LABEL_OPTIONS[:-1])
     labels = read_asked_labels(**arguments) if asked else None
     model_found.check(labels)
+    if labels is not None:
+        check_self_test(model_found)
     from asif_lance.evaluation import diagnosis as library
 
     opened = model_found.open()
     prompts = None if labels is None else labels.embed(opened)
     found = library.diagnose(opened, prompts, probes=probes, seed=seed)
-    print_json(asdict(found)) if output == "json" else _print(found)
     save_plot(plot, lambda figures: figures.diagnosis_figure(found))
+    print_json(asdict(found)) if output == "json" else _print(found)
 
 
 def _print(found: Diagnosis) -> None:
@@ -108,7 +111,7 @@ def _print(found: Diagnosis) -> None:
     print_table(
         ["captions' similarity", "probes", "near", "all", "gap", "±", "positive"],
         [
-            (g.source or "all", g.probes, g.near, g.all, g.gap, spread(g), f"{g.positive:.0%}")
+            (g.source or "all", g.probes, g.near, g.all, g.gap, spread(g), percent(g.positive, 0))
             for g in (found.gap, *found.sources[:10])
         ],
     )
@@ -116,12 +119,12 @@ def _print(found: Diagnosis) -> None:
         note("one probe shows no spread: --probes 1000 does")
     for hubs in found.hubs:
         click.echo(
-            f"\n{hubs.side} hubs: skewness {hubs.skewness:.2f}, {hubs.never:.0%} of the anchors "
-            f"in no list of {hubs.k}"
+            f"\n{hubs.side} hubs: skewness {hubs.skewness:.2f}, {percent(hubs.never, 0)} of the "
+            f"anchors in no list of {hubs.k}"
         )
         print_table(
             ["share of lists", "caption", "pair_id"],
-            [(f"{share:.1%}", caption, pair_id) for pair_id, caption, share in hubs.top],
+            [(percent(share), caption, pair_id) for pair_id, caption, share in hubs.top],
         )
     _print_captions(found.captions)
     if found.coverage:

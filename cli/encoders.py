@@ -10,6 +10,7 @@ import click
 
 from .options import Context, device_option, format_option, open_store, tell_of_database
 from .output import note, print_json, print_table
+from .parameter_types import PathOption
 
 if TYPE_CHECKING:
     from asif_lance.records import EncoderPin
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--image-root",
-    type=click.Path(path_type=Path),
+    type=PathOption(path_type=Path),
     metavar="FOLDER",
     help="Where pictures are by now, under the ends of their recorded paths.",
 )

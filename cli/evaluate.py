@@ -14,6 +14,7 @@ from asif_lance.errors import format_count
 
 from .confidence import (
     check_confidence,
+    check_self_test,
     chosen_coverage,
     confidence_options,
     print_confidence_reports,
@@ -35,13 +36,13 @@ from .options import (
     label_options,
     recipe_option,
 )
-from .output import note, print_json, print_table
+from .output import note, percent, print_json, print_table
 from .parameter_types import PairOf
 from .query import find_model
 from .together import compile_joint_labels, find_together, refuse_beside, with_option
 
 if TYPE_CHECKING:
-    from asif_lance.evaluation import Accuracy, Labelled, PairedComparison
+    from asif_lance.evaluation import Accuracy, ConfidenceReport, Labelled, PairedComparison
     from asif_lance.model import Model, Prediction, Prompts
     from asif_lance.records import Reject
 
@@ -119,6 +120,8 @@ def evaluate(
     found = [find_model(context, model=v, as_of=None, **given) for v in models or (None,)]
     rejects: list[Reject] = []
     task = read_task(pictures, arguments, rejects, found[0])
+    if more["confidence"]:
+        check_self_test(found[0])
     from asif_lance.evaluation import accuracy as library
 
     opened = [each.open() for each in found]
@@ -131,11 +134,12 @@ def evaluate(
         comparisons.append(_compare_clip(loaded, clip, labelled, task, opened[0], answers[0]))
     if more["rivals"]:
         comparisons += _compare_rivals(opened[0], answers[0], labelled, prompts)
-    _print(evaluations, comparisons, output)
-    _tell_more(more, opened[0], answers[0], labelled, output)
+    reports = _measure_confidence(more, opened[0], answers[0], labelled)
     counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
     subject = describe(opened[-1], labelled, pictures)
     save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
+    _print(evaluations, comparisons, output)
+    _tell_more(more["rivals"], reports, output)
     report_rejects(rejects)
 
 
@@ -222,26 +226,25 @@ def _compare_rivals(
     ]
 
 
-def _tell_more(
-    more: dict[str, Any],
-    opened: Model,
-    answers: Sequence[Prediction],
-    labelled: Labelled,
-    output: str,
-) -> None:
-    """What rivals cannot do, and how far confidence is to be trusted, where these were asked."""
+def _measure_confidence(
+    more: dict[str, Any], opened: Model, answers: Sequence[Prediction], labelled: Labelled
+) -> tuple[ConfidenceReport, ...]:
+    """How far confidence is to be trusted, if that was asked."""
+    if not more["confidence"]:
+        return ()
     from asif_lance.evaluation import report_confidence
 
-    if more["rivals"]:
+    return report_confidence(opened, answers, labelled.truths, chosen_coverage(more["coverage"]))
+
+
+def _tell_more(rivals: bool, reports: Sequence[ConfidenceReport], output: str) -> None:
+    """What rivals cannot do, and how far confidence is to be trusted, where these were asked."""
+    if rivals:
         note("CSA and Procrustes name no pairs behind an answer, and forget none exactly")
-    if not more["confidence"]:
-        return
-    coverage = chosen_coverage(more["coverage"])
-    reports = report_confidence(opened, answers, labelled.truths, coverage)
     if output == "json":
         for report in reports:
             print_json({"confidence": asdict(report)})
-    else:
+    elif reports:
         print_confidence_reports(reports)
 
 
@@ -262,21 +265,21 @@ def _print_evaluation(found: Accuracy) -> None:
         f"{found.model}: {format_count(found.pictures, 'picture')}, "
         f"{format_count(found.labels, 'label')}"
     )
-    rows = [("top-1", f"{found.top_1:.1%}  (95% interval {low:.1%} to {high:.1%})")]
+    rows = [("top-1", f"{percent(found.top_1)}  (95% interval {percent(low)} to {percent(high)})")]
     if found.top_5 is not None:
-        rows.append(("top-5", f"{found.top_5:.1%}"))
+        rows.append(("top-5", percent(found.top_5)))
     rows += [
-        ("mean per class", f"{found.mean_per_class:.1%}"),
-        ("chance", f"{found.chance:.1%}"),
-        ("most frequent class", f"{found.most_frequent:.1%}"),
+        ("mean per class", percent(found.mean_per_class)),
+        ("chance", percent(found.chance)),
+        ("most frequent class", percent(found.most_frequent)),
     ]
     if isinstance(found, Evaluation):  # of one model, not of several together
-        rows.append(("nearest picture's caption", f"{found.nearest_caption:.1%}"))
+        rows.append(("nearest picture's caption", percent(found.nearest_caption)))
         rows.append(("pictures in the model", f"{found.pictures_in_model}"))
     rows.append(("calibration error", f"{found.calibration_error:.3f}"))
     print_table(["", ""], rows)
     print_table(
-        ["class", "pictures", "top-1"], [(n, c, f"{share:.0%}") for n, c, share in found.classes]
+        ["class", "pictures", "top-1"], [(n, c, percent(share, 0)) for n, c, share in found.classes]
     )
     if found.confusions:
         shown = found.confusions[:SHOWN_CONFUSIONS]

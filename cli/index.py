@@ -11,7 +11,7 @@ from asif_lance.errors import format_count
 
 from .manners import CommandGroup
 from .options import LABEL_OPTIONS, Context, format_option, label_options, model_options, open_store
-from .output import megabytes, note, print_json, print_table
+from .output import megabytes, note, percent, print_json, print_table
 from .parameter_types import Count, FileArgument, Real
 from .query import AskedLabels, find_model, read_asked_labels
 
@@ -188,14 +188,14 @@ def _told(choice: SearchChoice) -> str:
     where = (
         f"{format_count(setting.nprobes, 'partition')}, {setting.candidates:g} k candidates"
         if choice.search == "index"
-        else f"{setting.fraction:.1%} of the other pairs"
+        else f"{percent(setting.fraction)} of the other pairs"
     )
     low = agreement_at_least(measured.agreement, choice.queries)
     return (
         f"{choice.version}: --search {choice.search} ({choice.kind}) with {where}: "
-        f"{measured.agreement:.1%} of "
+        f"{percent(measured.agreement)} of "
         f"{format_count(choice.queries, 'query', 'queries')} get the label of exact search "
-        f"(95%: at least {low:.1%}), {measured.ratio:.1f} times as fast: "
+        f"(95%: at least {percent(low)}), {measured.ratio:.1f} times as fast: "
         f"{measured.milliseconds:.2f} ms a picture, exact search {measured.exact_milliseconds:.2f}"
     )
 

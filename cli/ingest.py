@@ -30,7 +30,7 @@ from .options import (
     tell_of_database,
 )
 from .output import note
-from .parameter_types import Choices, ColumnChoice, Count, OutputFile
+from .parameter_types import Choices, ColumnChoice, Count, OutputFile, PathOption
 
 if TYPE_CHECKING:
     from asif_lance.forgetting import Waiver
@@ -52,7 +52,7 @@ SOURCE_FORMATS = (
 )
 @click.option(
     "--image-root",
-    type=click.Path(path_type=Path),
+    type=PathOption(path_type=Path),
     metavar="FOLDER",
     help="Where relative image paths begin; by default the manifest's folder, or one in it.",
 )

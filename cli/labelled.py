@@ -124,7 +124,10 @@ def in_words(interval: tuple[float, float] | None) -> str:
 
 
 def save_plot(plot: Path | None, draw: Callable[[Any], Any]) -> None:
-    """Write the figure that `draw` makes with `evaluation.figures`, if a plot was asked for."""
+    """Write the figure that `draw` makes with `evaluation.figures`, if a plot was asked for.
+
+    Before anything is printed: whoever reads it may stop reading, and end the command.
+    """
     if plot is not None:
         from asif_lance.evaluation import figures
 

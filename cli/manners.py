@@ -14,7 +14,7 @@ import click
 from asif_lance.errors import suggest
 
 from .options import Context
-from .parameter_types import TEXT
+from .parameter_types import NAME, TEXT
 from .progress import quiet_option
 
 #: Options that have to be given each time: they answer for the person.
@@ -76,13 +76,15 @@ _database_option = click.option(
 def complete(command: click.Command, path: tuple[str, ...]) -> None:
     """Give a command, and those below it, what every command has.
 
-    Only file names may hold bytes that are not UTF-8, so texts are made such that are texts.
+    Only file names may hold bytes that are not UTF-8, so texts are made such that are texts; and an
+    option whose text is empty is a mistake, but for those that are empty by default.
     """
     for option in (_database_option, quiet_option):
         option(command)
     for parameter in command.params:
         if parameter.type is click.STRING:
-            parameter.type = TEXT
+            named = isinstance(parameter, click.Option) and parameter.default != ""
+            parameter.type = NAME if named else TEXT
         if isinstance(parameter, click.Option) and parameter.name not in {"db", *NEVER_SET}:
             parameter.envvar = parameter.envvar or _variable(path, long_names(parameter)[0])
     for name, below in getattr(command, "commands", {}).items():

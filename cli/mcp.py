@@ -10,12 +10,13 @@ import click
 from asif_lance.errors import InputError
 
 from .options import Context, device_option
+from .parameter_types import PathOption
 
 
 @click.command(short_help="Answer a language model by the Model Context Protocol.")
 @click.option(
     "--pictures",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=PathOption(exists=True, file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="The files that may be asked about. [default: none; pictures can be sent along]",
 )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from asif_lance.errors import DatabaseNotFoundError, format_count
+from asif_lance.errors import DatabaseNotFoundError, InputError, format_count
 
 from .output import note
-from .parameter_types import Bytes, Device, FileArgument, Moment, PairOf
+from .parameter_types import Bytes, Device, FileArgument, Moment, PairOf, PathOption
 
 if TYPE_CHECKING:
     from asif_lance.store import PairStore
@@ -151,7 +151,7 @@ pairs_arguments = several(
 keys_option = click.option(
     "--keys",
     "keys_folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathOption(file_okay=False, path_type=Path),
     metavar="FOLDER",
     help="Where the keys of receipts are. [default: ASIF_LANCE_KEYS, or your configuration]",
 )
@@ -197,6 +197,19 @@ def tell_unpublished(store: PairStore) -> None:
         )
 
 
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """Around a check of options' values: what it refuses is wrong usage, not a failure.
+
+    Raises:
+        click.UsageError: an `InputError` came up.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def chosen_templates(
     templates: tuple[str, ...], template_set: str | None
 ) -> str | tuple[str, ...] | None:
@@ -210,5 +223,3 @@ def need_ids_or_where(ids: tuple[str, ...], where: str | None) -> None:
     """Exactly one of the two ways to name pairs."""
     if bool(ids) == (where is not None):
         raise click.UsageError("name the pairs by ID or by --where, one of the two")
-    if where is not None and not where.strip():
-        raise click.UsageError("--where is empty: give a predicate, such as \"license = 'nc'\"")

@@ -93,6 +93,17 @@ def megabytes(count: int | None) -> str:
     return f"{count / 1e6:,.1f} MB" if not 0 < count < 50_000 else f"{count / 1e3:,.1f} kB"
 
 
+def percent(share: float, digits: int = 1) -> str:
+    """A share for people; 0% and 100% are none and all, what is next to them has more digits."""
+    told = f"{share:.{digits}%}"
+    while float(told[:-1]) in (0, 100) and share not in (0, 1) and digits < _MOST_DIGITS:
+        digits += 1
+        told = f"{share:.{digits}%}"
+    return told
+
+
+_MOST_DIGITS = 6  # of a share in percent
+
 #: Longest text of a cell in a terminal; files, pipes and JSON have all of it.
 SHOWN_CHARACTERS = 300
 

@@ -203,7 +203,31 @@ class _Text(click.types.StringParamType):
         return text
 
 
+class _Name(_Text):
+    """Text that says something: an empty one is a mistake, as of a variable that is not set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text itself."""
+        text = super().convert(value, param, ctx)
+        if not text.strip():
+            self.fail(_EMPTY, param, ctx)
+        return text
+
+
+class PathOption(click.Path):
+    """A file or folder, named: an empty name is not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a path."""
+        if not str(value):
+            self.fail(_EMPTY, param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_EMPTY = "it is empty; leave the option out for its default"
+
 TEXT = _Text()
+NAME = _Name()
 
 #: A picture or a folder of pictures: any name that the system has.
 PICTURE = click.Path()

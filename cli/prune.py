@@ -7,7 +7,7 @@ import click
 from asif_lance.errors import format_count
 
 from .options import Context, format_option, open_store
-from .output import note, print_json
+from .output import note, percent, print_json
 from .parameter_types import Count, Real
 
 
@@ -58,7 +58,7 @@ def prune(
     found = prunable_pairs(store, run_ids, agreement=agreement, keep=keep)
     version = found.version
     if found.removable and not dry_run:
-        message = f"{found.agreement:.1%} of {found.predictions} recorded predictions agree"
+        message = f"{percent(found.agreement)} of {found.predictions} recorded predictions agree"
         store.delete(found.removable)
         made = store.publish(command="prune", message=message)
         version = made.name if made else version
@@ -71,10 +71,10 @@ def prune(
     can = "could go" if dry_run else "went"
     click.echo(
         f"{len(found.removable):,} of {format_count(found.pairs, 'pair')} {can}; "
-        f"{found.agreement:.1%} of {format_count(found.predictions, 'recorded prediction')} "
+        f"{percent(found.agreement)} of {format_count(found.predictions, 'recorded prediction')} "
         "keep their label"
     )
     note(
-        f"{found.unused:,} are in no recorded attribution (which cover {found.coverage:.1%} of the "
-        f"scores); the newest model is {version}"
+        f"{found.unused:,} are in no recorded attribution (which cover {percent(found.coverage)} "
+        f"of the scores); the newest model is {version}"
     )

@@ -24,6 +24,7 @@ from .options import (
     format_option,
     model_options,
     open_store,
+    wrong_usage,
 )
 from .output import note, print_json, print_table
 from .parameter_types import Count, FileArgument, OutputFile
@@ -205,7 +206,8 @@ def find_model(
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     from asif_lance.relative import DEFAULT, make_recipe
 
-    make_recipe(recipe or DEFAULT, k=k, p=p)
+    with wrong_usage():
+        make_recipe(recipe or DEFAULT, k=k, p=p)
     how = {"as_of": as_of, "recipe": recipe, "k": k, "p": p, "device": device}
     return FoundModel(
         store,
@@ -222,8 +224,9 @@ def check_recipes(names: Sequence[str]) -> None:
     """
     from asif_lance.relative import make_recipe
 
-    for name in names:
-        make_recipe(name)
+    with wrong_usage():
+        for name in names:
+            make_recipe(name)
 
 
 def _open(store: PairStore, database: str, model: str | None, **how: Any) -> Model:
@@ -318,7 +321,8 @@ def read_asked_labels(
     named = labels is not None or labels_file is not None
     names = read_names(labels, labels_file) if named else otherwise
     chosen = chosen_templates(templates, template_set)
-    fill_templates(names, resolve_templates(DEFAULT_TEMPLATES if chosen is None else chosen)[0])
+    with wrong_usage():
+        fill_templates(names, resolve_templates(DEFAULT_TEMPLATES if chosen is None else chosen)[0])
     return AskedLabels(names, None, chosen, ensemble)
 
 

@@ -14,7 +14,7 @@ from asif_lance.errors import InputError, format_count
 from .manners import CommandGroup
 from .options import Context, format_option, keys_option, open_store
 from .output import megabytes, moment, note, print_json, print_table
-from .parameter_types import FileArgument
+from .parameter_types import FileArgument, PathOption
 from .twins import count_staying
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ output_option = click.option(
     "-o",
     "--output",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathOption(dir_okay=False, path_type=Path),
     required=True,
     help="The file to write.",
 )
@@ -83,7 +83,7 @@ def waivers(context: Context, output: str) -> None:
     "-o",
     "--output",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PathOption(dir_okay=False, path_type=Path),
     help="Write it to a file: .html is a page for the person, .json the signed document.",
 )
 @click.pass_obj

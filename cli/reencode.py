@@ -15,7 +15,7 @@ from .ingest import stoppable
 from .ingest_report import print_rejects
 from .options import Context, device_option, format_option, keys_option, tell_of_database
 from .output import note, print_json, print_table
-from .parameter_types import OutputFile
+from .parameter_types import OutputFile, PathOption
 
 if TYPE_CHECKING:
     from asif_lance.ingest import ReencodeReport
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--image-root",
-    type=click.Path(path_type=Path),
+    type=PathOption(path_type=Path),
     metavar="FOLDER",
     help="Where pictures are by now, under the ends of their recorded paths.",
 )

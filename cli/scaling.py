@@ -17,7 +17,7 @@ from .labelled import (
     save_plot,
 )
 from .options import Context, label_options, recipe_option
-from .output import print_json, print_table
+from .output import percent, print_json, print_table
 from .parameter_types import MOST_TRIALS, Count, Numbers, PairOf
 from .query import find_model
 
@@ -98,13 +98,13 @@ def scaling(
     points = library.scaling(
         opened, labelled, prompts, settings, sizes or (), repetitions=repetitions, seed=seed
     )
+    subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
+    save_plot(plot, lambda figures: figures.scaling_figure(points, chance, subject))
     if output == "json":
         for point in points:
             print_json({**asdict(point), "mean": point.mean, "deviation": point.deviation})
     else:
         _print_points(points)
-    subject, chance = describe(opened, labelled, pictures), 1 / len(prompts.names)
-    save_plot(plot, lambda figures: figures.scaling_figure(points, chance, subject))
     report_rejects(rejects)
 
 
@@ -116,8 +116,8 @@ def _print_points(points: Any) -> None:
             p.pairs,
             format_sides(p.k),
             format_sides(p.p),
-            f"{p.mean:.1%}",
-            "" if p.deviation is None else f"{p.deviation:.1%}",
+            percent(p.mean),
+            "" if p.deviation is None else percent(p.deviation),
             len(p.top_1),
         )
         for p in points

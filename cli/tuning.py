@@ -11,6 +11,7 @@ import click
 
 from asif_lance.errors import format_count
 
+from .confidence import check_self_test
 from .labelled import (
     Task,
     describe,
@@ -21,7 +22,7 @@ from .labelled import (
     save_plot,
 )
 from .options import Context, label_options
-from .output import note, print_json, print_table
+from .output import note, percent, print_json, print_table
 from .parameter_types import Numbers, Real
 from .query import AskedLabels, FoundModel, check_recipes, find_model, read_asked_labels
 
@@ -45,7 +46,8 @@ SHOWN = 10
     "--self-test",
     is_flag=True,
     help="Choose without labelled pictures: the pairs whose captions are nearest to each label "
-    "stand for it. Needs labels, and tries all recipes unless --try-recipe names some.",
+    "stand for it. Needs labels, and tries all recipes unless --try-recipe names some; goes "
+    "without --holdout and --try-templates.",
 )
 @click.option(
     "--ks",
@@ -130,12 +132,13 @@ def tune(
       asif-lance tune validation.parquet --per-side --plot heat.png
       asif-lance tune --self-test --labels-file classes.txt --store
     """
-    _check(self_test, pictures, holdout, template_sets, plot, arguments)
+    _check(self_test, pictures, holdout, template_sets, arguments)
     check_recipes(recipes)
     model_found = find_model(context, model=model, device=device)
     choices = (ks, ps, ensembles, recipes, per_side)
     if pictures is None:
-        _tune_by_self_test(model_found, read_asked_labels(**arguments), choices, store, output)
+        asked = read_asked_labels(**arguments)
+        _tune_by_self_test(model_found, asked, choices, store, plot, output)
         return
     rejects: list[Reject] = []
     held_out = holdout, seed
@@ -147,8 +150,8 @@ def tune(
     tried = [prompts, *(o.embed(opened) for o in others if o.templates != prompts.templates)]
     own = replace(task.asked, templates=None, ensemble=None).embed(opened)
     found = library.tune(opened, labelled, tried, grid, own=own, holdout=holdout, seed=seed)
-    _tell(opened, found, _summary(found), _print_tuning, store, output)
     save_plot(plot, lambda f: f.tuning_figure(found, describe(opened, labelled, pictures)))
+    _tell(opened, found, _summary(found), _print_tuning, store, output)
     report_rejects(rejects)
 
 
@@ -160,23 +163,20 @@ def _tell(
     store: bool,
     output: str,
 ) -> None:
-    """Print the result, as its summary or for people, and store the choice if that was asked."""
+    """Store the choice if that was asked, and print the result, as its summary or for people."""
+    stored = store and found.objection is None
+    if stored:
+        from asif_lance.evaluation import tuning as library
+
+        library.store_best(opened, found)
     if output == "json":
-        print_json(summary | ({"stored": found.objection is None} if store else {}))
+        print_json(summary | ({"stored": stored} if store else {}))
     else:
         show(found)
-    if store:
-        _store(opened, found)
-
-
-def _store(opened: Model, found: Tuning | SelfTuning) -> None:
-    from asif_lance.evaluation import tuning as library
-
-    if found.objection is not None:
+    if store and not stored:
         note(f"not stored: {found.objection}")
-        return
-    library.store_best(opened, found)
-    note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
+    elif store:
+        note(f"stored with {found.model}, which answers so where no recipe, k or p is given")
 
 
 def _check(
@@ -184,7 +184,6 @@ def _check(
     pictures: Path | None,
     holdout: float,
     template_sets: tuple[str, ...],
-    plot: Path | None,
     labels: dict[str, Any],
 ) -> None:
     """Labelled pictures or the self-test, one of the two; what goes with pictures alone."""
@@ -192,20 +191,28 @@ def _check(
         raise click.UsageError("--try-templates needs label names, not --label-vectors")
     if (pictures is not None) == self_test:
         raise click.UsageError("give labelled PICTURES, or --self-test with labels, one of the two")
-    if self_test and (holdout or template_sets or plot):
-        raise click.UsageError("--self-test goes without --holdout, --try-templates and --plot")
+    if self_test and (holdout or template_sets):
+        raise click.UsageError("--self-test goes without --holdout and --try-templates")
 
 
 def _tune_by_self_test(
-    found_model: FoundModel, asked: AskedLabels, choices: Any, store: bool, output: str
+    found_model: FoundModel,
+    asked: AskedLabels,
+    choices: Any,
+    store: bool,
+    plot: Path | None,
+    output: str,
 ) -> None:
     found_model.check(asked)
+    check_self_test(found_model)
     from asif_lance.evaluation import self_tuning as library
     from asif_lance.evaluation.tuning import Grid
 
     grid, opened = Grid(*choices), found_model.open()
     own = replace(asked, templates=None, ensemble=None).embed(opened)
     found = library.tune_by_self_test(opened, asked.embed(opened), grid, own=own)
+    subject = f"{found.model}, {format_count(found.labels, 'label')}"
+    save_plot(plot, lambda figures: figures.tuning_figure(found, subject))
     _tell(opened, found, asdict(found), _print_self_tuning, store, output)
 
 
@@ -219,14 +226,14 @@ def _print_self_tuning(found: SelfTuning) -> None:
         f"{_setting_options(best)}\n"
         f"chosen because it makes the labels of {format_count(found.pictures, 'pair')} that stand "
         f"for {format_count(found.labels, 'label')} most likely: log-loss {best.log_loss:.3f} "
-        f"({best.top_1:.1%} right, each picture left out of the pairs)"
+        f"({percent(best.top_1)} right, each picture left out of the pairs)"
     )
     if best != reference:
         interval = found.interval
         spread = "" if interval is None else f" ({interval[0]:+.3f} to {interval[1]:+.3f})"
         click.echo(
-            f"the model's own setting: log-loss {reference.log_loss:.3f} ({reference.top_1:.1%} "
-            f"right), difference {found.difference:+.3f}{spread}"
+            f"the model's own setting: log-loss {reference.log_loss:.3f} "
+            f"({percent(reference.top_1)} right), difference {found.difference:+.3f}{spread}"
         )
     note(
         "shares of the self-test are no accuracy: it does not see whether your pictures are of "
@@ -293,7 +300,7 @@ def _setting_options(best: TriedSetting) -> str:
 def _row(choice: TriedSetting) -> tuple[object, ...]:
     from asif_lance.relative import format_sides
 
-    share = f"{choice.top_1:.1%}"
+    share = percent(choice.top_1)
     both = format_sides(choice.k), format_sides(choice.p)
     return choice.recipe, *both, choice.templates, choice.ensemble, share
 
@@ -309,10 +316,12 @@ def _template_options(templates: str) -> str:
 
 def _print_confirmed(where: str, found: Confirmation, *, compared: bool) -> None:
     low, high = found.interval
-    told = f"{where} ({found.pictures}): {found.top_1:.1%} (95% interval {low:.1%} to {high:.1%})"
+    interval = f"95% interval {percent(low)} to {percent(high)}"
+    told = f"{where} ({found.pictures}): {percent(found.top_1)} ({interval})"
     if compared:
         told += (
-            f"; the model's own setting {found.reference:.1%}, difference {found.difference:+.1%} "
+            f"; the model's own setting {percent(found.reference)}, "
+            f"difference {found.difference:+.1%} "
             f"({in_words(found.difference_interval)}), McNemar p = {found.p_value:.3g}"
         )
     click.echo(told)

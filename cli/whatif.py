@@ -24,7 +24,7 @@ from .options import (
     several,
 )
 from .output import note, print_json, print_table
-from .parameter_types import Count, FileArgument
+from .parameter_types import Count, FileArgument, PathOption
 from .query import AskedLabels, FoundModel, check_asked_labels, find_model, read_asked_labels
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ asked_about = several(
         "--images",
         multiple=True,
         metavar="PATH",
-        type=click.Path(exists=True, path_type=Path),
+        type=PathOption(exists=True, path_type=Path),
         help="A picture, or a folder of them; repeat it for several.",
     ),
     click.option("--vectors", type=FileArgument, help="Parquet with id and vector instead."),

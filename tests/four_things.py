@@ -10,14 +10,16 @@ KINDS = 4
 
 
 def things(
-    rng: np.random.Generator, count: int, copies: int = 1, noise: float = 1.0
+    rng: np.random.Generator,
+    count: int,
+    copies: int = 1,
+    noise: float = 1.0,
+    width: int = IMAGE_DIM,
 ) -> tuple[pl.DataFrame, dict]:
     """Pairs about four things, each picture in several pairs, and a prompt for each thing."""
-    image, text = (
-        rng.standard_normal((KINDS, d)).astype(np.float32) for d in (IMAGE_DIM, TEXT_DIM)
-    )
+    image, text = (rng.standard_normal((KINDS, d)).astype(np.float32) for d in (width, TEXT_DIM))
     kinds = np.arange(count) % KINDS
-    apart = noise * rng.standard_normal((count, IMAGE_DIM))
+    apart = noise * rng.standard_normal((count, width))
     pictures = image[kinds] + apart.astype(np.float32)
     captions = text[np.repeat(kinds, copies)]
     captions = captions + 0.5 * rng.standard_normal(captions.shape).astype(np.float32)

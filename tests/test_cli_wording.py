@@ -41,7 +41,7 @@ def test_an_empty_predicate_is_wrong_usage(
     filled: Cli, command: tuple[str, ...], where: str
 ) -> None:
     done = filled(*DB, *command, "--where", where)
-    assert (done.status, "--where is empty: give a predicate" in done.err) == (2, True)
+    assert (done.status, "'--where': it is empty" in done.err) == (2, True)
 
 
 def test_empty_sql_is_told(filled: Cli, tmp_path: Path) -> None:

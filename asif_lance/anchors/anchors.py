@@ -34,8 +34,13 @@ from asif_lance.relative import (
     WhitenedSide,
     make_centre,
     mean_of,
+    turn_centred_without,
+    turn_whitened_without,
 )
 from asif_lance.search import Blocks, Scale, exact_top_k, similarities_of, top_k_of
+
+#: Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale.
+Terms = tuple[Float32Array, Float64Array | None, Scale | None]
 
 _QUERIES = 2**12  # compared before it is told how far that is
 
@@ -146,13 +151,16 @@ class Anchors:
         if side not in self._whitened:
             blocks = self._blocks_of(side)
             known = self.stored.known_whitening(side, blocks[0].shape[1])
-            sample = choose_sample(self._id_hashes(), self.live)
-            used = fit_sample(self.gather(side, sample), known)
+            used = fit_sample(self.gather(side, self._sample()), known)
             rows = self.stored.whitened(side, used)
             added = [used.whitening.inverse_distances(block) for block in blocks[len(rows) :]]
             scale = make_scale(rows, added, used, lambda at: self.gather(side, at))
             self._whitened[side] = WhitenedSide(used.whitening, scale)
         return self._whitened[side]
+
+    def _sample(self) -> Int64Array:
+        """The positions that a whitening is fitted on, in an order that is that of their ids."""
+        return choose_sample(self._id_hashes(), self.live)
 
     def _id_hashes(self) -> UInt64Array:
         return self.stored.id_hashes()
@@ -165,8 +173,43 @@ class Anchors:
         self, side: Side, queries: Float32Array, k: int, *, measure: Measure = "cosine"
     ) -> Neighbors:
         """The k anchors most similar to each of the (m, d) queries on one side."""
+        return self._search(side, self.terms(side, queries, measure=measure), k)
+
+    def top_k_without(
+        self,
+        side: Side,
+        own: Sequence[Int64Array],
+        queries: Float32Array,
+        k: int,
+        *,
+        measure: Measure = "cosine",
+    ) -> Neighbors:
+        """The same as if each query's own anchors had never been there.
+
+        No search finds them, and they are left out of mean and metric. Rows that have fewer end
+        with similarities of -1, which carry no weight.
+
+        Args:
+            side: where to compare.
+            own: of each query, the positions of the live anchors that are to be left out.
+            queries: (m, d).
+            k: how many to find.
+            measure: as in `top_k`.
+        """
+        spare = max(map(len, own), default=0)
+        found = self._search(side, self._terms_without(side, own, queries, measure), k + spare)
+        width = min(k, found.indices.shape[1])
+        indices = np.zeros((len(own), width), dtype=np.int64)
+        similarities = np.full(indices.shape, -1.0, dtype=np.float32)
+        for row, left_out in enumerate(own):
+            others = np.flatnonzero(~np.isin(found.indices[row], left_out))[:width]
+            indices[row, : len(others)] = found.indices[row, others]
+            similarities[row, : len(others)] = found.similarities[row, others]
+        return Neighbors(indices, similarities)
+
+    def _search(self, side: Side, terms: Terms, k: int) -> Neighbors:
         self.check_current()
-        turned, offset, scale = self.terms(side, queries, measure=measure)
+        turned, offset, scale = terms
         parts = [
             exact_top_k(
                 torch.from_numpy(turned[at]).to(self.stored.device),
@@ -186,14 +229,27 @@ class Anchors:
             np.concatenate([part.similarities for part in parts]),
         )
 
-    def terms(
-        self, side: Side, queries: Float32Array, *, measure: Measure = "cosine"
-    ) -> tuple[Float32Array, Float64Array | None, Scale | None]:
+    def terms(self, side: Side, queries: Float32Array, *, measure: Measure = "cosine") -> Terms:
         """Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale."""
         if measure == "cosine":
             return queries, None, None
         frame = self.centre(side) if measure == "centred" else self.whitened(side)
         return *frame.turn_queries(queries), frame.scale
+
+    def _terms_without(
+        self, side: Side, own: Sequence[Int64Array], queries: Float32Array, measure: Measure
+    ) -> Terms:
+        """The same for queries whose own anchors are left out; the scales are those of all."""
+        if measure == "cosine":
+            return queries, None, None
+        if measure == "centred":
+            centre, vectors = self.centre(side), [self.vectors(side, at) for at in own]
+            turned = turn_centred_without(centre.mean, self.count, queries, vectors)
+            return *turned, centre.scale
+        sample = self._sample()
+        places = [np.flatnonzero(np.isin(sample, at)) for at in own]
+        turned = turn_whitened_without(self.gather(side, sample), queries, places)
+        return *turned, self.whitened(side).scale
 
     def similarities(
         self,

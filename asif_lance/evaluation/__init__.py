@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from asif_lance.evaluation.rivals import check_rivals
     from asif_lance.evaluation.scaling_curve import choose_sizes, scaling
-    from asif_lance.evaluation.self_test import SelfTest, build_self_test
+    from asif_lance.evaluation.self_test import SelfTest, build_self_test, check_enough_pairs
     from asif_lance.evaluation.self_tuning import SelfTriedSetting, SelfTuning, tune_by_self_test
     from asif_lance.evaluation.statistics import bootstrap_mean, mcnemar_test, share_interval
     from asif_lance.evaluation.tuning import Confirmation, Grid, TriedSetting, Tuning, tune
@@ -66,7 +66,7 @@ else:
             "labelled_pictures": "Labelled check_classes encode_labelled hold_out read_labelled",
             "rivals": "check_rivals",
             "scaling_curve": "choose_sizes scaling",
-            "self_test": "SelfTest build_self_test",
+            "self_test": "SelfTest build_self_test check_enough_pairs",
             "self_tuning": "SelfTriedSetting SelfTuning tune_by_self_test",
             "statistics": "bootstrap_mean mcnemar_test share_interval",
             "tuning": "Confirmation Grid TriedSetting Tuning tune",
@@ -79,10 +79,10 @@ __all__ = [
     "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Kind", "Labelled",
     "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
     "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test", "calibrate_by_pictures",
-    "calibrate_by_self_test", "captions_of", "check_classes", "check_rivals", "choose_sizes",
-    "compare", "compare_kinds", "count_overlap", "diagnose", "encode_labelled", "evaluate",
-    "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test", "predict",
-    "prove_equivalence", "read_labelled", "report_confidence", "scaling", "share_interval", "tune",
-    "tune_by_self_test",
+    "calibrate_by_self_test", "captions_of", "check_classes", "check_enough_pairs", "check_rivals",
+    "choose_sizes", "compare", "compare_kinds", "count_overlap", "diagnose", "encode_labelled",
+    "evaluate", "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test",
+    "predict", "prove_equivalence", "read_labelled", "report_confidence", "scaling",
+    "share_interval", "tune", "tune_by_self_test",
 ]
 # fmt: on

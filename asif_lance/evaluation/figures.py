@@ -21,6 +21,7 @@ from asif_lance.evaluation.accuracy import Evaluation
 from asif_lance.evaluation.adaptation import Adaptation
 from asif_lance.evaluation.diagnosis import Diagnosis
 from asif_lance.evaluation.scaling_curve import Point
+from asif_lance.evaluation.self_tuning import SelfTuning
 from asif_lance.evaluation.tuning import TriedSetting, Tuning, best_by_k_and_p
 from asif_lance.explain.plot import cut
 from asif_lance.relative import format_sides
@@ -113,18 +114,22 @@ def _put_legend_below(axes: Any) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False, fontsize=9)
 
 
-def tuning_figure(found: Tuning, subject: str) -> Figure:
+def tuning_figure(found: Tuning | SelfTuning, subject: str) -> Figure:
     """Figure 9 of the paper: top-1 for every k and p, per recipe and side; the best is framed.
 
     A cell is the best over all else that was tried, such as the other side's k and p; one that was
-    not tried is blank. A setting of the model's own beside the grid has no cell.
+    not tried is blank. A setting of the model's own beside the grid has no cell. By the self-test
+    cells are its top-1, and the best is the setting of the least log-loss.
     """
     choices = _on_the_grid(found)
     recipes = list(dict.fromkeys(choice.recipe for choice in choices))
     sides = (0, 1) if any(c.k[0] != c.k[1] or c.p[0] != c.p[1] for c in choices) else (0,)
     figure = Figure(figsize=(5.6 * len(sides), 0.6 + 4.2 * len(recipes)), layout="constrained")
-    pictures = format_count(found.on_tuning.pictures, "tuning picture")
-    best = "the best framed"
+    if isinstance(found, SelfTuning):
+        pictures, best = f"the self-test's {format_count(found.pictures, 'picture')}", "the chosen"
+    else:
+        pictures, best = format_count(found.on_tuning.pictures, "tuning picture"), "the best"
+    best += " framed"
     if found.best not in choices:
         best = f"the model's own setting has {100 * found.best.top_1:.1f}"
     figure.suptitle(f"Top-1 accuracy in % on {pictures}, {best}\n{plain(subject, 60)}")
@@ -140,7 +145,7 @@ def tuning_figure(found: Tuning, subject: str) -> Figure:
     return figure
 
 
-def _on_the_grid(found: Tuning) -> list[TriedSetting]:
+def _on_the_grid(found: Tuning | SelfTuning) -> list[TriedSetting]:
     """The choices, but for the model's own where its k or p is none of the others'."""
     others = [choice for choice in found.choices if choice != found.reference]
     own = found.reference

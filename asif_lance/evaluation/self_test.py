@@ -59,25 +59,30 @@ class SelfTest:
     def neighbors(self, model: Model, k: int) -> Neighbors:
         """(m, k) pairs with the most similar pictures under the model's recipe, copies left out.
 
-        Rows that have fewer end with similarities of -1, which carry no weight.
+        They are not found, and have no say in the mean and the metric that pictures are compared
+        under. Rows that have fewer end with similarities of -1, which carry no weight.
         """
-        spare = max(map(len, self.copies))
-        under = model.under(replace(model.recipe, k=(k, model.recipe.k[1])))
-        found = under.neighbors(self.queries, spare=spare)
-        width = min(k, found.indices.shape[1])
-        indices = np.zeros((len(self.copies), width), dtype=np.int64)
-        similarities = np.full(indices.shape, -1.0, dtype=np.float32)
-        for row, copies in enumerate(self.copies):
-            others = np.flatnonzero(~np.isin(found.indices[row], copies))[:width]
-            indices[row, : len(others)] = found.indices[row, others]
-            similarities[row, : len(others)] = found.similarities[row, others]
-        return Neighbors(indices, similarities)
+        measure = model.recipe.measures[0]
+        return model.anchors.top_k_without("image", self.copies, self.queries, k, measure=measure)
 
     def scores(self, model: Model, labels: LabelSet) -> tuple[Float64Array, Neighbors]:
         """(m, c) scores under the model's recipe, and the neighbors that they were made of."""
         near = self.neighbors(model, model.recipe.k[0])
         relative = relative_vectors(near, model.recipe.p[0], len(model.anchors))
         return score_labels(relative, labels), near
+
+
+def check_enough_pairs(count: int) -> None:
+    """Pass a number of pairs that a self-test can be made of.
+
+    Raises:
+        InputError: fewer than 20.
+    """
+    if count < LEAST_PAIRS:
+        raise InputError(
+            f"{format_count(count, 'pair is', 'pairs are')} too few for a self-test: "
+            f"at least {LEAST_PAIRS}"
+        )
 
 
 def build_self_test(model: Model, prompts: Prompts, per_label: int = PER_LABEL) -> SelfTest:
@@ -92,11 +97,7 @@ def build_self_test(model: Model, prompts: Prompts, per_label: int = PER_LABEL) 
         InputError: fewer than 20 pairs.
     """
     anchors = model.anchors
-    if anchors.count < LEAST_PAIRS:
-        raise InputError(
-            f"{format_count(anchors.count, 'pair is', 'pairs are')} too few for a self-test: "
-            f"at least {LEAST_PAIRS}"
-        )
+    check_enough_pairs(anchors.count)
     asked = average_prompts(prompts)
     nearest = anchors.top_k("text", asked.vectors, per_label, measure="centred")
     cuts = np.searchsorted(asked.owner, np.arange(1, len(asked.names)))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         fit_teaching,
         make_teaching,
     )
+    from asif_lance.relative.leaving_out import turn_centred_without, turn_whitened_without
     from asif_lance.relative.recipes import (
         DEFAULT,
         RECIPES,
@@ -57,6 +58,7 @@ else:
         {
             "centring": "BlockDistances BlockSummary BlockSums Centre make_centre mean_of",
             "examples": "MEMBER_COSINE Teaching find_members fit_teaching make_teaching",
+            "leaving_out": "turn_centred_without turn_whitened_without",
             "recipes": (
                 "DEFAULT RECIPES Measure Recipe check_k_and_p format_sides make_recipe "
                 "recipe_from_values"
@@ -77,6 +79,6 @@ __all__ = [
     "Whitening", "attributions", "best_scores", "check_k_and_p", "compile_block", "compile_texts",
     "cut_runs", "densify", "find_members", "fit_teaching", "format_sides", "make_centre",
     "make_recipe", "make_teaching", "mean_of", "mean_vectors", "recipe_from_values",
-    "relative_vectors", "scores", "single_vector",
+    "relative_vectors", "scores", "single_vector", "turn_centred_without", "turn_whitened_without",
 ]
 # fmt: on

@@ -45,7 +45,9 @@ from asif_lance.search.parallel import share_work, thread_count, torch_threads
 #: directions say little, and one next to the mean must not loosen the search's error bound.
 NEAREST = 0.25
 
-_GRID = 2.0**-24
+#: Stored numbers and means are multiples of it.
+MEAN_GRID = 2.0**-24
+
 _LEAST_VARIANCE = 2.0**-20  # what is below it comes from rounding to float16
 _WIDENED_NUMBERS = 2**16  # at a time: they stay in the cache
 _MOST_SCALE_ERROR = 2.0**-11  # that distances from elsewhere may cause
@@ -208,7 +210,7 @@ def mean_of(
         if not mask.all():
             dead = torch.from_numpy(np.flatnonzero(~mask)).to(block.device)
             total -= BlockSums.of(block[dead]).total
-    mean: Float64Array = np.rint(total / (int(live.sum()) + 1) / _GRID) * _GRID
+    mean: Float64Array = np.rint(total / (int(live.sum()) + 1) / MEAN_GRID) * MEAN_GRID
     return mean
 
 

@@ -37,14 +37,19 @@ from numpy.typing import NDArray
 
 from asif_lance.devices import limit_torch
 from asif_lance.records import Float32Array, Float64Array
-from asif_lance.relative.centring import NEAREST, BlockSums, multiply_wide, widen_parts
+from asif_lance.relative.centring import (
+    MEAN_GRID,
+    NEAREST,
+    BlockSums,
+    multiply_wide,
+    widen_parts,
+)
 from asif_lance.search import Scale
 from asif_lance.search.query_grid import on_grid
 
 #: The sample that a whitening is fitted on has about so many vectors.
 SAMPLE = 2**12
 
-_GRID = 2.0**-24  # of stored numbers and means
 _METRIC_GRID = 2.0**-18
 _SAMPLE_GRID = 2.0**-18
 _QUERY_GRID = 2.0**-28
@@ -71,13 +76,11 @@ class Whitening:
     @staticmethod
     def of(rows: torch.Tensor) -> Whitening:
         """Fit it on (s, d) float16 rows, at most 2^13, in whatever order."""
-        count = len(rows)
-        total = BlockSums.of(rows).total
-        mean: Float64Array = np.rint(total / (count + 1) / _GRID) * _GRID  # as in `centring`
+        mean = mean_of_sample(rows)
         apart = rows.cpu().double().numpy() - mean
-        metric = _invert(np.rint(apart / _SAMPLE_GRID) * _SAMPLE_GRID)
+        metric = np.rint(invert_ridged(apart)[0] / _METRIC_GRID) * _METRIC_GRID
         squares = _square_distances(torch.from_numpy(apart), torch.from_numpy(metric))
-        usual = math.sqrt(math.fsum(squares.tolist()) / max(count, 1))
+        usual = math.sqrt(math.fsum(squares.tolist()) / max(len(rows), 1))
         return Whitening(mean, metric, NEAREST * max(usual, _LEAST_DISTANCE))
 
     def turn_queries(self, queries: NDArray[np.floating]) -> tuple[Float32Array, Float64Array]:
@@ -86,14 +89,7 @@ class Whitening:
         A query that is the mean becomes zero: all its similarities are 0.
         """
         wide = np.rint(queries.astype(np.float64) / _QUERY_GRID) * _QUERY_GRID - self.mean
-        turned = multiply_wide(wide, self.metric)
-        square = (wide * turned).sum(axis=1)
-        far = square > 0
-        turned[far] /= np.sqrt(square[far])[:, None]
-        turned[~far] = 0.0
-        grid, size = on_grid(turned)
-        offset = -multiply_wide(grid.astype(np.float64), self.mean) * size
-        return grid * size[:, None].astype(np.float32), offset  # by powers of two: exactly
+        return finish_queries(wide, multiply_wide(wide, self.metric), self.mean)
 
     def inverse_distances(self, rows: torch.Tensor) -> Float64Array:
         """1 / |a - mean|_A of (n, d) float16 rows, at most 1 / `least`: (n,)."""
@@ -160,15 +156,42 @@ class WhitenedSide:
         return same and mine.least == its.least
 
 
-def _invert(apart: Float64Array) -> Float64Array:
-    """A of (s, d) differences from the mean, on its grid; the identity if they do not differ.
+def mean_of_sample(rows: torch.Tensor) -> Float64Array:
+    """The mean of (s, d) float16 rows and one more at zero, on the grid, as in `centring`."""
+    total = BlockSums.of(rows).total
+    mean: Float64Array = np.rint(total / (len(rows) + 1) / MEAN_GRID) * MEAN_GRID
+    return mean
+
+
+def finish_queries(
+    apart: Float64Array, turned: Float64Array, mean: Float64Array
+) -> tuple[Float32Array, Float64Array]:
+    """Make q' and offsets of (m, d) queries, of which differences from a mean are known.
+
+    Args:
+        apart: (m, d), zero for a query that is the mean.
+        turned: (m, d), these times A; of length 1 under it afterwards.
+        mean: (d,) of all queries, or (m, d).
+    """
+    square = (apart * turned).sum(axis=1)
+    far = square > 0
+    scaled = np.zeros(turned.shape)
+    scaled[far] = turned[far] / np.sqrt(square[far])[:, None]
+    grid, size = on_grid(scaled)
+    offset = -(grid.astype(np.float64) * mean).sum(axis=1) * size
+    return grid * size[:, None].astype(np.float32), offset  # by powers of two: exactly
+
+
+def invert_ridged(apart: Float64Array) -> tuple[Float64Array, float]:
+    """A of (s, d) differences from the mean, and s r; the identity if they do not differ.
 
     With fewer vectors than dimensions it follows from their products with one another (Woodbury).
     """
+    apart = np.rint(apart / _SAMPLE_GRID) * _SAMPLE_GRID
     count, d = apart.shape
-    spread = float(np.square(apart).sum()) / d  # s r
+    spread = float(np.square(apart).sum()) / d
     if not spread:
-        return np.eye(d)
+        return np.eye(d), 0.0
     x = torch.from_numpy(apart)
     with limit_torch(1):  # so that the last bits do not depend on the number of threads
         products = x @ x.T if count < d else x.T @ x
@@ -177,12 +200,11 @@ def _invert(apart: Float64Array) -> Float64Array:
             inverse = np.eye(d) - (x.T @ torch.linalg.solve(products, x)).numpy()
         else:
             inverse = spread * torch.linalg.inv(products).numpy()
-    metric: Float64Array = np.rint((inverse + inverse.T) / 2 / _METRIC_GRID)
-    return metric * _METRIC_GRID
+    return (inverse + inverse.T) / 2, spread
 
 
 def _square_distances(apart: torch.Tensor, metric: torch.Tensor) -> Float64Array:
     """|a - mean|_A² of (n, d) float64 differences: (n,)."""
-    turned = torch.mm(apart, metric).div_(_GRID).round_().mul_(_GRID)
+    turned = torch.mm(apart, metric).div_(MEAN_GRID).round_().mul_(MEAN_GRID)
     squares: Float64Array = torch.linalg.vecdot(apart, turned).cpu().numpy()
     return squares
