@@ -11,6 +11,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 
+from asif_lance.arguments import PATH, TEXT, takes
 from asif_lance.database import (
     Attachment,
     find_attachment,
@@ -36,6 +37,8 @@ _TEXT_FUNCTIONS = {
     "asif-sentence-transformers": ("", DEFAULT_TEXT),
     "sentence-transformers": ("sentence-transformers/", "all-MiniLM-L6-v2"),
 }
+#: Arguments that name a column.
+_ROLES = (*_VECTORS, "id", "caption", "image", "source", "license")
 _IDS = ("pair_id", "id", "key", "uuid", "image_id", "item_id")
 
 
@@ -71,6 +74,7 @@ class _Function:
     encoder: str
 
 
+@takes(db=PATH.or_none, **dict.fromkeys(_ROLES, TEXT.or_none))
 def attach(
     table: Any,
     db: str | Path | None = None,
@@ -218,6 +222,11 @@ def _check_columns(
                 f"{', '.join(schema.names)}"
             )
         vector_width(schema.field(found[role]))
+    if found["image_vector"] == found["text_vector"]:
+        raise InputError(
+            f"{table}: the column {found['text_vector']!r} cannot hold the vectors of both sides: "
+            f"name two of {', '.join(schema.names)}"
+        )
     if "pair_id" not in found:
         raise InputError(
             f"{table} has no column of ids: name it with --id among {', '.join(schema.names)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
+from asif_lance.arguments import take_texts
 from asif_lance.errors import InputError
 from asif_lance.model.templates import SINGLE, template_set
 from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
@@ -124,14 +125,18 @@ class LabelSet:
 def list_names(names: NamesInput) -> ClassNames:
     """Class names as `fill_templates` takes them: in memory, and one string as one name.
 
+    Blanks around a name are no part of it.
+
     Raises:
-        InputError: something else.
+        InputError: something else, or a label twice.
     """
     if isinstance(names, str):
-        return [names]
+        return [names.strip()]
     if isinstance(names, Mapping):
-        listed = {name: list_names(synonyms) for name, synonyms in names.items()}
-        return cast(dict[str, Sequence[str]], listed)
+        labels = list_names(list(names))
+        check_names(list(labels))
+        listed = zip(labels, map(list_names, names.values()), strict=True)
+        return cast(dict[str, Sequence[str]], dict(listed))
     found = list(names) if isinstance(names, Iterable) else [names]
     for name in found:
         if not isinstance(name, str):
@@ -139,7 +144,7 @@ def list_names(names: NamesInput) -> ClassNames:
                 "labels: give class names, a mapping of labels to names, or what `labels` of the "
                 f"model returned, not {type(name).__name__}"
             )
-    return found
+    return [name.strip() for name in found]
 
 
 def fill_templates(
@@ -172,7 +177,8 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], 
         InputError: no set of this name.
     """
     if not isinstance(templates, str):
-        return tuple(templates), _SEPARATOR.join(templates)
+        given = take_texts("templates", templates)
+        return tuple(given), _SEPARATOR.join(given)
     if "{}" in templates:
         return tuple(templates.split(_SEPARATOR)), templates
     return template_set(templates), templates
@@ -218,10 +224,11 @@ def prompts_from_vectors(
         raise InputError(f"label vectors: give a mapping of labels to vectors, not {vectors!r:.40}")
     from asif_lance.search import unit_queries  # imports torch
 
-    check_names(list(vectors))
+    names = list_names(list(vectors))
+    check_names(list(names))
     rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
     owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-    return Prompts(tuple(vectors), owner, unit_queries(np.concatenate(rows)), ensemble)
+    return Prompts(tuple(names), owner, unit_queries(np.concatenate(rows)), ensemble)
 
 
 def best_prompt(prompt_scores: Float64Array, labels: LabelSet, label: int) -> int:

@@ -246,6 +246,7 @@ def test_attaching_again_is_nothing_new_and_other_columns_are_refused(
         ({"image_vector": "clip"}, "no column text_vector: name it with --text-vector among key,"),
         (COLUMNS | {"caption": "stars"}, "'stars' of .* holds int32: it cannot be the caption"),
         (COLUMNS | {"image_vector": "words"}, "'words' holds string: vectors are fixed-size lists"),
+        (COLUMNS | {"text_vector": "clip"}, "'clip' cannot hold the vectors of both sides"),
         (COLUMNS | {"id": "nothing"}, "has no column 'nothing'; its columns: key, stars"),
     ],
 )
