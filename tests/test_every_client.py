@@ -171,9 +171,10 @@ def without_vectors(place: Place) -> Any:
     return lance.dataset(f"{place.uri}/pairs.lance").to_table(columns=["caption"])
 
 
-def with_duckdb(table: Any) -> Any:
+def with_duckdb(rows: Any) -> Any:
     duckdb = pytest.importorskip("duckdb")
-    return duckdb.sql("SELECT count(*) FROM table").fetchone()[0]
+    assert rows is not None  # DuckDB finds it by its name
+    return duckdb.sql("SELECT count(*) FROM rows").fetchone()[0]
 
 
 def in_threads(place: Place) -> Any:

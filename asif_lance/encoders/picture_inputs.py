@@ -177,6 +177,8 @@ def _read(item: Any) -> bytes | Image.Image:
 def _read_file(file: Any) -> bytes:
     try:
         content = file.read(MAX_BYTES + 1)
+    except UnicodeDecodeError:
+        content = ""
     except (OSError, ValueError) as error:  # a closed file is a ValueError
         raise ImageError(f"unreadable file ({error})") from error
     if not isinstance(content, bytes):

@@ -26,6 +26,7 @@ from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, encoder_name
 from asif_lance.errors import DatabaseExistsError, InputError, printable
 from asif_lance.ingest.columns import PAIR_COLUMNS, spelling
 from asif_lance.ingest.lance_reader import find_only_table
+from asif_lance.progress import note
 from asif_lance.records import BROUGHT, EncoderPin
 from asif_lance.store import PairStore
 
@@ -233,6 +234,8 @@ def _check_columns(
         )
     kept = {}
     for role, name in found.items():
+        if "`" in name:  # in any part of Lance that takes expressions it ends a name
+            raise InputError(f"{table}: Lance reads no column whose name has a backtick: {name!r}")
         kind = schema.field(name).type
         ours = _place(role, kind)
         if ours is not None:
@@ -241,12 +244,14 @@ def _check_columns(
             raise InputError(
                 f"the column {name!r} of {table} holds {kind}: it cannot be the {role}"
             )
+        else:
+            note(f"the column {name!r} holds {kind}: it is not read as the {role}")
     return kept
 
 
 def _place(role: str, kind: pa.DataType) -> str | None:
     """Which column of ours a role is, for a column of this type; None if it does not fit."""
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    text = _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
     if role in _VECTORS:
         return role
     if role == "pair_id":
@@ -256,6 +261,12 @@ def _place(role: str, kind: pa.DataType) -> str | None:
     if not text:
         return None
     return "image_uri" if role == "image" else role
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _make_pin(
