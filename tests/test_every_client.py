@@ -19,6 +19,8 @@ from typing import Any
 import lance
 import lancedb
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from lancedb.index import FTS
@@ -88,6 +90,7 @@ def tensor(place: Place) -> torch.Tensor:
 PICTURES: dict[str, tuple[Callable[[Place], Any], str]] = {
     "a path's text": (lambda p: str(p.red), "1"),
     "`Path`": (lambda p: p.red, "1"),
+    "a file's address (`file://…`)": (lambda p: p.red.as_uri(), "1"),
     "a list of paths": (lambda p: [p.red, str(p.red)], "2"),
     "a generator": (lambda p: (p.red for _ in range(3)), "3"),
     "`bytes`": (lambda p: p.red.read_bytes(), "1"),
@@ -113,7 +116,12 @@ PICTURES: dict[str, tuple[Callable[[Place], Any], str]] = {
         lambda p: {"image": {"bytes": p.red.read_bytes(), "path": "red.png"}},
         "1",
     ),
-    "pixels of a table's column (`to_numpy`)": (lambda p: [p.pixels, p.pixels], "2"),
+    "a column of polars or pandas with paths": (lambda p: pl.Series([str(p.red)] * 2), "2"),
+    "a column of Arrow with bytes": (lambda p: pa.array([p.red.read_bytes()] * 2), "2"),
+    "rows of a polars frame with paths": (
+        lambda p: pl.DataFrame({"image": [str(p.red)]}).iter_rows(named=True),
+        "1",
+    ),
     "an address": (lambda p: "https://example.org/red.png", "addresses are not fetched: …"),
     "a file opened as text": (lambda p: p.red.open(), "the file is opened as text: …"),
     "PyTorch (height, width, 3)": (

@@ -112,6 +112,10 @@ class Together:
             raise InputError(f"together takes at least two models, got {len(models)}")
         self.models = dict(models)
 
+    def __repr__(self) -> str:
+        """One line, with the models' names."""
+        return f"Together({', '.join(map(repr, self.models))})"
+
     def labels(
         self,
         names: NamesInput,

@@ -32,7 +32,7 @@ ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 NamesInput = str | Iterable[str] | Mapping[str, str | Iterable[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Prompts:
     """Class names and the embeddings of their prompts, not yet compared with any pair.
 
@@ -54,6 +54,10 @@ class Prompts:
     cut: int = 0
     max_tokens: int = 0
 
+    def __repr__(self) -> str:
+        """One line, with the first names."""
+        return f"Prompts({_sum_up(self.names)})"
+
 
 @dataclass(frozen=True, slots=True)
 class TaughtLabels:
@@ -68,7 +72,7 @@ class TaughtLabels:
     positions: Int64Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabelSet:
     """Prompts compiled against one model version.
 
@@ -92,6 +96,10 @@ class LabelSet:
     epoch: int = 0
     taught: TaughtLabels | None = None
     _found: dict[int, RelativeVectors] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line, with the first names."""
+        return f"LabelSet({_sum_up(self.names)}; {self.recipe}, model {self.version!r})"
 
     def relative(self, row: int) -> RelativeVectors:
         """The relative vector of one prompt (of one class unless `max`), a single row.
@@ -122,6 +130,11 @@ class LabelSet:
         return mean
 
 
+def _sum_up(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name!r:.40}" for name in names[:3])
+    return f"{shown}, … {len(names):,} in all" if len(names) > 3 else shown
+
+
 def list_names(names: NamesInput) -> ClassNames:
     """Class names as `fill_templates` takes them: in memory, and one string as one name.
 
@@ -137,7 +150,8 @@ def list_names(names: NamesInput) -> ClassNames:
         check_names(list(labels))
         listed = zip(labels, map(list_names, names.values()), strict=True)
         return cast(dict[str, Sequence[str]], dict(listed))
-    found = list(names) if isinstance(names, Iterable) else [names]
+    rows = names.to_pylist() if hasattr(names, "to_pylist") else names  # Arrow's
+    found = list(rows) if isinstance(rows, Iterable) else [rows]
     for name in found:
         if not isinstance(name, str):
             raise InputError(

@@ -1,10 +1,4 @@
-"""One model version: classifies images, retrieves across modes, attributes scores to pairs.
-
-model = asif_lance.open("pairs.lancedb", model="v3")
-labels = model.labels(["cat", "dog"], templates=["a photo of a {}."])
-for p in model.classify(["photo.jpg"], labels):
-print(p.label, p.score, p.attributions(10))
-"""
+"""One model version: classifies images, retrieves across modes, attributes scores to pairs."""
 
 from __future__ import annotations
 
@@ -111,6 +105,10 @@ class Model(ClipInterface):
         self.ensemble, self.templates, self.approximate = ensemble, templates, approximate
         self._memory_limit, self._device = memory_limit, pick_device(device)
         self._anchors: Anchors | None = None
+
+    def __repr__(self) -> str:
+        """One line, with what its answers name."""
+        return f"Model({self.store.uri!r}, {self.version.name!r}, {self.recipe})"
 
     def __copy__(self) -> Model:
         """The same over the same vectors and encoders, where unpickling opens the version anew."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from conftest import IMAGE_DIM, TEXT_DIM
@@ -42,6 +44,7 @@ def test_the_package_lists_its_public_names() -> None:
 def test_one_string_is_one_label_and_a_generator_keeps_its_names() -> None:
     assert list_names("dog") == ["dog"]
     assert list_names(name for name in ("cat", "dog")) == ["cat", "dog"]
+    assert list_names(pa.array(["cat", "dog"])) == ["cat", "dog"]
     assert list_names({"pet": "dog", "wild": ("wolf",)}) == {"pet": ["dog"], "wild": ["wolf"]}
 
 
@@ -90,6 +93,17 @@ def test_a_pickled_prediction_keeps_its_answer_and_says_why_it_has_no_pairs(
 def test_a_prediction_is_told_in_one_line(answers: list[Prediction]) -> None:
     assert repr(answers[0]).startswith("Prediction('p0': ")
     assert len(repr(answers[0]).splitlines()) == 1
+
+
+def test_what_a_program_holds_is_told_in_one_line(model: Model) -> None:
+    labels = labels_of(model)
+    told = [repr(one) for one in (model, labels, labels.prompts, Predictions([]))]
+    assert told[0].endswith(f"m.lancedb', 'v1', {model.recipe})")
+    assert told[1].startswith("LabelSet('a'; white (k = 800")
+    assert told[2:] == ["Prompts('a')", "Predictions(made while they are read)"]
+    many = replace(labels.prompts, names=("a", "b" * 100, "c", "d"))
+    assert repr(many) == f"Prompts('a', '{'b' * 39}, 'c', … 4 in all)"
+    assert labels != labels_of(model)
 
 
 def test_predictions_become_tables_with_a_row_per_picture(answers: list[Prediction]) -> None:
