@@ -1,7 +1,7 @@
 """How far long work is: what does the work tells, and whoever is interested listens.
 
-    with listen(lambda what, done, total: print(what, done, total)):
-        model.classify_vectors(ids, vectors, labels)
+    with show_progress():
+        frame = model.classify("photos", labels).to_polars()
 
 Work may consist of steps that are long themselves. Where nobody listens, telling costs nothing;
 a thread that the listener started has to listen for itself.
@@ -9,11 +9,13 @@ a thread that the listener started has to listen for itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from operator import length_hint
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -40,6 +42,33 @@ def listen(listener: Progress, notes: Notes = lambda text: None) -> Iterator[Non
     finally:
         _listener.reset(before)
         _notes.reset(notes_before)
+
+
+@contextmanager
+def show_progress(after: float = 1.0) -> Iterator[None]:
+    """Show bars of all steps that begin within a `with` block, in a terminal or a notebook.
+
+    Args:
+        after: seconds that a step takes before its bar appears.
+    """
+    from tqdm.auto import tqdm  # who shows nothing need not wait for it
+
+    bars: dict[str, Any] = {}
+
+    def show(what: str, done: int, total: int | None) -> None:
+        if what not in bars and done != total:
+            bars[what] = tqdm(desc=what, total=total, leave=False, delay=after)
+        if what in bars:
+            bars[what].update(max(done - bars[what].n, 0))
+        if what in bars and done == total:
+            bars.pop(what).close()
+
+    try:
+        with listen(show, partial(tqdm.write, file=sys.stderr)):
+            yield
+    finally:
+        for bar in bars.values():
+            bar.close()
 
 
 def note(text: str) -> None:

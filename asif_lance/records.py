@@ -22,6 +22,9 @@ BROUGHT = "vectors"
 #: The role of pairs that are labelled pictures; the others are ordinary and have none.
 EXAMPLE = "example"
 
+#: The name that always means the newest version; no alias.
+LATEST = "latest"
+
 #: Neighbors found beyond the k that count, so that what enters when others go is known already.
 SPARE = 64
 

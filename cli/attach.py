@@ -11,7 +11,7 @@ import click
 from asif_lance.errors import format_count
 
 from .encoders import describe
-from .options import Context, format_option
+from .options import Context, download_option, format_option
 from .output import note, print_json, print_table
 
 
@@ -30,6 +30,7 @@ from .output import note, print_json, print_table
 @click.option(
     "--text-encoder", metavar="N", help="What made the text vectors: all-MiniLM-L6-v2, a folder, …"
 )
+@download_option
 @format_option
 @click.pass_obj
 def attach(context: Context, /, table: str, output: str, **chosen: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 #: Pairs in rewritten files that are compared before every command; more would delay it.
 _COMPARED = 10_000
 _TOLD = "asif_lance.unpublished"
+_DOWNLOAD = "ASIF_LANCE_DOWNLOAD"
 _HOW = ("added", "removed", "changed")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,12 +73,31 @@ csv_format_option = click.option(
     help="A table for people, JSON lines, or a line of CSV per picture.",
 )
 
-device_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=Device(),
-    help="Where encoders and search run: auto, cpu, cuda, cuda:1, mps.",
+
+def _allow_downloads(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:  # set here, since what reads it takes seconds to import
+        os.environ[_DOWNLOAD] = "1"
+
+
+download_option = click.option(
+    "--download",
+    is_flag=True,
+    expose_value=False,
+    envvar=_DOWNLOAD,
+    callback=_allow_downloads,
+    help="Fetch named encoders from their model hub if they are not on this machine.",
+)
+
+#: What commands that encode have.
+device_option = several(
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        type=Device(),
+        help="Where encoders and search run: auto, cpu, cuda, cuda:1, mps.",
+    ),
+    download_option,
 )
 
 message_option = click.option(
@@ -111,7 +132,10 @@ LABEL_OPTIONS = (
 )  # fmt: skip
 
 label_options = several(
-    click.option("--labels", help="Class names, separated by commas."),
+    click.option(
+        "--labels",
+        help="Class names, separated by commas; quotes keep a comma in one: '\"oak, old\",elm'.",
+    ),
     click.option(
         "--labels-file",
         type=FileArgument,

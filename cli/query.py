@@ -337,10 +337,10 @@ def note_cut(what: str, found: Prompts | EncodedTexts) -> None:
 
 def read_names(labels: str | None, labels_file: Path | None) -> ClassNames:
     """The classes of `--labels` or `--labels-file`."""
-    from asif_lance.model import describe_class_names, read_class_names
+    from asif_lance.model import describe_class_names, read_class_names, split_labels
 
     if labels is not None:
-        return [name.strip() for name in labels.split(",")]
+        return split_labels(labels)
     names = read_class_names(Path(labels_file or ""))
     understood = describe_class_names(names)
     if understood is not None:

@@ -104,7 +104,7 @@ def make_question(
 
 def _read_labels(asked: Mapping[str, Any]) -> dict[str, Any]:
     if asked["labels"] is not None:  # without loading anything
-        return {"labels": [name.strip() for name in asked["labels"].split(",")]}
+        return {"labels": read_names(asked["labels"], None)}
     if asked["label_vectors"] is not None:
         from asif_lance.encoders import read_label_vectors
 

@@ -25,7 +25,9 @@ from .manners import NEVER_SET, long_names
 NAME = "asif-lance.toml"
 
 # A folder that comes from somebody else must neither send pictures away nor open a door.
-_NEVER_OF_A_FOLDER = NEVER_SET | {"server", "host", "allow", "tokens", "keys_folder"}
+_NEVER_OF_A_FOLDER = NEVER_SET | {
+    "server", "host", "allow", "tokens", "keys_folder", "download"
+}  # fmt: skip
 
 
 def read_settings(main: click.Group) -> dict[str, Any]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner
-from conftest import Cli, entry_point
+from conftest import Cli
 from PIL import Image
 from source_archives import samples, write_tar
-from transcripts import BLOCK, check, steps
+from transcripts import BLOCK, check, run, steps
 
 from asif_lance.encoders import text_encoder
 
@@ -56,10 +54,4 @@ def test_the_transcript_is_what_happens(
         shutil.copy(tmp_path / "photos" / f"{name}.png", tmp_path / "labelled" / name)
     blocks = BLOCK.findall((DOCS / page).read_text())
     for command, expected in steps("".join(text for name, text in blocks if name == "console")):
-        name, *arguments = shlex.split(command)
-        if name == "cat":
-            Path(arguments[0]).write_text("\n".join(expected) + "\n")
-            continue
-        done = CliRunner().invoke(entry_point(), arguments)
-        assert done.exit_code == 0, done.output
-        check(command, expected, done.output.splitlines())
+        check(command, expected, run(command, expected, monkeypatch))

@@ -16,7 +16,7 @@ from conftest import Cli
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asif_lance.progress import listen, step, track, track_batches
+from asif_lance.progress import listen, note, show_progress, step, track, track_batches
 
 Told = tuple[str, int, int | None]
 
@@ -62,6 +62,22 @@ def test_nobody_hears_of_what_begins_elsewhere(told: list[Told]) -> None:
         pass
     list(track("work", "ab"))
     assert told == []
+
+
+def test_a_program_may_show_bars_and_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress(after=0):
+        for item in track("count letters", "abc"):
+            note(f"letter {item}")
+        with pytest.raises(KeyError), step("fail", 5):
+            raise KeyError
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "count letters" in told.err
+    assert "0/3" in told.err
+    assert "letter b" in told.err
+    with show_progress():
+        list(track("quick", "abc"))
+    assert "quick" not in capsys.readouterr().err
 
 
 @given(count=st.integers(0, 50), size=st.integers(1, 60))

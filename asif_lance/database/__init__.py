@@ -101,7 +101,8 @@ from asif_lance.database.tables import (
     table_uri,
     upsert_rows,
 )
-from asif_lance.database.versions import LATEST, Ledger, version_record
+from asif_lance.database.versions import Ledger, version_record
+from asif_lance.records import LATEST
 
 # fmt: off
 __all__ = [

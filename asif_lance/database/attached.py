@@ -33,7 +33,7 @@ from asif_lance.database.attached_rows import (
 )
 from asif_lance.database.schemas import pairs_schema
 from asif_lance.errors import CorruptDatabaseError, DimensionError, InputError
-from asif_lance.records import BoolArray, Float16Array, Int64Array
+from asif_lance.records import LATEST, BoolArray, Float16Array, Int64Array
 
 _FILE = "attached.json"
 _SIDES = ("image_vector", "text_vector")
@@ -64,6 +64,8 @@ class Attachment:
         dataset = self.open()
         tags: dict[int, list[str]] = {}
         for tag, found in sorted(dataset.tags.list().items()):
+            if tag == LATEST or tag.isdecimal():
+                continue  # as a name that means the newest version, or the version of that number
             tags.setdefault(int(found["version"]), []).append(tag)
         rows: list[Row] = []
         for one in dataset.versions():

@@ -32,9 +32,8 @@ from asif_lance.database.tables import (
     upsert_rows,
 )
 from asif_lance.errors import InvalidNameError, StorageError, VersionNotFoundError
-from asif_lance.records import ModelVersion
+from asif_lance.records import LATEST, ModelVersion
 
-LATEST = "latest"
 # ASCII only: Lance accepts a tag named é and can then list no tags any more.
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _ALIAS_LENGTH = 100

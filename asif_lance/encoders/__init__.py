@@ -4,7 +4,8 @@ Importing this package registers `asif-timm` and `asif-sentence-transformers` wi
 or when LanceDB's embeddings are imported: a program that does not use them never loads LanceDB.
 Promises: a vector depends on its own item, up to float noise; what cannot be used is an
 `ImageError` with a short reason, and costs only itself. Weights are loaded as tensors, never as
-pickles. Never touches a database. Encoders may be used by many threads at once.
+pickles, and are fetched only where somebody allowed it. Never touches a database. Encoders may be
+used by many threads at once.
 """
 
 from types import ModuleType
@@ -21,6 +22,7 @@ from asif_lance.encoders.by_name import (
 )
 from asif_lance.encoders.cards import EncoderCard, read_card
 from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
+from asif_lance.encoders.downloads import allow_downloads, only_allowed_requests
 from asif_lance.encoders.inside_files import read_picture
 from asif_lance.encoders.own_encoders import (
     adopt_encoder,
@@ -61,6 +63,7 @@ from asif_lance.encoders.streaming import (
     prepare_item,
 )
 from asif_lance.encoders.tar_files import Member, looks_like_tar, read_tar
+from asif_lance.encoders.thumbnails import PICTURE, THUMBNAIL, make_thumbnail, shown_picture
 from asif_lance.encoders.zip_files import ZIP_DAMAGE, open_zip, zip_members
 
 if TYPE_CHECKING:
@@ -68,17 +71,17 @@ if TYPE_CHECKING:
 
 # fmt: off
 __all__ = [
-    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PIECE_BYTES", "ZIP_DAMAGE",
-    "EncodedBatch", "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile", "LeftOut",
-    "Member", "ParquetRows", "PictureInput", "PictureSource", "PicturesInput",
+    "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PICTURE", "PIECE_BYTES", "THUMBNAIL",
+    "ZIP_DAMAGE", "EncodedBatch", "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile",
+    "LeftOut", "Member", "ParquetRows", "PictureInput", "PictureSource", "PicturesInput",
     "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "adopt_encoder",
-    "check_pinned", "check_vectors", "decode_image", "encode_each", "encode_images",
-    "encode_pictures", "encoder_name", "expand_folders", "first_line", "image_encoder",
-    "is_picture_name", "iterate_pictures", "looks_like_tar", "map_ahead", "open_zip",
-    "picture_name", "prepare_item", "read_bytes", "read_card", "read_label_vectors",
-    "read_picture", "read_tar", "read_vectors", "register_encoder", "reject_picture",
-    "sha256_of", "tell_left_out", "text_encoder", "to_image_item", "walk_files",
-    "walk_pictures", "zip_members",
+    "allow_downloads", "check_pinned", "check_vectors", "decode_image", "encode_each",
+    "encode_images", "encode_pictures", "encoder_name", "expand_folders", "first_line",
+    "image_encoder", "is_picture_name", "iterate_pictures", "looks_like_tar", "make_thumbnail",
+    "map_ahead", "only_allowed_requests", "open_zip", "picture_name", "prepare_item", "read_bytes",
+    "read_card", "read_label_vectors", "read_picture", "read_tar", "read_vectors",
+    "register_encoder", "reject_picture", "sha256_of", "shown_picture", "tell_left_out",
+    "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

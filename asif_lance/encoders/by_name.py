@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from asif_lance.encoders.downloads import only_allowed_requests
 from asif_lance.encoders.own_encoders import adopt_encoder, load_registered
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.spelling import spell_encoder
@@ -24,13 +25,33 @@ def image_encoder(name: str | ImageEncoder | None = None, *, device: str = "auto
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        EncoderUnavailableError: unknown name, or weights that are not to be had here.
+        EncoderUnavailableError: unknown name, or weights that are not here and may not be fetched
+            (`allow_downloads` lets them be).
     """
     if name is not None and not isinstance(name, str):
         return cast(ImageEncoder, adopt_encoder("image", name))
     spelled, where, own = _find("image", name or DEFAULT_IMAGE, device)
     if own is not None:
         return cast(ImageEncoder, own)
+    with only_allowed_requests():
+        return _load_images(spelled, where)
+
+
+def text_encoder(name: str | TextEncoder | None = None, *, device: str = "auto") -> TextEncoder:
+    """Load a text encoder: of sentence-transformers or open_clip, or one of your own.
+
+    Args and errors are those of `image_encoder`.
+    """
+    if name is not None and not isinstance(name, str):
+        return cast(TextEncoder, adopt_encoder("text", name))
+    spelled, where, own = _find("text", name or DEFAULT_TEXT, device)
+    if own is not None:
+        return cast(TextEncoder, own)
+    with only_allowed_requests():
+        return _load_texts(spelled, where)
+
+
+def _load_images(spelled: str, where: torch.device) -> ImageEncoder:
     if spelled.startswith(TRANSFORMERS_PREFIX):
         from asif_lance.encoders.transformers_encoder import TransformersEncoder
 
@@ -47,16 +68,7 @@ def image_encoder(name: str | ImageEncoder | None = None, *, device: str = "auto
     return TimmEncoder(spelled, where)
 
 
-def text_encoder(name: str | TextEncoder | None = None, *, device: str = "auto") -> TextEncoder:
-    """Load a text encoder: of sentence-transformers or open_clip, or one of your own.
-
-    Args and errors are those of `image_encoder`.
-    """
-    if name is not None and not isinstance(name, str):
-        return cast(TextEncoder, adopt_encoder("text", name))
-    spelled, where, own = _find("text", name or DEFAULT_TEXT, device)
-    if own is not None:
-        return cast(TextEncoder, own)
+def _load_texts(spelled: str, where: torch.device) -> TextEncoder:
     if spelled.startswith(OPEN_CLIP_PREFIX):
         from asif_lance.encoders.open_clip_encoders import OpenClipTexts
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,8 @@ def iterate_pictures(given: PicturesInput) -> Iterator[ImageFile]:
         InputError: not a picture, and not several.
     """
     numbers = count(1)
+    if hasattr(given, "columns") and not _is_single(given):
+        raise InputError(f"{type(given).__name__} is a table: give its column of pictures")
     if _is_single(given):
         return _take(given, numbers)
     if _is_labelled_batch(given):
@@ -122,12 +126,15 @@ def _take_batch(given: Any, numbers: Iterator[int]) -> Iterator[ImageFile]:
 
 def _take(item: Any, numbers: Iterator[int]) -> Iterator[ImageFile]:
     number = next(numbers)
+    item = item.as_py() if hasattr(item, "as_py") else item  # of an Arrow column
     if isinstance(item, Mapping):
         item, name = _unfold_row(item)
     else:
         name = _name_of(item)
     if isinstance(item, str) and item.lower().startswith(_ADDRESSES):
         yield HeldPicture(item, _refuse_address)
+    elif isinstance(item, str) and item.lower().startswith("file://"):
+        yield Path(url2pathname(urlsplit(item).path))
     elif isinstance(item, str | bytes | Path | HeldPicture):
         yield item
     elif isinstance(item, os.PathLike):
@@ -177,6 +184,8 @@ def _read(item: Any) -> bytes | Image.Image:
 def _read_file(file: Any) -> bytes:
     try:
         content = file.read(MAX_BYTES + 1)
+    except UnicodeDecodeError:
+        content = ""
     except (OSError, ValueError) as error:  # a closed file is a ValueError
         raise ImageError(f"unreadable file ({error})") from error
     if not isinstance(content, bytes):

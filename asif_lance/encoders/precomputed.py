@@ -28,10 +28,13 @@ def read_vectors(path: Path, key: str = "id") -> tuple[list[str], Float32Array]:
 def read_label_vectors(path: Path) -> dict[str, Float32Array]:
     """Label -> (prompts, d) float32; a label on several rows has several prompts.
 
+    Blanks around a label are no part of it.
+
     Raises:
         InputError: as `read_vectors`.
     """
-    labels, matrix = read_vectors(path, key="label")
+    found, matrix = read_vectors(path, key="label")
+    labels = [label if label is None else label.strip() for label in found]
     names = dict.fromkeys(labels)
     owner = np.array(labels, dtype=object)
     return {name: matrix[owner == name] for name in names}

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from asif_lance.encoders.downloads import HOW, downloads_allowed
 from asif_lance.encoders.own_encoders import registered_names
 from asif_lance.encoders.precision import split_precision
 from asif_lance.encoders.timm_import import import_timm
@@ -106,6 +107,8 @@ def _find_repository(side: str, name: str, repository: str) -> str:
         library = TEXT_PREFIX
     if library == TRANSFORMERS_PREFIX and side == "text":
         library = TEXT_PREFIX  # which makes sentences of its words
+    if library is None and not downloads_allowed():
+        raise _unknown(side, name, hint=f"; with {HOW} the hub is asked whose it is")
     if library not in LIBRARIES[side]:
         raise _unknown(side, name)
     return repository if repository.startswith(library) else library + repository
@@ -120,10 +123,12 @@ def _find_timm(name: str) -> str:
     raise _unknown("image", name, (IMAGE_PREFIX + known for known in timm.list_models()))
 
 
-def _unknown(side: str, name: str, known: Iterable[str] = ()) -> EncoderUnavailableError:
+def _unknown(
+    side: str, name: str, known: Iterable[str] = (), *, hint: str = ""
+) -> EncoderUnavailableError:
     spellings = [f"{prefix}NAME" for prefix in LIBRARIES[side]]
-    hint = suggest(IMAGE_PREFIX + name, [*known, *registered_names(side)])
+    like = suggest(IMAGE_PREFIX + name, [*known, *registered_names(side)])
     return EncoderUnavailableError(
         f"unknown {side} encoder {name!r}: name it {' or '.join(spellings)}, or a model's folder"
-        + hint
+        + (like or hint)
     )

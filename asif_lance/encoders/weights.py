@@ -6,14 +6,20 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 
-# HTTPError is that of whichever HTTP library the installed release uses, hence not "exported".
+# HTTPError is that of whichever HTTP library the installed release uses, hence not "exported";
+# the helpers are documented, but re-exported without saying so.
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     HTTPError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    filter_repo_objects,
+    validate_repo_id,
+)
 
+from asif_lance.encoders.downloads import HOW, downloads_allowed
 from asif_lance.errors import EncoderUnavailableError
 from asif_lance.progress import note
 
@@ -67,27 +73,38 @@ def local_folder(name: str) -> Path | None:
 
 
 def hub_folder(repository: str) -> Path:
-    """Folder with a hub model's newest files; the local copy if the hub does not answer.
+    """Folder with a hub model's files: this machine's copy, else fetched where that is allowed.
 
     Raises:
-        EncoderUnavailableError: there is no such model, or no way to get it.
+        EncoderUnavailableError: there is no such model, no way to get it, or no leave to.
     """
+    _check_name(repository)
+    kept = kept_folder(repository)
+    if kept is not None and any(kept.rglob("*.safetensors")):
+        return kept
+    if not downloads_allowed():
+        raise EncoderUnavailableError(
+            f"{repository!r} is not on this machine: {HOW} lets it be fetched from "
+            f"{_hub()}/{repository}, or name a local folder by its path"
+        )
     try:
-        # Asked first and with a limit: the download itself would wait for a dead hub for minutes.
-        revision = HfApi().model_info(repository, timeout=HUB_SECONDS).sha
-        if kept_folder(repository) is None:
-            note(f"{repository} is fetched from the model hub (HF_HUB_OFFLINE=1 forbids that)")
-        return _snapshot(repository, revision)
+        return _fetch(repository)
     except RepositoryNotFoundError as error:
-        raise EncoderUnavailableError(f"there is no model {repository!r} on the hub") from error
-    except ValueError as error:
-        raise EncoderUnavailableError(f"{repository!r} cannot be a model's name") from error
+        raise EncoderUnavailableError(f"there is no model {repository!r} on {_hub()}") from error
     except (HTTPError, OSError) as error:
-        return _kept_copy(repository, error)
+        raise EncoderUnavailableError(
+            f"{repository!r} is not on this machine and {_hub()} does not answer "
+            f"({type(error).__name__}): go online once, or name a local folder by its path"
+        ) from error
 
 
 def hub_library(repository: str) -> str | None:
-    """What names of the library begin with that the hub says a model is of; None if none says."""
+    """What names of the library begin with that the hub says a model is of; None if none says.
+
+    It is asked only where downloads are allowed.
+    """
+    if not downloads_allowed():
+        return None
     try:
         told = HfApi().model_info(repository, timeout=HUB_SECONDS).library_name
     except (HTTPError, OSError, ValueError):
@@ -99,30 +116,41 @@ def hub_library(repository: str) -> str | None:
 def kept_folder(repository: str) -> Path | None:
     """Folder with this machine's copy of a hub model's files, or None; asks no network."""
     try:
-        return _snapshot(repository, None, local=True)
+        return _snapshot(repository, local=True)
     except (OSError, ValueError):  # none here, or no name of a model
         return None
 
 
-def _snapshot(repository: str, revision: str | None, *, local: bool = False) -> Path:
+def _check_name(repository: str) -> None:
+    try:
+        validate_repo_id(repository)
+    except ValueError as error:
+        raise EncoderUnavailableError(f"{repository!r} cannot be a model's name") from error
+
+
+def _fetch(repository: str) -> Path:
+    # Asked first and with a limit: the download itself would wait for a dead hub for minutes.
+    told = HfApi().model_info(repository, timeout=HUB_SECONDS, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in told.siblings or ()}
+    wanted = list(filter_repo_objects(sizes, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    size = sum(sizes[name] for name in wanted)
+    note(f"fetching {repository} from {_hub()}: {size / 1e6:,.1f} MB")
+    return _snapshot(repository)
+
+
+def _hub() -> str:
+    return constants.ENDPOINT.removeprefix("https://")
+
+
+def _snapshot(repository: str, *, local: bool = False) -> Path:
+    # Of the newest revision by its name: under a commit's digest no later look would find it.
     folder = snapshot_download(
         repository,
-        revision=revision,
         allow_patterns=_WANTED,
         ignore_patterns=_UNWANTED,
         local_files_only=local,
     )
     return Path(folder)
-
-
-def _kept_copy(repository: str, cause: Exception) -> Path:
-    try:
-        return _snapshot(repository, None, local=True)
-    except OSError as error:
-        raise EncoderUnavailableError(
-            f"{repository!r} is not on this machine and the model hub does not answer "
-            f"({type(cause).__name__}): go online once, or name a local folder by its path"
-        ) from error
 
 
 def weights_digest(folder: Path) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from asif_lance.devices import pick_device
-from asif_lance.encoders import decode_image
+from asif_lance.encoders import decode_image, only_allowed_requests
 from asif_lance.errors import EncoderUnavailableError, InputError
 from asif_lance.evaluation.labelled_pictures import Labelled
 from asif_lance.model import ClassNames, fill_templates, resolve_templates
@@ -40,7 +40,8 @@ def load_clip(name: str, *, device: str = "auto") -> SentenceEncoder:
         SentenceEncoder,  # slow to import, rarely needed
     )
 
-    encoder = SentenceEncoder(name, pick_device(device))
+    with only_allowed_requests():
+        encoder = SentenceEncoder(name, pick_device(device))
     if not encoder.embeds_pictures:
         raise EncoderUnavailableError(f"{name} embeds texts only: it is no CLIP")
     return encoder

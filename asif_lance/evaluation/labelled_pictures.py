@@ -146,7 +146,7 @@ def read_labelled(location: str | Path, rejects: list[Reject] | None = None) -> 
         raise SourceError(f"{printable(str(path))} has rows that cannot be used: {first}")
     if rejects is not None:
         rejects += refused
-    return found
+    return replace(found, truths=tuple(truth.strip() for truth in found.truths))
 
 
 def encode_labelled(

@@ -7,20 +7,14 @@ are blanked here, and what is shown is never interpreted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from asif_lance.encoders import decode_image, read_picture
-from asif_lance.errors import ImageError, InputError, printable
+from asif_lance.encoders import make_thumbnail, shown_picture
+from asif_lance.errors import InputError, printable
 from asif_lance.model import Prediction
 from asif_lance.records import Attribution
 from asif_lance.relative import format_sides
-
-#: Pixels of the long side of the picture, and of the pairs' thumbnails.
-PICTURE, THUMBNAIL = 640, 160
 
 #: Labels in the bar chart, and marks per label in the scatter plot.
 SCORES, MARKS = 10, 200
@@ -161,29 +155,3 @@ def _describe_pair(
         contribution=attribution.contribution,
         thumbnail=make_thumbnail(row.get("image_uri")),
     )
-
-
-def shown_picture(picture: Path | bytes) -> bytes:
-    """The picture that was asked with, as JPEG.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    return _jpeg(decode_image(picture), PICTURE)
-
-
-def make_thumbnail(uri: str | None) -> bytes:
-    """The pair's picture, small, if it is a file or in an archive here that can be decoded."""
-    if not uri:
-        return b""
-    try:
-        return _jpeg(decode_image(read_picture(uri), min_side=THUMBNAIL), THUMBNAIL)
-    except ImageError:
-        return b""
-
-
-def _jpeg(image: Image.Image, side: int) -> bytes:
-    image.thumbnail((side, side))
-    content = BytesIO()
-    image.save(content, "JPEG", quality=85)
-    return content.getvalue()

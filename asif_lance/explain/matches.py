@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from asif_lance.encoders import make_thumbnail, shown_picture
 from asif_lance.errors import printable
-from asif_lance.explain.content import make_thumbnail, shown_picture
 from asif_lance.explain.page import make_environment
 from asif_lance.model import Match
 

@@ -11,6 +11,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 
+from asif_lance.arguments import PATH, TEXT, takes
 from asif_lance.database import (
     Attachment,
     find_attachment,
@@ -25,6 +26,7 @@ from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, encoder_name
 from asif_lance.errors import DatabaseExistsError, InputError, printable
 from asif_lance.ingest.columns import PAIR_COLUMNS, spelling
 from asif_lance.ingest.lance_reader import find_only_table
+from asif_lance.progress import note
 from asif_lance.records import BROUGHT, EncoderPin
 from asif_lance.store import PairStore
 
@@ -36,6 +38,8 @@ _TEXT_FUNCTIONS = {
     "asif-sentence-transformers": ("", DEFAULT_TEXT),
     "sentence-transformers": ("sentence-transformers/", "all-MiniLM-L6-v2"),
 }
+#: Arguments that name a column.
+_ROLES = (*_VECTORS, "id", "caption", "image", "source", "license")
 _IDS = ("pair_id", "id", "key", "uuid", "image_id", "item_id")
 
 
@@ -71,6 +75,7 @@ class _Function:
     encoder: str
 
 
+@takes(db=PATH.or_none, **dict.fromkeys(_ROLES, TEXT.or_none))
 def attach(
     table: Any,
     db: str | Path | None = None,
@@ -218,12 +223,19 @@ def _check_columns(
                 f"{', '.join(schema.names)}"
             )
         vector_width(schema.field(found[role]))
+    if found["image_vector"] == found["text_vector"]:
+        raise InputError(
+            f"{table}: the column {found['text_vector']!r} cannot hold the vectors of both sides: "
+            f"name two of {', '.join(schema.names)}"
+        )
     if "pair_id" not in found:
         raise InputError(
             f"{table} has no column of ids: name it with --id among {', '.join(schema.names)}"
         )
     kept = {}
     for role, name in found.items():
+        if "`" in name:  # in any part of Lance that takes expressions it ends a name
+            raise InputError(f"{table}: Lance reads no column whose name has a backtick: {name!r}")
         kind = schema.field(name).type
         ours = _place(role, kind)
         if ours is not None:
@@ -232,12 +244,14 @@ def _check_columns(
             raise InputError(
                 f"the column {name!r} of {table} holds {kind}: it cannot be the {role}"
             )
+        else:
+            note(f"the column {name!r} holds {kind}: it is not read as the {role}")
     return kept
 
 
 def _place(role: str, kind: pa.DataType) -> str | None:
     """Which column of ours a role is, for a column of this type; None if it does not fit."""
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    text = _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
     if role in _VECTORS:
         return role
     if role == "pair_id":
@@ -247,6 +261,12 @@ def _place(role: str, kind: pa.DataType) -> str | None:
     if not text:
         return None
     return "image_uri" if role == "image" else role
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
 
 
 def _make_pin(

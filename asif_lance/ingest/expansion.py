@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def expand_sources(sources: Iterable[Any]) -> list[Source]:
 
 def _is_one(source: Any) -> bool:
     """A path or a table by itself, which is never taken apart."""
-    return isinstance(source, str | Path | TableSource | PictureList) or hasattr(source, "columns")
+    kinds = (str, Path, TableSource, PictureList, Mapping)
+    return isinstance(source, kinds) or hasattr(source, "columns")
 
 
 def _expand(source: Any) -> Iterator[Source]:

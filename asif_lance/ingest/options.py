@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from asif_lance.arguments import (
+    COUNT,
+    MAPPING,
+    PATH,
+    TEXT,
+    check_kinds,
+    instance_of,
+    take_texts,
+)
 from asif_lance.encoders import ImageEncoder, TextEncoder
 from asif_lance.errors import InputError
 from asif_lance.forgetting import Waiver
@@ -16,6 +25,15 @@ _CHOICES = {
     "captions": ("mean", "each"),
     "role": (None, EXAMPLE),
     "rights": (None, "flag", "refuse"),
+}
+
+_KINDS = {
+    **dict.fromkeys(("message", "device"), TEXT),
+    **dict.fromkeys(("format", "license", "source"), TEXT.or_none),
+    **dict.fromkeys(("image_root", "keys_folder"), PATH.or_none),
+    **dict.fromkeys(("columns", "checks"), MAPPING),
+    "batch_size": COUNT,
+    "waiver": instance_of("a Waiver of asif_lance.forgetting", Waiver).or_none,
 }
 
 
@@ -68,6 +86,12 @@ class IngestOptions:
     waiver: Waiver | None = None
 
     def __post_init__(self) -> None:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        check_kinds(_KINDS, given)
+        for name in ("image_root", "keys_folder"):
+            if isinstance(given[name], str):
+                object.__setattr__(self, name, Path(given[name]))
+        object.__setattr__(self, "require", tuple(take_texts("require", self.require)))
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 choices = ", ".join(map(repr, known))

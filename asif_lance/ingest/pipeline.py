@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from asif_lance.arguments import FUNCTION, PATH, instance_of, takes
 from asif_lance.database import ROWS_PER_FRAGMENT
-from asif_lance.errors import IngestInterruptedError, InputError, PairConflictError
+from asif_lance.errors import IngestInterruptedError, PairConflictError
 from asif_lance.ingest.destination import Destination
 from asif_lance.ingest.expansion import expand_sources
 from asif_lance.ingest.hygiene import Finding
@@ -71,6 +72,11 @@ class IngestReport:
         write_rejects(self.rejects, path)
 
 
+@takes(
+    uri=PATH,
+    options=instance_of("IngestOptions", IngestOptions).or_none,
+    progress=FUNCTION.or_none,
+)
 def ingest_sources(
     uri: str | Path,
     sources: Any,
@@ -102,8 +108,6 @@ def ingest_sources(
         StorageError: the disk refused; what was committed stays, running again resumes.
         IngestInterruptedError: a KeyboardInterrupt came; what was done is committed.
     """
-    if not isinstance(options, IngestOptions | None):
-        raise InputError(f"options: give IngestOptions, not {type(options).__name__}")
     options, sources = options or IngestOptions(), expand_sources(sources)
     destination = Destination(str(uri), options)
     prepared = Preparation(destination, options, skip_known=True, progress=progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from asif_lance.on_demand import import_on_demand
 
 if TYPE_CHECKING:
-    from asif_lance.model.class_files import describe_class_names, read_class_names
+    from asif_lance.model.class_files import describe_class_names, read_class_names, split_labels
     from asif_lance.model.joint import JointPrediction, Together
     from asif_lance.model.label_compiler import (
         average_prompts,
@@ -43,7 +43,7 @@ else:
     __getattr__ = import_on_demand(
         __name__,
         {
-            "class_files": "describe_class_names read_class_names",
+            "class_files": "describe_class_names read_class_names split_labels",
             "joint": "JointPrediction Together",
             "label_compiler": (
                 "average_prompts build_label_set find_cached_neighbors "
@@ -72,7 +72,7 @@ __all__ = [
     "Prompts", "StoredSetting", "TaughtLabels", "Together", "average_prompts", "build_label_set",
     "describe_class_names", "fill_templates", "find_cached_neighbors", "find_prompt_neighbors",
     "name_encoder", "open_model", "prompts_from_vectors", "read_class_names", "resolve_templates",
-    "retrieve", "store_setting", "teach", "teach_labels", "template_set", "to_matrix",
-    "update_neighbors",
+    "retrieve", "split_labels", "store_setting", "teach", "teach_labels", "template_set",
+    "to_matrix", "update_neighbors",
 ]
 # fmt: on

@@ -9,6 +9,7 @@ makes it part of the text. `# …` is a comment; `- ` before every line is a lis
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import unicodedata
@@ -69,6 +70,23 @@ def read_class_names(path: Path) -> dict[str, tuple[str, ...]]:
     if not names:
         raise InputError(f"{shown} has no labels: give at least one")
     return names
+
+
+def split_labels(text: str) -> list[str]:
+    """The labels of a text: one a line, if there are several; else by commas, as a row of CSV.
+
+    So quotes keep a comma in a label: `"oak, old",birch`. Blanks around labels are no part of them.
+
+    Raises:
+        InputError: a quote that is not closed, or that ends inside a label.
+    """
+    if "\n" in text:
+        return [line.strip() for line in text.splitlines()]
+    try:
+        (row,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise InputError(f"labels {_quote(text)}: {error}") from error
+    return [label.strip() for label in row]
 
 
 def describe_class_names(names: Mapping[str, Sequence[str]]) -> str | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asif_lance.anchors import Anchors
+from asif_lance.arguments import take_texts
 from asif_lance.encoders import (
     ImageEncoder,
     PictureInput,
@@ -28,7 +29,7 @@ from asif_lance.encoders import (
 from asif_lance.errors import InputError
 from asif_lance.model.label_compiler import find_prompt_neighbors
 from asif_lance.model.prompt_vectors import EncodedTexts
-from asif_lance.model.requirements import list_texts, to_matrix
+from asif_lance.model.requirements import to_matrix
 from asif_lance.records import Float32Array, RelativeVectors
 from asif_lance.relative import Recipe, densify, relative_vectors
 from asif_lance.search import unit_queries
@@ -73,7 +74,7 @@ class ClipInterface(ABC):
 
         The text encoder cuts them into its own tokens.
         """
-        coded = (list(text.encode("utf-8", "replace")) for text in list_texts(texts))
+        coded = (list(text.encode("utf-8", "replace")) for text in take_texts("texts", texts))
         rows = [torch.tensor(row, dtype=torch.int16) for row in coded]
         if not rows:
             return torch.empty((0, 0), dtype=torch.int16)

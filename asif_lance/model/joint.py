@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from asif_lance.arguments import COUNT, LIST, MAPPING, takes
 from asif_lance.encoders import (
     ImageFile,
     PicturesInput,
@@ -60,6 +61,7 @@ class JointPrediction(RankedLabels):
         """The models' names in one word."""
         return " + ".join(self.names)
 
+    @takes(top=COUNT.or_none)
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """The joint answer, and in `models` what each model says alone."""
         parts = zip(self.names, self.parts, strict=True)
@@ -71,6 +73,7 @@ class JointPrediction(RankedLabels):
             "models": alone,
         }
 
+    @takes(n=COUNT)
     def attributions(self, n: int = 10, label: str | None = None) -> list[tuple[str, Attribution]]:
         """The n pairs of any model that add most to the joint score of `label`, and whose they are.
 
@@ -95,8 +98,12 @@ class Together:
         models: by name, as results tell them apart.
     """
 
+    @takes(models=MAPPING)
     def __init__(self, models: Mapping[str, Model]) -> None:
         """Join models, each bound to its version and recipe.
+
+        Args:
+            models: what results call each, and the models.
 
         Raises:
             InputError: fewer than two.
@@ -104,6 +111,10 @@ class Together:
         if len(models) < 2:
             raise InputError(f"together takes at least two models, got {len(models)}")
         self.models = dict(models)
+
+    def __repr__(self) -> str:
+        """One line, with the models' names."""
+        return f"Together({', '.join(map(repr, self.models))})"
 
     def labels(
         self,
@@ -117,6 +128,7 @@ class Together:
         """
         return tuple(model.labels(names, templates, ensemble) for model in self.models.values())
 
+    @takes(rejects=LIST.or_none)
     def classify(
         self,
         images: PicturesInput,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
+from asif_lance.arguments import take_texts
 from asif_lance.errors import InputError
 from asif_lance.model.templates import SINGLE, template_set
 from asif_lance.records import Float32Array, Float64Array, Int64Array, RelativeVectors
@@ -31,7 +32,7 @@ ClassNames = Sequence[str] | Mapping[str, Sequence[str]]
 NamesInput = str | Iterable[str] | Mapping[str, str | Iterable[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Prompts:
     """Class names and the embeddings of their prompts, not yet compared with any pair.
 
@@ -53,6 +54,10 @@ class Prompts:
     cut: int = 0
     max_tokens: int = 0
 
+    def __repr__(self) -> str:
+        """One line, with the first names."""
+        return f"Prompts({_sum_up(self.names)})"
+
 
 @dataclass(frozen=True, slots=True)
 class TaughtLabels:
@@ -67,7 +72,7 @@ class TaughtLabels:
     positions: Int64Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LabelSet:
     """Prompts compiled against one model version.
 
@@ -91,6 +96,10 @@ class LabelSet:
     epoch: int = 0
     taught: TaughtLabels | None = None
     _found: dict[int, RelativeVectors] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """One line, with the first names."""
+        return f"LabelSet({_sum_up(self.names)}; {self.recipe}, model {self.version!r})"
 
     def relative(self, row: int) -> RelativeVectors:
         """The relative vector of one prompt (of one class unless `max`), a single row.
@@ -121,25 +130,35 @@ class LabelSet:
         return mean
 
 
+def _sum_up(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name!r:.40}" for name in names[:3])
+    return f"{shown}, … {len(names):,} in all" if len(names) > 3 else shown
+
+
 def list_names(names: NamesInput) -> ClassNames:
     """Class names as `fill_templates` takes them: in memory, and one string as one name.
 
+    Blanks around a name are no part of it.
+
     Raises:
-        InputError: something else.
+        InputError: something else, or a label twice.
     """
     if isinstance(names, str):
-        return [names]
+        return [names.strip()]
     if isinstance(names, Mapping):
-        listed = {name: list_names(synonyms) for name, synonyms in names.items()}
-        return cast(dict[str, Sequence[str]], listed)
-    found = list(names) if isinstance(names, Iterable) else [names]
+        labels = list_names(list(names))
+        check_names(list(labels))
+        listed = zip(labels, map(list_names, names.values()), strict=True)
+        return cast(dict[str, Sequence[str]], dict(listed))
+    rows = names.to_pylist() if hasattr(names, "to_pylist") else names  # Arrow's
+    found = list(rows) if isinstance(rows, Iterable) else [rows]
     for name in found:
         if not isinstance(name, str):
             raise InputError(
                 "labels: give class names, a mapping of labels to names, or what `labels` of the "
                 f"model returned, not {type(name).__name__}"
             )
-    return found
+    return [name.strip() for name in found]
 
 
 def fill_templates(
@@ -172,7 +191,8 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[tuple[str, ...], 
         InputError: no set of this name.
     """
     if not isinstance(templates, str):
-        return tuple(templates), _SEPARATOR.join(templates)
+        given = take_texts("templates", templates)
+        return tuple(given), _SEPARATOR.join(given)
     if "{}" in templates:
         return tuple(templates.split(_SEPARATOR)), templates
     return template_set(templates), templates
@@ -218,10 +238,11 @@ def prompts_from_vectors(
         raise InputError(f"label vectors: give a mapping of labels to vectors, not {vectors!r:.40}")
     from asif_lance.search import unit_queries  # imports torch
 
-    check_names(list(vectors))
+    names = list_names(list(vectors))
+    check_names(list(names))
     rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
     owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
-    return Prompts(tuple(vectors), owner, unit_queries(np.concatenate(rows)), ensemble)
+    return Prompts(tuple(names), owner, unit_queries(np.concatenate(rows)), ensemble)
 
 
 def best_prompt(prompt_scores: Float64Array, labels: LabelSet, label: int) -> int:

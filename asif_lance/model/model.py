@@ -1,10 +1,4 @@
-"""One model version: classifies images, retrieves across modes, attributes scores to pairs.
-
-model = asif_lance.open("pairs.lancedb", model="v3")
-labels = model.labels(["cat", "dog"], templates=["a photo of a {}."])
-for p in model.classify(["photo.jpg"], labels):
-print(p.label, p.score, p.attributions(10))
-"""
+"""One model version: classifies images, retrieves across modes, attributes scores to pairs."""
 
 from __future__ import annotations
 
@@ -17,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from asif_lance.anchors import Anchors, Approximation
+from asif_lance.arguments import COUNT, LIST, instance_of, take_texts, takes
 from asif_lance.database import AttachedState, retry_read
 from asif_lance.devices import pick_device
 from asif_lance.encoders import (
@@ -50,8 +45,8 @@ from asif_lance.model.labels import (
 from asif_lance.model.prediction_lists import Predictions
 from asif_lance.model.predictions import Evidence, Prediction
 from asif_lance.model.prompt_vectors import EncodedTexts, encode_prompts
-from asif_lance.model.requirements import check_labels, list_texts, name_encoder, to_matrix
-from asif_lance.model.retrieval import CANDIDATES, Match, retrieve, score_pairs
+from asif_lance.model.requirements import check_labels, name_encoder, to_matrix
+from asif_lance.model.retrieval import Match, retrieve, score_pairs
 from asif_lance.model.teaching import teach_labels
 from asif_lance.progress import step, track_batches
 from asif_lance.records import (
@@ -111,12 +106,17 @@ class Model(ClipInterface):
         self._memory_limit, self._device = memory_limit, pick_device(device)
         self._anchors: Anchors | None = None
 
+    def __repr__(self) -> str:
+        """One line, with what its answers name."""
+        return f"Model({self.store.uri!r}, {self.version.name!r}, {self.recipe})"
+
     def __copy__(self) -> Model:
         """The same over the same vectors and encoders, where unpickling opens the version anew."""
         other = Model(self.store, self.version, self.recipe)
         vars(other).update(vars(self))
         return other
 
+    @takes(recipe=instance_of("a Recipe of asif_lance.relative", Recipe))
     def under(self, recipe: Recipe) -> Model:
         """The same version under another recipe; vectors and encoders are shared."""
         self.anchors  # noqa: B018  # so that the copy has them
@@ -220,7 +220,7 @@ class Model(ClipInterface):
 
         A string is one text, never a row of letters.
         """
-        pin, listed = self.store.text, list_texts(texts)
+        pin, listed = self.store.text, take_texts("texts", texts)
         return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, listed)
 
     def label_vectors(
@@ -237,6 +237,7 @@ class Model(ClipInterface):
         labels = compile_prompts(prompts, self.anchors, self.recipe, self.version.name)
         return teach_labels(labels, self.anchors)
 
+    @takes(rejects=LIST.or_none, batch_size=COUNT)
     def classify(
         self,
         images: PicturesInput,
@@ -274,6 +275,7 @@ class Model(ClipInterface):
         for names, vectors in batches:
             yield from self.classify_vectors(names, vectors, labels)
 
+    @takes(rejects=LIST.or_none, batch_size=COUNT)
     def encode(
         self,
         images: PicturesInput,
@@ -314,31 +316,29 @@ class Model(ClipInterface):
                 f"{labels.version} was reopened since the label set was compiled: compile it again",
             )
         vectors = to_matrix("image vectors", self.store.image.dimension, vectors)
+        ids = take_texts("ids", ids)
         if len(ids) != len(vectors):
             raise InputError(f"{len(ids):,} ids for {len(vectors):,} vectors")
         size = max(min(BATCH, SCORES_AT_ONCE // max(labels.compiled.count, 1)), 1)
         for batch in track_batches("classify vectors", len(ids), size):
             yield from self._classify_batch(ids[batch], unit_queries(vectors[batch]), labels)
 
+    @takes(top=COUNT, candidates=COUNT.or_none)
     def search_text(
         self, text: str, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
-        """The pictures of this version that fit a text best; see `retrieve`.
-
-        By default there are 1,000 candidates, or `top` of them if that is more.
-        """
-        if not "".join(list_texts(text)).strip():
+        """The pictures of this version that fit a text best; see `retrieve`."""
+        if not "".join(take_texts("text", text)).strip():
             raise InputError("the text to search for is empty")
         vector = self.encode_texts([text]).vectors
-        return retrieve(
-            self.anchors, self.recipe, "text", vector, top, candidates or max(top, CANDIDATES)
-        )
+        return retrieve(self.anchors, self.recipe, "text", vector, top, candidates)
 
     def score_pairs(self, text: str, pair_ids: Sequence[str]) -> Float64Array:
         """How well the picture of each of m pairs fits a text; 0 for those not in this version."""
         vector = self.encode_texts([text]).vectors
-        return score_pairs(self.anchors, self.recipe, vector, pair_ids)
+        return score_pairs(self.anchors, self.recipe, vector, take_texts("pair_ids", pair_ids))
 
+    @takes(top=COUNT, candidates=COUNT.or_none)
     def search_image(
         self, image: PictureInput, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
@@ -348,9 +348,7 @@ class Model(ClipInterface):
             raise InputError("search_image takes one picture")
         ((_, vectors),) = encode_pictures(self.image_encoder, pictures, None, 1)
         vector = unit_queries(vectors)
-        return retrieve(
-            self.anchors, self.recipe, "image", vector, top, candidates or max(top, CANDIDATES)
-        )
+        return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 
     def _classify_batch(
         self, ids: Sequence[str], queries: Float32Array, labels: LabelSet

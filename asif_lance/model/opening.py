@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copyreg
 from datetime import datetime
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from asif_lance.anchors import SearchKind, choose_approximation
+from asif_lance.arguments import PATH, Kind, instance_of, is_natural, takes
 from asif_lance.encoders import ImageEncoder, TextEncoder, by_name
 from asif_lance.errors import InputError
 from asif_lance.model.labels import (
@@ -21,6 +21,13 @@ from asif_lance.relative import DEFAULT, Recipe, make_recipe
 from asif_lance.store import PairStore
 
 
+@takes(
+    uri=PATH,
+    model=instance_of("the name of a version, such as 'v3'", str).or_none,
+    as_of=instance_of("a datetime", datetime).or_none,
+    recipe=instance_of("the name of a recipe, such as 'white'", str).or_none,
+    memory_limit=Kind("a number of bytes", is_natural).or_none,
+)
 def open_model(
     uri: str | Path,
     model: str | None = None,
@@ -61,7 +68,6 @@ def open_model(
         EncoderMismatchError: an encoder that did not make the vectors.
         InputError: both `model` and `as_of`, or an unusable recipe.
     """
-    _check_kinds(uri, model, as_of, recipe)
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
     chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
@@ -86,17 +92,6 @@ def open_model(
     )
     _give_encoders(opened, image_encoder, text_encoder)
     return opened
-
-
-def _check_kinds(uri: object, model: object, as_of: object, recipe: object) -> None:
-    for what, given, kinds in (
-        ("a database's address", uri, str | PathLike),
-        ("the name of a version, such as 'v3',", model, str | None),
-        ("a datetime", as_of, datetime | None),
-        ("the name of a recipe, such as 'white',", recipe, str | None),
-    ):
-        if not isinstance(given, kinds):
-            raise InputError(f"open takes {what} here, not {type(given).__name__}")
 
 
 def _give_encoders(

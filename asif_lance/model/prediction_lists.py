@@ -49,6 +49,10 @@ class Predictions(Generic[One]):
         """Wrap predictions, which are asked for one by one."""
         self._rest = iter(made)
 
+    def __repr__(self) -> str:
+        """One line, which makes none of them."""
+        return "Predictions(made while they are read)"
+
     def __iter__(self) -> Iterator[One]:
         """Go on where the last reader stopped."""
         return self

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from asif_lance.anchors import Anchors
+from asif_lance.arguments import COUNT, takes
 from asif_lance.errors import InputError
 from asif_lance.model.labels import LabelSet, best_prompt
+from asif_lance.model.notebook import draw_labels, draw_pairs
 from asif_lance.records import Attribution, Float32Array, Float64Array, Int64Array, RelativeVectors
 from asif_lance.relative import Recipe, attributions
-
-# Labels that a notebook shows of one prediction.
-_SHOWN_LABELS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +173,7 @@ class RankedLabels:
         return [{"label": label, "score": score} for label, score in self.ranking[:top]]
 
     def _repr_html_(self) -> str:
-        bars = "".join(
-            f"<tr><td>{escape(label)}</td><td>{score:.4f}</td>"
-            f'<td><meter value="{score:.4f}" max="1"></meter></td></tr>'
-            for label, score in self.ranking[:_SHOWN_LABELS]
-        )
-        return f"<p><b>{escape(self.image)}</b></p><table>{bars}</table>"
+        return draw_labels(self.image, self.ranking)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -214,6 +207,7 @@ class Prediction(RankedLabels):
             )
         return self.made_of
 
+    @takes(top=COUNT.or_none)
     def to_dict(self, top: int | None = None) -> dict[str, Any]:
         """The prediction as `classify --format json` prints it, of the `top` best labels."""
         return {"image": self.image, **self.answer(top)}
@@ -233,10 +227,14 @@ class Prediction(RankedLabels):
         """One line, with the best label alone."""
         return f"Prediction({self.image!r}: {self.label!r} {self.score:.4f}, model {self.model!r})"
 
+    def _repr_html_(self) -> str:
+        return draw_labels(self.image, self.ranking) + draw_pairs(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the answer; the model stays where it is."""
         return Prediction, (self.image, self.model, self.recipe, self.ranking)
 
+    @takes(n=COUNT)
     def attributions(self, n: int = 10, label: str | None = None) -> list[Attribution]:
         """The n pairs that add most to the score of `label`, by default the best label."""
         return self.evidence.attributions(self.label if label is None else label, n)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 
 from asif_lance.encoders import check_pinned
@@ -59,21 +56,6 @@ def check_labels(labels: object, version: str, recipe: Recipe) -> None:
         raise InputError(f"the label set is compiled for {labels.version}, this model is {version}")
     if labels.recipe != recipe:
         raise InputError(f"the label set is compiled for the recipe {labels.recipe}, not {recipe}")
-
-
-def list_texts(texts: object) -> list[str]:
-    """One text, or several of any kind of row, in memory.
-
-    Raises:
-        InputError: something else.
-    """
-    if isinstance(texts, str):
-        return [texts]
-    found: list[Any] = list(texts) if isinstance(texts, Iterable) else [texts]
-    for text in found:
-        if not isinstance(text, str):
-            raise InputError(f"texts: give a text or several, not {_kind(text)}")
-    return found
 
 
 def _kind(given: object) -> str:

@@ -44,7 +44,7 @@ def retrieve(
     side: Side,
     query: Float32Array,
     top: int,
-    candidates: int,
+    candidates: int | None = None,
 ) -> list[Match]:
     """The `top` pairs whose other side fits a query best, one per distinct picture or caption.
 
@@ -54,13 +54,15 @@ def retrieve(
         side: the query's own mode.
         query: (1, d) float32, unit length.
         top: matches wanted.
-        candidates: items of the other mode that are scored exactly; at least `top`.
+        candidates: items of the other mode that are scored exactly, at least `top`; by default
+            1,000, or `top` of them if that is more.
 
     Raises:
         InputError: `top` below 1, or fewer candidates than that.
     """
     if top < 1:
         raise InputError("top must be at least 1")
+    candidates = max(top, CANDIDATES) if candidates is None else candidates
     if candidates < top:
         raise InputError(f"the best {top:,} cannot be found among {candidates:,} candidates")
     relative = _relative(anchors, recipe, side, query)

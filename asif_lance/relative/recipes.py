@@ -94,7 +94,9 @@ DEFAULT = WHITE.name
 def _both(name: str, given: Any, kind: type) -> tuple[Any, Any]:
     """One number for both sides, or two."""
     pair = tuple(given) if isinstance(given, tuple | list) else (given, given)
-    if len(pair) != 2 or not all(isinstance(one, kind) for one in pair):
+    if len(pair) != 2 or not all(
+        isinstance(one, kind) and not isinstance(one, bool) for one in pair
+    ):
         raise InputError(f"{name}: give a number, or one for images and one for texts: {given!r}")
     return pair
 

@@ -50,7 +50,7 @@ from asif_lance.service.queries import (
     SearchQuery,
     SeveralQuery,
     ViewQuery,
-    split_labels,
+    distinct_labels,
 )
 from asif_lance.service.question import ChosenRecipe
 from asif_lance.service.requests import (
@@ -198,14 +198,14 @@ def classify_files(
     files: Annotated[list[UploadFile], File()],
     labels: Annotated[
         list[Annotated[str, StringConstraints(max_length=20_000)]],
-        Form(max_length=1000, description="Separated by commas, or one at a time."),
+        Form(max_length=1000, description='By commas, "a, b" being one; or one at a time.'),
     ] = [],  # noqa: B006  # FastAPI copies it
     question: Annotated[
         str, Form(max_length=2**20, description="More of a question, as JSON for /api/classify.")
     ] = "{}",
 ) -> ClassifyAnswer:
     """The same of files; those that cannot be used are told, and the others answered."""
-    request = _parse_question(question, [name for text in labels for name in split_labels(text)])
+    request = _parse_question(question, [name for text in labels for name in distinct_labels(text)])
     held, rejected = service.operations.hold([(f.filename, f.file.read()) for f in files])
     if not held:
         newest = service.operations.models.store.version(request.model)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_origin
 
 from pydantic import Field, StringConstraints
 
+from asif_lance.model import split_labels
 from asif_lance.service.requests import SQL, Message, Name, Question, Sha256, Text
 
 #: Pairs that need a look.
@@ -22,7 +23,8 @@ class AskedQuery(Message):
 
     model: Name = Field(default="latest", description="A version (v3) or an alias.")
     labels: Annotated[str, StringConstraints(max_length=20_000)] = Field(
-        default="", description="Labels, separated by commas; or one a line, if there are several."
+        default="",
+        description='Labels by commas, "a, b" being one; or one a line, if there are several.',
     )
     template: list[Text] = Field(
         default=[], max_length=20, description="A prompt with {} for the label; several are tried."
@@ -34,7 +36,7 @@ class AskedQuery(Message):
         """The same as a question, on request to another version."""
         return Question(
             model=model or self.model,
-            labels=split_labels(self.labels),
+            labels=distinct_labels(self.labels),
             recipe=self.recipe,
             templates=self.template or None,
         )
@@ -124,7 +126,6 @@ def find_repeated(names: Iterable[str]) -> str | None:
     return next((name for name, count in counts.items() if count > 1 and name not in _LISTS), None)
 
 
-def split_labels(text: str) -> list[str]:
-    """The labels of a text: one a line, which may have commas, or of a single line by commas."""
-    parts = text.splitlines() if "\n" in text else text.split(",")
-    return list(dict.fromkeys(filter(None, (part.strip() for part in parts))))
+def distinct_labels(text: str) -> list[str]:
+    """The labels of a text as `split_labels` reads it, each once."""
+    return list(dict.fromkeys(filter(None, split_labels(text))))

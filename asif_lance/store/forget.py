@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from asif_lance.arguments import TEXT, take_texts, takes
 from asif_lance.forgetting import ForgetPlan, Keys, Receipt, Report, execution, planning
 from asif_lance.store.pair_store import PairStore
 
@@ -32,9 +33,11 @@ def plan(
     """
     store.check_own("forget")
     how = {"twins": twins, "with_twins": with_twins}
-    return planning.plan(store.uri, pair_ids, **how, folder=folder)
+    wanted = take_texts("pair_ids", pair_ids)
+    return planning.plan(store.uri, wanted, **how, folder=folder)
 
 
+@takes(reason=TEXT)
 def forget(
     store: PairStore,
     pair_ids: Sequence[str],
@@ -59,10 +62,11 @@ def forget(
         DatabaseError: the database is one that cannot forget.
         StorageError: the disk refused; what was begun is finished when the database is opened.
     """
+    wanted = take_texts("pair_ids", pair_ids)
     # No digest is made after the receipt: it would be in no file that the receipt vouches for.
     with store.writing("forget", midway=True):
         return execution.execute(
-            store.uri, pair_ids, reason=reason, keys=keys, folder=folder, twins=twins
+            store.uri, wanted, reason=reason, keys=keys, folder=folder, twins=twins
         )
 
 

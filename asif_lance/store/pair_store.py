@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asif_lance.arguments import PATH, TEXT, instance_of, take_texts, takes
 from asif_lance.database import (
     GRACE,
     KnownPairs,
@@ -54,6 +55,8 @@ from asif_lance.store.refusal import (
 from asif_lance.store.stored_versions import StoredVersions
 from asif_lance.store.unpublished import BadRow, find_bad_rows
 
+_PIN = instance_of("an EncoderPin of asif_lance.records", EncoderPin)
+
 
 @dataclass(frozen=True)
 class PairStore(StoredVersions):
@@ -72,6 +75,7 @@ class PairStore(StoredVersions):
     notice: str | None = field(default=None, compare=False)
 
     @classmethod
+    @takes(uri=PATH, image=_PIN, text=_PIN)
     def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
         """Makes a new database for the vectors of these two encoders.
 
@@ -88,6 +92,7 @@ class PairStore(StoredVersions):
         return cls(uri, image, text)
 
     @classmethod
+    @takes(uri=PATH)
     def open(cls, uri: str) -> PairStore:
         """Opens a database.
 
@@ -176,11 +181,13 @@ class PairStore(StoredVersions):
 
         Named versions keep them: see `forget` for those. Nothing of the pairs is logged.
         """
-        with self.writing("delete"), step(f"delete {len(pair_ids):,} pairs"):
-            return pair_rows.delete(self._head(), pa.array(pair_ids, pa.string()))
+        ids = take_texts("pair_ids", pair_ids)
+        with self.writing("delete"), step(f"delete {len(ids):,} pairs"):
+            return pair_rows.delete(self._head(), pa.array(ids, pa.string()))
 
     # Model versions
 
+    @takes(command=TEXT, message=TEXT)
     def publish(
         self,
         *,
@@ -213,6 +220,7 @@ class PairStore(StoredVersions):
                 pair_rows.delete_at(head, np.array([row.address for row in bad], dtype=np.uint64))
             return tuple(bad)
 
+    @takes(alias=TEXT, version=TEXT)
     def tag(self, alias: str, version: str) -> None:
         """Gives a version a further name, taking it from the one that had it.
 
@@ -223,11 +231,13 @@ class PairStore(StoredVersions):
         with self.writing("tag"):
             Ledger(self.uri).tag(alias, version)
 
+    @takes(alias=TEXT)
     def untag(self, alias: str) -> None:
         """Takes an alias away; InvalidNameError and VersionNotFoundError as for `tag`."""
         with self.writing("untag"):
             Ledger(self.uri).untag(alias)
 
+    @takes(version=TEXT, message=TEXT)
     def rollback(self, version: str, *, message: str = "") -> ModelVersion:
         """Makes a new version with the content of an old one, and returns it.
 

@@ -10,6 +10,7 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from asif_lance.arguments import TEXT, instance_of, takes
 from asif_lance.database import (
     LATEST,
     AttachedState,
@@ -105,6 +106,7 @@ class StoredVersions:
         tags = ledger.lance_versions()
         return [version_record(row, tags[row["name"]]) for row in rows if row["name"] in tags]
 
+    @takes(name=TEXT)
     def version(self, name: str = LATEST) -> ModelVersion:
         """The version of this name or alias.
 
@@ -113,6 +115,7 @@ class StoredVersions:
         """
         return retry_read(self.uri, lambda: self._find_version(name))
 
+    @takes(when=instance_of("a datetime", datetime))
     def version_as_of(self, when: datetime) -> ModelVersion:
         """The newest version made at or before this time; a time without a zone is UTC.
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from lancedb.embeddings import get_registry
 from lancedb.pydantic import LanceModel, Vector
 from numpy.typing import NDArray
@@ -249,6 +250,7 @@ def hub_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
         server.bind(("127.0.0.1", 0))
         server.listen()
         monkeypatch.setattr(weights, "HUB_SECONDS", 0.2)
+        monkeypatch.setenv("ASIF_LANCE_DOWNLOAD", "1")
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -270,8 +272,9 @@ def test_a_dead_hub_fails_fast_in_one_line(hub_cache: Path) -> None:
         image_encoder("timm/resnet18")
     assert time.monotonic() - started < 10
     assert str(caught.value) == (
-        "'timm/resnet18.a1_in1k' is not on this machine and the model hub does not answer "
-        "(ReadTimeout): go online once, or name a local folder by its path"
+        "'timm/resnet18.a1_in1k' is not on this machine and "
+        f"{constants.ENDPOINT} does not answer (ReadTimeout): go online once, or name a local "
+        "folder by its path"
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given
@@ -147,6 +149,12 @@ def test_a_closed_file_says_so(file: Path) -> None:
 def test_what_holds_no_pictures_at_all_is_refused_at_once(given: object) -> None:
     with pytest.raises(InputError, match="is no picture: give a path"):
         list(iterate_pictures(given))
+
+
+@pytest.mark.parametrize("library", [pl.DataFrame, pa.table])
+def test_a_table_says_that_its_column_is_wanted(library: Callable[..., object]) -> None:
+    with pytest.raises(InputError, match="is a table: give its column of pictures"):
+        list(iterate_pictures(library({"image": ["a.png"]})))
 
 
 def test_names_come_from_files_and_else_from_the_place(file: Path) -> None:

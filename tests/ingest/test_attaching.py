@@ -22,6 +22,7 @@ from asif_lance.errors import (
     InputError,
     VersionNotFoundError,
 )
+from asif_lance.progress import listen
 from asif_lance.store import forget
 
 N, IMAGE_DIM, TEXT_DIM = 300, 16, 12
@@ -246,6 +247,7 @@ def test_attaching_again_is_nothing_new_and_other_columns_are_refused(
         ({"image_vector": "clip"}, "no column text_vector: name it with --text-vector among key,"),
         (COLUMNS | {"caption": "stars"}, "'stars' of .* holds int32: it cannot be the caption"),
         (COLUMNS | {"image_vector": "words"}, "'words' holds string: vectors are fixed-size lists"),
+        (COLUMNS | {"text_vector": "clip"}, "'clip' cannot hold the vectors of both sides"),
         (COLUMNS | {"id": "nothing"}, "has no column 'nothing'; its columns: key, stars"),
     ],
 )
@@ -279,6 +281,38 @@ def test_encoders_and_columns_come_from_the_tables_embedding_functions(
     }
     assert found.image.name == "timm/resnet18"
     assert found.text.name.endswith("all-MiniLM-L6-v2")
+
+
+def test_texts_may_be_categories_and_columns_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    table = rows()
+    for place, name in enumerate(table.column_names):
+        if pa.types.is_string(table.schema.field(name).type):
+            table = table.set_column(place, name, table[name].dictionary_encode())
+    tags = pa.array([["a", "b"]] * N)
+    lance.write_dataset(table.append_column("license", tags), tmp_path / "t.lance")
+    told: list[str] = []
+    with listen(lambda what, done, total: None, told.append):
+        found = asif_lance.attach(tmp_path / "t.lance", **COLUMNS)
+    assert told == ["the column 'license' holds list<item: string>: it is not read as the license"]
+    assert "license" not in found.columns
+    pairs = asif_lance.open(found.uri).store.read(columns=["pair_id", "caption"])
+    assert pairs["pair_id"].to_pylist() == table["key"].to_pylist()
+    assert pairs["caption"].to_pylist() == table["words"].to_pylist()
+
+
+def test_a_tag_that_reads_as_another_version_is_no_alias(table: Any, tmp_path: Path) -> None:
+    table.add(rows(5, seed=1))
+    for tag in ("latest", "2", "first"):
+        table.tags.create(tag, 1)
+    uri = asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    assert [v.aliases for v in asif_lance.PairStore.open(uri).versions()] == [("first",), ()]
+    assert [asif_lance.open(uri, name).version.number for name in ("latest", "2")] == [2, 2]
+
+
+def test_a_column_that_lance_cannot_read_by_its_name_is_told(tmp_path: Path) -> None:
+    lance.write_dataset(rows(caption="`words`"), tmp_path / "t.lance")
+    with pytest.raises(InputError, match="Lance reads no column whose name has a backtick"):
+        asif_lance.attach(tmp_path / "t.lance", **(COLUMNS | {"caption": "`words`"}))
 
 
 def test_whole_numbers_are_ids_and_pictures_are_shown(tmp_path: Path) -> None:

@@ -180,6 +180,8 @@ def test_tables_of_every_library_that_speaks_arrow_are_sources(table: Any) -> No
 def test_what_is_no_table_is_told() -> None:
     with pytest.raises(SourceError, match="<int> is no source: give a path, or a table of"):
         expand_sources([3])
+    with pytest.raises(SourceError, match="<dict> is no source: give a path"):
+        expand_sources({"image": ["a.png"]})
 
 
 def test_columns_may_be_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asif_lance.errors import InputError
-from asif_lance.model.class_files import describe_class_names, read_class_names
+from asif_lance.model.class_files import describe_class_names, read_class_names, split_labels
 from asif_lance.model.labels import fill_templates
 
 
@@ -181,3 +181,25 @@ def test_the_help_says_how_a_class_has_several_names(cli: Cli) -> None:
     told = " ".join(cli("classify", "--help").out.split())
     assert "'vehicle: car, ship'" in told
     assert "'\\:'" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("bird, cat", ["bird", "cat"]),
+        ('"oak, old", elm', ["oak, old", "elm"]),
+        ('" oak "" x ",elm', ['oak " x', "elm"]),
+        ('6" nail,a "b" c', ['6" nail', 'a "b" c']),
+        ("bird,,cat,", ["bird", "", "cat", ""]),
+        ("oak, old\nelm\r\n", ["oak, old", "elm"]),
+        ("", []),
+    ],
+)
+def test_labels_in_one_text_are_a_row_of_csv_or_lines(text: str, labels: list[str]) -> None:
+    assert split_labels(text) == labels
+
+
+@pytest.mark.parametrize("text", ['"oak, old', '"oak" tree,elm'])
+def test_a_quote_that_is_not_closed_is_told(text: str) -> None:
+    with pytest.raises(InputError, match=r"^labels '"):
+        split_labels(text)
