@@ -82,12 +82,6 @@ class Assessor:
         self._seen.append((prediction.score, float(prediction.evidence.similarities[0])))
         return self.calibration.assess(prediction, self.coverage)
 
-    @property
-    def source(self) -> str:
-        """What the confidence rests on."""
-        found = self.calibration
-        return f"{found.source}, {format_count(found.pictures, 'picture')}"
-
     def note_kind(self) -> None:
         """Warn where the pictures are of another kind than those calibrated on."""
         import numpy as np
@@ -171,22 +165,25 @@ def add_confidence(value: dict[str, Any], found: Confidence, sure: Assessor) -> 
     }
 
 
-def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, top: int) -> None:
-    """An answer as a table with probabilities, and what is possible below it."""
-    rows = [
-        (label, score, f"{probability:.1%}")
-        for (label, score), probability in zip(
-            prediction.ranking[:top], found.probabilities, strict=False
-        )
-    ]
-    print_table([prediction.image, prediction.model, "probability"], rows)
-    shown = ", ".join(found.possible[:top]) or "no label"
-    if len(found.possible) > top:
-        shown += f" and {len(found.possible) - top:,} more"
-    told = "at {:.0%}" if sure.calibration.states_coverage else "with {:.0%} probability together"
-    click.echo(f"possible {told.format(sure.coverage)} ({sure.source}): {shown}")
-    if found.none:
-        click.echo(f"none of these: {found.low:.0%} of those pictures have a best score so low")
+def print_confident(answer: dict[str, Any], coverage: float) -> None:
+    """An answer with `add_confidence` as a table, and what is possible below it.
+
+    Args:
+        answer: as JSON has it.
+        coverage: what was asked for.
+    """
+    found, predictions = answer["confidence"], answer["predictions"]
+    rows = [(one["label"], one["score"], f"{one['probability']:.1%}") for one in predictions]
+    print_table([answer["image"], answer["model"], "probability"], rows)
+    shown = ", ".join(found["possible"][: len(rows)]) or "no label"
+    if len(found["possible"]) > len(rows):
+        shown += f" and {len(found['possible']) - len(rows):,} more"
+    told = "at {:.0%}" if found["coverage"] is not None else "with {:.0%} probability together"
+    source = f"{found['source']}, {format_count(found['pictures'], 'picture')}"
+    click.echo(f"possible {told.format(coverage)} ({source}): {shown}")
+    if found["none_of_these"]:
+        low = found["share_as_low"]
+        click.echo(f"none of these: {low:.0%} of those pictures have a best score so low")
 
 
 def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:
