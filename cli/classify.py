@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asif_lance.errors import format_count, printable
+from asif_lance.errors import InputError, format_count, printable
 from asif_lance.progress import track
 
 from .confidence import (
@@ -40,6 +40,7 @@ from .progress import hide_bars
 from .query import FoundModel, check_asked_labels, find_model, read_asked_labels
 from .server import (
     ask_server,
+    choose_server,
     make_question,
     plain_answer,
     refuse_with_server,
@@ -140,10 +141,11 @@ def classify(
     if not others:
         check_asked_labels(asked)
     rejects: list[Reject] = []
+    server = choose_server(server)
     if server is not None:
         here = {"record": record, "others": others, "search_by": search_by, **trust}
         refuse_with_server(arguments | here)
-        question = make_question(asked, arguments, top, explain)
+        question = make_question(asked, arguments, top, explain, trust["confidence"])
         _ask_server(server, images, vectors, question, output, rejects)
     elif others:
         _refuse_missing(context, images)
@@ -231,17 +233,14 @@ def _ask_server(
     rejects: list[Reject],
 ) -> None:
     for answer in ask_server(server, images, vectors, question, rejects):
-        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
-        if output == "json":
-            print_json(plain_answer(answer))
-            continue
+        if question.get("confidence") and answer["confidence"] is None:
+            raise InputError(f"{server} has too few pairs, or labels, to tell confidence by")
         if output == "csv":
+            ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
             _print_csv(answer["image"], answer["model"], ranking)
             continue
-        print_table([answer["image"], answer["model"]], ranking)
-        if answer["pairs"] is not None:
-            print_table(*_table(answer["pairs"]))
-        click.echo()
+        sure = answer["confidence"]
+        _print(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
@@ -322,24 +321,31 @@ def _tell(
     output: str,
     sure: Assessor | None = None,
 ) -> None:
-    pairs = None if explain is None else prediction.attributions(explain)
-    found = None if sure is None else sure.assess(prediction)
+    pairs = None if explain is None else list(map(asdict, prediction.attributions(explain)))
+    value = {"image": prediction.image, **_answer(prediction, top)}
+    if sure is not None:
+        add_confidence(value, sure.assess(prediction), sure)
     hide_bars()
-    if output == "json":
-        value = {"image": prediction.image, **_answer(prediction, top)}
-        if sure is not None and found is not None:
-            add_confidence(value, found, sure)
-        print_json(value if pairs is None else {**value, "pairs": [asdict(a) for a in pairs]})
-        return
     if output == "csv":
         _print_csv(prediction.image, prediction.model, prediction.ranking[:top])
         return
-    if sure is not None and found is not None:
-        print_confident(prediction, found, sure, top)
-    else:
-        print_table([prediction.image, prediction.model], prediction.ranking[:top])
     if pairs is not None:
-        print_table(*_table(list(map(asdict, pairs))))
+        value["pairs"] = pairs
+    _print(value, output, 0.0 if sure is None else sure.coverage)
+
+
+def _print(answer: dict[str, Any], output: str, coverage: float) -> None:
+    """An answer as JSON or as a table; `coverage` is what was asked of confidence, if it was."""
+    if output == "json":
+        print_json(answer)
+        return
+    if "confidence" in answer:
+        print_confident(answer, coverage)
+    else:
+        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
+        print_table([answer["image"], answer["model"]], ranking)
+    if "pairs" in answer:
+        print_table(*_table(answer["pairs"]))
     click.echo()
 
 

@@ -95,12 +95,6 @@ class Assessor:
         self._seen.append((prediction.score, float(prediction.evidence.similarities[0])))
         return self.calibration.assess(prediction, self.coverage)
 
-    @property
-    def source(self) -> str:
-        """What the confidence rests on."""
-        found = self.calibration
-        return f"{found.source}, {format_count(found.pictures, 'picture')}"
-
     def note_kind(self) -> None:
         """Warn where the pictures are of another kind than those calibrated on."""
         import numpy as np
@@ -184,24 +178,25 @@ def add_confidence(value: dict[str, Any], found: Confidence, sure: Assessor) -> 
     }
 
 
-def print_confident(prediction: Prediction, found: Confidence, sure: Assessor, top: int) -> None:
-    """An answer as a table with probabilities, and what is possible below it."""
-    rows = [
-        (label, score, percent(probability))
-        for (label, score), probability in zip(
-            prediction.ranking[:top], found.probabilities, strict=False
-        )
-    ]
-    print_table([prediction.image, prediction.model, "probability"], rows)
-    shown = ", ".join(found.possible[:top]) or "no label"
-    if len(found.possible) > top:
-        shown += f" and {len(found.possible) - top:,} more"
-    told = "at {}" if sure.calibration.states_coverage else "with {} probability together"
-    click.echo(f"possible {told.format(percent(sure.coverage, 0))} ({sure.source}): {shown}")
-    if found.none:
-        click.echo(
-            f"none of these: {percent(found.low, 0)} of those pictures have a best score so low"
-        )
+def print_confident(answer: dict[str, Any], coverage: float) -> None:
+    """An answer with `add_confidence` as a table, and what is possible below it.
+
+    Args:
+        answer: as JSON has it.
+        coverage: what was asked for.
+    """
+    found, predictions = answer["confidence"], answer["predictions"]
+    rows = [(one["label"], one["score"], percent(one["probability"])) for one in predictions]
+    print_table([answer["image"], answer["model"], "probability"], rows)
+    shown = ", ".join(found["possible"][: len(rows)]) or "no label"
+    if len(found["possible"]) > len(rows):
+        shown += f" and {len(found['possible']) - len(rows):,} more"
+    told = "at {}" if found["coverage"] is not None else "with {} probability together"
+    source = f"{found['source']}, {format_count(found['pictures'], 'picture')}"
+    click.echo(f"possible {told.format(percent(coverage, 0))} ({source}): {shown}")
+    if found["none_of_these"]:
+        low = percent(found["share_as_low"], 0)
+        click.echo(f"none of these: {low} of those pictures have a best score so low")
 
 
 def print_confidence_reports(reports: Sequence[ConfidenceReport]) -> None:

@@ -194,12 +194,12 @@ def facts(receipt: Receipt) -> dict[str, Any]:
             f"{format_count(receipt.files_scanned, 'file')}, {megabytes(receipt.bytes_scanned)}"
         ),
         "found": "nothing" if receipt.clean else "; ".join(receipt.findings),
-        **(
-            {}
-            if receipt.twins is None
-            else {"twins": count_staying(receipt.twins, "the same picture")}
-        ),
+        **({} if receipt.twins is None else {"twins": _count_twins(receipt.twins)}),
     }
+
+
+def _count_twins(number: int) -> str:
+    return count_staying(number, "the same picture")
 
 
 def print_proof(store: PairStore, receipt_id: str, output: str) -> None:

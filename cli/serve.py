@@ -35,9 +35,8 @@ _RIGHTS = click.Choice(["read", "write", "forget"])
 @click.option(
     "--allow",
     type=_RIGHTS,
-    default="read",
-    show_default=True,
-    help="Without tokens, what anybody on this machine may do; each includes those before it.",
+    help="Without tokens, what anybody on this machine may do; each includes those before it. "
+    "[default: read]",
 )
 @click.option(
     "--tokens", type=FileArgument, help="Who may do what: a file of lines from --new-token."
@@ -60,7 +59,7 @@ def serve(
     host: str,
     port: int,
     names: tuple[str, ...],
-    allow: str,
+    allow: str | None,
     tokens: Path | None,
     new_token: str | None,
     upload_limit: int,
@@ -80,6 +79,8 @@ def serve(
       asif-lance serve --new-token read >> tokens     the token itself is shown once
       asif-lance serve --host 0.0.0.0 --name models.example.org --tokens tokens
     """
+    if tokens is not None and allow is not None:
+        raise click.UsageError("--allow is for a service without tokens; those say who may do what")
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise InputError("serving needs an extra: pip install 'asif-lance[serve]'")
     from asif_lance.database import resolve_uri
@@ -102,7 +103,7 @@ def serve(
         port=port,
         names=names,
         tokens=read_tokens(tokens) if tokens else (),
-        rights=Right[allow.upper()],
+        rights=Right[(allow or "read").upper()],
         keys_folder=keys_folder,
         device=device,
         body_bytes=upload_limit,

@@ -41,10 +41,30 @@ _HERE = {
     "record": ("--record", False),
     "others": ("--with", ()),
     "search_by": ("--search", "exact"),
-    "confidence": ("--confidence", False),
+    "coverage": ("--coverage", None),
+    "calibrate": ("--calibrate", None),
     "as_of": ("--as-of", None),
     "memory_limit": ("--memory-limit", None),
 }
+
+
+def choose_server(server: str | None) -> str | None:
+    """The service to ask; none where the command line names a database, which then answers.
+
+    Raises:
+        click.UsageError: the command line names both.
+    """
+    command = click.get_current_context()
+    typed = click.core.ParameterSource.COMMANDLINE
+    is_typed = command.get_parameter_source("server") is typed
+    context: click.Context | None = command
+    while server is not None and context is not None:
+        if context.get_parameter_source("db") is typed:
+            if is_typed:
+                raise click.UsageError("give --db or --server: a service answers from its own")
+            return None
+        context = context.parent
+    return server
 
 
 def refuse_with_server(asked: dict[str, Any]) -> None:
@@ -80,7 +100,11 @@ def ask_server(
 
 
 def make_question(
-    asked: Mapping[str, Any], arguments: Mapping[str, Any], top: int, explain: int | None
+    asked: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    top: int,
+    explain: int | None,
+    confidence: bool,
 ) -> dict[str, Any]:
     """What options ask, as the service's API has it; what is not given is left out.
 
@@ -89,6 +113,7 @@ def make_question(
         arguments: `model_options`, by name.
         top: labels of each picture.
         explain: deciding pairs of each picture.
+        confidence: whether it says how far answers are to be trusted.
     """
     prompts = chosen_templates(asked["templates"], asked["template_set"])
     question = {
@@ -98,6 +123,7 @@ def make_question(
         **{name: arguments[name] for name in ("model", "recipe", "k", "p")},
         "top": top,
         "explain": explain,
+        "confidence": confidence or None,
     }
     return {name: value for name, value in question.items() if value is not None}
 
@@ -228,6 +254,18 @@ def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:
     ]
     if answer["templates"]:
         value |= {"templates": answer["templates"], "ensemble": answer["ensemble"]}
+    if answer["confidence"] is not None:
+        for entry, one in zip(value["predictions"], answer["predictions"], strict=True):
+            entry["probability"] = one["probability"]
+        found = answer["confidence"]
+        value["confidence"] = {
+            "possible": found["possible"],
+            "coverage": None,  # the pairs' own pictures state none
+            "none_of_these": found["none"],
+            "share_as_low": found["low"],
+            "source": found["source"],
+            "pictures": found["pictures"],
+        }
     if answer["pairs"] is not None:
         beside = ("source", "license", "like")
         pairs = [{k: v for k, v in pair.items() if k not in beside} for pair in answer["pairs"]]

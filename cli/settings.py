@@ -82,8 +82,24 @@ def _translate(
             own = "" if options[spelled].name in NEVER_SET else " or in your own settings"
             raise InputError(f"{file}: {key!r} can only be given on the command line{own}")
         else:
-            found[str(options[spelled].name)] = value
+            _check_value(file, key, value, options[spelled])
+            several = options[spelled].multiple and not isinstance(value, list)
+            found[str(options[spelled].name)] = [value] if several else value
     return found
+
+
+def _check_value(file: Path, key: str, value: Any, option: click.Option) -> None:
+    """Pass a value of the kind that the option takes; what it says, the option itself looks at."""
+    if option.is_flag:
+        wanted, fits = "true or false", lambda one: isinstance(one, bool)
+    elif isinstance(option.type, click.types.StringParamType | click.Path | click.Choice):
+        wanted, fits = "a text, in quotes", lambda one: isinstance(one, str)
+    else:
+        wanted = "a number or a text"
+        fits = lambda one: not isinstance(one, bool | list | dict)  # noqa: E731
+    parts = value if option.multiple and isinstance(value, list) else [value]
+    if not all(map(fits, parts)):
+        raise InputError(f"{file}: {key!r} takes {wanted}")
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

@@ -129,6 +129,11 @@ def test_variables_stand_for_options_and_win_over_settings(
         ("[classify]\nserver = 'http://x'", "the command line or in your own settings"),
         ("classify = 3", "'classify' is a command: its options stand below [classify]"),
         ("[classify", "asif-lance.toml: "),
+        ("db = 3", "'db' takes a text, in quotes"),
+        ("quiet = 'yes'", "'quiet' takes true or false"),
+        ("[classify]\ntop = [3]", "'top' takes a number or a text"),
+        ("[classify]\ntemplate = [3]", "'template' takes a text, in quotes"),
+        ("[classify]\nlabels = {a = 1}", "'labels' takes a text, in quotes"),
     ],
 )
 def test_a_settings_file_that_cannot_be_meant_is_one_line(cli: Cli, text: str, told: str) -> None:

@@ -97,6 +97,8 @@ class Anchors:
     def examples(self) -> Int64Array:
         """(e,) positions of the pairs that are examples, by `pair_id`."""
         positions = np.flatnonzero(self.there & ~self.live)
+        if not len(positions):
+            return positions  # no ids have to be read for it
         return positions[np.argsort(self.tie_order(positions))]
 
     def check_current(self) -> int:

@@ -31,7 +31,13 @@ from lance.file import LanceFileReader
 from asif_lance.database import AttachedState, check_file, local_path, storage_errors
 from asif_lance.errors import CorruptDatabaseError
 from asif_lance.records import BoolArray, Float64Array, UInt64Array
-from asif_lance.relative import BlockDistances, BlockSummary, BlockSums, Whitening
+from asif_lance.relative import (
+    BlockDistances,
+    BlockSummary,
+    BlockSums,
+    Whitening,
+    WhiteningStep,
+)
 from asif_lance.search import as_tensor
 
 #: How Lance describes a page of plain float16 rows: so many rows, so many numbers in each.
@@ -59,7 +65,8 @@ class Fragment:
         rows: rows ever written to it.
         summaries: what is known of a column of vectors as a whole, so far.
         id_hashes: what `hash_ids` gives of its pairs' ids, once it was asked for.
-        whitened: the last whitened distances of a column of vectors.
+        whitened: the last exact whitened distances of a column of vectors.
+        near_whitened: near ones under the last other whitening.
     """
 
     def __init__(self, key: str, rows: int) -> None:
@@ -71,6 +78,7 @@ class Fragment:
         self._ids: pa.Array | None = None
         self.id_hashes: UInt64Array | None = None
         self.whitened: dict[str, WhitenedRows] = {}
+        self.near_whitened: dict[str, WhitenedRows] = {}
 
     def has_vectors(self, *columns: str) -> bool:
         """Whether columns of vectors are in memory."""
@@ -139,7 +147,25 @@ class Fragment:
         self.sums(dataset, fragment, column)
         inverses = used.whitening.inverse_distances(self.vectors(dataset, fragment, column))
         known = self.whitened[column] = WhitenedRows(used, inverses)
+        self.near_whitened.pop(column, None)
         return known
+
+    def step_whitened(
+        self,
+        dataset: Any,
+        fragment: Any,
+        column: str,
+        known: WhitenedRows,
+        used: NamedWhitening,
+        step: WhiteningStep,
+    ) -> WhitenedRows:
+        """Nearly the rows' distances under another whitening, by the exact ones that are known."""
+        near = self.near_whitened.get(column)
+        if near is None or near.used.fit != used.fit:
+            vectors = self.vectors(dataset, fragment, column)
+            inverses = step.step(vectors, known.inverses)
+            near = self.near_whitened[column] = WhitenedRows(used, inverses, off=step.off)
+        return near
 
     @property
     def database(self) -> str:
@@ -188,11 +214,13 @@ class WhitenedRows:
         used: the whitening.
         inverses: (n,) float64, 1 / distance.
         kept: whether they are on disk.
+        off: how far they may be off, as shares of themselves; 0 if they are exact.
     """
 
     used: NamedWhitening
     inverses: Float64Array
     kept: bool = False
+    off: float = 0.0
 
 
 def hash_ids(pair_ids: pa.Array | pa.ChunkedArray) -> UInt64Array:

@@ -25,13 +25,13 @@ from asif_lance.anchors.fragments import (
     open_fragment,
     open_mask,
 )
-from asif_lance.anchors.whitened import serves
+from asif_lance.anchors.whitened import find_step
 from asif_lance.database import AttachedState, files_exist, read_epoch, storage_errors
 from asif_lance.devices import is_accelerator
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
 from asif_lance.records import EXAMPLE, BoolArray, Float64Array, UInt64Array
-from asif_lance.relative import BlockDistances, BlockSums
+from asif_lance.relative import BlockDistances, BlockSums, WhiteningStep
 
 Side = Literal["image", "text"]
 
@@ -130,15 +130,18 @@ class VersionRows:
     def whitened(self, side: Side, used: NamedWhitening) -> list[WhitenedRows]:
         """Whitened distances of each block's rows, or such as are near enough to them."""
         column, width = f"{side}_vector", len(used.whitening.mean)
-        work, serve, found = len(self.live) * width**2, dict[str, bool](), []
+        work, found = len(self.live) * width**2, list[WhitenedRows]()
+        steps: dict[str, WhiteningStep | None] = {}
         for fragment, source in self._one_by_one(side):
             known = fragment.whitened.get(column)
-            fit = "" if known is None else known.used.fit
-            if fit not in serve:
-                serve[fit] = serves(known, used, work)
-            if known is None or not serve[fit]:
-                known = fragment.whiten(self.dataset, source, column, used)
-            found.append(known)
+            if known is not None and known.used.fit != used.fit:
+                fit, before = known.used.fit, known
+                if fit not in steps:
+                    steps[fit] = find_step(before.used, used, work)
+                step, known = steps[fit], None
+                if step is not None:
+                    known = fragment.step_whitened(self.dataset, source, column, before, used, step)
+            found.append(known or fragment.whiten(self.dataset, source, column, used))
         uri, fragments = self.dataset.uri, self._fragments
         whitened_cache.save_whitened(uri, column, used, fragments, self.epoch)
         return found

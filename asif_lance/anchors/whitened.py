@@ -6,9 +6,9 @@ added to, deleted and forgotten from. It moves when a pair of the sample goes, o
 hash is smaller: for each pair that is added or deleted with a chance of about `SAMPLE` / n. A pair
 that was forgotten is in no version, so in no sample.
 
-Measuring all distances anew takes long where there are many. Those under another whitening, such as
-that of the version before, are off by no more than a known share: they serve to find candidates,
-whose exact ones are computed.
+Measuring all distances anew takes long where there are many. From those under another whitening,
+such as that of the version before, near ones follow fast, off by no more than a known share: they
+serve to find candidates, whose exact ones are computed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import torch
 
 from asif_lance.anchors.fragments import NamedWhitening, WhitenedRows
 from asif_lance.records import BoolArray, Float64Array, Int64Array, UInt64Array
-from asif_lance.relative import SAMPLE, Whitening
+from asif_lance.relative import SAMPLE, Whitening, WhiteningStep
 from asif_lance.search import FactorsOnDemand, Scale
 
 #: Multiplications of a version's rows from which on near distances serve.
-LONG = 2**36
+LONG = 2**32
 
-_MOST_OFF = 2.0**-4  # shares of distances; beyond it searches find too many candidates
+_MOST_OFF = 2.0**-6  # shares of distances; beyond it searches find too many candidates
 
 _fitted: WeakValueDictionary[str, Whitening] = WeakValueDictionary()
 
@@ -63,25 +63,31 @@ def make_scale(
     """The scale of all rows of some blocks under a whitening.
 
     Args:
-        rows: what is known of the first blocks, some of it under another whitening.
+        rows: what is known of the first blocks, some of it only nearly.
         added: the exact factors of the others.
         used: the whitening.
         gather: gives the stored vectors at some positions.
     """
     near = np.concatenate([np.zeros(0), *(one.inverses for one in rows), *added])
-    others = {one.used.fit: one.used for one in rows if one.used.fit != used.fit}
-    if not others:
+    off = max((one.off for one in rows), default=0.0)
+    if not off:
         return Scale(near)
-    sure = [np.full(len(one.inverses), one.used.fit == used.fit) for one in rows]
+    sure = [np.full(len(one.inverses), not one.off) for one in rows]
     sure += [np.ones(len(one), dtype=np.bool_) for one in added]
     known = np.where(np.concatenate(sure), near, np.nan)
     exact = FactorsOnDemand(known, lambda at: used.whitening.inverse_distances(gather(at)))
-    ratio = max(other.whitening.bound_ratio(used.whitening) for other in others.values())
-    return Scale(near, exact=exact, ratio=ratio)
+    return Scale(near, exact=exact, ratio=off)
 
 
-def serves(known: WhitenedRows | None, used: NamedWhitening, work: int) -> bool:
-    """Whether distances need not be measured anew, where that takes so many multiplications."""
-    if known is None or known.used.fit == used.fit:
-        return known is not None
-    return work >= LONG and known.used.whitening.bound_ratio(used.whitening) <= _MOST_OFF
+def find_step(known: NamedWhitening, used: NamedWhitening, work: int) -> WhiteningStep | None:
+    """How to come by near distances; None if exact ones take not much longer, or they are far off.
+
+    Args:
+        known: the whitening whose exact distances are known.
+        used: the other one.
+        work: multiplications that it takes to measure all distances anew.
+    """
+    if work < LONG:
+        return None
+    step = WhiteningStep.between(known.whitening, used.whitening)
+    return step if step.off <= _MOST_OFF else None

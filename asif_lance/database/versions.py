@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from asif_lance.database.attached import find_attachment
 from asif_lance.database.diff import find_changes
+from asif_lance.database.epoch import read_epoch
 from asif_lance.database.integrity import keep_digests
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.schemas import VERSIONS
@@ -64,6 +65,12 @@ class Ledger:
         if attachment := find_attachment(self.uri):
             return retry_read(self.uri, attachment.version_rows)
         return sorted(read_table(self.uri, "versions").to_pylist(), key=lambda row: row["number"])
+
+    def state(self) -> tuple[int, int] | None:
+        """Differs from before once versions were made, renamed or pruned, or pairs forgotten."""
+        if find_attachment(self.uri):
+            return None
+        return open_table(self.uri, "versions").version, read_epoch(self.uri)
 
     def find(self, name: str) -> Row:
         """The version of this name or alias.

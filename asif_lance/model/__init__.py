@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         resolve_templates,
     )
     from asif_lance.model.model import BATCH, Model
-    from asif_lance.model.opening import open_model
+    from asif_lance.model.opening import bind_version, open_model
     from asif_lance.model.predictions import Contributions, Evidence, Prediction
     from asif_lance.model.prompt_vectors import EncodedTexts
     from asif_lance.model.requirements import name_encoder, to_matrix
@@ -54,7 +54,7 @@ else:
                 "fill_templates prompts_from_vectors resolve_templates"
             ),
             "model": "BATCH Model",
-            "opening": "open_model",
+            "opening": "bind_version open_model",
             "predictions": "Contributions Evidence Prediction",
             "prompt_vectors": "EncodedTexts",
             "requirements": "name_encoder to_matrix",
@@ -69,10 +69,10 @@ else:
 __all__ = [
     "BATCH", "DEFAULT_TEMPLATES", "TEMPLATE_SETS", "ClassNames", "Contributions", "EncodedTexts",
     "Ensemble", "Evidence", "JointPrediction", "LabelSet", "Match", "Model", "Prediction",
-    "Prompts", "StoredSetting", "TaughtLabels", "Together", "average_prompts", "build_label_set",
-    "describe_class_names", "fill_templates", "find_cached_neighbors", "find_prompt_neighbors",
-    "name_encoder", "open_model", "prompts_from_vectors", "read_class_names", "resolve_templates",
-    "retrieve", "split_labels", "store_setting", "teach", "teach_labels", "template_set",
-    "to_matrix", "update_neighbors",
+    "Prompts", "StoredSetting", "TaughtLabels", "Together", "average_prompts", "bind_version",
+    "build_label_set", "describe_class_names", "fill_templates", "find_cached_neighbors",
+    "find_prompt_neighbors", "name_encoder", "open_model", "prompts_from_vectors",
+    "read_class_names", "resolve_templates", "retrieve", "split_labels", "store_setting", "teach",
+    "teach_labels", "template_set", "to_matrix", "update_neighbors",
 ]
 # fmt: on

@@ -17,6 +17,7 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.model import Model
 from asif_lance.model.stored_settings import load_setting
+from asif_lance.records import ModelVersion
 from asif_lance.relative import DEFAULT, Recipe, make_recipe
 from asif_lance.store import PairStore
 
@@ -70,9 +71,29 @@ def open_model(
     """
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
-    chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
+    make_recipe(recipe or DEFAULT, k=k, p=p)
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
+    opened = bind_version(
+        store, version, recipe, k, p, device=device, memory_limit=memory_limit, search=search
+    )
+    _give_encoders(opened, image_encoder, text_encoder)
+    return opened
+
+
+def bind_version(
+    store: PairStore,
+    version: ModelVersion,
+    recipe: str | None = None,
+    k: int | tuple[int, int] | None = None,
+    p: float | tuple[float, float] | None = None,
+    *,
+    device: str = "auto",
+    memory_limit: int | None = None,
+    search: SearchKind = "exact",
+) -> Model:
+    """The same for a version of a database that is open; arguments are those of `open_model`."""
+    chosen = make_recipe(recipe or DEFAULT, k=k, p=p)
     stored = load_setting(store, version.name) if (recipe, k, p) == (None, None, None) else None
     chosen = stored.recipe if stored else chosen
     approximate = None
@@ -80,7 +101,7 @@ def open_model(
         approximate = choose_approximation(
             search, store.dataset(version.name), version.name, chosen
         )
-    opened = Model(
+    return Model(
         store,
         version,
         chosen,
@@ -90,8 +111,6 @@ def open_model(
         memory_limit=memory_limit,
         approximate=approximate,
     )
-    _give_encoders(opened, image_encoder, text_encoder)
-    return opened
 
 
 def _give_encoders(

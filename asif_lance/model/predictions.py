@@ -112,6 +112,17 @@ class Evidence:
         ids = [list(islice(names, len(p))) for p in positions]
         return list(map(Contributions, positions, ids, images, texts, shares))
 
+    def shares(self, label: str) -> tuple[Int64Array, Float64Array]:
+        """Positions and shares of the pairs that add to a label's score, largest first.
+
+        The same as `contributions`, without what has to be read or compared for it.
+        """
+        return self._shares(self._best_prompt(label))
+
+    def text(self, label: str) -> RelativeVectors:
+        """The relative vector, one row, of the prompt that gave a label its score."""
+        return self.labels.relative(self._best_prompt(label))
+
     def _shares(self, row: int) -> tuple[Int64Array, Float64Array]:
         """The pairs that add something to the score of one prompt's label, largest share first."""
         positions, shares = attributions(self.relative, self.labels.relative(row))

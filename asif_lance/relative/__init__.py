@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         scores,
         single_vector,
     )
-    from asif_lance.relative.whitening import SAMPLE, WhitenedSide, Whitening
+    from asif_lance.relative.whitening import SAMPLE, WhitenedSide, Whitening, WhiteningStep
 else:
     __getattr__ = import_on_demand(
         __name__,
@@ -68,7 +68,7 @@ else:
                 "compile_texts cut_runs densify mean_vectors relative_vectors scores "
                 "single_vector"
             ),
-            "whitening": "SAMPLE WhitenedSide Whitening",
+            "whitening": "SAMPLE WhitenedSide Whitening WhiteningStep",
         },
     )
 
@@ -76,9 +76,9 @@ else:
 __all__ = [
     "DEFAULT", "MEMBER_COSINE", "RECIPES", "SAMPLE", "BlockDistances", "BlockSummary", "BlockSums",
     "Centre", "CompiledTexts", "Measure", "Recipe", "Teaching", "TextBlock", "WhitenedSide",
-    "Whitening", "attributions", "best_scores", "check_k_and_p", "compile_block", "compile_texts",
-    "cut_runs", "densify", "find_members", "fit_teaching", "format_sides", "make_centre",
-    "make_recipe", "make_teaching", "mean_of", "mean_vectors", "recipe_from_values",
+    "Whitening", "WhiteningStep", "attributions", "best_scores", "check_k_and_p", "compile_block",
+    "compile_texts", "cut_runs", "densify", "find_members", "fit_teaching", "format_sides",
+    "make_centre", "make_recipe", "make_teaching", "mean_of", "mean_vectors", "recipe_from_values",
     "relative_vectors", "scores", "single_vector", "turn_centred_without", "turn_whitened_without",
 ]
 # fmt: on

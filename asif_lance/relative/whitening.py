@@ -45,6 +45,7 @@ from asif_lance.relative.centring import (
     widen_parts,
 )
 from asif_lance.search import Scale
+from asif_lance.search.parallel import torch_threads
 from asif_lance.search.query_grid import on_grid
 
 #: The sample that a whitening is fitted on has about so many vectors.
@@ -55,6 +56,7 @@ _SAMPLE_GRID = 2.0**-18
 _QUERY_GRID = 2.0**-28
 _ROUNDING = 2.0**-20  # of distances' squares to their grid, and of what bounds them
 _LEAST_DISTANCE = 2.0**-20  # what is below it comes from rounding
+_DIRECTIONS = 48  # in which metrics may differ much
 _WIDENED_NUMBERS = 2**19  # at a time: the matrix is read once for so many
 
 
@@ -104,31 +106,81 @@ class Whitening:
         inverses: Float64Array = 1.0 / np.sqrt(np.maximum(found, self.least**2))
         return inverses
 
-    def bound_ratio(self, other: Whitening) -> float:
-        """How far another whitening's inverse distances are off these, as shares of themselves.
 
-        Squares of distances under both metrics differ by no more than the eigenvalues of
-        L^-1 A' L^-T do from 1, with A = L L^T; the means add their own distance. Infinite if these
-        are no bounds.
-        """
-        with limit_torch(1):
-            root, failed = torch.linalg.cholesky_ex(torch.from_numpy(self.metric))
-            if failed:
-                return math.inf
-            half = torch.linalg.solve_triangular(
-                root, torch.from_numpy(other.metric - self.metric), upper=False
-            )
-            change = torch.linalg.solve_triangular(root, half.T, upper=False)
-            spread = float(torch.sqrt((change * change).sum())) + _ROUNDING
-        apart = other.mean - self.mean
-        moved = math.sqrt(max(float(apart @ other.metric @ apart), 0.0))
-        moved += abs(other.least - self.least)
-        if spread >= 1:
-            return math.inf
-        off = 1 - math.sqrt(1 - spread) + moved / self.least  # of distances, from those here
-        for _ in range(2):  # of their inverses, and these as shares of the other's
-            off = off / (1 - off) if off < 1 else math.inf
-        return off
+@dataclass(frozen=True)
+class WhiteningStep:
+    """From distances under one whitening to nearly those under another, many times as fast.
+
+    A sample that changed by a few vectors changes A in a few directions, and hardly in others. With
+    A = L L^T, E = L^-1 (A' - A) L^-T and e the way between the means,
+
+        |a - mean'|_A'² = |a - mean|_A² + z·E z - 2 (A' e)·(a - mean) + |e|_A'²,  z = L^T (a - mean)
+
+    where E is taken for Q (Q^T E Q) Q^T, Q spanning its largest directions. What the rest does to a
+    square is at most its norm, as a share of |a - mean|_A².
+
+    Attributes:
+        old: the whitening whose distances are known.
+        new: the other one.
+        directions: (d, r + 1) L Q, and A' e.
+        core: (r, r) Q^T E Q.
+        shift: |e|_A'².
+        off: how far inverse distances that are stepped to may be off, as shares of themselves;
+            infinite where there is no bound.
+    """
+
+    old: Whitening
+    new: Whitening
+    directions: Float64Array
+    core: Float64Array
+    shift: float
+    off: float
+
+    @staticmethod
+    def between(old: Whitening, new: Whitening) -> WhiteningStep:
+        """Find the directions that the metrics differ in most."""
+        with limit_torch(torch_threads(len(old.mean) ** 3)):
+            root, failed = torch.linalg.cholesky_ex(torch.from_numpy(old.metric))
+            apart = torch.from_numpy(new.metric - old.metric)
+            half = torch.linalg.solve_triangular(root, apart, upper=False)
+            change = torch.linalg.solve_triangular(root, half.T.contiguous(), upper=False)
+            span = torch.linalg.qr(change @ (change @ change[:, : _count_directions(change)])).Q
+            core = span.T @ change @ span
+            rest = float(torch.linalg.norm(change - span @ core @ span.T)) + _ROUNDING
+            whole = float(torch.linalg.norm(change)) + _ROUNDING
+        away = new.mean - old.mean
+        turned = new.metric @ away
+        shift = max(float(away @ turned), 0.0)
+        directions = np.column_stack([(root @ span).numpy(), turned])
+        # No distance shrinks by more than to this share of the old one.
+        least = math.sqrt(max(1.0 - whole, 0.0)) - math.sqrt(shift) / old.least
+        off = rest / least**2 if least > 0 and not failed else math.inf
+        off = off / (1.0 - off) if off < 1 else math.inf
+        return WhiteningStep(old, new, directions, core.numpy(), shift, off)
+
+    def step(self, rows: torch.Tensor, inverses: Float64Array) -> Float64Array:
+        """Nearly 1 / |a - mean'|_A' of (n, d) float16 rows, by (n,) exact ones of before."""
+        found = np.square(1.0 / inverses)
+        mean, directions = torch.from_numpy(self.old.mean), torch.from_numpy(self.directions)
+        core = torch.from_numpy(self.core)
+
+        def add(at: slice, part: torch.Tensor) -> None:
+            home = part.device
+            along = torch.mm(part.sub_(mean.to(home)), directions.to(home))
+            within = along[:, :-1]
+            more = torch.linalg.vecdot(torch.mm(within, core.to(home)), within)
+            found[at] += (more - 2.0 * along[:, -1]).cpu().numpy() + self.shift
+
+        widen_parts(rows, add, _WIDENED_NUMBERS, rows.numel() * directions.shape[1])
+        near: Float64Array = 1.0 / np.sqrt(np.maximum(found, self.new.least**2))
+        # Those nearer than counts are not known themselves.
+        hidden = np.flatnonzero(inverses * self.old.least > 1.0 - _ROUNDING)
+        near[hidden] = self.new.inverse_distances(rows[torch.from_numpy(hidden)])
+        return near
+
+
+def _count_directions(change: torch.Tensor) -> int:
+    return min(len(change), _DIRECTIONS)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from asif_lance.errors import printable
 from asif_lance.evaluation import Calibration
+from asif_lance.evaluation.confidence import COVERAGE
 from asif_lance.evaluation.duplicates import SIMILARITY
 from asif_lance.model import Evidence, Prediction
 from asif_lance.records import Int64Array
@@ -67,7 +68,9 @@ def _with_confidence(
         source=calibration.source,
         pictures=calibration.pictures,
         possible=list(found.possible),
+        together=COVERAGE,
         none=found.none,
+        low=found.low,
     )
     return answer
 

@@ -18,8 +18,8 @@ from asif_lance import __version__
 from asif_lance.errors import AsifError
 from asif_lance.service import api, pages, rendering
 from asif_lance.service.failures import RequestError, describe_failure
+from asif_lance.service.parameters import check_names
 from asif_lance.service.protection import Protection
-from asif_lance.service.queries import find_repeated
 from asif_lance.service.service import Service
 
 log = logging.getLogger("asif_lance.service")
@@ -38,7 +38,7 @@ def _make_routes(service: Service) -> FastAPI:
         yield
         service.close()
 
-    everywhere = [Depends(_refuse_repeated)]
+    everywhere = [Depends(check_names)]
     if not service.guard.open:
         everywhere.append(Depends(HTTPBearer(auto_error=False)))
     app = FastAPI(
@@ -61,13 +61,6 @@ def _make_routes(service: Service) -> FastAPI:
     app.add_exception_handler(AsifError, _tell_failure)
     app.add_exception_handler(Exception, _tell_unexpected)
     return app
-
-
-async def _refuse_repeated(request: Request) -> None:  # a plain function would take a thread
-    """Of a parameter given twice one value would be passed over in silence."""
-    name = find_repeated(key for key, _ in request.query_params.multi_items())
-    if name is not None:
-        raise RequestError(422, f"{name} is given more than once, and takes one value")
 
 
 def _tell(request: Request, status: int, message: str) -> Response:

@@ -8,12 +8,12 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from typing import Any
 
 import pyarrow as pa
 
 from asif_lance.audit import HEAD, Audit, matching_ids, matching_ids_anywhere
+from asif_lance.audit.csv_lines import name_infinities
 from asif_lance.audit.values import values_of
 from asif_lance.database import LATEST
 from asif_lance.errors import InputError
@@ -200,12 +200,12 @@ def _to_rows(table: pa.Table) -> SqlAnswer:
 
 
 def _to_json(value: Any) -> Any:
-    """A value as JSON has it: bytes in base64, numbers that JSON lacks as texts."""
+    """A value as JSON has it: bytes in base64; `NaN` and `Infinity`, which it lacks, as texts."""
     match value:
         case None | bool() | str() | int():
             return value
         case float():
-            return value if isfinite(value) else str(value)
+            return name_infinities(value)
         case bytes():
             return base64.b64encode(value).decode()
         case list() | tuple():

@@ -40,8 +40,10 @@ class Confident(Message):
 
     source: str = Field(description="What was calibrated on: the pairs' own pictures.")
     pictures: int = Field(description="How many.")
-    possible: list[str] = Field(description="Labels as probable as true ones are in nine of ten.")
+    possible: list[str] = Field(description="The best labels that together are so probable.")
+    together: float = Field(description="How probable the possible labels are together, at least.")
     none: bool = Field(description="Whether it shows none of the labels, to all appearance.")
+    low: float = Field(description="Share of those pictures whose best score is as low.")
 
 
 class PairShare(Message):
@@ -189,8 +191,11 @@ class FewestAnswer(Message):
     """The fewest pairs found without which the label is another one; nothing is changed."""
 
     model: str
-    pairs: list[str] = Field(description="None where no way was found.")
+    pairs: list[str] = Field(description="None where no way was found within the limits.")
     exact: bool = Field(description="Whether it is certain that no fewer pairs do it.")
+    at_least: int | None = Field(
+        description="No fewer do it by what they contribute themselves, means and metric held."
+    )
     before: str
     after: str | None
 
@@ -306,7 +311,10 @@ class EvaluationAnswer(Message):
 
 
 class SqlAnswer(Message):
-    """The first rows of an answer; moments are texts, bytes base64."""
+    """The first rows of an answer.
+
+    What JSON lacks is text: moments, bytes (base64), and the floats NaN, Infinity and -Infinity.
+    """
 
     columns: list[str]
     rows: list[list[Any]]

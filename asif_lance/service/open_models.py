@@ -16,7 +16,7 @@ from typing import TypeVar
 from asif_lance.errors import StaleModelError
 from asif_lance.evaluation import Calibration, calibrate_by_self_test
 from asif_lance.evaluation.self_test import LEAST_PAIRS
-from asif_lance.model import LabelSet, Model, Prompts, open_model
+from asif_lance.model import LabelSet, Model, Prompts, bind_version, open_model
 from asif_lance.records import BROUGHT, ModelVersion
 from asif_lance.service.question import Asked, ChosenRecipe
 from asif_lance.store import PairStore
@@ -24,6 +24,7 @@ from asif_lance.store import PairStore
 Result = TypeVar("Result")
 
 _MODELS, _LABEL_SETS = 8, 8  # kept; the ones not asked for longest go first
+_NAMES = 1000  # of versions whose records are kept
 _TRIES = 4  # of an answer that forgets make stale again and again
 
 
@@ -80,6 +81,8 @@ class OpenModels:
         self._device = device
         self._root = open_model(uri, device=device)
         self._open: OrderedDict[tuple[ModelVersion, ChosenRecipe], OpenModel] = OrderedDict()
+        self._versions: dict[str, ModelVersion] = {}
+        self._state: object = None
         self._lock = threading.Lock()
         self._generation, self._running = 0, Counter[int]()
         self._ended = threading.Condition(self._lock)
@@ -152,19 +155,32 @@ class OpenModels:
                 self._ended.notify_all()
 
     def _get(self, name: str, how: ChosenRecipe) -> OpenModel:
-        version = self.store.version(name)
+        version = self._find_version(name)
         with self._lock:
             found = self._open.get((version, how))
             if found is None:
                 while len(self._open) >= _MODELS:
                     self._open.popitem(last=False)
-                found = self._open[version, how] = OpenModel(self._open_model(version.name, how))
+                found = self._open[version, how] = OpenModel(self._open_model(version, how))
             self._open.move_to_end((version, how))
             return found
 
-    def _open_model(self, name: str, how: ChosenRecipe) -> Model:
-        uri, device = self.store.uri, self._device
-        model = open_model(uri, name, recipe=how.recipe, k=how.k, p=how.p, device=device)
+    def _find_version(self, name: str) -> ModelVersion:
+        """The version of a name now; looked up anew only when versions may have changed."""
+        state = self.store.versions_state()
+        with self._lock:
+            if state is None or state != self._state:
+                self._state, self._versions = state, {}
+            found = self._versions.get(name)
+        if found is None:
+            found = self.store.version(name)
+            with self._lock:
+                if state == self._state and len(self._versions) < _NAMES:
+                    self._versions[name] = found
+        return found
+
+    def _open_model(self, version: ModelVersion, how: ChosenRecipe) -> Model:
+        model = bind_version(self.store, version, how.recipe, how.k, how.p, device=self._device)
         if self.store.image.name != BROUGHT:
             model.image_encoder = self._root.image_encoder
         if self.store.text.name != BROUGHT:

@@ -37,8 +37,8 @@ Made = TypeVar("Made")
 #: Pixels of the long side of a picture, and of a thumbnail.
 PICTURE, THUMBNAIL = 640, 160
 
-#: Pairs that are taken out to flip an answer, and smaller sets of them that are tried.
-MOST_FLIP, TRIES = 30, 300
+#: Pairs that are taken out to flip an answer, smaller sets of them that are tried, and seconds.
+MOST_FLIP, TRIES, FLIP_SECONDS = 30, 300, 10.0
 
 
 class Operations:
@@ -164,7 +164,8 @@ class Operations:
 
         def ask(opened: OpenModel) -> FewestAnswer:
             model, prompts = opened.model, opened.prompts(asked)
-            found = find_fewest_flip(model, picture.vector, prompts, most=MOST_FLIP, tries=TRIES)
+            limits: Any = {"most": MOST_FLIP, "tries": TRIES, "seconds": FLIP_SECONDS}
+            found = find_fewest_flip(model, picture.vector, prompts, **limits)
             before = next(
                 model.classify_vectors([""], picture.vector[None], opened.labels(asked))
             ).label
@@ -172,6 +173,7 @@ class Operations:
                 model=model.version.name,
                 pairs=list(found.pair_ids) if found else [],
                 exact=found is not None and found.exact,
+                at_least=found.at_least if found else None,
                 before=before,
                 after=found.change.after.label if found else None,
             )

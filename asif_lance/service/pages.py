@@ -14,6 +14,7 @@ from asif_lance.service import api
 from asif_lance.service.api import Anybody, Forgetter, Picture, Reader, RunId, Writer
 from asif_lance.service.confusions import tabulate
 from asif_lance.service.failures import RequestError
+from asif_lance.service.operations import FLIP_SECONDS, MOST_FLIP
 from asif_lance.service.queries import (
     AuditQuery,
     CompareQuery,
@@ -116,7 +117,10 @@ def fewest(
     """The answer without the fewest pairs that flip it."""
     found = api.fewest(service, picture, query)
     if not found.pairs:
-        raise RequestError(404, f"no few pairs were found without which it is not {found.before}")
+        told = (
+            f"in {FLIP_SECONDS:.0f} seconds no {MOST_FLIP} pairs or fewer were found without which"
+        )
+        raise RequestError(404, f"{told} it is not {found.before}")
     return _see(view_address(picture, query, model=found.model, without=found.pairs))
 
 

@@ -25,11 +25,16 @@ from asif_lance.service.settings import ServiceSettings
 #: many bytes a second take: who sends a byte now and then must not hold a place for long.
 BODY_SECONDS, BODY_RATE = 30.0, 16 * 2**10
 
+#: Of a body that was refused so many seconds and bytes are still taken, and thrown away: closing
+#: at once would reset the connection, and who is still sending would never read why.
+DRAIN_SECONDS, DRAIN_BYTES = 10.0, 256 * 2**20
+
 #: Paths that need no right.
 OPEN_PATHS = frozenset({"/health", "/login", "/api/openapi.json", "/api"})
 _OPEN_FOLDER = "/static/"
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 _LONGEST_QUERY = 64 * 2**10
 
 _HEADERS = {
@@ -73,13 +78,15 @@ class Protection:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, answer = time.monotonic(), _Answer(send)
+        began, answer, method = time.monotonic(), _Answer(send), scope["method"]
+        if method == "HEAD":  # as GET, of which the server sends the head alone
+            scope = {**scope, "method": "GET"}
         self._running += 1
         try:
             await self._pass(scope, receive, answer)
         finally:
             self._running -= 1
-            self._note(scope, answer.status, time.monotonic() - began)
+            self._note(scope, method, answer.status, time.monotonic() - began)
 
     async def _pass(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = Headers(scope=scope)
@@ -92,7 +99,7 @@ class Protection:
                 raise body.refused
         except _RefusedError as refused:
             if not answer.status:
-                await _refuse(scope, answer, refused)
+                await _refuse(scope, answer, refused, body)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         if self._running > self._settings.requests:
@@ -100,7 +107,7 @@ class Protection:
         host = _without_port(headers.get("host", ""))
         if host not in self._settings.hosts:
             raise _RefusedError(400, "this service is not known by that host name")
-        if scope["method"] not in _SAFE and not _is_same_origin(headers):
+        if not _is_own(scope["method"], headers):
             raise _RefusedError(403, "a page of another site may not ask for this")
         if len(scope["query_string"]) > _LONGEST_QUERY:
             raise _RefusedError(414, "the address is too long")
@@ -111,16 +118,15 @@ class Protection:
         if right < Right.READ and not _is_open(scope["path"]):
             raise _RefusedError(401, "a token is needed")
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         """The route, never the address: that may hold captions, labels and hashes."""
         route = getattr(scope.get("route"), "path", None)
         if route is None:
             route = _OPEN_FOLDER if scope["path"].startswith(_OPEN_FOLDER) else "(no route)"
         right = scope.get("state", {}).get("right", Right.NONE)
-        self._observe(route, scope["method"], status, seconds)
-        log.info(
-            "%s %s %d %.0f ms %s", scope["method"], route, status, seconds * 1e3, right.name.lower()
-        )
+        method = method if method in _METHODS else "(other)"  # anybody can make up more
+        self._observe(route, method, status, seconds)
+        log.info("%s %s %d %.0f ms %s", method, route, status, seconds * 1e3, right.name.lower())
 
 
 class _Answer:
@@ -177,6 +183,16 @@ class _CountedBody:
                 raise self._too_large()
         return message
 
+    async def drain(self) -> None:
+        """Throw away what still comes, for a while."""
+        read = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._done and read < DRAIN_BYTES:
+                    message = await self._receive()
+                    read += len(message.get("body", b""))
+                    self._done = not message.get("more_body", False)
+
     def _too_large(self) -> _RefusedError:
         return self._refuse(413, f"a request may send at most {self._most:,} bytes")
 
@@ -185,7 +201,9 @@ class _CountedBody:
         return self.refused
 
 
-async def _refuse(scope: Scope, answer: _Answer, refused: _RefusedError) -> None:
+async def _refuse(
+    scope: Scope, answer: _Answer, refused: _RefusedError, sent: _CountedBody
+) -> None:
     if refused.status == 401 and _wants_page(scope):
         start: dict[str, Any] = {"status": 303, "headers": [(b"location", b"/login")]}
         body = b""
@@ -197,7 +215,10 @@ async def _refuse(scope: Scope, answer: _Answer, refused: _RefusedError) -> None
         start["headers"].append((b"www-authenticate", b"Bearer"))
     with contextlib.suppress(OSError):  # the client may have gone
         await answer({"type": "http.response.start", **start})
-        await answer({"type": "http.response.body", "body": body})
+        await answer({"type": "http.response.body", "body": body, "more_body": True})
+        if refused.status == 413:  # who has no right to ask holds no place meanwhile
+            await sent.drain()
+        await answer({"type": "http.response.body"})
 
 
 def _wants_page(scope: Scope) -> bool:
@@ -213,17 +234,22 @@ def _without_port(host: str) -> str:
     return name if mark and port.isdigit() else host.lower()
 
 
-def _is_same_origin(headers: Headers) -> bool:
-    """Whether a browser, if it is one, sends this from a page of our own.
+def _is_own(method: str, headers: Headers) -> bool:
+    """Whether a browser, if it is one, asks for a page of our own, or follows a link to one.
 
-    Browsers say of every write where it comes from, by `Sec-Fetch-Site` or `Origin`; other programs
-    say neither, and have no user's cookies to misuse.
+    Browsers say where a request comes from, by `Sec-Fetch-Site`, or of writes at least by `Origin`;
+    other programs say neither, and have no user's cookies to misuse. A page of another site could
+    not read what it asked for, but could keep the service busy.
     """
     site = headers.get("sec-fetch-site")
     if site is not None:
-        return site in ("same-origin", "none")
+        follows = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+        is_link = method in _SAFE and follows == ("navigate", "document")
+        return site in ("same-origin", "none") or is_link
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    if method in _SAFE or origin is None:
+        return True
+    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 
 
 def _cookie(headers: Headers) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import Annotated, Literal, get_origin
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -110,20 +108,6 @@ class AuditQuery(Message):
     sql: Annotated[str, StringConstraints(max_length=SQL)] | None = None
     report: Name | None = None
     model: Name = Field(default="latest", description="The version that `pairs` shows.")
-
-
-_LISTS = {
-    name
-    for query in (SeveralQuery, ViewQuery, PairsQuery)
-    for name, field in query.model_fields.items()
-    if get_origin(field.annotation) is list
-}
-
-
-def find_repeated(names: Iterable[str]) -> str | None:
-    """A parameter that was given more than once and has room for one value."""
-    counts = Counter(names)
-    return next((name for name, count in counts.items() if count > 1 and name not in _LISTS), None)
 
 
 def distinct_labels(text: str) -> list[str]:

@@ -14,11 +14,12 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
 from pydantic import Field, ValidationError
 
 from asif_lance import __version__
-from asif_lance.errors import AsifError, InputError
+from asif_lance.errors import AsifError, InputError, suggest
 from asif_lance.service import api
 from asif_lance.service.failures import RequestError, describe_failure
 from asif_lance.service.held_pictures import UploadedPicture
@@ -206,12 +207,11 @@ class Tools:
     def _read(self, picture: str) -> bytes:
         if self._folder is None:
             raise InputError("no folder of pictures is open here: send the picture along")
-        folder = self._folder.resolve()
-        file = (folder / picture).resolve()
-        if not file.is_relative_to(folder):
-            raise InputError("this file is not below the folder of pictures")
-        limit = self._service.settings.body_bytes
+        folder, limit = self._folder.resolve(), self._service.settings.body_bytes
         try:
+            file = (folder / picture).resolve()
+            if not file.is_relative_to(folder):
+                raise InputError("this file is not below the folder of pictures")
             with file.open("rb") as stream:
                 content = stream.read(limit + 1)
         except (OSError, ValueError) as error:
@@ -232,13 +232,34 @@ def _check_size(content: bytes, limit: int) -> bytes:
     return content
 
 
+class _StrictTool(Tool):
+    """A tool that refuses arguments which it does not know, and tells in one line what is wrong."""
+
+    async def run(self, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Run it.
+
+        Raises:
+            ToolError: an argument that it does not have, or of another kind; or the tool's own.
+        """
+        known = self.parameters["properties"]
+        for name in arguments:
+            if name not in known:
+                there = f"there is no argument {name[:100]!r}"
+                near = suggest(name[:100], known) or f"; there are: {', '.join(known) or 'none'}"
+                raise ToolError(f"{self.name}: {there}{near}")
+        try:
+            return await super().run(arguments, *args, **kwargs)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                told = api.describe_validation(error.__cause__.errors())
+                raise ToolError(f"{self.name}: {told}") from error
+            raise
+
+
 def create_tools(service: Service, pictures: Path | None) -> MCPServer[Any]:
     """A server of the protocol with all tools."""
-    server: MCPServer[Any] = MCPServer(
-        "asif-lance", instructions=_ABOUT, version=__version__, log_level="WARNING"
-    )
     tools = Tools(service, pictures)
-    for tool in (
+    offered = (
         tools.classify,
         tools.explain,
         tools.fewest_pairs_that_flip,
@@ -249,10 +270,21 @@ def create_tools(service: Service, pictures: Path | None) -> MCPServer[Any]:
         tools.evaluations,
         tools.evaluation,
         tools.audit,
-    ):
-        reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-        server.add_tool(_told(tool, service.settings.uri), annotations=reads)
-    return server
+    )
+    return MCPServer(
+        "asif-lance",
+        instructions=_ABOUT,
+        version=__version__,
+        log_level="WARNING",
+        tools=[_make_tool(_told(tool, service.settings.uri)) for tool in offered],
+    )
+
+
+def _make_tool(tool: Callable[..., Any]) -> Tool:
+    reads = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    made = _StrictTool.from_function(tool, annotations=reads)
+    made.parameters["additionalProperties"] = False
+    return made
 
 
 def _told(tool: Callable[_Asked, _Answer], uri: str) -> Callable[_Asked, _Answer]:

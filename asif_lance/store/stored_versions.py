@@ -115,6 +115,13 @@ class StoredVersions:
         """
         return retry_read(self.uri, lambda: self._find_version(name))
 
+    def versions_state(self) -> tuple[int, int] | None:
+        """Changes whenever a name may mean another version, or another state of one.
+
+        Much faster to read than versions are. None where that is not known: attached tables.
+        """
+        return retry_read(self.uri, Ledger(self.uri).state)
+
     @takes(when=instance_of("a datetime", datetime))
     def version_as_of(self, when: datetime) -> ModelVersion:
         """The newest version made at or before this time; a time without a zone is UTC.

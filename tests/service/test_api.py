@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from service_questions import PAIRS, as_vectors, make_database, question
 
 import asif_lance
 from asif_lance.evaluation import calibrate_by_self_test
+from asif_lance.evaluation.confidence import COVERAGE
 from asif_lance.service.protection import BODY_SECONDS
 
 
@@ -103,7 +103,9 @@ def test_confidence_is_that_of_the_library(
             "source": "self-test",
             "pictures": calibration.pictures,
             "possible": list(sure.possible),
+            "together": COVERAGE,
             "none": sure.none,
+            "low": sure.low,
         }
 
 
@@ -241,8 +243,8 @@ def test_sql_reads_this_database_and_nothing_else(client: httpx.Client) -> None:
     def ask(**asked: str) -> httpx.Response:
         return client.get("/audit.json", params=asked)
 
-    answer = ask(sql="SELECT count(*) AS n, 'NaN'::FLOAT AS x FROM pairs").json()
-    assert answer == {"columns": ["n", "x"], "rows": [[PAIRS, "nan"]], "total": 1}
+    answer = ask(sql="SELECT count(*) AS n, 'NaN'::FLOAT AS x, [-'inf'::FLOAT] AS y FROM pairs")
+    assert answer.json()["rows"] == [[PAIRS, "NaN", ["-Infinity"]]]
     assert ask(report="provenance").json()["columns"][:2] == ["source", "license"]
     for sql in ("DROP TABLE pairs", "SELECT * FROM read_csv('/etc/passwd')", "SELECT ';", ""):
         assert ask(sql=sql).status_code == 422, sql
@@ -316,14 +318,29 @@ def test_a_parameter_given_twice_is_refused_or_read_twice(client: httpx.Client) 
     assert "given more than once" not in answer.text
 
 
+def test_a_name_that_an_operation_does_not_have_is_refused(client: httpx.Client) -> None:
+    for address in ("/versions.json?modle=v1", "/thumbnail?id=p1&modle=v1", "/pairs?tex=a"):
+        refused = client.get(address)
+        assert (refused.status_code, "there is no parameter" in refused.text) == (422, True)
+    for field in ("lables", "explain"):
+        form = {"labels": "a,b", field: "x"}
+        refused = client.post("/api/classify/files", files={"files": b"x"}, data=form)
+        assert refused.status_code == 422
+        assert f"there is no parameter '{field}'" in refused.json()["error"]
+    assert "did you mean 'labels'?" in client.post("/drop", data={"lables": "a"}).json()["error"]
+    twice = {"question": ["{}", "{}"]}
+    refused = client.post("/api/classify/files", files={"files": b"x"}, data=twice)
+    assert "given more than once" in refused.json()["error"]
+
+
 def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
     def chunks() -> Iterator[bytes]:
         for _ in range(40):
             yield b" " * 2**20
 
-    with contextlib.suppress(httpx.WriteError):  # the service may close before all was sent
-        assert client.post("/api/classify", content=chunks()).status_code == 413
-    assert client.post("/api/classify", content=b" " * 33_000_000).status_code == 413
+    for body in (chunks(), b" " * 34_000_000):
+        refused = client.post("/api/classify", content=body)
+        assert (refused.status_code, "at most" in refused.json()["error"]) == (413, True)
     assert BODY_SECONDS < 60
     assert client.get("/health").json()["status"] == "ok"
 
@@ -338,9 +355,25 @@ def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
         ({"origin": str(client.base_url).rstrip("/")}, 422),
     ):
         assert client.post("/api/delete", headers=headers, json={}).status_code == status, headers
+    for mode, destination, status in (
+        ("no-cors", "image", 403),
+        ("cors", "empty", 403),
+        ("navigate", "iframe", 403),
+        ("navigate", "document", 200),
+    ):
+        said = {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode}
+        said["sec-fetch-dest"] = destination
+        assert client.get("/versions.json", headers=said).status_code == status, said
     policy = client.get("/health").headers["content-security-policy"]
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
+
+
+def test_head_answers_as_get_does_without_the_body(client: httpx.Client) -> None:
+    for address in ("/health", "/", "/versions.json", "/static/style.css", "/no/such"):
+        head, whole = client.head(address), client.get(address)
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
 
 
 def test_every_page_that_needs_no_picture_is_answered(client: httpx.Client) -> None:
@@ -379,6 +412,9 @@ def test_the_log_has_routes_and_no_captions(running: RunningService, client: htt
 
 
 def test_beyond_loopback_there_have_to_be_tokens(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "tokens").touch()
+    done = cli("serve", "--tokens", "tokens", "--allow", "write")
+    assert (done.status, "--allow is for a service without tokens" in done.err) == (2, True)
     done = cli("serve", "--host", "0.0.0.0")
     assert (done.status, "give --tokens FILE" in done.err) == (1, True)
     (tmp_path / "tokens").write_text("read x\n")

@@ -22,22 +22,37 @@ finally:
 
 
 def test_a_server_answers_what_the_database_answers(
-    cli: Cli, tmp_path: Path, pairs_file: Path, query_file: Path, label_file: Path
+    cli: Cli,
+    tmp_path: Path,
+    pairs_file: Path,
+    query_file: Path,
+    label_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     database = tmp_path / "t.lancedb"
     assert cli("--db", database, "ingest", pairs_file).status == 0
     asked = ("--vectors", query_file, "--label-vectors", label_file, "--explain", 3)
     with serve(database) as service:
-        for options in ((), ("--recipe", "paper", "--k", "20,30"), ("--model", "v1", "--top", 2)):
+        for options in (
+            (),
+            ("--recipe", "paper", "--k", "20,30"),
+            ("--model", "v1", "--top", 2),
+            ("--confidence",),
+        ):
             for output in ("json", "table"):
                 command = ("classify", *asked, *options, "--format", output)
                 here = cli("--db", database, *command)
-                there = cli("--db", "nowhere", *command, "--server", service.address)
+                there = cli(*command, "--server", service.address)
                 assert (there.status, there.out) == (0, here.out), there.err
         done = cli("classify", *asked, "--model", "v9", "--server", service.address)
         assert (done.status, "no model version 'v9'" in done.err) == (1, True)
         done = cli("classify", *asked, "--record", "--server", service.address)
         assert (done.status, "--record needs the database at hand" in done.err) == (2, True)
+        done = cli(*("--db", database, "classify", *asked), "--server", service.address)
+        assert (done.status, "give --db or --server" in done.err) == (2, True)
+        monkeypatch.setenv("ASIF_LANCE_SERVER", service.address)
+        done = cli("classify", *asked, "--db", "nowhere")
+        assert (done.status, "no asif_lance database at" in done.err) == (1, True)
         service.stop()
         done = cli("classify", *asked, "--server", service.address)
         assert (done.status, "does not answer" in done.err) == (1, True)

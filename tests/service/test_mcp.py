@@ -59,6 +59,7 @@ def test_a_model_asks_about_pairs_versions_and_in_sql(cli: Cli, tmp_path: Path) 
         tools = (await session.list_tools()).tools
         assert {"classify", "explain", "fewest_pairs_that_flip", "audit"} <= {t.name for t in tools}
         assert all(tool.annotations.read_only_hint and tool.description for tool in tools)
+        assert all(tool.input_schema["additionalProperties"] is False for tool in tools)
         versions = (await ask(session, "versions"))["versions"]
         assert [one["name"] for one in versions] == ["v1", "v2"]
         changed = await ask(session, "compare_versions", old="v1")
@@ -74,11 +75,15 @@ def test_a_model_asks_about_pairs_versions_and_in_sql(cli: Cli, tmp_path: Path) 
             ("pairs", {"limit": 10**9}, "100"),
             ("evaluation", {"run": "' OR 1 --"}, "pattern"),
             ("classify", {"picture": "../x.png", "labels": ["a"]}, "no folder of pictures"),
+            ("classify", {"picture": "x.png", "labels": []}, "labels: List should have at least 1"),
+            ("pairs", {"limits": 3}, "there is no argument 'limits'; did you mean 'limit'?"),
+            ("versions", {"x": 3}, "there is no argument 'x'; there are: none"),
         ):
             message = await refusal(session, tool, **arguments)
             assert told in message, message
             assert str(tmp_path) not in message
             assert "Traceback" not in message
+            assert len(message.splitlines()) == 1
 
     talk(database, to=conversation)
     assert [one["name"] for one in cli("--db", database, "versions", "--format", "json").objects]
@@ -117,6 +122,7 @@ def test_a_model_asks_about_pictures(cli: Cli, tmp_path: Path) -> None:
             message = await refusal(session, "classify", picture=picture, labels=labels)
             assert "below the folder" in message
             assert str(tmp_path) not in message
+        assert "no such file" in await refusal(session, "classify", picture="a\0b", labels=labels)
         assert "not an image" in await refusal(session, "classify", picture="no.png", labels=labels)
 
     talk(database, "--pictures", tmp_path / "asked", to=conversation)

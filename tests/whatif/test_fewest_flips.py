@@ -44,6 +44,11 @@ def test_no_fewer_pairs_flip_the_answer(
     prompts = prompts_from_vectors(dict(zip("abc", labels, strict=True)))
     found = find_fewest_flip(model, vector, prompts, tries=2**N)
     fewest = fewest_by_trying_all(model, vector, prompts)
+    quick = find_fewest_flip(model, vector, prompts, tries=0)
+    if quick is not None and fewest is not None:
+        assert quick.at_least <= len(quick.pair_ids)
+        assert not quick.exact or len(quick.pair_ids) == fewest
+        assert recipe != "paper" or quick.at_least <= fewest
     assert (None if found is None else len(found.pair_ids)) == fewest
     if found is None:
         return
