@@ -55,6 +55,27 @@ def take_turns(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == "cpu" else threading.Lock()
 
 
+def send_beside(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A batch on a device; to a CUDA device while it computes something else.
+
+    So it goes from pinned memory, which torch uses again once it is sent, on a stream of its own.
+    What the calling thread asks the device for next waits for it.
+    """
+    if device.type != "cuda":
+        return batch.to(device)
+    sending, computing = _sending_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(sending):
+        there = batch.pin_memory().to(device, non_blocking=True)
+    computing.wait_stream(sending)
+    there.record_stream(computing)  # its memory is used again only after what computes with it
+    return there
+
+
+@functools.cache
+def _sending_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
 def _best() -> str:
     if torch.cuda.is_available():
         return "cuda"
@@ -132,6 +153,15 @@ def _onednn_mode() -> str:
 def multiplies_float16(device: torch.device) -> bool:
     """Whether the device multiplies float16 matrices as they are, within `float32_sums`."""
     return device.type == "cuda"
+
+
+def multiply_float16(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
+    """Multiply float16 matrices into a float32 one; sums are float32, and nothing is rounded."""
+    if left.device.type != "cuda":
+        torch.mm(left.float(), right.float(), out=out)
+        return
+    with float32_sums():
+        torch.mm(left, right, out_dtype=out.dtype, out=out)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -16,6 +17,9 @@ from click.testing import CliRunner
 from hypothesis import settings
 from PIL import Image
 from slow_tests import SlowTestList, mark_slow_tests
+
+# Triton's kernels run as Python, without a GPU; to be set before anything imports Triton.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Speed is measured elsewhere: a busy machine fails no test.
 settings.register_profile("untimed", deadline=None)

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from asif_lance.devices import take_turns
+from asif_lance.devices import send_beside, take_turns
 from asif_lance.encoders.precision import multiply_in, split_precision
 from asif_lance.encoders.weights import (
     OPEN_CLIP_PREFIX,
@@ -45,9 +45,10 @@ class _Tower:
         self._device, self._turn = device, take_turns(device)
 
     def _embed(self, tower: Any, batch: Tensor) -> Float32Array:
+        there = send_beside(batch, self._device)
         with self._turn, torch.inference_mode():
             with multiply_in(self._precision, self._device):
-                features = tower(batch.to(self._device))
+                features = tower(there)
             unit = nn.functional.normalize(features.float(), dim=1)
             return np.asarray(unit.cpu().numpy(), dtype=np.float32)
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
-from asif_lance.devices import take_turns
+from asif_lance.devices import send_beside, take_turns
 from asif_lance.encoders.precision import multiply_in, split_precision
 from asif_lance.encoders.weights import (
     IMAGE_PREFIX,
@@ -68,8 +68,9 @@ class TimmEncoder:
 
     def encode(self, batch: Tensor) -> Float32Array:
         """L2-normalised float32 vectors (b, d) of prepared images (b, 3, height, width) uint8."""
+        there = send_beside(batch, self._device)
         with self._turn, torch.inference_mode():
-            pixels = batch.to(self._device).to(memory_format=torch.channels_last)
+            pixels = there.to(memory_format=torch.channels_last)
             scaled = pixels.float().div_(255).sub_(self._mean).div_(self._std)
             with multiply_in(self._precision, self._device):
                 features = self._model(scaled)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 
-from asif_lance.devices import take_turns
+from asif_lance.devices import send_beside, take_turns
 from asif_lance.encoders.precision import multiply_in, split_precision
 from asif_lance.encoders.weights import (
     TRANSFORMERS_PREFIX,
@@ -59,9 +59,10 @@ class TransformersEncoder:
 
     def encode(self, batch: Tensor) -> Float32Array:
         """L2-normalised float32 vectors (b, d) of prepared images."""
+        there = send_beside(batch, self._device)
         with self._turn, torch.inference_mode():
             with multiply_in(self._precision, self._device):
-                found = self._model(pixel_values=batch.to(self._device))
+                found = self._model(pixel_values=there)
             pooled = getattr(found, "pooler_output", None)
             features = found.last_hidden_state[:, 0] if pooled is None else pooled
             unit = nn.functional.normalize(features.float().flatten(1), dim=1)

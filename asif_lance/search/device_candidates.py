@@ -1,7 +1,8 @@
 """The fast pass where an accelerator holds the anchors: candidates stay there till they are ranked.
 
-The same floors as in `candidates`, with a few operations for each run of anchors and one count that
-comes back. What is trimmed is told by numbers of as many queries, not of candidates.
+The same floors as in `candidates`. One kernel finds what reaches them, where there is one and not
+too many do; else it takes a few operations for each run of anchors and one count that comes back.
+What is trimmed is told by numbers of as many queries, not of candidates.
 """
 
 from __future__ import annotations
@@ -40,9 +41,13 @@ class DevicePool:
         """Add a superset of each query's k best anchors, and drop what turns out to be too low."""
         table, step = self._batch.table, self._product.run
         live = None if table.live is None else torch.from_numpy(table.live).to(self._home)
-        for begin, end in scatter_runs(len(table.anchors), step):
-            reaching = self._product.compute_run(begin, end)[:, : self._product.count]
-            self._add(reaching, begin, None if live is None else live[begin:end])
+        found = self._product.find_reaching(self._floors, live, self._most)
+        if found is not None:
+            self._parts.append(found)
+        else:
+            for begin, end in scatter_runs(len(table.anchors), step):
+                reaching = self._product.compute_run(begin, end)[:, : self._product.count]
+                self._add(reaching, begin, None if live is None else live[begin:end])
         self._trim()
 
     def _add(self, scores: torch.Tensor, begin: int, live: torch.Tensor | None) -> None:

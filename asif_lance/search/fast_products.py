@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from types import ModuleType
 
 import numpy as np
@@ -13,16 +12,16 @@ import torch
 from asif_lance.devices import (
     bfloat16_is_faster,
     float32_rounding,
-    float32_sums,
     is_accelerator,
     limit_torch,
     multiplies_float16,
+    multiply_float16,
 )
 from asif_lance.records import Float32Array, Float64Array
 from asif_lance.search.anchor_scale import Scale
 from asif_lance.search.blocks import Blocks
 from asif_lance.search.exact_products import ANCHOR_NORM
-from asif_lance.search.kernel_loading import loaded_kernels
+from asif_lance.search.kernel_loading import load_fused, loaded_kernels
 from asif_lance.search.parallel import thread_count
 
 _GROUP_SIZE = 16  # runs and batches are multiples of it: narrower matrix products are slow
@@ -61,9 +60,12 @@ class FastProduct:
     Anchors are converted a few at a time into a buffer that stays in the cache. A single query on
     the CPU is instead multiplied with the anchors as they are.
 
-    Queries, anchors and products of a narrower type are rounded to it; sums are float32 there too.
-    Where `kernels` is loaded, what float16 anchors lose by becoming bfloat16 is measured, and those
-    that lose more than is usual are multiplied in float32: the bound is half as large then.
+    Queries, anchors and products of bfloat16 are rounded to it; sums are float32 there too. Where
+    `kernels` is loaded, what float16 anchors lose by becoming bfloat16 is measured, and those that
+    lose more than is usual are multiplied in float32: the bound is half as large then.
+
+    As float16 they are multiplied as they are, with queries in two halves (the second is what
+    rounding took off the first), and products are kept in float32.
 
     Attributes:
         count: m.
@@ -107,12 +109,17 @@ class FastProduct:
         padded = torch.nn.functional.pad(queries, (0, 0, 0, width - count))
         self._columns = padded.T.contiguous()
         self._weights = self._columns.to(kind)
+        self._halved = kind == torch.float16 and not self._single
+        if self._halved:
+            rest = (self._columns - self._weights.float()).to(kind)
+            self._weights = torch.cat([self._weights, rest], dim=1)
         narrows = kind == torch.bfloat16 and anchors.dtype == torch.float16
         self._narrowing_kernels = loaded_kernels() if narrows else None
         self._allocate()
         self._offset = None if offset is None else torch.from_numpy(offset).to(queries)
         self._scale = None if scale is None else scale.near_on(queries.device)
-        self._rounding = _ROUNDINGS[kind]
+        self._kept = 0.0 if self._halved else _ROUNDINGS[kind]  # what keeping products rounds off
+        self._rounding = self._kept
         if scale is not None:  # what a factor is off by is a share of the similarity, too
             self._rounding += scale.ratio * (1 + 2 * self._rounding)
         self._slack = self._bound_errors(queries.cpu().double(), offset, scale)
@@ -155,6 +162,24 @@ class FastProduct:
         scale = None if self._scale is None else self._scale[start:stop]
         return self._fill(self._anchors.slices(start, stop, self._step), stop - start, scale)
 
+    def find_reaching(
+        self, floors: torch.Tensor, live: torch.Tensor | None, most: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+        """Find all similarities that reach their query's floor, by one kernel.
+
+        Returns:
+            The query, the anchor and the similarity of each, on the device that holds the anchors;
+            None where there is no such kernel, or more than `most` of them.
+        """
+        kernel = load_fused(self._weights.device) if self._halved else None
+        if kernel is None:
+            return None
+        terms = {"offset": self._offset, "scale": self._scale, "live": live}
+        found: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = kernel.find_reaching(
+            self._anchors.blocks, self._weights, floors, most, **terms
+        )
+        return found
+
     def compute_sample(self, stride: int) -> torch.Tensor:
         """Give the (s, m) similarities with one anchor in `stride`, from half a stride on.
 
@@ -167,7 +192,7 @@ class FastProduct:
         return self._fill(parts, size, scale)[:, : self.count]
 
     def _allocate(self) -> None:
-        (d, width), rows = self._weights.shape, min(self._step, self.run)
+        (d, width), rows = self._columns.shape, min(self._step, self.run)
         home, kind = self._weights.device, self._weights.dtype
         through = [] if self._single else _find_conversions(self._anchors.dtype, kind)
         if self._narrowing_kernels is not None:
@@ -175,7 +200,9 @@ class FastProduct:
         self._buffers = [torch.empty((rows, d), dtype=step, device=home) for step in through]
         self._products = None
         if kind != torch.float32:
-            self._products = torch.empty((rows, width), dtype=kind, device=home)
+            kept = torch.float32 if self._halved else kind
+            shape = rows, self._weights.shape[1]
+            self._products = torch.empty(shape, dtype=kept, device=home)
         self._scores = torch.zeros((self.run, width), dtype=torch.float32, device=home)
 
     def _fill(
@@ -209,9 +236,11 @@ class FastProduct:
             torch.mm(part, self._weights, out=out)
             return
         products = self._products[: end - done]
-        with float32_sums() if self._weights.dtype == torch.float16 else nullcontext():
-            torch.mm(part, self._weights, out=products)
-        out.copy_(products)
+        if self._halved:
+            multiply_float16(part, self._weights, products)
+            torch.add(*products.chunk(2, dim=1), out=out)
+        else:
+            out.copy_(torch.mm(part, self._weights, out=products))
 
     def _multiply_narrowed(
         self, kernels: ModuleType, part: torch.Tensor, out: torch.Tensor
@@ -245,16 +274,17 @@ class FastProduct:
     ) -> Float64Array:
         """Bound the errors of the inputs, the sum, the offset and the scale: (m,)."""
         norm = queries.norm(dim=1).numpy() * ANCHOR_NORM
-        used = self._weights.T[: self.count].cpu().double()
+        d, width = self._columns.shape
+        used = self._weights.cpu().double().view(d, -1, width).sum(dim=1)[:, : self.count].T
         error: Float64Array = (queries - used).norm(dim=1).numpy() * ANCHOR_NORM
-        error += norm * float32_error(queries.shape[1], self._weights.device)
+        error += norm * float32_error(d, self._weights.device)
         if self._weights.dtype == torch.bfloat16:
             narrowing = self._narrowing_kernels
             error += norm * (_MOST_NARROWING if narrowing is None else 1.01 * _USUAL_NARROWING)
         size = norm if offset is None else norm + np.abs(offset)
         if offset is not None:  # what is rounded is the product before the offset
-            error += np.abs(offset) * _ROUNDINGS[self._weights.dtype]
-        error += 4 * _UNIT * (size + 1)
+            error += np.abs(offset) * self._kept
+        error += 5 * _UNIT * (size + 1)
         if scale is None:
             return error
         bound: Float64Array = error * scale.largest + size * scale.error

@@ -1,4 +1,4 @@
-"""Decides when a process loads the compiled loops of `kernels`.
+"""Decides when a process loads the compiled loops of `kernels`, or the kernel of a GPU.
 
 Loading takes half a second (2 s the first time), while a search without the loops takes some
 milliseconds longer, or a tenth of a second with many queries and anchors. So a process goes without
@@ -13,6 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _WORTH_LOADING = 0.5  # seconds of processor time
 
@@ -39,3 +43,17 @@ def _import_kernels() -> ModuleType | None:
     except ImportError:  # numba does not work here, or the loops would not be fast
         return None
     return kernels
+
+
+@functools.cache
+def load_fused(device: torch.device) -> ModuleType | None:
+    """The module `fused_products`; None where it cannot be used."""
+    if device.type != "cuda":
+        return None
+    try:
+        from asif_lance.search import fused_products  # here, since Triton may be missing
+
+        fused_products.try_kernel(device)
+    except ImportError:
+        return None
+    return fused_products
