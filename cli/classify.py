@@ -233,13 +233,9 @@ def _ask_server(
     rejects: list[Reject],
 ) -> None:
     for answer in ask_server(server, images, vectors, question, rejects):
-        if question.get("confidence") and answer["confidence"] is None:
-            raise InputError(f"{server} has too few pairs, or labels, to tell confidence by")
-        if output == "csv":
-            ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
-            _print_csv(answer["image"], answer["model"], ranking)
-            continue
         sure = answer["confidence"]
+        if question.get("confidence") and sure is None:
+            raise InputError(f"{server} has too few pairs, or labels, to tell confidence by")
         _print(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
 
 
@@ -321,28 +317,27 @@ def _tell(
     output: str,
     sure: Assessor | None = None,
 ) -> None:
-    pairs = None if explain is None else list(map(asdict, prediction.attributions(explain)))
     value = {"image": prediction.image, **_answer(prediction, top)}
     if sure is not None:
         add_confidence(value, sure.assess(prediction), sure)
+    if explain is not None:
+        value["pairs"] = list(map(asdict, prediction.attributions(explain)))
     hide_bars()
-    if output == "csv":
-        _print_csv(prediction.image, prediction.model, prediction.ranking[:top])
-        return
-    if pairs is not None:
-        value["pairs"] = pairs
     _print(value, output, 0.0 if sure is None else sure.coverage)
 
 
 def _print(answer: dict[str, Any], output: str, coverage: float) -> None:
-    """An answer as JSON or as a table; `coverage` is what was asked of confidence, if it was."""
+    """An answer as it was asked for; `coverage` is what was asked of confidence, if it was."""
+    ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
     if output == "json":
         print_json(answer)
+        return
+    if output == "csv":
+        _print_csv(answer["image"], answer["model"], ranking)
         return
     if "confidence" in answer:
         print_confident(answer, coverage)
     else:
-        ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
         print_table([answer["image"], answer["model"]], ranking)
     if "pairs" in answer:
         print_table(*_table(answer["pairs"]))

@@ -376,7 +376,12 @@ def chosen_sql(sql: str | None, report: str | None) -> str:
 def describe_validation(errors: Any) -> str:
     """Where a request is not as it has to be, and why; what was sent is not repeated."""
     first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    if first["type"] == "json_invalid":
+        return "the body is no JSON"
+    if first["loc"] == ("body",):
+        return "the body has to be a JSON object, with the content type application/json"
+    parts = (str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    place = ".".join(part for part in parts if "[" not in part)  # kinds of Python
     return f"{place}: {first['msg']}"[:500] if place else first["msg"][:500]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from asif_lance.errors import (
     AsifError,
     CorruptDatabaseError,
@@ -14,6 +16,8 @@ from asif_lance.errors import (
 )
 
 _LONGEST = 500
+
+_OPTION = re.compile(r"--label-vectors\b")  # the command's name of what a request has
 
 #: Kinds of errors with what is answered; the first that fits counts. None tells the error's words.
 _ANSWERS: tuple[tuple[type[AsifError], int, str | None], ...] = (
@@ -39,5 +43,5 @@ def describe_failure(error: AsifError, uri: str) -> tuple[int, str]:
     """The HTTP status of an error and what is told of it; the database's address is not."""
     status, told = next((s, t) for kind, s, t in _ANSWERS if isinstance(error, kind))
     message = " ".join(str(error).split()) if told is None else told
-    message = printable(message.replace(uri, "the database"))
+    message = _OPTION.sub("label_vectors", printable(message.replace(uri, "the database")))
     return status, message if len(message) <= _LONGEST else message[:_LONGEST] + "…"

@@ -111,6 +111,8 @@ class Protection:
             raise _RefusedError(403, "a page of another site may not ask for this")
         if len(scope["query_string"]) > _LONGEST_QUERY:
             raise _RefusedError(414, "the address is too long")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise _RefusedError(415, "a body is taken as it is, without Content-Encoding")
         session = _cookie(headers)
         right = self._guard.right_of(headers.get("authorization", ""), session)
         state = scope.setdefault("state", {})

@@ -302,6 +302,13 @@ def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
         assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
         assert folder not in answer.text
         assert "Traceback" not in answer.text
+    for sent, status, told in (
+        ({"content": b"{", "headers": {"content-type": "application/json"}}, 422, "no JSON"),
+        ({"content": b"{}", "headers": {"content-type": "text/plain"}}, 422, "a JSON object"),
+        ({"json": [], "headers": {"content-encoding": "gzip"}}, 415, "without Content-Encoding"),
+    ):
+        answer = client.post("/api/classify", **sent)
+        assert (answer.status_code, told in answer.json()["error"]) == (status, True), answer.text
     for content in (b"", b"{", b"[" * 100_000, b"\xff\xfe"):
         answer = client.post("/api/classify", content=content)
         assert (answer.status_code, list(answer.json())) == (422, ["error"])
