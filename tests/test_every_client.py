@@ -182,7 +182,7 @@ def without_vectors(place: Place) -> Any:
 def with_duckdb(rows: Any) -> Any:
     duckdb = pytest.importorskip("duckdb")
     assert rows is not None  # DuckDB finds it by its name
-    return duckdb.sql("SELECT count(*) FROM rows").fetchone()[0]
+    return duckdb.sql("SELECT count(*) FROM rows").fetchall()[0][0]
 
 
 def in_threads(place: Place) -> Any:
