@@ -12,8 +12,9 @@ fragments. FAISS and usearch are optional (`pip install faiss-cpu usearch`). On 
 adds approximate peers, FAISS IVF-PQ with re-ranking and LanceDB's IVF_RQ, which take minutes to
 build; the last column says which share of the k nearest each contender finds.
 
-`--device cuda` searches on a GPU that holds the anchors, side by side as a model has them, beside
-the same floor and the dense formula there.
+`--device cuda` searches on a GPU that holds the anchors, side by side as a model has them, with its
+fused kernel and without, beside the same floor, which is the GPU's roofline as it was measured, and
+the dense formula there. `--dimension`, `--anchors` and `--batch` tell how it grows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import lancedb
 import numpy as np
@@ -33,6 +35,7 @@ from lancedb.index import IvfRq
 from numpy.typing import NDArray
 
 from asif_lance.database import ROWS_PER_FRAGMENT
+from asif_lance.devices import is_accelerator
 from asif_lance.relative import (
     SAMPLE,
     BlockDistances,
@@ -42,8 +45,16 @@ from asif_lance.relative import (
     make_centre,
     mean_of,
 )
-from asif_lance.search import Blocks, Scale, describe_processor, exact_top_k, unit_queries
+from asif_lance.search import (
+    Blocks,
+    Scale,
+    describe_processor,
+    exact_top_k,
+    fast_products,
+    unit_queries,
+)
 from asif_lance.search.fast_products import product_types
+from asif_lance.search.kernel_loading import load_fused
 
 try:
     import faiss
@@ -243,7 +254,7 @@ def contenders(
     narrow, k = torch.from_numpy(anchors).to(options.device), options.k
     given = torch.from_numpy(queries).to(options.device)
     words, split = narrow.view(-1).view(torch.int64), torch.split(narrow, ROWS_PER_FRAGMENT)
-    on_cpu = narrow.device.type == "cpu"
+    on_cpu = not is_accelerator(narrow.device)
     # Apart from one another, as mapped fragments are; a device has them side by side.
     blocks = [block.clone() for block in split] if on_cpu else list(split)
     tasks: dict[str, Task] = {
@@ -255,13 +266,25 @@ def contenders(
         tasks["product alone"] = product_alone(narrow, given, kind)
         tasks["bare float32 product"] = fastest_product(narrow, given, torch.float32)
     if not on_cpu:
-        like = given.to(narrow.dtype)
-        tasks["torch.topk(a @ q.T)"] = lambda: torch.topk(narrow @ like.T, k, dim=0).indices.T.cpu()
-        return tasks
+        return tasks | on_device(narrow, given, k)
     if options.recipe_terms:
         tasks |= centred(blocks, queries, k) | white(blocks, queries, k)
     tasks.update(peers(anchors, queries, options, at))
     return tasks
+
+
+def on_device(anchors: torch.Tensor, queries: torch.Tensor, k: int) -> dict[str, Task]:
+    """The search without its fused kernel, and the dense formula."""
+    like = queries.to(anchors.dtype)
+
+    def search_unfused() -> Found:
+        with mock.patch.object(fast_products, "load_fused", return_value=None):
+            return exact_top_k(queries, anchors, k).indices
+
+    return {
+        "exact_top_k, not fused": search_unfused,
+        "torch.topk(a @ q.T)": lambda: torch.topk(anchors @ like.T, k, dim=0).indices.T.cpu(),
+    }
 
 
 def centred(
@@ -357,7 +380,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(describe_processor())
     if options.device.startswith("cuda"):
-        print(torch.cuda.get_device_name(options.device))
+        fused = "with" if load_fused(torch.device(options.device)) else "without"
+        print(f"{torch.cuda.get_device_name(options.device)}, {fused} the fused kernel")
     if faiss is not None:
         faiss.omp_set_num_threads(options.threads)
     rng = np.random.default_rng(0)

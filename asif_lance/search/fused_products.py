@@ -1,15 +1,14 @@
 """One Triton kernel that multiplies anchors with queries, compares with floors, and appends.
 
 Similarities stay in registers: of n·m of them only those that reach their query's floor are
-written, and one count comes back. Tests run it in Triton's interpreter; on a GPU it was not
-measured yet, so its sizes are modest ones that fit every GPU with matrix units.
+written, and one count comes back. Tests run it in Triton's interpreter and compile it for GPUs; on
+one it was not measured yet, so its sizes are modest ones that fit every GPU with matrix units.
 """
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -23,24 +22,24 @@ Reaching = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @triton.jit  # type: ignore[untyped-decorator]  # triton leaves it untyped
-def _append_reaching(
-    anchors: Any,
-    weights: Any,
-    offset: Any,
-    scale: Any,
-    live: Any,
-    floors: Any,
-    count: Any,
-    places: Any,
-    values: Any,
-    n: Any,
-    m: Any,
-    d: Any,
-    row_stride: Any,
-    number_stride: Any,
-    width: Any,
-    first: Any,
-    most: Any,
+def _append_reaching(  # type: ignore[no-untyped-def]  # Triton would look the types up
+    anchors,
+    weights,
+    offset,
+    scale,
+    live,
+    floors,
+    count,
+    places,
+    values,
+    n,
+    m,
+    d,
+    row_stride,
+    number_stride,
+    width,
+    first,
+    most,
     rows: tl.constexpr,
     columns: tl.constexpr,
     depth: tl.constexpr,
@@ -70,11 +69,11 @@ def _append_reaching(
     hits = reaching.to(tl.int32)
     of_rows = tl.sum(hits, 1)
     begin = tl.atomic_add(count, tl.sum(of_rows, 0).to(tl.int64))
-    to = begin + (tl.cumsum(of_rows, 0) - of_rows)[:, None] + tl.cumsum(hits, 1) - hits
-    fits = reaching & (to < most)
-    tl.store(places + to, column[None, :].to(tl.int64), fits)
-    tl.store(places + most + to, (first + row)[:, None], fits)
-    tl.store(values + to, found, fits)
+    to = (tl.cumsum(of_rows, 0) - of_rows)[:, None] + tl.cumsum(hits, 1) - hits
+    fits = reaching & (to < most - begin)
+    tl.store(places + begin + to, column[None, :].to(tl.int64), fits)
+    tl.store(places + most + begin + to, (first + row)[:, None], fits)
+    tl.store(values + begin + to, found, fits)
 
 
 def find_reaching(

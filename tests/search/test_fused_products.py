@@ -1,4 +1,4 @@
-"""What the kernel of a GPU finds, beside a plain loop; run by Triton's interpreter.
+"""What the kernel of a GPU finds, beside float64; run by Triton's interpreter, compiled elsewhere.
 
 With a GPU, `TRITON_INTERPRET=0 pytest tests/search/test_fused_products.py` runs it compiled.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asif_lance.search import Blocks, fused_products, kernel_loading
+from asif_lance.search import Blocks, kernel_loading
 from asif_lance.search.fast_products import FastProduct
+
+pytest.importorskip("triton")  # torch for processors alone comes without it
+
+from asif_lance.search import fused_products
 from asif_lance.search.fused_products import find_reaching, try_kernel
 
 DEVICE = torch.device("cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda")
@@ -130,3 +136,20 @@ def test_without_a_compiler_a_device_does_without_the_kernel(
         try_kernel(DEVICE)
     monkeypatch.setattr(fused_products, "try_kernel", lambda device: try_kernel(DEVICE))
     assert kernel_loading.load_fused.__wrapped__(torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_it_compiles_for_gpus_and_sums_up_in_float32(capability: int) -> None:
+    script = Path(__file__).parents[1] / "compiled_kernel.py"
+    made = subprocess.run(
+        [sys.executable, script, str(capability)],
+        env=os.environ | {"TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr[-2000:]
+    for line in made.stdout.splitlines():
+        shared, *used = line.split()
+        assert int(shared) <= 64 * 1024  # what the smallest of these GPUs has
+        assert used
+        assert all(".f32.f16.f16" in name for name in used)
