@@ -49,10 +49,10 @@ class Journal:
         try:
             self.keep_content(rows)
             _write_whole(self._path, _encode(intent))
+            _sync(self.directory)
         except OSError:
             self.close()
             raise
-        _sync(self.directory)
 
     @property
     def started(self) -> bool:

@@ -13,6 +13,8 @@ from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.anchors import Anchors, Shard, SharedAnchors, merge_hits
 from asif_lance.anchors.version_rows import Side
+from asif_lance.audit.recorder import Recorder
+from asif_lance.database import read_table
 from asif_lance.errors import InputError, StaleModelError
 from asif_lance.model import Model, open_model, share_model
 from asif_lance.relative import Measure
@@ -112,6 +114,22 @@ def test_processes_share_a_model_and_predict_the_same(store: PairStore, recipe: 
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         for count in (1, 2, 7):
             assert predict(share_model(model, pool.map, count)) == expected
+
+
+def test_predictions_of_a_shared_model_are_recorded(store: PairStore) -> None:
+    rng = np.random.default_rng(5)
+    questions, prompts = (rng.standard_normal((3, d)).astype("f4") for d in DIMS.values())
+    recorded, alone = [], open_model(store.uri, k=20)
+    for model in (alone, share_model(alone, map, 7)):
+        labels = model.label_vectors(dict(zip("abc", prompts, strict=True)))
+        with Recorder(store, labels, model.recipe) as recorder:
+            for found in model.classify_vectors(["x", "y", "z"], questions, labels):
+                recorder.add(found)
+        columns = ["label", "pair_id", "image_similarity", "text_similarity", "contribution"]
+        own = f"prediction_id LIKE '{recorder.run_id}-%'"
+        recorded.append(read_table(store.uri, "attributions", columns, own))
+    assert len(recorded[0]) == 3 * 3 * 20
+    assert recorded[0].equals(recorded[1])
 
 
 def test_a_shard_of_forgotten_pairs_is_refused(store: PairStore, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Ray on this machine, with room for two."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ray on this machine, with room for two; its workers know the S3 server, if there is one."""
+    with suppress(pytest.skip.Exception):
+        request.getfixturevalue("s3_server")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # it listens on this machine alone
@@ -152,3 +155,13 @@ def test_ray_shares_the_search_of_a_model(tmp_path: Path) -> None:
     model = open_model(tmp_path / "t.lancedb", k=10)
     with Pool(2) as pool:
         assert predict(share_model(model, pool.map, 3)) == predict(model)
+
+
+def test_ray_shares_an_ingest_into_an_object_store(
+    cli: Cli, bucket: str, tmp_path: Path, sources: list[Path]
+) -> None:
+    ingest_sources(tmp_path / "alone.lancedb", sources)
+    uri = f"{bucket}/t.lancedb"
+    done = cli("--db", uri, "ingest", *sources, "--engine", "ray", "--workers", "2")
+    assert done.status == 0, done.err
+    assert content(uri).equals(content(tmp_path / "alone.lancedb"))

@@ -16,6 +16,7 @@ import pytest
 from conftest import Cli, pairs_frame
 from s3_server import Server
 
+from asif_lance.database import lease
 from asif_lance.forgetting import execution
 from asif_lance.object_stores import list_sizes, open_path
 
@@ -313,3 +314,29 @@ def test_what_an_overtaken_writer_left_of_forgotten_pairs_is_never_published(
     assert done.status == 1
     assert "forgotten" in done.err
     assert [version["pairs"] for version in run("versions")] == [199]
+
+
+_DYING = """
+import os
+from asif_lance.database import lease
+from asif_lance.forgetting import execution
+from asif_lance.store import PairStore
+from asif_lance.store.forget import forget
+execution.erase_derived = lambda *_: os._exit(9)
+forget(PairStore.open({place!r}), ["p7"], reason="asked to")
+"""
+
+
+def test_the_next_writer_finishes_a_forget_whose_process_was_killed_with_the_lease(
+    cli: Cli, bucket: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{bucket}/t.lancedb"
+    assert cli("--db", place, "ingest", pairs_file).status == 0
+    code = _DYING.format(place=place)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    monkeypatch.setattr(lease, "LASTING", 2.0)
+    assert cli("--db", place, "optimize").status == 0
+    versions = cli("--db", place, "versions", "--format", "json").objects
+    assert [version["pairs"] for version in versions] == [199]
+    asked = cli("--db", place, "audit", "SELECT clean FROM receipts", "--format", "json")
+    assert asked.objects == [{"clean": True}]
