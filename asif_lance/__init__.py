@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asif_lance.model import Model, Together
     from asif_lance.model import open_model as open
     from asif_lance.model.reranker import AsifReranker
+    from asif_lance.object_stores import use_storage_options
     from asif_lance.progress import show_progress
     from asif_lance.store import PairStore
 
@@ -29,7 +30,7 @@ __version__ = "0.1.0"
 # fmt: off
 __all__ = [
     "AsifClassifier", "AsifError", "AsifReranker", "Attached", "IngestReport", "Model", "PairStore",
-    "Together", "attach", "ingest_sources", "open", "show_progress",
+    "Together", "attach", "ingest_sources", "open", "show_progress", "use_storage_options",
 ]
 # fmt: on
 
@@ -46,6 +47,7 @@ _HOMES = {
     "ingest_sources": ("asif_lance.ingest.pipeline", "ingest_sources"),
     "open": ("asif_lance.model.opening", "open_model"),
     "show_progress": ("asif_lance.progress", "show_progress"),
+    "use_storage_options": ("asif_lance.object_stores", "use_storage_options"),
 }
 
 

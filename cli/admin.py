@@ -137,14 +137,13 @@ def optimize(context: Context, now: bool) -> None:
     sizes = megabytes(done.bytes_before), megabytes(done.bytes_after)
     fragments = done.fragments_before, done.fragments_after
     if not done.bytes_freed and fragments[0] == fragments[1] and not done.bytes_waiting:
-        size = "size unknown" if done.bytes_after is None else sizes[1]
-        note(f"nothing to do: {format_count(fragments[1], 'fragment')}, {size}")
+        note(f"nothing to do: {format_count(fragments[1], 'fragment')}, {sizes[1]}")
         return
     note(
         f"fragments: {fragments[0]:,} before, {fragments[1]:,} now; "
         f"size: {sizes[0]} before, {sizes[1]} now; freed {megabytes(done.bytes_freed)}"
     )
-    if (done.bytes_after or 0) > (done.bytes_before or 0):
+    if done.bytes_after > done.bytes_before:
         note("older versions keep their own files: `versions prune` frees those")
     if done.bytes_waiting:
         minutes = int(GRACE.total_seconds() // 60)

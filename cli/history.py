@@ -124,8 +124,7 @@ def prune(
         confirm("They cannot be brought back. Drop them?")
     done = maintenance.prune_versions(store, **rules)
     dropped = format_count(len(done.dropped), "version")
-    freed = "" if done.bytes_freed is None else f", freed {megabytes(max(done.bytes_freed, 0))}"
-    note(f"dropped {dropped}{freed}")
+    note(f"dropped {dropped}, freed {megabytes(max(done.bytes_freed, 0))}")
     if done.foreign_tags:
         note(f"tags that are no model versions keep their states: {', '.join(done.foreign_tags)}")
 

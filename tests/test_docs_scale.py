@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import entry_point
+from conftest import entry_point, picture
+from s3_server import Server, s3_server
 from shared_sources import content, row, write_rows
 from transcripts import BLOCK, check, steps
 
 from asif_lance.ingest import ingest_sources
+from asif_lance.model import open_model
 
+__all__ = ["s3_server"]
 pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
-BLOCKS = {name: text for name, text in BLOCK.findall(PAGE) if name in ("python", "console")}
+SHARE, SEARCH = (text for name, text in BLOCK.findall(PAGE) if name == "python")
+ON_RAY, IN_A_BUCKET = (text for name, text in BLOCK.findall(PAGE) if name == "console")
 
 
 @pytest.fixture
@@ -31,24 +35,57 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_loop_of_ten_lines_makes_the_model_of_one_process(folder: Path) -> None:
-    (folder / "share.py").write_text(BLOCKS["python"])
+    (folder / "share.py").write_text(SHARE)
     done = subprocess.run(
         [sys.executable, "share.py"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "added 42, v1\n"), done.stderr
     assert content(folder / "pairs.lancedb").equals(content(folder / "alone.lancedb"))
-    lines = BLOCKS["python"].partition("if __name__")[2].splitlines()[1:]
+    lines = SHARE.partition("if __name__")[2].splitlines()[1:]
     assert len(lines) <= 10
+
+
+@pytest.mark.encoders
+def test_a_model_that_processes_share_answers_as_the_page_says(tmp_path: Path) -> None:
+    for number in range(4):
+        photo = picture(tmp_path / "photos" / f"{number}.png", number)
+        photo.with_suffix(".txt").write_text(f"A cat, or dog number {number}.")
+    uri = tmp_path / "pairs.lancedb"
+    ingest_sources(uri, [tmp_path / "photos"])
+    (tmp_path / "search.py").write_text(SEARCH)
+    done = subprocess.run(
+        [sys.executable, "search.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    model = open_model(uri)
+    expected = model.classify(tmp_path / "photos", model.labels(["cat", "dog"]))
+    labels = [line.split()[-1] for line in done.stdout.splitlines()]
+    assert labels == [found.label for found in expected]
+    assert len(labels) == 4
 
 
 def test_the_command_does_what_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed: `make cluster` has it")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ((command, expected),) = steps(BLOCKS["console"])
+    ((command, expected),) = steps(ON_RAY)
     name, *arguments = shlex.split(command)
     assert name == "asif-lance"
     done = CliRunner().invoke(entry_point(), arguments)
     ray.shutdown()
     assert done.exit_code == 0, done.output
     check(command, expected, done.output.splitlines())
+
+
+def test_commands_do_in_a_bucket_what_the_page_says(
+    folder: Path, s3_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.ask("PUT", "pictures")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("ASIF_LANCE_DB", "s3://pictures/pairs.lancedb")
+    for command, expected in steps(IN_A_BUCKET):
+        _, *arguments = shlex.split(command)
+        done = CliRunner().invoke(entry_point(), arguments)
+        assert done.exit_code == 0, done.output
+        check(command, expected, done.output.splitlines())
+    assert len(content("s3://pictures/pairs.lancedb")) == 41

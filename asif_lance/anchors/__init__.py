@@ -19,11 +19,25 @@ from asif_lance.anchors.search_settings import (
     SearchKind,
     SearchSetting,
 )
+from asif_lance.anchors.shards import (
+    Mapper,
+    Shard,
+    ShardHits,
+    ShardQuestion,
+    SharedAnchors,
+    cut_shards,
+    merge_hits,
+    sample_shard,
+    search_shard,
+    sum_shard,
+)
 from asif_lance.anchors.version_rows import Side
 
 # fmt: off
 __all__ = [
-    "INDEX", "Anchors", "Approximation", "HypotheticalAnchors", "IndexSearch", "MeasuredSetting",
-    "SampledSearch", "SearchChoice", "SearchKind", "SearchSetting", "Side", "choose_approximation",
+    "INDEX", "Anchors", "Approximation", "HypotheticalAnchors", "IndexSearch", "Mapper",
+    "MeasuredSetting", "SampledSearch", "SearchChoice", "SearchKind", "SearchSetting", "Shard",
+    "ShardHits", "ShardQuestion", "SharedAnchors", "Side", "choose_approximation", "cut_shards",
+    "merge_hits", "sample_shard", "search_shard", "sum_shard",
 ]
 # fmt: on

@@ -5,7 +5,8 @@ as they are in memory. So they are not read but mapped: a version is ready at on
 from the operating system's page cache, are shared with other processes, can be dropped whenever
 memory is short, and no copy lies on disk that forgetting would have to find. Where the bytes lie
 is what Lance's own reader says of the file; if that is not plain rows (narrow vectors, nulls, a
-newer layout) or the files are not local, the vectors are read through Lance instead.
+newer layout), the vectors are read through Lance instead. Of files in an object store the bytes are
+kept in files on this machine, see `database.vector_cache`, and these are mapped.
 
 Stored vectors have unit length. Some of each fragment are looked at when it is mapped, and all of
 them when they are summed up: where one is not, the file is compared with its digest. That shows
@@ -28,8 +29,9 @@ import pyarrow as pa
 import torch
 from lance.file import LanceFileReader
 
-from asif_lance.database import AttachedState, check_file, local_path, storage_errors
+from asif_lance.database import AttachedState, check_file, fetch_vectors, storage_errors
 from asif_lance.errors import CorruptDatabaseError
+from asif_lance.object_stores import is_remote, read_range
 from asif_lance.records import BoolArray, Float64Array, UInt64Array
 from asif_lance.relative import (
     BlockDistances,
@@ -116,7 +118,7 @@ class Fragment:
 
     def _check_units(self, column: str, squares: Float64Array) -> None:
         """Passes when all |a|² are 1, or when it was vectors of another length that were stored."""
-        if np.all(np.abs(squares - 1.0) <= _MOST_OFF_UNIT) or local_path(self.database) is None:
+        if np.all(np.abs(squares - 1.0) <= _MOST_OFF_UNIT):
             return
         for file in (f"pairs.lance/data/{name}" for name in self.files.split("|")):
             if not check_file(self.database, file):
@@ -188,14 +190,29 @@ class Fragment:
         place = self._places.get(column)
         if place is None:
             return None
+        if place.remote is not None:
+            place = self._fetch(dataset, fragment, column, place)
         try:
             with place.path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError:
             return None
         self._maps.append(mapped)
-        flat = np.frombuffer(mapped, np.float16, self.rows * place.width, place.begin)
+        flat = np.frombuffer(mapped, np.float16, self.rows * place.width, place.begin or 0)
         return as_tensor(flat.reshape(self.rows, place.width))
+
+    def _fetch(self, dataset: Any, fragment: Any, column: str, place: _Place) -> _Place:
+        """The same rows in a file on this machine that has nothing else."""
+        uri, name = self.database, place.remote
+        assert name is not None
+        size = self.rows * place.width * _FLOAT16_BYTES
+
+        def read() -> bytes:
+            if place.begin is None:
+                return _read(dataset, fragment, column).numpy().tobytes()
+            return read_range(uri, f"pairs.lance/data/{name}", place.begin, size)
+
+        return _Place(fetch_vectors(uri, name, column, size, read), 0, place.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +249,15 @@ def hash_ids(pair_ids: pa.Array | pa.ChunkedArray) -> UInt64Array:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a column lies as plain rows: from byte `begin` of the file, `width` numbers a row."""
+    """Where a column lies as plain rows: from byte `begin` of the file, `width` numbers a row.
+
+    Of a file in an object store the name is known, and None where its rows are not plain.
+    """
 
     path: Path
-    begin: int
+    begin: int | None
     width: int
+    remote: str | None = None
 
 
 def open_fragment(dataset: Any, fragment: Any) -> Fragment:
@@ -288,20 +309,26 @@ def _read(dataset: Any, fragment: Any, column: str) -> torch.Tensor:
 
 
 def _find_places(dataset: Any, fragment: Any) -> dict[str, _Place]:
-    """The places of all columns that lie in local files as plain rows."""
+    """The places of all columns of vectors that lie in files as plain rows, or in objects."""
     found: dict[str, _Place] = {}
     if isinstance(dataset, AttachedState) or fragment.metadata.overlays:
         return found  # somebody else's vectors are made ours while they are read
     names = {field.id(): field.name() for field in dataset.lance_schema.fields()}
     for data in fragment.data_files():
-        path = Path(dataset.uri.removeprefix("file://")) / "data" / _file_name(data)
-        if data.base_id is not None or not path.is_file():
+        name = _file_name(data)
+        address = f"{dataset.uri.removeprefix('file://')}/data/{name}"
+        remote = name if is_remote(address) else None
+        if data.base_id is not None or not (remote or Path(address).is_file()):
             continue
-        columns = LanceFileReader(str(path)).metadata().columns
+        columns = LanceFileReader(address).metadata().columns
         for field, at in zip(data.fields, data.column_indices, strict=True):
             plain = _find_plain_rows(columns[at].pages, fragment.physical_rows) if at >= 0 else None
-            if plain is not None and field in names:
-                found[names[field]] = _Place(path, *plain)
+            column = names.get(field, "")
+            if plain is not None and column:
+                found[column] = _Place(Path(address), *plain, remote)
+            elif remote and column.endswith("_vector"):
+                width = dataset.schema.field(column).type.list_size
+                found[column] = _Place(Path(address), None, width, remote)
     return found
 
 

@@ -8,6 +8,7 @@ one version to the next costs what the next one added or deleted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -26,11 +27,17 @@ from asif_lance.anchors.fragments import (
     open_mask,
 )
 from asif_lance.anchors.whitened import find_step
-from asif_lance.database import AttachedState, files_exist, read_epoch, storage_errors
+from asif_lance.database import (
+    AttachedState,
+    drop_stale_vectors,
+    files_exist,
+    read_epoch,
+    storage_errors,
+)
 from asif_lance.devices import is_accelerator
 from asif_lance.errors import StaleModelError, StorageError
 from asif_lance.progress import track
-from asif_lance.records import EXAMPLE, BoolArray, Float64Array, UInt64Array
+from asif_lance.records import EXAMPLE, BoolArray, Float64Array, Int64Array, UInt64Array
 from asif_lance.relative import BlockDistances, BlockSums, WhiteningStep
 
 Side = Literal["image", "text"]
@@ -62,14 +69,23 @@ class VersionRows:
         device: str = "cpu",
         memory_limit: int | None = None,
         epoch: int | None = None,
+        fragments: AbstractSet[int] | None = None,
     ) -> None:
-        """Read which rows there are; vectors and ids are read at first use. See `Anchors`."""
+        """Read which rows there are; vectors and ids are read at first use. See `Anchors`.
+
+        Of some `fragments` alone, what is found out is not kept beside that of all.
+        """
         self.dataset = dataset
         self._database: str = dataset.uri.removeprefix("file://").rpartition("/")[0]
         self.epoch = read_epoch(self._database) if epoch is None else epoch
+        drop_stale_vectors(self._database, self.epoch)
         self.device = torch.device(device)
         self._limit = memory_limit
-        self._sources = sorted(dataset.get_fragments(), key=lambda f: f.fragment_id)
+        self._sources = sorted(
+            (f for f in dataset.get_fragments() if fragments is None or f.fragment_id in fragments),
+            key=lambda f: f.fragment_id,
+        )
+        self._keeps = fragments is None
         self._fragments = [open_fragment(dataset, source) for source in self._sources]
         if isinstance(dataset, AttachedState):
             sides = ("image_vector", "text_vector")
@@ -113,7 +129,8 @@ class VersionRows:
             fragment.distances(self.dataset, source, column, mean)
             for fragment, source in self._one_by_one(side)
         ]
-        distance_cache.save_distances(self.dataset.uri, column, self._fragments, self.epoch)
+        if self._keeps:
+            distance_cache.save_distances(self.dataset.uri, column, self._fragments, self.epoch)
         return found
 
     def id_hashes(self) -> UInt64Array:
@@ -143,7 +160,8 @@ class VersionRows:
                     known = fragment.step_whitened(self.dataset, source, column, before, used, step)
             found.append(known or fragment.whiten(self.dataset, source, column, used))
         uri, fragments = self.dataset.uri, self._fragments
-        whitened_cache.save_whitened(uri, column, used, fragments, self.epoch)
+        if self._keeps:
+            whitened_cache.save_whitened(uri, column, used, fragments, self.epoch)
         return found
 
     def release_of(self, side: Side) -> Callable[[int], None] | None:
@@ -202,12 +220,27 @@ class VersionRows:
             asked = {"filter": f"role = '{EXAMPLE}'", "fragments": holding, "columns": []}
             with self.reading():
                 rows = self.dataset.scanner(with_row_address=True, **asked).to_table()
-            addresses = rows["_rowaddr"].to_numpy()
-            starts = np.cumsum(self.rows_per_fragment) - self.rows_per_fragment
-            fragment = np.searchsorted(self.fragment_ids, addresses >> np.uint64(_PLACE_BITS))
-            places = addresses & np.uint64(2**_PLACE_BITS - 1)
-            found[starts[fragment] + places.astype(np.int64)] = True
+            found[self.find_positions(rows["_rowaddr"].to_numpy())] = True
         return found
+
+    def find_positions(self, addresses: UInt64Array) -> Int64Array:
+        """The positions of rows with these addresses, of Lance."""
+        fragment = np.searchsorted(self.fragment_ids, addresses >> np.uint64(_PLACE_BITS))
+        places = addresses & np.uint64(2**_PLACE_BITS - 1)
+        positions: Int64Array = self._starts[fragment] + places.astype(np.int64)
+        return positions
+
+    def find_addresses(self, positions: Int64Array) -> UInt64Array:
+        """Lance's addresses of the rows at some positions."""
+        fragment = np.searchsorted(self._starts, positions, side="right") - 1
+        places = (positions - self._starts[fragment]).astype(np.uint64)
+        addresses: UInt64Array = self.fragment_ids[fragment] << np.uint64(_PLACE_BITS) | places
+        return addresses
+
+    @property
+    def _starts(self) -> Int64Array:
+        starts: Int64Array = np.cumsum(self.rows_per_fragment) - self.rows_per_fragment
+        return starts
 
     def _each(self) -> Iterator[tuple[Fragment, Any]]:
         return zip(self._fragments, self._sources, strict=True)

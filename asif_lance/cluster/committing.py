@@ -30,6 +30,7 @@ from asif_lance.database import (
 from asif_lance.errors import DatabaseError, StorageError
 from asif_lance.forgetting import ForgottenPairs
 from asif_lance.ingest import IngestReport
+from asif_lance.object_stores import is_there
 from asif_lance.records import ModelVersion, Reject
 from asif_lance.store import PairStore
 
@@ -85,7 +86,7 @@ def _find_void(plan: Plan, manifests: dict[int, ShardManifest]) -> list[int]:
     void = []
     for number, manifest in manifests.items():
         paths = list_paths(plan, manifest.fragments)
-        gone = not all(path.exists() for path in paths)
+        gone = not all(map(is_there, paths))
         if gone or (changed and len(known.find(read_ids(paths)).places)):
             void.append(number)
     return void

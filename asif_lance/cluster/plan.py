@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from asif_lance.database import (
+    PLAN_FILE,
     ingest_folder,
     list_open_ingests,
     open_table,
@@ -34,13 +34,13 @@ from asif_lance.ingest import (
     source_name,
     split_source,
 )
+from asif_lance.object_stores import is_remote, is_there, remove_folder
 from asif_lance.store import PairStore
 
 #: Rows of a shard where sources can be cut so: a dead worker costs no more, and a fragment holds
 #: them. A multiple of what readers give at once, so that batches are the same in any shard.
 SHARD_ROWS = 9 * 1024
 
-_PLAN = "plan.json"
 _LOCK_SECONDS = 600.0  # many workers take turns
 _ID_LENGTH = 16
 
@@ -104,7 +104,7 @@ class Plan:
         Raises:
             DatabaseError: it was committed or abandoned, or pairs were forgotten.
         """
-        if not (self.folder / _PLAN).exists():
+        if not is_there(self.folder / PLAN_FILE):
             raise DatabaseError(
                 f"{self.uri}: ingest {self.ingest_id} is not open any more, since another driver "
                 "finished it or pairs were forgotten: run it again to see what is left to do"
@@ -132,7 +132,7 @@ def plan_ingest(
     """Plans an ingest, or finds the same one that is open, and makes the database when missing.
 
     Args:
-        uri: the database, in a folder that all workers see.
+        uri: the database, in a folder that all workers see or in an object store.
         sources: as for `ingest_sources`; none that is in memory.
         options: likewise, except `on_conflict`, `checks` and `waiver`, which take one process.
         shard_rows: about as many rows are a shard, where a source can be cut.
@@ -148,7 +148,6 @@ def plan_ingest(
         raise InputError("there are no sources")
     cut = [split_source(source, options.format, shard_rows) for source in sources]
     shards = tuple(Shard(number, part) for number, parts in enumerate(cut) for part in parts)
-    ingest_folder(str(uri), "")  # which refuses what is no folder
     store = _open_or_make(str(uri), sources, options)
     described = {
         "sources": [_describe(source) for source in sources],
@@ -166,8 +165,11 @@ def plan_ingest(
     }
     folder = ingest_folder(store.uri, digest[:_ID_LENGTH])
     with store.writing("ingest"):
-        folder.mkdir(parents=True, exist_ok=True)
-        put_if_absent(folder / _PLAN, lambda path: path.write_text(json.dumps(plan)))
+        if is_remote(folder) and not is_there(folder / PLAN_FILE):
+            remove_folder(folder)  # what one left that was killed while it was closed
+        elif not is_remote(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        put_if_absent(folder / PLAN_FILE, lambda path: path.write_text(json.dumps(plan)))
     return load_plan(store.uri, folder.name)
 
 
@@ -177,7 +179,7 @@ def load_plan(uri: str, ingest_id: str) -> Plan:
     Raises:
         DatabaseError: there is none of this id.
     """
-    path = ingest_folder(uri, ingest_id) / _PLAN
+    path = ingest_folder(uri, ingest_id) / PLAN_FILE
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -196,14 +198,14 @@ def load_plan(uri: str, ingest_id: str) -> Plan:
 
 def list_plans(uri: str | Path) -> list[Plan]:
     """All ingests of a database that are open."""
-    found = (folder for folder in list_open_ingests(str(uri)) if (folder / _PLAN).exists())
+    found = (folder for folder in list_open_ingests(str(uri)) if is_there(folder / PLAN_FILE))
     return [load_plan(str(uri), folder.name) for folder in found]
 
 
 def abandon(plan: Plan) -> None:
     """Gives an open ingest up; upkeep frees what it has written."""
-    with plan.open_store().writing("ingest"):
-        shutil.rmtree(plan.folder, ignore_errors=True)
+    with plan.open_store().writing("ingest"), suppress(FileNotFoundError):
+        remove_folder(plan.folder)
 
 
 def _check_options(options: IngestOptions) -> None:

@@ -44,7 +44,7 @@ def ingest_with_ray(
     """Does what `ingest_sources` does on a Ray cluster, or on this machine where there is none.
 
     Args:
-        uri: the database, in a folder that all machines see.
+        uri: the database, in a folder that all machines see or in an object store.
         sources: as for `plan_ingest`.
         options: likewise.
         workers: how many actors; as many as there is room for when None.

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from asif_lance.cluster.plan import Plan, Shard
 from asif_lance.ingest import PictureList, SourceParts
+from asif_lance.object_stores import fetch_file, is_remote
 
 NAMES = pa.schema(
     {
@@ -65,7 +66,7 @@ def settle(plan: Plan) -> None:
     """Writes down what the names of all shards say about each other."""
     with tempfile.TemporaryDirectory() as place:
         found = Path(place, _REPEATS)
-        names = [str(plan.folder / names_file(number)) for number in range(len(plan.shards))]
+        names = [_bring(plan.folder / names_file(n), place) for n in range(len(plan.shards))]
         with duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": place}) as engine:
             engine.execute(_FIND_REPEATS.format(path=found), {"names": names})
             which = {"names": names, "repeats": str(found)}
@@ -73,6 +74,15 @@ def settle(plan: Plan) -> None:
         groups = _group(plan, {shard: (first, last) for shard, first, last in ends})
         plan.put(_REPEATS, lambda path: path.write_bytes(found.read_bytes()))
         plan.put(SETTLED, lambda path: path.write_text(json.dumps(groups)))
+
+
+def _bring(path: Path, place: str) -> str:
+    """Where DuckDB reads a file: an object as a copy in a folder of this machine."""
+    if not is_remote(path):
+        return str(path)
+    copy = Path(place, path.name)
+    copy.write_bytes(path.read_bytes())
+    return str(copy)
 
 
 def _group(plan: Plan, ends: dict[int, tuple[int, int]]) -> list[list[int]]:
@@ -103,9 +113,9 @@ def read_groups(plan: Plan) -> list[tuple[int, ...]]:
 
 def read_repeats(plan: Plan, shards: Sequence[int]) -> dict[str, pl.Series]:
     """Ids that shards before these have, too: of items, and of rows with several captions."""
-    repeats = pl.scan_parquet(plan.folder / _REPEATS)
     earlier = pl.col("shard").is_in(list(shards)) & (pl.col("first") < shards[0])
-    found = repeats.filter(earlier).select("kind", "id").collect()
+    with fetch_file(plan.folder / _REPEATS) as file:
+        found = pl.scan_parquet(file).filter(earlier).select("kind", "id").collect()
     return {kind: found.filter(pl.col("kind") == kind)["id"] for kind in ("item", "row")}
 
 

@@ -29,6 +29,7 @@ from asif_lance.cluster.settling import (
 from asif_lance.cluster.written_rows import ShardManifest, WrittenRows, has_commit, rows_file
 from asif_lance.errors import SourceError
 from asif_lance.ingest import Destination, Preparation, name_pictures
+from asif_lance.object_stores import is_there
 
 _KEY_BYTES = 8
 
@@ -116,7 +117,7 @@ class _Worker:
 
     def name(self, number: int) -> None:
         """Write down which items a shard has, and of which pictures."""
-        if (self.plan.folder / names_file(number)).exists():
+        if is_there(self.plan.folder / names_file(number)):
             return
         prepared = Preparation(self.destination, self.plan.options, alone=self.plan.alone)
         frames = prepared.named_items([self.plan.shards[number].source])
@@ -128,7 +129,7 @@ class _Worker:
     def encode(self, shards: tuple[int, ...]) -> None:
         """Write the rows of shards that are new, and a manifest of them."""
         plan = self.plan
-        if (plan.folder / rows_file(shards[0])).exists():
+        if is_there(plan.folder / rows_file(shards[0])):
             return
         repeats = read_repeats(plan, shards)
         self.destination.look_anew()

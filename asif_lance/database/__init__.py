@@ -59,6 +59,7 @@ from asif_lance.database.integrity import (
 )
 from asif_lance.database.join_fragments import join_fragments, join_tiny_fragments
 from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, hash_ids
+from asif_lance.database.lease import check_conditions, check_lease
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import (
     apply_migrations,
@@ -67,6 +68,7 @@ from asif_lance.database.migrate import (
     run_migrations,
 )
 from asif_lance.database.open_ingests import (
+    PLAN_FILE,
     ROWS_PREFIX,
     close_ingest,
     drop_open_ingests,
@@ -75,7 +77,7 @@ from asif_lance.database.open_ingests import (
     list_open_ingests,
     put_if_absent,
 )
-from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
+from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT, fragment_rows
 from asif_lance.database.readability import check_readable
 from asif_lance.database.registry import (
     CACHES,
@@ -101,26 +103,32 @@ from asif_lance.database.tables import (
     table_uri,
     upsert_rows,
 )
+from asif_lance.database.vector_cache import (
+    drop_gone_vectors,
+    drop_stale_vectors,
+    fetch_vectors,
+)
 from asif_lance.database.versions import Ledger, version_record
 from asif_lance.records import LATEST
 
 # fmt: off
 __all__ = [
-    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST",
+    "BYTES_KEPT", "CACHES", "CAPTIONS", "DISTANCES", "GRACE", "LABEL_SETS", "LATEST", "PLAN_FILE",
     "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "ROWS_PREFIX", "TABLES", "AttachedState", "Attachment",
     "Changes", "CheckReport", "CheckedSurface", "Damage", "Diff", "FoundPairs", "FragmentKey",
     "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows",
-    "apply_migrations", "check", "check_epoch", "check_file", "check_manifest", "check_migrated",
-    "check_naming_tables", "check_opened", "check_pin", "check_readable", "check_still_migrated",
-    "clean_up", "close_ingest", "content_files", "count_changes", "count_reclaimable", "data_files",
-    "describe_indices", "diff_states", "drop_caches", "drop_open_ingests", "files_exist",
-    "find_attachment", "find_changes", "find_table", "finish_deletes", "hash_ids", "ingest_folder",
-    "is_draft", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
-    "list_erasers", "list_fragment_files", "list_open_ingests", "live_rows_key", "load_cache",
-    "local_path", "name_files", "one_line", "open_own_pairs", "open_table", "purge_rows",
-    "put_if_absent", "read_epoch", "read_pins", "read_table", "rebuild_indices", "record_digests",
-    "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache", "storage_errors",
-    "table_uri", "upsert_rows", "vector_width", "version_record", "write_attachment",
-    "write_functions", "write_pins",
+    "apply_migrations", "check", "check_conditions", "check_epoch", "check_file", "check_lease",
+    "check_manifest", "check_migrated", "check_naming_tables", "check_opened", "check_pin",
+    "check_readable", "check_still_migrated", "clean_up", "close_ingest", "content_files",
+    "count_changes", "count_reclaimable", "data_files", "describe_indices", "diff_states",
+    "drop_caches", "drop_gone_vectors", "drop_open_ingests", "drop_stale_vectors", "fetch_vectors",
+    "files_exist", "find_attachment", "find_changes", "find_table", "finish_deletes",
+    "fragment_rows", "hash_ids", "ingest_folder", "is_draft", "join_fragments",
+    "join_tiny_fragments", "keep_digests", "last_check", "list_erasers", "list_fragment_files",
+    "list_open_ingests", "live_rows_key", "load_cache", "local_path", "name_files", "one_line",
+    "open_own_pairs", "open_table", "purge_rows", "put_if_absent", "read_epoch", "read_pins",
+    "read_table", "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
+    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "vector_width",
+    "version_record", "write_attachment", "write_functions", "write_pins",
 ]
 # fmt: on

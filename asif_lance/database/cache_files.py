@@ -7,6 +7,7 @@ forgetting removes all of them. Each kind has a budget: the least recently used 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -20,8 +21,8 @@ from numpy.typing import NDArray
 from asif_lance.database.epoch import check_epoch
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import check_still_migrated
-from asif_lance.database.tables import local_path
 from asif_lance.errors import DatabaseError
+from asif_lance.object_stores import is_remote, list_sizes, open_path
 
 #: Bytes that the files of one kind may occupy together, and how many there may be.
 BYTES_KEPT, FILES_KEPT = 2**30, 256
@@ -32,15 +33,15 @@ def load_cache(
     uri: str, directory: str, name: str, columns: Iterable[str]
 ) -> dict[str, NDArray[Any]] | None:
     """The arrays cached under a name, by column; None if they are not there or cannot be read."""
-    home = local_path(uri)
+    path = open_path(uri) / directory / f"{name}.npz"
     with contextlib.suppress(*_UNREADABLE):
-        if home is not None:
-            path = home / directory / f"{name}.npz"
-            with np.load(path, allow_pickle=False) as file:
-                found = {column: file[column] for column in columns}
+        content = io.BytesIO(path.read_bytes()) if is_remote(uri) else path
+        with np.load(content, allow_pickle=False) as file:
+            found = {column: file[column] for column in columns}
+        if not is_remote(uri):  # of objects the last written ones stay
             with contextlib.suppress(OSError):
                 os.utime(path)  # for `_drop_least_used`
-            return found
+        return found
     return None
 
 
@@ -65,8 +66,8 @@ def save_cache(
         files: names of the data files that they refer to.
         since: the epoch before anything that they were made of was read.
     """
-    home, lock = local_path(uri), WriteLock(uri, timeout=0.0)
-    if home is None or sum(array.nbytes for array in arrays.values()) > BYTES_KEPT:
+    home, lock = open_path(uri), WriteLock(uri, timeout=0.0)
+    if sum(array.nbytes for array in arrays.values()) > BYTES_KEPT:
         return
     with contextlib.suppress(OSError, DatabaseError), lock.hold(f"classify ({directory})"):
         check_still_migrated(uri)
@@ -81,7 +82,7 @@ def save_cache(
 def _drop_least_used(directory: Path) -> None:
     """Removes what the budget has no room for."""
     files = [(path, path.stat()) for path in directory.glob("*.npz")]
-    files.sort(key=lambda file: file[1].st_mtime_ns, reverse=True)
+    files.sort(key=lambda file: file[1].st_mtime, reverse=True)
     sizes = accumulate(status.st_size for _, status in files)
     for place, ((path, _), size) in enumerate(zip(files, sizes, strict=True)):
         if place >= FILES_KEPT or size > BYTES_KEPT:
@@ -90,6 +91,11 @@ def _drop_least_used(directory: Path) -> None:
 
 def _write_whole(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes a file that is there as a whole or not at all."""
+    if is_remote(path):
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        path.write_bytes(content.getvalue())
+        return
     part = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         with part.open("wb") as file:
@@ -100,15 +106,17 @@ def _write_whole(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def files_exist(uri: str, files: Iterable[str]) -> bool:
-    """Whether a database has all of these data files; False if they are not local."""
-    home = local_path(uri)
-    return home is not None and all((home / "pairs.lance/data" / file).exists() for file in files)
+    """Whether a database has all of these data files."""
+    home = open_path(uri)
+    if is_remote(uri):
+        there = list_sizes(home, "pairs.lance/data")
+        return all(f"pairs.lance/data/{file}" in there for file in files)
+    return all((home / "pairs.lance/data" / file).exists() for file in files)
 
 
 def drop_caches(uri: str, directory: str) -> int:
     """Removes all files of one kind; returns how many there were."""
-    home = local_path(uri)
-    files = [] if home is None else list((home / directory).glob("*"))
+    files = list((open_path(uri) / directory).glob("*"))
     for path in files:
         path.unlink(missing_ok=True)
     return len(files)

@@ -37,8 +37,9 @@ from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import check_migrated
 from asif_lance.database.registry import TABLES, find_missing_columns
 from asif_lance.database.schemas import CHECKS
-from asif_lance.database.tables import append_rows, local_path, read_table
+from asif_lance.database.tables import append_rows, read_table
 from asif_lance.errors import DatabaseError, DatabaseNotFoundError, MigrationNeededError
+from asif_lance.object_stores import fetch_file, is_there, open_path
 from asif_lance.progress import step, track
 from asif_lance.verifier import (
     CONTENT_FILE,
@@ -106,13 +107,10 @@ def check(uri: str) -> CheckReport:
     Raises:
         DatabaseNotFoundError: there is none.
         MigrationNeededError: it was made by an older release.
-        DatabaseError: it is in an object store.
+        DatabaseError: it cannot be opened, and no damage explains that.
     """
-    root = local_path(uri)
-    if root is None:
-        raise DatabaseError(f"{uri}: only databases in local directories can be checked")
     refusal = _find_refusal(uri)
-    found = _Findings(root)
+    found = _Findings(open_path(uri))
     found.compare()
     found.decode()
     found.look_at_receipts()
@@ -180,7 +178,7 @@ class _Findings:
         for file in track("decode new files", self.unknown):
             reader = _READERS.get(Path(file).suffix)
             if reader is not None:
-                self._try(file, partial(reader, self.root / file))
+                self._try(file, partial(_read_fetched, reader, self.root / file))
         with step("open tables"):
             for table in TABLES:
                 self._open_table(table.name)
@@ -217,7 +215,7 @@ class _Findings:
 
     def _try(self, file: str, read: Callable[[], object]) -> bool:
         reason = explain_failure(read)
-        if reason is not None and (self.root / file).exists():
+        if reason is not None and is_there(self.root / file):
             self.damage.setdefault(file, reason)
         return reason is None
 
@@ -266,7 +264,7 @@ class _Findings:
         manifest = f"pairs.lance/{manifest_file(path, version)}"
         if manifest in self.damage:
             return
-        if not (self.root / manifest).exists():
+        if not is_there(self.root / manifest):
             self.damage[tag] = f"it names Lance version {version}, which is not there"
             return
         opened: list[lance.LanceDataset] = []
@@ -283,13 +281,13 @@ class _Findings:
         for file in self.index_files:
             owner, _, segment, *_ = file.split("/")
             is_needed = owner == f"{table}.lance" and segment in needed
-            if is_needed and not (self.root / file).exists():
+            if is_needed and not is_there(self.root / file):
                 self.damage[file] = "missing"
         for fragment in dataset.get_fragments():
             files = [f"data/{name}" for name in data_files(fragment)]
             deletions = deletion_file(fragment)
             for file in (f"{table}.lance/{one}" for one in (*files, *filter(None, [deletions]))):
-                if not (self.root / file).exists():
+                if not is_there(self.root / file):
                     self.damage[file] = "missing"
 
 
@@ -301,6 +299,14 @@ def _compare(path: Path, digest: Digest | None) -> tuple[int, bool | None] | Non
         return None
     except OSError:  # the disk itself reports the damage
         return 0, False
+
+
+def _read_fetched(reader: Callable[[Path], None], path: Path) -> None:
+    if path.suffix == ".manifest":  # it is read with its table
+        reader(path)
+        return
+    with fetch_file(path) as file:
+        reader(file)
 
 
 def _read_lance(path: Path) -> None:
@@ -326,10 +332,9 @@ def _read_journal(path: Path) -> list[str]:
 
 def _read_content(path: Path) -> None:
     """The rows that are being forgotten, which are those that the journal names."""
-    with pa.OSFile(str(path)) as file:
-        rows = pa.ipc.open_file(file).read_all()
+    rows = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()
     journal = path.with_name(JOURNAL_FILE)
-    is_whole = journal.exists() and explain_failure(partial(_read_journal, journal)) is None
+    is_whole = is_there(journal) and explain_failure(partial(_read_journal, journal)) is None
     if is_whole and set(rows["pair_id"].to_pylist()) != set(_read_journal(journal)):
         raise ValueError("its rows are not those that the journal names")
 

@@ -11,9 +11,11 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from asif_lance.database.lease import check_lease
 from asif_lance.database.open_ingests import list_open_ingests, spare_fragments
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.tables import find_replaced, find_table, open_table, table_uri
+from asif_lance.object_stores import is_remote
 from asif_lance.records import BoolArray
 
 #: Chooses rows of a batch: as many bools as the batch has rows.
@@ -44,16 +46,24 @@ def clean_up(
         sparing: what open ingests have written stays.
     """
     path = table_uri(uri, table)
+    check_lease(uri)
     dataset = lance.dataset(path)
     chosen = _choose_states(dataset, grace, passing_after)
     if sparing and table == "pairs" and spare_fragments(uri):
         chosen["delete_unverified"] = False
     stats = dataset.cleanup_old_versions(**chosen)
+    return int(stats.bytes_removed) + _remove_drafts(path)
+
+
+def _remove_drafts(path: str) -> int:
+    """Of a folder; an object is there as a whole or not at all."""
+    if is_remote(path):
+        return 0
     drafts = [file for file in Path(path).rglob("*") if is_draft(file.name) and file.is_file()]
     freed = sum(draft.stat().st_size for draft in drafts)
     for draft in drafts:
         draft.unlink()
-    return int(stats.bytes_removed) + freed
+    return freed
 
 
 def is_draft(name: str) -> bool:

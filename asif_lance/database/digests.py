@@ -11,6 +11,7 @@ all other tables are explained with it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from asif_lance.database.schemas import DIGESTS
 from asif_lance.errors import is_panic
+from asif_lance.object_stores import is_remote
 
 _CHUNK = 2**18  # it stays in the processor's cache between reading and hashing
 _KEY_BYTES = 16
@@ -63,11 +65,16 @@ class Digest:
 def _compute(path: Path, key: bytes) -> bytes:
     code = Cipher(algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
     buffer = memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as file:
+    with _open_raw(path) as file:
         while size := file.readinto(buffer):
             code.authenticate_additional_data(buffer[:size])
     code.finalize()
     return bytes(code.tag)
+
+
+def _open_raw(path: Path) -> io.RawIOBase | io.BytesIO:
+    """A file without a buffer of its own; an object as a whole."""
+    return io.BytesIO(path.read_bytes()) if is_remote(path) else io.FileIO(path)
 
 
 def digests_path(root: Path) -> Path:

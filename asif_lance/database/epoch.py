@@ -8,14 +8,12 @@ writes it compares under the lock. Reading takes a tenth of a millisecond.
 
 from __future__ import annotations
 
-from asif_lance.database.tables import local_path, open_table, retry_read
+from asif_lance.database.tables import open_table, retry_read
 from asif_lance.errors import StaleModelError
 
 
 def read_epoch(uri: str) -> int:
-    """A number that every forget raises; 0 in object stores, where nothing can be forgotten."""
-    if local_path(uri) is None:
-        return 0
+    """A number that every forget raises."""
     return int(retry_read(uri, lambda: open_table(uri, "receipts").count_rows()))
 
 

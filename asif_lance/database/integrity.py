@@ -6,7 +6,6 @@ files that are small and say much is noticed at opening; `checking` looks at all
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +27,7 @@ from asif_lance.database.digests import (
 from asif_lance.database.registry import TABLES
 from asif_lance.database.tables import local_path, storage_errors
 from asif_lance.errors import CorruptDatabaseError, StorageError
+from asif_lance.object_stores import is_remote, list_sizes, open_path, remove_folder
 
 #: What is said of a file that differs from its digest.
 CHANGED = "not as it was written"
@@ -50,10 +50,16 @@ Result = TypeVar("Result")
 
 def list_files(root: Path, tables: Iterable[str] = _COVERED) -> list[str]:
     """The files of our tables that Lance never changes, by their paths in the directory."""
-    folders = (root / f"{table}.lance" / folder for table in tables for folder in _FOLDERS)
-    found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
-    lasting = (path for path in found if path.name != _CHANGING and not is_draft(path.name))
-    return sorted(path.relative_to(root).as_posix() for path in lasting)
+    folders = tuple(f"{table}.lance/{folder}/" for table in tables for folder in _FOLDERS)
+    if is_remote(root):
+        found = [name for name in list_sizes(root) if name.startswith(folders)]
+    else:
+        found = [name for folder in folders for name in list_sizes(root, folder)]
+    return sorted(name for name in found if _is_lasting(name.rpartition("/")[2]))
+
+
+def _is_lasting(name: str) -> bool:
+    return name != _CHANGING and not is_draft(name)
 
 
 def record_digests(uri: str) -> int:
@@ -67,8 +73,8 @@ def record_digests(uri: str) -> int:
     Raises:
         StorageError: the disk refused.
     """
-    root = local_path(uri)
-    if root is None or not digests_path(root).is_dir():
+    root = open_path(uri)
+    if not digests_path(root).is_dir():
         return 0
     with storage_errors(uri):
         known, there = read_digests(root), list_files(root)
@@ -90,7 +96,7 @@ def keep_digests(uri: str) -> None:
 def _write_digests(uri: str, root: Path, digests: Mapping[str, Digest], *, readable: bool) -> None:
     path = str(digests_path(root))
     if not readable and explain_failure(lambda: lance.dataset(path).to_table()):
-        shutil.rmtree(path)
+        remove_folder(digests_path(root))
     lance.write_dataset(to_rows(digests), path, mode="overwrite", data_storage_version="2.2")
     clean_up(uri, "digests")
 
@@ -150,16 +156,26 @@ def find_lost(root: Path, known: Iterable[str]) -> Iterator[str]:
     Upkeep removes states, but never the newest, and the number of a table's version only rises: a
     table that is now at a lower one than was recorded has lost a state.
     """
+    there = _find_newest(list_files(root)) if is_remote(root) else None  # in one request
+    for table, (version, file) in _find_newest(known).items():
+        # Listed again: one that another process replaces meanwhile may escape the first time.
+        if there is not None:
+            lost = there.get(table, (0, ""))[0] < version
+        else:
+            lost = all(_newest_version(root / table) < version for _ in range(2))
+        if lost:
+            yield file
+
+
+def _find_newest(files: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """The newest version of each table that files are named for, and its own file."""
     newest: dict[str, tuple[int, str]] = {}
-    for file in known:
+    for file in files:
         table, folder, _ = file.split("/", 2)
         if folder == "_versions" and file.endswith(".manifest"):
             version = manifest_version(Path(file))
             newest[table] = max(newest.get(table, (0, "")), (version, file))
-    for table, (version, file) in newest.items():
-        # Listed again: one that another process replaces meanwhile may escape the first time.
-        if all(_newest_version(root / table) < version for _ in range(2)):
-            yield file
+    return newest
 
 
 def _newest_manifests(root: Path) -> Iterator[str]:
@@ -183,9 +199,9 @@ def _compare(uri: str, root: Path, files: Iterable[str]) -> None:
 
 def check_file(uri: str, file: str) -> bool | None:
     """Whether a file is as it was; None if it has no digest."""
-    root = local_path(uri)
-    digest = None if root is None else read_digests(root, [file]).get(file)
-    return None if root is None or digest is None else digest.fits(root / file)
+    root = open_path(uri)
+    digest = read_digests(root, [file]).get(file)
+    return None if digest is None else digest.fits(root / file)
 
 
 def in_threads(work: Callable[[str], Result], files: Iterable[str]) -> Iterator[Result]:

@@ -1,9 +1,7 @@
 """One writer at a time: an exclusive lock on a file in the database's directory.
 
 The kernel frees the lock when its process ends, however it ends, so a killed command never leaves
-a database locked. Object stores have no such lock: there every change is one optimistic Lance
-commit, duplicates are kept out by the primary key, and commands of several steps (publishing,
-rolling back, forgetting) ask that no other writer runs beside them.
+a database locked. Object stores have no such lock: there it is a lease, see `lease`.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from asif_lance.database.lease import hold_lease
 from asif_lance.database.tables import local_path
 from asif_lance.errors import DatabaseBusyError, StorageError
 
@@ -45,11 +44,12 @@ class WriteLock:
 
         Raises:
             DatabaseBusyError: another writer kept it for longer than the timeout.
-            StorageError: the lock file cannot be made.
+            StorageError: the lock file cannot be made, or the object store has no such locks.
         """
         directory = local_path(self.uri)
         if directory is None:
-            yield
+            with hold_lease(self.uri, command, self.timeout):
+                yield
             return
         lock = FileLock(
             directory / LOCK_FILE,

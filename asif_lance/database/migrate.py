@@ -25,7 +25,6 @@ from asif_lance.database.lock import WriteLock
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
     find_table,
-    local_path,
     open_table,
     resolve_uri,
     storage_errors,
@@ -38,6 +37,7 @@ from asif_lance.errors import (
     MigrationNeededError,
     NewerDatabaseError,
 )
+from asif_lance.object_stores import open_path
 from asif_lance.progress import track
 from asif_lance.records import EncoderPin
 from asif_lance.verifier import find_lost_receipts
@@ -89,8 +89,7 @@ def check_migrated(uri: str) -> None:
 
 
 def _check_receipts(uri: str) -> None:
-    root = local_path(uri)
-    for lost in find_lost_receipts(root) if root else ():
+    for lost in find_lost_receipts(open_path(uri)):
         raise CorruptDatabaseError(uri, "receipts.lance", f"receipt {lost} is missing")
 
 

@@ -17,50 +17,55 @@ from pathlib import Path
 from typing import Any
 
 from asif_lance.database.registry import INGESTS
-from asif_lance.database.tables import local_path
-from asif_lance.errors import DatabaseError
+from asif_lance.object_stores import (
+    create_object,
+    is_remote,
+    list_sizes,
+    open_path,
+    remove_folder,
+)
 
 #: How the names of files begin that name files of rows, see `list_fragment_files`.
 ROWS_PREFIX = "rows-"
+#: What an ingest is; one without it is not open.
+PLAN_FILE = "plan.json"
 _DONE = ".done"
 
 
 def ingest_folder(uri: str, ingest_id: str) -> Path:
-    """Where an open ingest has its files.
-
-    Raises:
-        DatabaseError: the database is in an object store.
-    """
-    root = local_path(uri)
-    if root is None:
-        raise DatabaseError(
-            f"{uri}: an ingest is shared through a folder that all machines see, not an object "
-            "store yet"
-        )
-    return root / INGESTS / ingest_id
+    """Where an open ingest has its files."""
+    return open_path(uri) / INGESTS / ingest_id
 
 
 def list_open_ingests(uri: str) -> list[Path]:
     """The folders of open ingests, by name."""
-    root = local_path(uri)
-    if root is None or not (root / INGESTS).is_dir():
+    folder = open_path(uri) / INGESTS
+    if is_remote(uri):
+        names = list_sizes(folder)
+        return [folder / name for name in sorted({name.partition("/")[0] for name in names})]
+    if not folder.is_dir():
         return []
-    return sorted(path for path in (root / INGESTS).iterdir() if path.suffix != _DONE)
+    return sorted(path for path in folder.iterdir() if path.suffix != _DONE)
 
 
 def put_if_absent(path: Path, write: Callable[[Path], object]) -> bool:
     """Makes a file that is there as a whole or not at all; says whether it is this one.
 
     Args:
-        path: of the file, in a folder that is there.
+        path: of the file, in a folder that is there, or an object's.
         write: makes it at another path.
 
     Raises:
         FileNotFoundError: the folder is gone.
     """
-    with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as place:
+    remote = is_remote(path)
+    with tempfile.TemporaryDirectory(
+        prefix=".draft-", dir=None if remote else path.parent
+    ) as place:
         draft = Path(place, path.name)
         write(draft)
+        if remote:
+            return create_object(str(path.parent), path.name, draft.read_bytes()) is not None
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         try:
@@ -71,7 +76,14 @@ def put_if_absent(path: Path, write: Callable[[Path], object]) -> bool:
 
 
 def close_ingest(folder: Path) -> None:
-    """Removes the folder of an ingest that is done; killed half-way, it is closed all the same."""
+    """Removes the folder of an ingest that is done; killed half-way, it is closed all the same.
+
+    Of objects the plan goes first, without which the others are nothing.
+    """
+    if is_remote(folder):
+        for name in sorted(list_sizes(folder), key=lambda name: name != PLAN_FILE):
+            (folder / name).unlink(missing_ok=True)
+        return
     done = folder.with_suffix(_DONE)
     with contextlib.suppress(FileNotFoundError):
         folder.rename(done)
@@ -81,11 +93,10 @@ def close_ingest(folder: Path) -> None:
 
 def drop_open_ingests(uri: str) -> int:
     """Removes all open ingests and what closed ones left; returns how many files there were."""
-    root = local_path(uri)
-    if root is None or not (root / INGESTS).is_dir():
-        return 0
-    count = sum(path.is_file() for path in (root / INGESTS).rglob("*"))
-    shutil.rmtree(root / INGESTS)
+    folder = open_path(uri) / INGESTS
+    count = len(list_sizes(folder))
+    if is_remote(uri) or folder.is_dir():
+        remove_folder(folder)
     return count
 
 
@@ -93,12 +104,14 @@ def spare_fragments(uri: str) -> bool:
     """Keeps the files of open ingests from upkeep; says whether there are such ingests.
 
     Lance takes a file that no version names for one that is being written, up to seven days of
-    age, unless it is told otherwise; so what open ingests name is made young.
+    age, unless it is told otherwise; so what open ingests name is made young. Of objects only
+    writing makes them so: those of an ingest that is open for longer go, and its shards are done
+    anew.
     """
-    folders = list_open_ingests(uri)
-    root = local_path(uri)
+    folders, root = list_open_ingests(uri), Path(uri)
     for name in (name for folder in folders for name in _list_files(folder)):
-        assert root is not None
+        if is_remote(uri):
+            break
         with contextlib.suppress(FileNotFoundError):
             os.utime(root / "pairs.lance" / "data" / name)
     return bool(folders)

@@ -14,14 +14,22 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
+from asif_lance.database.lease import check_lease
 from asif_lance.database.schemas import LATER, ROLE
 from asif_lance.errors import DimensionError, InputError
 
 # Forgetting rewrites whole fragments: small ones make it cheap, tiny ones make scans slow.
 ROWS_PER_FRAGMENT = 10_000
+# Every state of the table lists all of its fragments: a table of billions has larger ones.
+_MOST_FRAGMENTS = 4_000
 
 # A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
 _PLACE_BITS = 32
+
+
+def fragment_rows(rows: int) -> int:
+    """How many rows upkeep brings together in one fragment, of a table of so many."""
+    return max(ROWS_PER_FRAGMENT, -(-rows // _MOST_FRAGMENTS))
 
 
 def find_rows(dataset: lance.LanceDataset, ids: pa.Array) -> Iterator[pa.Table]:
@@ -51,25 +59,14 @@ def _gather(batches: Iterable[pa.RecordBatch], least: int) -> Iterator[pa.Table]
         yield pa.Table.from_batches(waiting)
 
 
-def append(dataset: lance.LanceDataset, rows: pa.Table, *, locked: bool) -> int:
-    """Adds rows that are not there, in fragments of ten thousand; returns how many.
-
-    Without a lock another writer may be adding the same ids: then Lance has to compare keys. It
-    does so by a filter over the ids that it writes into its log, 65 kB per commit; with a lock
-    that filter would only be one more thing that remembers forgotten ids.
-    """
-    if not len(rows):
-        return 0
-    if locked:
+def append(dataset: lance.LanceDataset, rows: pa.Table) -> int:
+    """Adds rows that are not there, in fragments of ten thousand; returns how many."""
+    _check_lease(dataset)
+    if len(rows):
         lance.write_dataset(
             _drop_roles(rows), dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT
         )
-        return len(rows)
-    added = 0
-    for start in range(0, len(rows), ROWS_PER_FRAGMENT):
-        merge = dataset.merge_insert("pair_id").when_not_matched_insert_all()
-        added += int(merge.execute(rows.slice(start, ROWS_PER_FRAGMENT))["num_inserted_rows"])
-    return added
+    return len(rows)
 
 
 def write_apart(dataset: lance.LanceDataset, rows: pa.Table) -> list[FragmentMetadata]:
@@ -86,24 +83,16 @@ def _drop_roles(rows: pa.Table) -> pa.Table:
     return rows.drop_columns([ROLE.name]) if rows[ROLE.name].null_count == len(rows) else rows
 
 
-def replace(
-    dataset: lance.LanceDataset, rows: pa.Table, old: NDArray[np.uint64], *, locked: bool
-) -> None:
-    """Puts rows in, and takes out those at the addresses `old`, in one commit.
-
-    Without a lock Lance compares keys instead, as for `append`.
-    """
+def replace(dataset: lance.LanceDataset, rows: pa.Table, old: NDArray[np.uint64]) -> None:
+    """Puts rows in, and takes out those at the addresses `old`, in one commit."""
     if not len(old):
-        append(dataset, rows, locked=locked)
+        append(dataset, rows)
         return
-    if locked:
-        updated, removed = _delete_rows(dataset, old)
-        new = write_fragments(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
-        operation = LanceOperation.Update(removed, updated, new)
-        lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
-        return
-    merge = dataset.merge_insert("pair_id").when_matched_update_all()
-    merge.when_not_matched_insert_all().execute(rows)
+    updated, removed = _delete_rows(dataset, old)
+    new = write_fragments(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
+    operation = LanceOperation.Update(removed, updated, new)
+    _check_lease(dataset)
+    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
 
 
 def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
@@ -119,8 +108,13 @@ def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
     """Soft-deletes the rows with these addresses in one commit; returns how many."""
     updated, removed = _delete_rows(dataset, rows)
     operation = LanceOperation.Delete(updated, removed, "false")
+    _check_lease(dataset)
     lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
     return len(rows)
+
+
+def _check_lease(dataset: lance.LanceDataset) -> None:
+    check_lease(dataset.uri.rpartition("/")[0])
 
 
 def _delete_rows(

@@ -13,8 +13,9 @@ import lance
 from asif_lance.database.digests import explain_failure, find_damage, read_digests
 from asif_lance.database.integrity import CHANGED
 from asif_lance.database.registry import TABLES
-from asif_lance.database.tables import find_table, local_path, storage_errors
+from asif_lance.database.tables import find_table, storage_errors
 from asif_lance.errors import CorruptDatabaseError
+from asif_lance.object_stores import open_path
 
 
 def check_readable(uri: str) -> None:
@@ -26,9 +27,7 @@ def check_readable(uri: str) -> None:
         CorruptDatabaseError: a table or a file is missing or damaged.
         StorageError: the disk refused.
     """
-    root = local_path(uri)
-    if root is None:
-        return
+    root = open_path(uri)
     with storage_errors(uri):
         for file, digest in read_digests(root).items():
             _check_size(uri, root, file, digest.size, required=False)

@@ -26,6 +26,7 @@ from asif_lance.database.digests import (
     find_damaged_tag,
     one_line,
 )
+from asif_lance.database.lease import check_lease
 from asif_lance.database.registry import find_missing_columns
 from asif_lance.errors import (
     CorruptDatabaseError,
@@ -35,6 +36,7 @@ from asif_lance.errors import (
     is_panic,
     printable,
 )
+from asif_lance.object_stores import is_remote, is_store_error
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
@@ -82,7 +84,7 @@ def resolve_uri(uri: str | Path) -> str:
 
 def local_path(uri: str) -> Path | None:
     """The database's directory, or None when it is in an object store."""
-    return None if "://" in uri else Path(uri)
+    return None if is_remote(uri) else Path(uri)
 
 
 def table_uri(uri: str, table: str) -> str:
@@ -149,6 +151,8 @@ def storage_errors(uri: str) -> Iterator[None]:
             raise
         raise found from error
     except BaseException as error:
+        if is_store_error(error):
+            raise StorageError(f"{uri}: {one_line(error)}") from error
         if not is_panic(error):
             raise
         raise (_find_damage(uri, error) or StorageError(f"{uri}: {one_line(error)}")) from error
@@ -240,6 +244,7 @@ def append_rows(uri: str, name: str, rows: pa.Table) -> None:
         StorageError: the disk refused.
     """
     if len(rows):
+        check_lease(uri)
         with storage_errors(uri):
             _tidy(lance.write_dataset(rows, open_table(uri, name), mode="append"))
 
@@ -250,6 +255,7 @@ def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:
     Raises:
         StorageError: the disk refused.
     """
+    check_lease(uri)
     with storage_errors(uri):
         table = open_table(uri, name)
         merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()

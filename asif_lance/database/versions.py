@@ -23,6 +23,7 @@ from asif_lance.database.attached import find_attachment
 from asif_lance.database.diff import find_changes
 from asif_lance.database.epoch import read_epoch
 from asif_lance.database.integrity import keep_digests
+from asif_lance.database.lease import allot_number, check_lease
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.schemas import VERSIONS
 from asif_lance.database.tables import (
@@ -136,8 +137,9 @@ class Ledger:
         Returns the completed row.
         """
         rows = self.rows()
-        number = int(rows[-1]["number"]) + 1 if rows else 1
-        row = {"number": number, "created_at": datetime.now(UTC), **row}
+        following = int(rows[-1]["number"]) + 1 if rows else 1
+        number = allot_number(self.uri, row.get("number", following))
+        row = {"created_at": datetime.now(UTC), **row, "number": number}
         row["name"] = f"v{row['number']}"
         self.point(row["name"], head.version)
         self.write([{**row, "aliases": []}])
@@ -228,6 +230,7 @@ class Ledger:
     def point(self, tag: str, lance_version: int) -> None:
         """Makes the Lance tag name this Lance version."""
         pairs = open_table(self.uri, "pairs")
+        check_lease(self.uri)
         with storage_errors(self.uri):
             try:
                 pairs.tags.create(tag, lance_version)

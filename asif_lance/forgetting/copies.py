@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from asif_lance.database import (
     CACHES,
     TABLES,
-    local_path,
     open_table,
     storage_errors,
     table_uri,
 )
 from asif_lance.errors import DatabaseError
 from asif_lance.forgetting.content import Content
+from asif_lance.object_stores import is_remote, open_path
 from asif_lance.records import BoolArray
 from asif_lance.verifier import KEY_BYTES, Found, list_files, scan_files
 
@@ -151,8 +151,7 @@ def _check_no_names(uri: str, table: str, kind: str, names: list[str]) -> None:
 
 
 def _find_clones(uri: str) -> Iterator[str]:
-    directory = local_path(uri)
-    for path in sorted(directory.glob("*.lance")) if directory else ():
+    for path in sorted(open_path(uri).glob("*.lance")):
         if path.name in _OUR_FOLDERS:
             continue
         try:
@@ -160,12 +159,14 @@ def _find_clones(uri: str) -> Iterator[str]:
                 bases = lance.dataset(str(path)).base_paths().values()
         except (DatabaseError, ValueError):
             continue  # no table, or none that can be opened: the search reads its files
-        if any(_lies_in(Path(base.path), Path(uri)) for base in bases):
+        if any(_lies_in(base.path, uri) for base in bases):
             yield path.name
 
 
-def _lies_in(path: Path, directory: Path) -> bool:
-    return path.resolve().is_relative_to(directory.resolve())
+def _lies_in(address: str, uri: str) -> bool:
+    if is_remote(uri):
+        return uri.partition("://")[2] in address
+    return Path(address).resolve().is_relative_to(Path(uri).resolve())
 
 
 def _find_place(parts: tuple[str, ...]) -> str | None:

@@ -23,8 +23,8 @@ from asif_lance.database import (
     WriteLock,
     check_readable,
     describe_indices,
+    drop_gone_vectors,
     find_changes,
-    local_path,
     open_table,
     rebuild_indices,
     record_digests,
@@ -61,6 +61,7 @@ from asif_lance.forgetting.sealed_hashes import save_hashes
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import State, Survey
 from asif_lance.forgetting.twins import find_twins
+from asif_lance.object_stores import is_remote, open_path
 from asif_lance.progress import step
 from asif_lance.verifier import (
     CONTENT_FILE,
@@ -119,7 +120,7 @@ def execute(
             f"the reason is kept for good, and quotes what is to be forgotten: {quoted!r}; "
             "say it in other words"
         )
-    if not os.access(_find_directory(uri), os.W_OK):
+    if not is_remote(uri) and not os.access(uri, os.W_OK):
         raise StorageError(f"cannot write to {uri}: permission denied")
     keys = keys or obtain_keys(uri, folder)
     journal = _open_journal(uri)
@@ -182,7 +183,7 @@ def verify_receipt(uri: str, receipt_id: str, *, folder: Path | None = None) -> 
     document = Document.read(path) if path.is_file() else receipts.load_document(uri, receipt_id)[0]
     own = keys.fingerprint if keys else None
     key = find_fingerprint_keys(folder).get(document.receipt.key_id, own)
-    return verify(_find_directory(uri), receipt_id, key=key, public_keys=public_keys)
+    return verify(open_path(uri), receipt_id, key=key, public_keys=public_keys)
 
 
 # Steps
@@ -243,16 +244,17 @@ def _complete(
         purge = Purge.resume(uri, intent["head"], survey, journal)
         content = _load_content(survey, journal, intent, keys)
         freed = purge.run()
+        drop_gone_vectors(uri)
         _set_counts(uri, intent["versions"])
         elsewhere = erase_derived(uri, content)
         if keys is not None:
             save_hashes(uri, intent["receipt_id"], content.rows, keys.fingerprint)
         record_digests(uri)  # guesses at a file could be tested against its digest, too
-        report = scan(_find_directory(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
+        report = scan(open_path(uri), content, ignore=(JOURNAL_FILE, CONTENT_FILE))
         if keys is not None:
             new = "key_id" not in intent  # in journals of earlier releases
             intent |= _describe_keys(keys, content) if new else {"signer": keys.public}
-        receipt = _make_receipt(intent, purge, report, elsewhere)
+        receipt = _make_receipt(uri, intent, purge, report, elsewhere)
         receipt = replace(receipt, bytes_freed=freed, resumed=found is None)
         if keys is not None:
             receipt = replace(receipt, shared=tuple(sorted(report.held)))
@@ -286,7 +288,7 @@ def _load_content(
 
 
 def _make_receipt(
-    intent: dict[str, Any], purge: Purge, report: ScanReport, elsewhere: dict[str, int]
+    uri: str, intent: dict[str, Any], purge: Purge, report: ScanReport, elsewhere: dict[str, int]
 ) -> Receipt:
     copies = [copy for copy in purge.copies.values() if copy is not None]
     return Receipt(
@@ -311,9 +313,9 @@ def _make_receipt(
         bytes_scanned=report.bytes,
         findings=list_findings(report.hits + report.doubtful),
         clean=not report.hits and not report.doubtful,
-        surfaces=receipts.judge_surfaces(report, elsewhere, intent["indices"]),
+        surfaces=receipts.judge_surfaces(uri, report, elsewhere, intent["indices"]),
         resumed=False,
-        not_covered=(*receipts.OUT_OF_REACH, *receipts.NOT_SOUGHT),
+        not_covered=receipts.list_uncovered(uri),
         twins=intent.get("twins"),
     )
 
@@ -365,12 +367,5 @@ def _set_counts(uri: str, counts: list[dict[str, Any]]) -> None:
         ledger.write(changed)
 
 
-def _find_directory(uri: str) -> Path:
-    directory = local_path(uri)
-    if directory is None:
-        raise DatabaseError(f"{uri}: only local directories can be searched")
-    return directory
-
-
 def _open_journal(uri: str) -> Journal:
-    return Journal(_find_directory(uri))
+    return Journal(open_path(uri))

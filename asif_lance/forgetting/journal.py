@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from asif_lance.database import local_path
+from asif_lance.database import check_lease
 from asif_lance.errors import CorruptDatabaseError
+from asif_lance.object_stores import is_remote, is_there, open_path
 from asif_lance.verifier import CONTENT_FILE, JOURNAL_FILE
 
 _DRAFT = ".draft"
@@ -31,13 +32,12 @@ def interrupted(uri: str) -> bool:
     What else there is counts: a purge that was killed before its journal was there has not begun,
     and still left content in clear.
     """
-    directory = local_path(uri)
-    return directory is not None and bool(_find_files(directory))
+    return bool(_find_files(open_path(uri)))
 
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The journal of the purge in one database's directory."""
+    """The journal of the purge in one database's place; in an object store each note is a put."""
 
     directory: Path
 
@@ -46,31 +46,33 @@ class Journal:
 
         The rows go first: from the moment that the journal is there, the purge has begun.
         """
-        draft = self.directory / (JOURNAL_FILE + _DRAFT)
         try:
             self.keep_content(rows)
-            with draft.open("wb") as file:
-                _write(file, intent)
-            draft.replace(self._path)
+            _write_whole(self._path, _encode(intent))
+            _sync(self.directory)
         except OSError:
             self.close()
             raise
-        _sync(self.directory)
 
     @property
     def started(self) -> bool:
         """Whether it is there, whole."""
-        return self._path.exists()
+        return is_there(self._path)
 
     def repair(self) -> None:
         """Cuts off a line that a kill left unfinished, before more lines are added."""
-        whole = self._path.read_bytes().rpartition(b"\n")
-        os.truncate(self._path, len(whole[0]) + len(whole[1]))
+        if not is_remote(self._path):  # an object is there as a whole
+            whole = self._path.read_bytes().rpartition(b"\n")
+            os.truncate(self._path, len(whole[0]) + len(whole[1]))
 
     def note(self, entry: Entry) -> None:
         """Adds a line; it is on the disk when this returns."""
+        if is_remote(self._path):
+            check_lease(str(self.directory))
+            self._path.write_bytes(self._path.read_bytes() + _encode(entry))
+            return
         with self._path.open("ab") as file:
-            _write(file, entry)
+            _write(file, _encode(entry))
 
     def intent(self) -> Entry:
         """What is to be forgotten: the first line.
@@ -97,11 +99,10 @@ class Journal:
 
     def keep_content(self, rows: pa.Table) -> None:
         """Writes the rows to be forgotten; the verifier looks for them after a kill, too."""
-        draft = self.directory / (CONTENT_FILE + _DRAFT)
-        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        content = pa.BufferOutputStream()
+        with pa.ipc.new_file(content, rows.schema) as writer:
             writer.write_table(rows)
-        _sync(draft)
-        draft.replace(self.directory / CONTENT_FILE)
+        _write_whole(self.directory / CONTENT_FILE, content.getvalue())
 
     def content(self) -> pa.Table | None:
         """The rows that `keep_content` wrote, or None.
@@ -110,11 +111,10 @@ class Journal:
             CorruptDatabaseError: they are damaged, or are not those of the journal.
         """
         path = self.directory / CONTENT_FILE
-        if not path.exists():
+        if not is_there(path):
             return None
         try:
-            with pa.OSFile(str(path)) as file:
-                rows = pa.ipc.open_file(file).read_all()
+            rows = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all()
         except (pa.ArrowInvalid, OSError) as error:
             raise self._damage(CONTENT_FILE) from error
         self.check_content(rows["pair_id"].to_pylist())
@@ -146,18 +146,36 @@ class Journal:
 
 def _find_files(directory: Path) -> list[Path]:
     """The files of a purge, drafts too, in the order in which they go: the journal last."""
-    names = (name + end for name in (CONTENT_FILE, JOURNAL_FILE) for end in (_DRAFT, ""))
-    return [path for name in names if (path := directory / name).exists()]
+    ends = ("",) if is_remote(directory) else (_DRAFT, "")
+    names = (name + end for name in (CONTENT_FILE, JOURNAL_FILE) for end in ends)
+    return [path for name in names if is_there(path := directory / name)]
 
 
-def _write(file: BinaryIO, entry: Entry) -> None:
-    file.write(json.dumps(entry).encode() + b"\n")
+def _encode(entry: Entry) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _write_whole(path: Path, content: Any) -> None:
+    """Makes a file that is there as a whole or not at all, on the disk when this returns."""
+    if is_remote(path):
+        path.write_bytes(bytes(content))
+        return
+    draft = path.with_name(path.name + _DRAFT)
+    with draft.open("wb") as file:
+        _write(file, content)
+    draft.replace(path)
+
+
+def _write(file: BinaryIO, content: Any) -> None:
+    file.write(content)
     file.flush()
     os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:
-    """Of a file its content, of a directory its names: on the disk when this returns."""
+    """Of a directory its names: on the disk when this returns."""
+    if is_remote(path):
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from asif_lance.database import Ledger, check_readable, local_path, open_table, storage_errors
-from asif_lance.errors import DatabaseError
+from asif_lance.database import Ledger, check_readable, open_table, storage_errors
 from asif_lance.forgetting.content import Content
 from asif_lance.forgetting.copies import Copy, check_not_shared, find_copies, find_foreign
 from asif_lance.forgetting.derived_data import find_runs
@@ -18,6 +17,7 @@ from asif_lance.forgetting.forgotten_pairs import find_forgotten_ids
 from asif_lance.forgetting.shared_texts import find_shared
 from asif_lance.forgetting.survey import Survey, read_physical_rows, survey_states
 from asif_lance.forgetting.twins import Twins, find_twins
+from asif_lance.object_stores import open_path
 
 _VECTORS = ["image_vector", "text_vector"]
 
@@ -183,18 +183,12 @@ def find_shown_pairs(uri: str, found: Survey) -> dict[str, frozenset[str]]:
 
 
 def check_can_forget(uri: str) -> Path:
-    """Passes a database that can forget; returns its directory.
+    """Passes a database that can forget; returns its place.
 
     Raises:
-        DatabaseError: an object store, or a table with branches, clones or columns of blobs.
+        DatabaseError: a table with branches, clones or columns of blobs.
         CorruptDatabaseError: a table cannot be read, and forgetting would stop half-way.
     """
-    directory = local_path(uri)
-    if directory is None:
-        raise DatabaseError(
-            f"{uri}: forgetting works in local directories: an object store has no lock that "
-            "keeps writers out meanwhile, and may keep versions of its own"
-        )
     check_readable(uri)
     check_not_shared(uri)
-    return directory
+    return open_path(uri)

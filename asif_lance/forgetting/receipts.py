@@ -19,12 +19,14 @@ from asif_lance.database import (
     TABLES,
     WriteLock,
     append_rows,
+    check_conditions,
     read_table,
     schemas,
     upsert_rows,
 )
 from asif_lance.errors import InputError, KeysError, ReceiptError
 from asif_lance.forgetting.keys import Keys
+from asif_lance.object_stores import is_remote
 from asif_lance.verifier import (
     ERASED,
     NO_BASELINE,
@@ -49,6 +51,14 @@ OUT_OF_REACH = (
     "memory of processes that read the database before",
     "the original pictures and captions outside the database",
 )
+# The same of a database in an object store.
+_OF_CACHES = (
+    "vectors that other machines hold of this database: each removes them when it opens it next"
+)
+_OF_BUCKETS = (
+    "what was deleted or replaced: this bucket keeps versions of its objects, until a rule of its "
+    "own or whoever owns it removes these"
+)
 # What could be in a database and is not looked for, or not in every way.
 NOT_SOUGHT = (
     "labels and templates that somebody asked with, even if they read like a caption",
@@ -61,12 +71,21 @@ _INDICES = "search indices"
 _SALT_BYTES = 16
 
 
+def list_uncovered(uri: str) -> tuple[str, ...]:
+    """What a receipt of this database cannot vouch for."""
+    if not is_remote(uri):
+        return (*OUT_OF_REACH, *NOT_SOUGHT)
+    kept = (_OF_BUCKETS,) if check_conditions(uri) else ()
+    return (*kept, _OF_CACHES, *OUT_OF_REACH, *NOT_SOUGHT)
+
+
 def judge_surfaces(
-    report: ScanReport, elsewhere: Mapping[str, int], indices: Iterable[str]
+    uri: str, report: ScanReport, elsewhere: Mapping[str, int], indices: Iterable[str]
 ) -> tuple[Surface, ...]:
     """A verdict for each place that was searched, and for those that nobody can search.
 
     Args:
+        uri: the database.
         report: what the search found.
         elsewhere: what each eraser took away: the proof that there was something.
         indices: search indices that were dropped.
@@ -87,7 +106,7 @@ def judge_surfaces(
         return ERASED if name in held else NO_BASELINE
 
     verdicts = tuple(Surface(name, judge(name)) for name in order if name in searched)
-    return verdicts + tuple(Surface(name, NOT_COVERED) for name in (*OUT_OF_REACH, *NOT_SOUGHT))
+    return verdicts + tuple(Surface(name, NOT_COVERED) for name in list_uncovered(uri))
 
 
 def write_document(receipt: Receipt, signer: Signer | None) -> Document:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asif_lance.model.prompt_vectors import EncodedTexts
     from asif_lance.model.requirements import name_encoder, to_matrix
     from asif_lance.model.retrieval import Match, retrieve
+    from asif_lance.model.sharing import share_model
     from asif_lance.model.stored_settings import StoredSetting, store_setting
     from asif_lance.model.teaching import teach, teach_labels
     from asif_lance.model.templates import TEMPLATE_SETS, template_set
@@ -59,6 +60,7 @@ else:
             "prompt_vectors": "EncodedTexts",
             "requirements": "name_encoder to_matrix",
             "retrieval": "Match retrieve",
+            "sharing": "share_model",
             "stored_settings": "StoredSetting store_setting",
             "teaching": "teach teach_labels",
             "templates": "TEMPLATE_SETS template_set",
@@ -72,7 +74,7 @@ __all__ = [
     "Prompts", "StoredSetting", "TaughtLabels", "Together", "average_prompts", "bind_version",
     "build_label_set", "describe_class_names", "fill_templates", "find_cached_neighbors",
     "find_prompt_neighbors", "name_encoder", "open_model", "prompts_from_vectors",
-    "read_class_names", "resolve_templates", "retrieve", "split_labels", "store_setting", "teach",
-    "teach_labels", "template_set", "to_matrix", "update_neighbors",
+    "read_class_names", "resolve_templates", "retrieve", "share_model", "split_labels",
+    "store_setting", "teach", "teach_labels", "template_set", "to_matrix", "update_neighbors",
 ]
 # fmt: on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from asif_lance.model.labels import (
 )
 from asif_lance.model.model import Model
 from asif_lance.model.stored_settings import load_setting
+from asif_lance.object_stores import use_storage_options
 from asif_lance.records import ModelVersion
 from asif_lance.relative import DEFAULT, Recipe, make_recipe
 from asif_lance.store import PairStore
@@ -42,6 +44,7 @@ def open_model(
     search: SearchKind = "exact",
     image_encoder: str | ImageEncoder | None = None,
     text_encoder: str | TextEncoder | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Model:
     """Bind a database's model version: the newest, a named one, or the one of a point in time.
 
@@ -61,6 +64,7 @@ def open_model(
         image_encoder: the encoder of one's own that made the image vectors, or one that is
             loaded already, or its name; by default the pinned one is loaded.
         text_encoder: likewise.
+        storage_options: for an object store, as Lance takes them; see `use_storage_options`.
 
     Raises:
         DatabaseNotFoundError, MigrationNeededError, NewerDatabaseError: nothing to open here.
@@ -72,6 +76,7 @@ def open_model(
     if model is not None and as_of is not None:
         raise InputError("give a model version or a time, not both")
     make_recipe(recipe or DEFAULT, k=k, p=p)
+    use_storage_options(str(uri), storage_options)
     store = PairStore.open(str(uri))
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     opened = bind_version(

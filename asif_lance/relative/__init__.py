@@ -17,7 +17,9 @@ if TYPE_CHECKING:
         BlockSums,
         Centre,
         make_centre,
+        mean_at,
         mean_of,
+        total_of,
     )
     from asif_lance.relative.examples import (
         MEMBER_COSINE,
@@ -56,7 +58,9 @@ else:
     __getattr__ = import_on_demand(
         __name__,
         {
-            "centring": "BlockDistances BlockSummary BlockSums Centre make_centre mean_of",
+            "centring": (
+                "BlockDistances BlockSummary BlockSums Centre make_centre mean_at mean_of total_of"
+            ),
             "examples": "MEMBER_COSINE Teaching find_members fit_teaching make_teaching",
             "leaving_out": "turn_centred_without turn_whitened_without",
             "recipes": (
@@ -78,7 +82,8 @@ __all__ = [
     "Centre", "CompiledTexts", "Measure", "Recipe", "Teaching", "TextBlock", "WhitenedSide",
     "Whitening", "WhiteningStep", "attributions", "best_scores", "check_k_and_p", "compile_block",
     "compile_texts", "cut_runs", "densify", "find_members", "fit_teaching", "format_sides",
-    "make_centre", "make_recipe", "make_teaching", "mean_of", "mean_vectors", "recipe_from_values",
-    "relative_vectors", "scores", "single_vector", "turn_centred_without", "turn_whitened_without",
+    "make_centre", "make_recipe", "make_teaching", "mean_at", "mean_of", "mean_vectors",
+    "recipe_from_values", "relative_vectors", "scores", "single_vector", "total_of",
+    "turn_centred_without", "turn_whitened_without",
 ]
 # fmt: on

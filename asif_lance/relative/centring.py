@@ -14,7 +14,8 @@ sqrt(1 - |mean|²), as vectors have length 1; that is called the usual distance 
 
 All of it is a function of the live rows alone, bit by bit, whatever the order, the fragments, the
 history, the threads or the device. A float16 number of size at most 1 is a multiple of 2^-24, so
-float64 sums up to 2^29 rows without rounding. The mean is rounded to the same grid, once. Then
+float64 sums up to 2^29 rows of a block without rounding, and integers of 64 bits the blocks' totals
+up to 2^38 rows. The mean is rounded to the same grid, once. Then
 |a|², a·mean and |mean|² are multiples of 2^-48 that sum up to less than 8, and q'·mean is exact for
 the same reason as q'·a (see `search.exact_products`). Only the root of |a - mean|², the division by
 it and the mean itself are rounded, each once.
@@ -37,7 +38,7 @@ import torch
 from numpy.typing import NDArray
 
 from asif_lance.devices import float64_device, limit_torch
-from asif_lance.records import BoolArray, Float32Array, Float64Array
+from asif_lance.records import BoolArray, Float32Array, Float64Array, Int64Array
 from asif_lance.search import ExactFactors, Scale, unit_queries
 from asif_lance.search.parallel import share_work, thread_count, torch_threads
 
@@ -203,15 +204,34 @@ def mean_of(
         sums: of each block, dead rows included.
         live: (n,) bool over all blocks.
     """
+    return mean_at(total_of(blocks, sums, live), int(live.sum()))
+
+
+def mean_at(total: Int64Array, count: int) -> Float64Array:
+    """The mean of so many rows that add up to this (d,) total, see `add_totals`."""
+    mean: Float64Array = np.rint(total / (count + 1)) * MEAN_GRID
+    return mean
+
+
+def total_of(
+    blocks: Sequence[torch.Tensor], sums: Sequence[BlockSums], live: BoolArray
+) -> Int64Array:
+    """The exact total of the live rows of one side, see `mean_of` and `add_totals`: (d,)."""
     masks = np.split(live, np.cumsum([len(block) for block in blocks])[:-1])
-    total = np.zeros(blocks[0].shape[1])
-    for block, whole, mask in zip(blocks, sums, masks, strict=True):
-        total += whole.total
+    total = add_totals([one.total for one in sums])
+    for block, mask in zip(blocks, masks, strict=True):
         if not mask.all():
             dead = torch.from_numpy(np.flatnonzero(~mask)).to(block.device)
-            total -= BlockSums.of(block[dead]).total
-    mean: Float64Array = np.rint(total / (int(live.sum()) + 1) / MEAN_GRID) * MEAN_GRID
-    return mean
+            total -= add_totals([BlockSums.of(block[dead]).total])
+    return total
+
+
+def add_totals(totals: Sequence[Float64Array]) -> Int64Array:
+    """The sum of blocks' exact (d,) totals, in steps of the grid of 2^-24, exact as well."""
+    added: Int64Array = np.zeros(totals[0].shape, np.int64)
+    for total in totals:
+        added += (total / MEAN_GRID).astype(np.int64)
+    return added
 
 
 def least_distance(mean: Float64Array) -> float:

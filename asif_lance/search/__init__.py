@@ -9,7 +9,7 @@ cache of compiled loops.
 
 from asif_lance.search.anchor_scale import ExactFactors, FactorsOnDemand, Scale
 from asif_lance.search.blocks import Blocks, as_tensor
-from asif_lance.search.exact import exact_top_k, similarities_of, top_k_of
+from asif_lance.search.exact import Hits, exact_hits, exact_top_k, similarities_of, top_k_of
 from asif_lance.search.exact_products import ANCHOR_NORM
 from asif_lance.search.fast_products import float32_error
 from asif_lance.search.kernel_loading import going_without, loaded_kernels
@@ -18,8 +18,8 @@ from asif_lance.search.query_grid import unit_queries
 
 # fmt: off
 __all__ = [
-    "ANCHOR_NORM", "Blocks", "ExactFactors", "FactorsOnDemand", "Processor", "Scale", "as_tensor",
-    "describe_processor", "exact_top_k", "float32_error", "going_without", "loaded_kernels",
-    "similarities_of", "top_k_of", "unit_queries",
+    "ANCHOR_NORM", "Blocks", "ExactFactors", "FactorsOnDemand", "Hits", "Processor", "Scale",
+    "as_tensor", "describe_processor", "exact_hits", "exact_top_k", "float32_error",
+    "going_without", "loaded_kernels", "similarities_of", "top_k_of", "unit_queries",
 ]
 # fmt: on

@@ -7,7 +7,7 @@ similarities without rounding, and `ranking` cuts ties by the caller's order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -36,6 +36,23 @@ _BATCH_SIZE = 256  # queries that share one pass over the anchors
 _MOST_CROWDING = 0.04  # of the anchors let in cost more than the next better product
 _MOST_SINGLE_QUERIES = 3  # so many take less time one by one, each at the speed of memory
 _SHORTLIST_FACTOR = 4  # times k: where there are fewer anchors, every one is a candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The k most similar anchors of each of m queries, best first.
+
+    Attributes:
+        indices: (m, k) int64.
+        similarities: (m, k) float64, as they were compared.
+    """
+
+    indices: Int64Array
+    similarities: Float64Array
+
+    def rounded(self) -> Neighbors:
+        """As everything that follows takes them."""
+        return Neighbors(self.indices, self.similarities.astype(np.float32))
 
 
 def exact_top_k(
@@ -78,6 +95,30 @@ def exact_top_k(
         InvalidVectorError: a query or an anchor is not finite.
         InputError: k is below 1, or an argument has the wrong shape.
     """
+    return exact_hits(
+        queries,
+        anchors,
+        k,
+        offset=offset,
+        scale=scale,
+        live=live,
+        tie_order=tie_order,
+        release=release,
+    ).rounded()
+
+
+def exact_hits(
+    queries: Matrix,
+    anchors: Matrix | Sequence[Matrix],
+    k: int,
+    *,
+    offset: ArrayLike | None = None,
+    scale: ArrayLike | Scale | None = None,
+    live: ArrayLike | None = None,
+    tie_order: ArrayLike | TieOrder | None = None,
+    release: Callable[[int], None] | None = None,
+) -> Hits:
+    """The same before similarities are rounded, so that parts of a table can be merged."""
     blocks = Blocks(anchors, release)
     batch = _make_batch(queries, blocks, k, offset, scale, live, tie_order)
     batch = replace(batch, k=min(k, batch.table.count))
@@ -120,7 +161,7 @@ def top_k_of(
     def rank(part: QueryBatch, at: slice) -> tuple[Float64Array, Int64Array]:
         return _rank_named(part, candidates[at])
 
-    return _in_batches(batch, _BATCH_SIZE, rank)
+    return _in_batches(batch, _BATCH_SIZE, rank).rounded()
 
 
 def similarities_of(
@@ -155,14 +196,14 @@ def _in_batches(
     batch: QueryBatch,
     together: int,
     answer: Callable[[QueryBatch, slice], tuple[Float64Array, Int64Array]],
-) -> Neighbors:
+) -> Hits:
     """Have so many queries answered together."""
     shape = len(batch.queries), batch.k
     values, indices = np.empty(shape), np.empty(shape, dtype=np.int64)
     for start in range(0, shape[0] if batch.k else 0, together):
         at = slice(start, start + together)
         values[at], indices[at] = answer(batch.select(at), at)
-    return Neighbors(indices, (values * batch.size[:, None]).astype(np.float32))
+    return Hits(indices, values * batch.size[:, None])
 
 
 def _search(

@@ -19,7 +19,6 @@ from asif_lance.database import (
     count_changes,
     join_tiny_fragments,
     keep_digests,
-    local_path,
     open_table,
     storage_errors,
     version_record,
@@ -66,8 +65,7 @@ def name_head(
     if write_functions(head):
         head = open_table(uri, "pairs")
     counts = {"added": added + changed, "removed": removed + changed}
-    # Not without a lock: a fragment that goes is in the way of those who delete from it.
-    if local_path(uri) is not None and join_tiny_fragments(head):
+    if join_tiny_fragments(head):
         head = open_table(uri, "pairs")
     row = {"command": command, "message": message, "pairs": head.count_rows(), **counts}
     if like is not None:

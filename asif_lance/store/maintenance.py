@@ -9,32 +9,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import lance
 
 from asif_lance.database import (
     GRACE,
-    ROWS_PER_FRAGMENT,
     TABLES,
     Ledger,
     clean_up,
     count_reclaimable,
     finish_deletes,
+    fragment_rows,
     keep_digests,
     last_check,
-    local_path,
     open_table,
     storage_errors,
 )
 from asif_lance.errors import InputError
+from asif_lance.object_stores import list_sizes, open_path
 from asif_lance.progress import step, track
 from asif_lance.records import EncoderPin, ModelVersion
 from asif_lance.store.pair_store import PairStore
 
 _BOOKKEEPING = tuple(table.name for table in TABLES if table.name != "pairs")
 # A fragment is worth rewriting when it is less than half full or a tenth of it is deleted.
-_FULL_ENOUGH_ROWS = ROWS_PER_FRAGMENT // 2
 _LIVE_SHARE = 0.9
 
 
@@ -44,12 +42,12 @@ class PruneReport:
 
     Attributes:
         dropped: names of the versions that are gone.
-        bytes_freed: how much space that freed; None where nobody counts it, in object stores.
+        bytes_freed: how much space that freed.
         foreign_tags: tags that somebody set with plain Lance; what they name stays on the disk.
     """
 
     dropped: tuple[str, ...]
-    bytes_freed: int | None
+    bytes_freed: int
     foreign_tags: tuple[str, ...]
 
 
@@ -60,7 +58,7 @@ class OptimizeReport:
     Attributes:
         fragments_before: fragments at head.
         fragments_after: the same afterwards.
-        bytes_before: size of the database; None in object stores.
+        bytes_before: size of the database.
         bytes_after: the same afterwards.
         bytes_freed: of files that nobody needed; new ones may have come.
         bytes_waiting: what nobody needs, and stays until its grace period is over.
@@ -68,8 +66,8 @@ class OptimizeReport:
 
     fragments_before: int
     fragments_after: int
-    bytes_before: int | None
-    bytes_after: int | None
+    bytes_before: int
+    bytes_after: int
     bytes_freed: int
     bytes_waiting: int
 
@@ -86,7 +84,7 @@ class Info:
         latest: the newest of them, or None.
         unpublished: pairs at head that are not in `latest`, or the other way round.
         fragments: at head.
-        bytes: size of all files; None when they are not in a local directory.
+        bytes: size of all files.
         bytes_reclaimable: how much of it `optimize` would free without losing a version.
         bytes_waiting: how much more it would free after the grace period, or without one.
         indices: names of the search indices of `latest`.
@@ -103,7 +101,7 @@ class Info:
     latest: ModelVersion | None
     unpublished: int
     fragments: int
-    bytes: int | None
+    bytes: int
     bytes_reclaimable: int
     bytes_waiting: int
     indices: tuple[str, ...]
@@ -174,8 +172,7 @@ def prune_versions(
         ledger.mend()
         _clean(store.uri, timedelta(0))
         after = _measure_size(store.uri)
-        freed = None if before is None or after is None else before - after
-        return PruneReport(tuple(names), freed, ledger.foreign_tags())
+        return PruneReport(tuple(names), before - after, ledger.foreign_tags())
 
 
 def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
@@ -199,8 +196,7 @@ def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
         ledger.adopt(_open_pairs(store))
         freed = _clean(store.uri, grace)
         after = len(_open_pairs(store).get_fragments())
-        waits = bool(grace) and local_path(store.uri) is not None
-        waiting = _count_reclaimable(store.uri, timedelta(0)) if waits else 0
+        waiting = _count_reclaimable(store.uri, timedelta(0)) if grace else 0
         return OptimizeReport(before, after, size, _measure_size(store.uri), freed, waiting)
 
 
@@ -234,26 +230,19 @@ def _open_pairs(store: PairStore) -> lance.LanceDataset:
 
 
 def _compact(pairs: lance.LanceDataset) -> None:
-    fine = [f.fragment_id for f in pairs.get_fragments() if _is_fine(f)]
+    rows = fragment_rows(pairs.count_rows())
+    fine = [f.fragment_id for f in pairs.get_fragments() if _is_fine(f, rows)]
     if len(fine) < len(pairs.get_fragments()):
-        pairs.optimize.compact_files(
-            target_rows_per_fragment=ROWS_PER_FRAGMENT, excluded_fragment_ids=fine
-        )
+        pairs.optimize.compact_files(target_rows_per_fragment=rows, excluded_fragment_ids=fine)
 
 
-def _is_fine(fragment: lance.LanceFragment) -> bool:
+def _is_fine(fragment: lance.LanceFragment, rows: int) -> bool:
     live = fragment.count_rows()
-    return bool(live >= _FULL_ENOUGH_ROWS and live >= _LIVE_SHARE * fragment.physical_rows)
+    return bool(live >= rows // 2 and live >= _LIVE_SHARE * fragment.physical_rows)
 
 
 def _clean(uri: str, grace: timedelta) -> int:
     """Frees what neither a name nor head needs, in all tables; returns the bytes."""
-    # Without a lock a write under way would be taken for a leftover.
-    if local_path(uri) is None:
-        stats = open_table(uri, "pairs").cleanup_old_versions(
-            timedelta(days=1), error_if_tagged_old_versions=False
-        )
-        return int(stats.bytes_removed)
     with step("clean up"):
         freed = clean_up(uri, grace=grace)
     for table in track("clean tables up", _BOOKKEEPING):
@@ -266,8 +255,5 @@ def _count_reclaimable(uri: str, grace: timedelta) -> int:
     return sum(count_reclaimable(uri, table.name, grace=grace) for table in TABLES)
 
 
-def _measure_size(uri: str) -> int | None:
-    directory = local_path(uri)
-    if directory is None:
-        return None
-    return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
+def _measure_size(uri: str) -> int:
+    return sum(list_sizes(open_path(uri)).values())

@@ -29,7 +29,6 @@ from asif_lance.database import (
     clean_up,
     find_table,
     join_fragments,
-    local_path,
     open_own_pairs,
     open_table,
     pair_rows,
@@ -62,7 +61,7 @@ _PIN = instance_of("an EncoderPin of asif_lance.records", EncoderPin)
 class PairStore(StoredVersions):
     """One open database.
 
-    Any number of processes may use one database at once: a lock file (see `database.lock`) puts
+    Any number of processes may use one database at once: a lock (see `database.lock`) puts
     changes in a row, each is atomic. Objects are immutable and may be shared between threads.
 
     Attributes:
@@ -144,7 +143,6 @@ class PairStore(StoredVersions):
             pair_rows.conform(pair_rows.add_ingest_time(pairs), schema), "pair_id"
         )
         known = known or KnownPairs()
-        locked = local_path(self.uri) is not None
         with self.writing("add", since=since, midway=True):
             head = self._head()
             check_addable(head)
@@ -156,25 +154,21 @@ class PairStore(StoredVersions):
                 rows = rows.filter(pc.invert(there))
             check_added(self.uri, rows, looked_up, waiver)
             if replace:
-                pair_rows.replace(head, rows, found.addresses, locked=locked)
+                pair_rows.replace(head, rows, found.addresses)
             else:
-                new = pair_rows.append(head, rows, locked=locked)
+                new = pair_rows.append(head, rows)
             if looked_up is not None:
                 looked_up.follow(head, self._head(), looked=True)
             return new
 
     def join_fragments(self, looked_up: ForgottenPairs | None = None) -> None:
-        """Joins small fragments at head that no version has yet, and frees the joined ones.
-
-        Without a lock nothing is joined: other writers' writes would be taken for leftovers.
-        """
-        if local_path(self.uri) is not None:
-            with self.writing("join", midway=True):
-                latest, head = self._latest(), self._head()
-                if join_fragments(head, latest):
-                    if looked_up is not None:
-                        looked_up.follow(head, self._head(), looked=False)
-                    clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
+        """Joins small fragments at head that no version has yet, and frees the joined ones."""
+        with self.writing("join", midway=True):
+            latest, head = self._latest(), self._head()
+            if join_fragments(head, latest):
+                if looked_up is not None:
+                    looked_up.follow(head, self._head(), looked=False)
+                clean_up(self.uri, grace=GRACE, passing_after=latest.version if latest else 0)
 
     def delete(self, pair_ids: Sequence[str]) -> int:
         """Takes pairs out of head in one commit; returns how many were there.

@@ -72,18 +72,19 @@ from asif_lance.verifier.scanning import (
     scan_files,
 )
 from asif_lance.verifier.timestamps import check_timestamp, make_request
+from asif_lance.verifier.vocabulary import LEASE_FILE
 
 # fmt: off
 __all__ = [
-    "CONFIRMED", "CONTENT_FILE", "ERASED", "JOURNAL_FILE", "KEY_BYTES", "LOSSLESS", "NOT_COVERED",
-    "NO_BASELINE", "PRINTABLE_RUN", "REDACTED", "REFUTED", "RESIDUAL", "SHORTEST_IN_BINARY",
-    "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check", "ContentMatcher", "Document",
-    "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report", "RewrittenVersion",
-    "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp", "cut_ends", "describe",
-    "find_in_item", "find_in_path", "find_lost_receipts", "find_problems", "find_quoted",
-    "find_quotes", "hash_reason", "hash_value", "is_plain", "is_text", "is_vector", "list_files",
-    "list_findings", "list_leaves", "list_quotable", "make_request", "name_key", "name_surface",
-    "read_file", "read_key", "read_public_key", "read_receipts", "scan", "scan_files",
-    "split_words", "verify",
+    "CONFIRMED", "CONTENT_FILE", "ERASED", "JOURNAL_FILE", "KEY_BYTES", "LEASE_FILE", "LOSSLESS",
+    "NOT_COVERED", "NO_BASELINE", "PRINTABLE_RUN", "REDACTED", "REFUTED", "RESIDUAL",
+    "SHORTEST_IN_BINARY", "SHORTEST_TEXT", "STATUSES", "UNDECIDED", "VERIFIERS", "Check",
+    "ContentMatcher", "Document", "FileRecord", "Fingerprints", "Found", "Hit", "Receipt", "Report",
+    "RewrittenVersion", "ScanReport", "Surface", "as_binary", "as_matrix", "check_timestamp",
+    "cut_ends", "describe", "find_in_item", "find_in_path", "find_lost_receipts", "find_problems",
+    "find_quoted", "find_quotes", "hash_reason", "hash_value", "is_plain", "is_text", "is_vector",
+    "list_files", "list_findings", "list_leaves", "list_quotable", "make_request", "name_key",
+    "name_surface", "read_file", "read_key", "read_public_key", "read_receipts", "scan",
+    "scan_files", "split_words", "verify",
 ]
 # fmt: on

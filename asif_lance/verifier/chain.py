@@ -16,6 +16,7 @@ import lance
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import ReceiptError
+from asif_lance.object_stores import fetch_file, is_there
 from asif_lance.verifier.documents import Document
 from asif_lance.verifier.files import open_lance, panics_as_errors
 
@@ -73,7 +74,7 @@ def find_lost_receipts(database: Path) -> list[str]:
     try:
         expected = _read_ids(database / _SEALED)
         # In this order: a forget that ends meanwhile stores its receipt before the journal goes.
-        if not expected or (database / JOURNAL_FILE).exists():
+        if not expected or is_there(database / JOURNAL_FILE):
             return []
         return sorted(expected - _read_ids(database / _RECEIPTS))
     except (OSError, ValueError, RuntimeError):
@@ -90,8 +91,8 @@ def holds_only(path: Path, stored: Sequence[StoredReceipt]) -> bool:
     """Whether a data file has nothing but receipts of this chain, signed or not yet."""
     known = {one.document.link("") for one in stored}
     try:
-        with panics_as_errors():
-            rows = open_lance(path).read_all().to_table().to_pylist()
+        with panics_as_errors(), fetch_file(path) as file:
+            rows = open_lance(file).read_all().to_table().to_pylist()
         read = [StoredReceipt(row, Document.parse(row["body"])) for row in rows]
         return all(r.document.link("") in known and not _compare_row(r) for r in read)
     except (OSError, ValueError, KeyError, RuntimeError, ReceiptError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from securesystemslib.signer import SSlibKey
 
 from asif_lance.errors import InputError, format_count
+from asif_lance.object_stores import fetch_file
 from asif_lance.verifier.chain import (
     StoredReceipt,
     find_lost_receipts,
@@ -37,11 +38,12 @@ from asif_lance.verifier.fingerprints import Fingerprints, name_key
 from asif_lance.verifier.report import Check, Report, judge
 from asif_lance.verifier.scanning import Hit, list_findings, scan
 from asif_lance.verifier.timestamps import check_timestamp
+from asif_lance.verifier.vocabulary import LEASE_FILE
 
 # What every receipt changes itself: its table, and the lock, which has the last command's name.
 _RECEIPTS_DATA = "receipts.lance/data/"
 _RECEIPTS_LOGS = tuple(f"receipts.lance/{n}/" for n in ("_versions", "_transactions", "_deletions"))
-_LOCK, _LOCK_BYTES = ".asif-lock", 200
+_LOCKS, _LOCK_BYTES = {".asif-lock", LEASE_FILE}, 600
 # What somebody would carry over to pass one database's receipts for another's.
 _MOVABLE = ("receipts.lance/", "sealed_hashes.lance/", "digests.lance/")
 _KEY_DIGITS = 16
@@ -147,7 +149,7 @@ def _look(
     elif key is not None and name_key(key) != receipt.key_id:
         key = None
     if key is None:
-        record = tuple(record_file(database, path) for path in list_files(database))
+        record = tuple(_record_files(database))
         later = _find_later(database, receipt, record, stored)
         return _Seen(record, later, (), (), searched=False)
     prints = (frozenset(receipt.ids), frozenset(receipt.values), frozenset(receipt.vectors))
@@ -155,6 +157,12 @@ def _look(
     hits = report.hits + tuple(_find_returned(receipt, report.held))
     later = _find_later(database, receipt, report.record, stored)
     return _Seen(report.record, later, hits, report.doubtful, searched=True)
+
+
+def _record_files(database: Path) -> Iterator[FileRecord]:
+    for path in list_files(database):
+        with fetch_file(path) as file:
+            yield record_file(path.relative_to(database).as_posix(), file)
 
 
 def _find_later(
@@ -167,7 +175,7 @@ def _find_later(
         if file.path.startswith(_RECEIPTS_DATA):
             return holds_only(database / file.path, stored)
         own = file.path.startswith(_RECEIPTS_LOGS)
-        return own or (file.path == _LOCK and file.bytes <= _LOCK_BYTES)
+        return own or (file.path in _LOCKS and file.bytes <= _LOCK_BYTES)
 
     later = [file for file in record if (file.path, file.sha256) not in known]
     return tuple(file.path for file in later if not expected(file))

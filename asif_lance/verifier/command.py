@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from asif_lance.errors import AsifError, printable
+from asif_lance.object_stores import open_path
 from asif_lance.verifier.checking import verify
 from asif_lance.verifier.inputs import read_file, read_key, read_public_key
 from asif_lance.verifier.report import STATUSES, Report, describe
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _make_parser().parse_args(arguments)
     try:
         report = verify(
-            asked.database,
+            open_path(asked.database),
             asked.receipt,
             key=read_key(asked.key) if asked.key else None,
             public_keys=[read_public_key(path) for path in asked.public_key],
@@ -69,7 +70,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="asif-lance-verify", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("database", type=Path, help="the directory of a database, or a copy of it")
+    parser.add_argument("database", help="a database or a copy of it: a directory, s3://…")
     parser.add_argument("receipt", help="a file that was handed out, or an id in the database")
     parser.add_argument("--key", type=Path, help="key of the fingerprints: search every file")
     parser.add_argument(

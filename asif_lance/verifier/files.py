@@ -12,6 +12,7 @@ from pathlib import Path
 from lance.file import LanceFileReader
 
 from asif_lance.errors import is_panic
+from asif_lance.object_stores import is_remote, list_sizes
 
 #: Endings of the files that Lance writes for rows and for indices.
 LANCE = {".lance", ".idx"}
@@ -57,6 +58,8 @@ def list_files(
         folders: gets the directories themselves, empty ones too.
     """
     skipped = {root / name for name in ignore}
+    if is_remote(root):  # there are no folders, and nothing but files
+        return sorted({root / name for name in list_sizes(root)} - skipped)
     files: list[Path] = []
     missed: list[Path] = [] if unread is None else unread
     # Links are followed last: what lies in the directory itself goes by its own name.
@@ -83,11 +86,11 @@ def list_files(
     return sorted(set(files) - skipped)
 
 
-def record_file(root: Path, path: Path) -> FileRecord:
-    """What a receipt says of a file that was read."""
+def record_file(name: str, path: Path) -> FileRecord:
+    """What a receipt says of a file that was read, of this name within the database."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileRecord(path.relative_to(root).as_posix(), file.tell(), digest)
+        return FileRecord(name, file.tell(), digest)
 
 
 def find_format(path: Path) -> str | None:

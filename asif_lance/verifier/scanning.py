@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from lance.file import LanceFileReader
 
+from asif_lance.object_stores import fetch_file, open_path
 from asif_lance.progress import track
 from asif_lance.records import Float32Array
 from asif_lance.verifier.columns import find_leaves
@@ -129,15 +130,14 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
         matcher: finds what is sought.
         ignore: names of files at its top that are left out.
     """
-    root = Path(database)
+    root = open_path(database)
     findings, record = _Findings(find_own_words(root, matcher)), []
     unread: list[Path] = []
     folders: list[Path] = []
     files = list_files(root, ignore, unread, folders)
     for path in track("search files", files):
         try:
-            record.append(record_file(root, path))
-            _scan_file(findings, root, path, matcher)
+            record.append(_scan_file(findings, root, path, matcher))
         except FileNotFoundError:
             continue  # upkeep took it away meanwhile
         except OSError:
@@ -156,12 +156,11 @@ def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = 
 
 def scan_files(database: str | Path, files: Iterable[Path], matcher: ContentMatcher) -> ScanReport:
     """Reads some files in a database's directory as `scan` reads all; codes are not compared."""
-    root = Path(database)
+    root = open_path(database)
     findings, record = _Findings(find_own_words(root, matcher)), []
     for path in track("search files that are not ours", list(files)):
         with contextlib.suppress(FileNotFoundError):  # somebody took it away meanwhile
-            record.append(record_file(root, path))
-            _scan_file(findings, root, path, matcher)
+            record.append(_scan_file(findings, root, path, matcher))
     return _report(findings, record)
 
 
@@ -179,8 +178,16 @@ def _report(findings: _Findings, record: Iterable[FileRecord]) -> ScanReport:
     )
 
 
-def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> None:
+def _scan_file(findings: _Findings, root: Path, path: Path, matcher: ContentMatcher) -> FileRecord:
+    """Searches a file, and says what was read; of an object the same copy is searched."""
     name = path.relative_to(root).as_posix()
+    with fetch_file(path) as file:
+        record = record_file(name, file)
+        _scan_content(findings, name, file, matcher)
+    return record
+
+
+def _scan_content(findings: _Findings, name: str, path: Path, matcher: ContentMatcher) -> None:
     _scan_name(findings, name, matcher)
     way = "columns" if find_format(path) else "bytes"
     try:
@@ -330,11 +337,11 @@ def _scan_codes(
         return
     for path in indices:
         try:
-            with panics_as_errors():
-                codes = open_lance(path).read_all().to_table()
+            with panics_as_errors(), fetch_file(path) as file:
+                codes = open_lance(file).read_all().to_table()
         except _DAMAGED:
             continue  # already among the doubtful
-        name = str(path.relative_to(root))
+        name = path.relative_to(root).as_posix()
         if "__sq_code" in codes.schema.names:
             found = matcher.match_vectors(_dequantise(codes))
             findings.loose.extend(Hit(name, "__sq_code", key) for _, key in found)

@@ -15,10 +15,13 @@ from pathlib import Path
 import lance
 import pyarrow as pa
 
+from asif_lance.object_stores import fetch_file
 from asif_lance.verifier.documents import Receipt, RewrittenVersion, Surface
 from asif_lance.verifier.files import FileRecord, list_files, open_lance, panics_as_errors
 from asif_lance.verifier.fingerprints import SHORTEST_TEXT, ContentMatcher
 
+#: Of a database in an object store, see `database.lease`.
+LEASE_FILE = ".asif-lease"
 #: What the program makes at the top of a database: tables, and folders of caches and of
 #: open ingests.
 TABLES = frozenset(
@@ -56,7 +59,13 @@ _OF_LANCE = re.compile(
 )
 # Files of tables are named by numbers, by chance, or by tags, which the table `versions` has, too.
 _NAMED_BY_LANCE = re.compile(rf"[^/]+\.lance/({_FOLDERS})(/.*)?")
-_LOCK = re.compile(rb'\{"pid": \d+, "command": "[a-z -]{1,20}"\}\s*')
+_LOCKS = {
+    ".asif-lock": re.compile(rb'\{"pid": \d+, "command": "[a-z -]{1,20}"\}\s*'),
+    LEASE_FILE: re.compile(
+        rb'\{"holder": ("[\w.:-]{1,300}"|null), "command": "[a-z ()_-]{0,40}", '
+        rb'"epoch": \d+, "allotted": \d+, "renewals": \d+\}'
+    ),
+}
 
 
 def is_of_lance(name: str) -> bool:
@@ -70,8 +79,8 @@ def is_named_by_lance(name: str) -> bool:
 
 
 def is_lock(name: str, data: bytes) -> bool:
-    """Whether this is the lock as the program writes it, with the last command's name."""
-    return name == ".asif-lock" and _LOCK.fullmatch(data) is not None
+    """Whether this is the lock or the lease as the program writes it: it names its holder."""
+    return name in _LOCKS and _LOCKS[name].fullmatch(data) is not None
 
 
 def is_ours(name: str) -> bool:
@@ -105,7 +114,9 @@ def _read_schemas(table: Path) -> Iterator[pa.Schema]:
         yield lance.dataset(str(table)).schema
     for path in list_files(table / "_indices"):
         with contextlib.suppress(OSError, ValueError, RuntimeError), panics_as_errors():
-            yield open_lance(path).metadata().schema
+            with fetch_file(path) as file:
+                schema = open_lance(file).metadata().schema
+            yield schema
 
 
 def _list_words(schema: pa.Schema, *, named: bool) -> set[str]:

@@ -6,25 +6,30 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Cli
-from shared_sources import content, refused, row, write_rows, write_sources
+from shared_sources import DIMENSION, content, refused, row, write_rows, write_sources
 
 from asif_lance.cluster import Task, ingest_with_ray, plan_ingest, ray_engine
 from asif_lance.cluster.ray_engine import ATTEMPTS, WorkerPool
 from asif_lance.errors import ShardsFailedError
 from asif_lance.ingest import ingest_sources
+from asif_lance.model import Model, open_model, share_model
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: `make cluster` has it")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Ray on this machine, with room for two."""
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ray on this machine, with room for two; its workers know the S3 server, if there is one."""
+    with suppress(pytest.skip.Exception):
+        request.getfixturevalue("s3_server")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")  # it listens on this machine alone
@@ -130,3 +135,33 @@ def test_ray_that_is_not_there_is_told_in_one_line(
     assert (done.status, done.out) == (1, "")
     assert "--engine ray needs Ray: pip install 'asif-lance[ray]'" in done.err
     assert ATTEMPTS > 1
+
+
+def test_ray_shares_the_search_of_a_model(tmp_path: Path) -> None:
+    from ray.util.multiprocessing import Pool
+
+    for number in range(3):  # a fragment each
+        rows = [row(n, n) for n in range(20 * number, 20 * number + 20)]
+        source = write_rows(tmp_path / f"{number}.parquet", rows)
+        ingest_sources(tmp_path / "t.lancedb", [source])
+    rng = np.random.default_rng(5)
+    questions, prompts = (rng.standard_normal((n, DIMENSION)).astype("f4") for n in (5, 3))
+
+    def predict(model: Model) -> list[tuple]:
+        labels = model.label_vectors(dict(zip("abc", prompts, strict=True)))
+        found = model.classify_vectors([str(n) for n in range(5)], questions, labels)
+        return [(one.ranking, one.attributions(20)) for one in found]
+
+    model = open_model(tmp_path / "t.lancedb", k=10)
+    with Pool(2) as pool:
+        assert predict(share_model(model, pool.map, 3)) == predict(model)
+
+
+def test_ray_shares_an_ingest_into_an_object_store(
+    cli: Cli, bucket: str, tmp_path: Path, sources: list[Path]
+) -> None:
+    ingest_sources(tmp_path / "alone.lancedb", sources)
+    uri = f"{bucket}/t.lancedb"
+    done = cli("--db", uri, "ingest", *sources, "--engine", "ray", "--workers", "2")
+    assert done.status == 0, done.err
+    assert content(uri).equals(content(tmp_path / "alone.lancedb"))

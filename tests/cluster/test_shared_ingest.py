@@ -14,14 +14,25 @@ import numpy as np
 import pytest
 import timm
 import torch
-from shared_sources import as_frame, content, finish, refused, row, write_rows, write_sources
+from shared_sources import (
+    DIMENSION,
+    as_frame,
+    content,
+    finish,
+    refused,
+    row,
+    write_rows,
+    write_sources,
+)
 from source_archives import noise, samples, write_tar
 from timm.models import save_for_hf
 
 from asif_lance.cluster import Plan, abandon, commit, list_plans, list_tasks, plan_ingest, run_task
-from asif_lance.database import put_if_absent
+from asif_lance.database import PLAN_FILE, put_if_absent
 from asif_lance.errors import DatabaseError, InputError, SourceError, StaleModelError, StorageError
 from asif_lance.ingest import IngestOptions, IngestReport, ingest_sources
+from asif_lance.model import open_model
+from asif_lance.object_stores import list_sizes, open_path
 from asif_lance.store import PairStore, optimize
 from asif_lance.store.forget import forget, verify_receipt
 
@@ -59,6 +70,35 @@ def test_the_model_is_that_of_one_process_for_any_number_of_shards(
     plan = plan_ingest(uri, sources, options, shard_rows=rows)
     assert len(plan.shards) == {1_000: 5, 20: 9, 5: 14}[rows]
     check_like_one_process(uri, finish(plan, seed=rows), expected)
+
+
+def classify(uri: Path, recipe: str | None) -> list[tuple]:
+    """Labels, scores and the pairs that they rest on, of some questions to the newest model."""
+    model = open_model(uri, recipe=recipe, k=20)
+    rng = np.random.default_rng(5)
+    questions, labels = (rng.standard_normal((n, DIMENSION)).astype(np.float32) for n in (9, 4))
+    compiled = model.label_vectors(dict(zip("abcd", labels, strict=True)))
+    found = model.classify_vectors([str(n) for n in range(9)], questions, compiled)
+    return [(p.ranking, p.attributions(20)) for p in found]
+
+
+@pytest.mark.parametrize("recipe", ["paper", None])
+def test_answers_have_the_bits_of_one_process_for_1_2_and_7_shards(
+    tmp_path: Path, recipe: str | None
+) -> None:
+    # Seven row groups; every picture and every text is in four of them, under ids of their own.
+    rows = [row(n % 18, n % 18, pair_id=f"own-{n * 7 % 71:02}") for n in range(70)]
+    source = write_rows(tmp_path / "sources" / "a.parquet", rows)
+    options = IngestOptions(captions="each")
+    ingest_sources(tmp_path / "alone.lancedb", [source], options)
+    expected = classify(tmp_path / "alone.lancedb", recipe)
+    for number, shard_rows in {1: 70, 2: 40, 7: 10}.items():
+        uri = tmp_path / f"{number}.lancedb"
+        plan = plan_ingest(uri, [source], options, shard_rows=shard_rows)
+        assert len(plan.shards) == number
+        finish(plan, seed=number)
+        assert content(uri).equals(content(tmp_path / "alone.lancedb"))
+        assert classify(uri, recipe) == expected
 
 
 def test_an_ingest_into_a_model_passes_over_what_is_there(
@@ -369,11 +409,6 @@ def test_what_takes_one_process_is_refused(
         plan_ingest(tmp_path / "t.lancedb", sources, options)
 
 
-def test_a_database_in_an_object_store_is_refused_in_one_line(sources: list[Path]) -> None:
-    with pytest.raises(DatabaseError, match="not an object store yet"):
-        plan_ingest("s3://bucket/t.lancedb", sources)
-
-
 def test_tables_in_memory_are_refused(tmp_path: Path) -> None:
     import polars as pl
 
@@ -385,3 +420,39 @@ def test_a_plan_is_plain_values(tmp_path: Path, sources: list[Path]) -> None:
     plan = plan_ingest(tmp_path / "t.lancedb", sources)
     assert isinstance(plan, Plan)
     assert list_plans(tmp_path / "t.lancedb") == [plan]
+
+
+@pytest.mark.slow
+def test_processes_share_an_ingest_into_an_object_store(
+    bucket: str, tmp_path: Path, sources: list[Path]
+) -> None:
+    expected = ingest_sources(tmp_path / "alone.lancedb", sources)
+    uri = f"{bucket}/shared.lancedb"
+    plan, report = plan_ingest(uri, sources, shard_rows=20), None
+    assert list_plans(uri) == [plan]
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        while report is None:
+            while tasks := list_tasks(plan):
+                list(pool.map(run_task, tasks))
+            report = commit(plan)
+    assert content(uri).equals(content(tmp_path / "alone.lancedb"))
+    assert refused(report) == refused(expected)
+    assert [version.name for version in PairStore.open(uri).versions()] == ["v1"]
+    assert not list_plans(uri)
+    assert not list_sizes(open_path(uri), "ingests")
+
+
+@pytest.mark.slow
+def test_what_died_while_it_was_closed_in_an_object_store_is_no_open_ingest(
+    bucket: str, tmp_path: Path, sources: list[Path]
+) -> None:
+    uri = f"{bucket}/shared.lancedb"
+    plan = plan_ingest(uri, sources[1:2], shard_rows=20)
+    while tasks := list_tasks(plan):
+        for task in tasks:
+            run_task(task)
+    (plan.folder / PLAN_FILE).unlink()
+    assert not list_plans(uri)
+    report = finish(plan_ingest(uri, sources[1:2], shard_rows=20))
+    ids = content(uri)["pair_id"].to_pylist()
+    assert report.added == len(ids) == len(set(ids))

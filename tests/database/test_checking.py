@@ -278,11 +278,6 @@ def test_no_digest_of_a_file_with_a_forgotten_pair_is_left(root: Path) -> None:
     assert [digest for digest in old if any(digest in data for data in files)] == []
 
 
-def test_a_database_in_an_object_store_is_not_checked() -> None:
-    with pytest.raises(DatabaseError, match="only databases in local directories"):
-        check("s3://bucket/db")
-
-
 @pytest.mark.parametrize("table", ["versions", "migrations"])
 def test_a_changed_value_in_a_table_that_names_others_is_noticed_at_opening(
     root: Path, table: str

@@ -140,17 +140,12 @@ def test_a_disk_without_room_for_the_journal_is_refused_and_left_as_it_was(
     with monkeypatch.context() as patch:
         calls = itertools.count()
         real = getattr(journal, refused)
-        # The content is written and synced first; clearing up afterwards syncs, too.
+        # The content is written first; clearing up afterwards syncs, too.
         patch.setattr(journal, refused, lambda *a: real(*a) if next(calls) else full())
         with pytest.raises(StorageError, match="No space left on device"):
             forget(store, GONE, reason="asked to")
     assert read_files(store) == before
     assert PairStore.open(store.uri).notice is None
-
-
-def test_an_object_store_is_refused_before_anything() -> None:
-    with pytest.raises(DatabaseError, match="forgetting works in local directories"):
-        execution.execute("s3://bucket/db", GONE, reason="asked to")
 
 
 # Killed

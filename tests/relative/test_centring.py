@@ -21,6 +21,7 @@ from asif_lance.relative.centring import (
     BlockDistances,
     BlockSums,
     Centre,
+    add_totals,
     least_distance,
     make_centre,
     mean_of,
@@ -81,6 +82,13 @@ def test_sums_are_those_of_rational_arithmetic(rng: np.random.Generator) -> None
     assert sums.total.tolist() == exact
     squares = [float(sum(Fraction(float(x)) ** 2 for x in row)) for row in rows]
     assert sums.squares.tolist() == squares
+
+
+def test_totals_of_more_rows_than_float64_counts_are_added_exactly() -> None:
+    step = 2.0**-24
+    block = np.array([2.0**28 - step, 3 * step - 2.0**28])  # of 2^28 rows
+    found = add_totals([block] * 1023)
+    assert found.tolist() == [1023 * (2**52 - 1), 1023 * (3 - 2**52)]
 
 
 def test_factors_that_may_be_off_by_anything_give_way_to_exact_ones(

@@ -7,7 +7,7 @@ import lance
 import pytest
 from pairs_at_hand import IMAGE, TEXT, names, new_store, pairs
 
-from asif_lance.database import check
+from asif_lance.database import check, pair_rows
 from asif_lance.database.versions import Ledger
 from asif_lance.errors import InputError, VersionNotFoundError
 from asif_lance.records import Reject
@@ -118,6 +118,19 @@ def test_optimizing_joins_small_fragments_for_readers_of_latest(tmp_path: Path) 
     assert ids(store, "v1") == names(0, 60)
     assert head(store).tags.get_version("prod") == head(store).tags.get_version("v1")
     assert optimize(store).fragments_before == 1
+
+
+def test_fragments_grow_with_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [pair_rows.fragment_rows(rows) for rows in (0, 10**7, 10**8, 10**9)] == [
+        *(10_000, 10_000, 25_000, 250_000)
+    ]
+    store = new_store(tmp_path)
+    store.add(pairs(names(0, 30_000)))
+    store.publish(command="ingest")
+    assert optimize(store).fragments_after == 3
+    monkeypatch.setattr(pair_rows, "_MOST_FRAGMENTS", 1)
+    assert optimize(store).fragments_after == 1
+    assert store.version().pairs == 30_000
 
 
 def test_optimizing_leaves_unpublished_pairs_unpublished(store: PairStore) -> None:

@@ -413,15 +413,6 @@ def test_processes_that_ingest_overlapping_pairs_lose_and_double_none(store: Pai
     assert ids(store) == names(0, 150)
 
 
-def test_without_a_lock_the_primary_key_keeps_rows_single(
-    store: PairStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in ("database.lock", "store.pair_store"):
-        monkeypatch.setattr(f"asif_lance.{module}.local_path", lambda uri: None)
-    in_threads(6, lambda: store.add(pairs(names(0, 50))))
-    assert head(store).count_rows() == 50
-
-
 def test_a_lost_data_file_is_one_line(filled: PairStore) -> None:
     shutil.rmtree(Path(filled.uri) / "pairs.lance" / "data")
     with pytest.raises(StorageError, match="Not found: ") as caught:

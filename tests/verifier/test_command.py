@@ -57,7 +57,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"{library}.libs").symlink_to(place.parent / f"{library}.libs")
     home = Path(asif_lance.__file__).parent
     (folder / "asif_lance").mkdir()
-    for name in ("__init__.py", "errors.py", "progress.py", "records.py", "verifier"):
+    for name in (
+        *("__init__.py", "errors.py", "object_stores.py", "progress.py", "records.py", "verifier"),
+    ):
         (folder / "asif_lance" / name).symlink_to(home / name)
     return folder
 

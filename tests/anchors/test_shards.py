@@ -1,0 +1,144 @@
+"""Shards that are searched apart answer together as one search does, bit by bit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pairs_at_hand import names, new_store, pairs
+
+from asif_lance.anchors import Anchors, Shard, SharedAnchors, merge_hits
+from asif_lance.anchors.version_rows import Side
+from asif_lance.audit.recorder import Recorder
+from asif_lance.database import read_table
+from asif_lance.errors import InputError, StaleModelError
+from asif_lance.model import Model, open_model, share_model
+from asif_lance.relative import Measure
+from asif_lance.search import Hits, unit_queries
+from asif_lance.store import PairStore
+from asif_lance.store.forget import forget
+
+DIMS: dict[Side, int] = {"image": 8, "text": 4}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PairStore:
+    """Seven fragments; a third of the pairs is in all of them; some are deleted."""
+    store = new_store(tmp_path)
+    for start in range(0, 84, 12):
+        part = pairs(names(start, start + 12))
+        same = pairs(names(0, 4))
+        for column in ("image_vector", "text_vector"):
+            both = pa.concat_arrays(
+                [same[column].combine_chunks(), part[column].combine_chunks().slice(4)]
+            )
+            part = part.set_column(part.schema.names.index(column), column, both)
+        store.add(part)
+    store.publish(command="ingest")
+    store.delete(names(1, 3) + names(30, 38))
+    store.publish(command="delete")
+    return store
+
+
+def ask(side: Side) -> np.ndarray:
+    """Some that lie on pairs, which tie, and others."""
+    drawn = np.random.default_rng(3).standard_normal((12, DIMS[side]))
+    stored = np.stack(pairs(names(0, 4))[f"{side}_vector"].to_numpy().tolist())
+    return unit_queries(np.concatenate([drawn, stored.astype(np.float64)]))
+
+
+def check_same(shared: SharedAnchors, alone: Anchors, measure: Measure) -> None:
+    for side in DIMS:
+        for k in (1, 5, 800):
+            found = shared.top_k(side, ask(side), k, measure=measure)
+            expected = alone.top_k(side, ask(side), k, measure=measure)
+            assert np.array_equal(found.indices, expected.indices)
+            assert np.array_equal(found.similarities, expected.similarities)
+
+
+@pytest.mark.parametrize("measure", ["cosine", "centred", "whitened"])
+@pytest.mark.parametrize("count", [1, 2, 7, 100])
+def test_any_number_of_shards_finds_what_one_search_finds(
+    store: PairStore, count: int, measure: Measure
+) -> None:
+    alone = Anchors(store.dataset())
+    shared = SharedAnchors(alone, map, count)
+    assert len(shared.shards) == min(count, 7)
+    check_same(shared, alone, measure)
+
+
+@pytest.mark.parametrize("measure", ["cosine", "centred", "whitened"])
+def test_it_does_not_matter_which_fragments_a_shard_has(store: PairStore, measure: Measure) -> None:
+    alone = Anchors(store.dataset())
+    shared = SharedAnchors(alone, map, 7)
+    order = np.random.default_rng(1).permutation(7)
+    one = shared.shards[0]
+    fragments = [next(iter(shared.shards[i].fragments)) for i in order]
+    parts = [fragments[:1], fragments[1:4], fragments[4:]]
+    shared.shards = [Shard(one.uri, one.version, frozenset(p), one.epoch) for p in parts]
+    check_same(shared, alone, measure)
+
+
+def test_equal_similarities_of_several_shards_go_to_the_smaller_id() -> None:
+    similarities = np.array([[0.5, 0.25, 0.5, 0.25, 0.5]])
+    hits = Hits(np.array([[4, 3, 2, 1, 0]]), similarities)
+    found = merge_hits(hits, 4, lambda positions: positions)
+    assert found.indices.tolist() == [[0, 2, 4, 1]]
+    assert found.similarities.tolist() == [[0.5, 0.5, 0.5, 0.25]]
+
+
+def test_similarities_that_float32_takes_for_equal_keep_their_order() -> None:
+    close = np.array([[1 / 3, np.nextafter(1 / 3, 1)]])
+    found = merge_hits(Hits(np.array([[0, 1]]), close), 2, lambda positions: positions)
+    assert found.indices.tolist() == [[1, 0]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["paper", None])
+def test_processes_share_a_model_and_predict_the_same(store: PairStore, recipe: str | None) -> None:
+    model = open_model(store.uri, recipe=recipe, k=20)
+    rng = np.random.default_rng(5)
+    questions = rng.standard_normal((9, DIMS["image"])).astype(np.float32)
+    prompts = rng.standard_normal((5, DIMS["text"])).astype(np.float32)
+
+    def predict(model: Model) -> list[tuple]:
+        labels = model.label_vectors(dict(zip("abcde", prompts, strict=True)))
+        found = model.classify_vectors([str(n) for n in range(9)], questions, labels)
+        return [(one.ranking, one.attributions(20)) for one in found]
+
+    expected = predict(model)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for count in (1, 2, 7):
+            assert predict(share_model(model, pool.map, count)) == expected
+
+
+def test_predictions_of_a_shared_model_are_recorded(store: PairStore) -> None:
+    rng = np.random.default_rng(5)
+    questions, prompts = (rng.standard_normal((3, d)).astype("f4") for d in DIMS.values())
+    recorded, alone = [], open_model(store.uri, k=20)
+    for model in (alone, share_model(alone, map, 7)):
+        labels = model.label_vectors(dict(zip("abc", prompts, strict=True)))
+        with Recorder(store, labels, model.recipe) as recorder:
+            for found in model.classify_vectors(["x", "y", "z"], questions, labels):
+                recorder.add(found)
+        columns = ["label", "pair_id", "image_similarity", "text_similarity", "contribution"]
+        own = f"prediction_id LIKE '{recorder.run_id}-%'"
+        recorded.append(read_table(store.uri, "attributions", columns, own))
+    assert len(recorded[0]) == 3 * 3 * 20
+    assert recorded[0].equals(recorded[1])
+
+
+def test_a_shard_of_forgotten_pairs_is_refused(store: PairStore, tmp_path: Path) -> None:
+    shared = SharedAnchors(Anchors(store.dataset()), map, 2)
+    forget(store, names(50, 51), reason="asked to", folder=tmp_path / "keys")
+    with pytest.raises(StaleModelError):
+        shared.top_k("image", ask("image"), 5)
+
+
+def test_less_than_one_shard_is_refused(store: PairStore) -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        SharedAnchors(Anchors(store.dataset()), map, 0)
