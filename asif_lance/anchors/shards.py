@@ -163,13 +163,13 @@ class SharedAnchors(Anchors):
             raise InputError(f"k must be at least 1, got {k}")
         frame = self._frame(side, measure)
         batches = track_batches(f"compare {side}s", max(len(queries), 1), _QUERIES)
-        parts = [self._search(side, queries[at], k, frame) for at in batches]
+        parts = [self._ask(side, queries[at], k, frame) for at in batches]
         return Neighbors(
             np.concatenate([part.indices for part in parts]),
             np.concatenate([part.similarities for part in parts]),
         )
 
-    def _search(self, side: Side, queries: Float32Array, k: int, frame: Frame) -> Neighbors:
+    def _ask(self, side: Side, queries: Float32Array, k: int, frame: Frame) -> Neighbors:
         asked = [ShardQuestion(shard, side, queries, k, frame) for shard in self.shards]
         found = list(self._map(search_shard, asked))
         addresses = np.concatenate([hits.addresses for hits in found], axis=1)
