@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 from asif_lance.errors import InputError, format_count, printable
 from asif_lance.progress import track
 
+from .answers import describe_prediction, print_answer, print_joint_answer
 from .confidence import (
     CONFIDENCE,
     Assessor,
@@ -21,7 +22,6 @@ from .confidence import (
     check_self_test,
     confidence_options,
     make_assessor,
-    print_confident,
     read_calibration,
 )
 from .labelled import report_rejects
@@ -34,7 +34,7 @@ from .options import (
     model_options,
     open_store,
 )
-from .output import note, print_json, print_table
+from .output import note
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
 from .query import FoundModel, check_asked_labels, find_model, read_asked_labels
@@ -54,8 +54,6 @@ from .together import (
     refuse_beside,
     with_option,
 )
-
-_CSV_BEGUN = f"{__name__}.csv"  # a key of click's `meta`
 
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
@@ -141,8 +139,7 @@ def classify(
     if not others:
         check_asked_labels(asked)
     rejects: list[Reject] = []
-    server = choose_server(server)
-    if server is not None:
+    if (server := choose_server(server)) is not None:
         here = {"record": record, "others": others, "search_by": search_by, **trust}
         refuse_with_server(arguments | here)
         question = make_question(asked, arguments, top, explain, trust["confidence"])
@@ -151,7 +148,7 @@ def classify(
         _refuse_missing(context, images)
         joint = find_together(context, others, search=search_by, **arguments)
         for answer in _ask_together(joint, asked, images, rejects):
-            _tell_joint(answer, top, explain, output)
+            print_joint_answer(answer, top, explain, output)
     else:
         _refuse_missing(context, images)
         found = find_model(context, search=search_by, **arguments)
@@ -236,7 +233,7 @@ def _ask_server(
         sure = answer["confidence"]
         if question.get("confidence") and sure is None:
             raise InputError(f"{server} has too few pairs, or labels, to tell confidence by")
-        _print(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
+        print_answer(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
@@ -317,94 +314,10 @@ def _tell(
     output: str,
     sure: Assessor | None = None,
 ) -> None:
-    value = {"image": prediction.image, **_answer(prediction, top)}
+    value = {"image": prediction.image, **describe_prediction(prediction, top)}
     if sure is not None:
         add_confidence(value, sure.assess(prediction), sure)
     if explain is not None:
         value["pairs"] = list(map(asdict, prediction.attributions(explain)))
     hide_bars()
-    _print(value, output, 0.0 if sure is None else sure.coverage)
-
-
-def _print(answer: dict[str, Any], output: str, coverage: float) -> None:
-    """An answer as it was asked for; `coverage` is what was asked of confidence, if it was."""
-    ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
-    if output == "json":
-        print_json(answer)
-        return
-    if output == "csv":
-        _print_csv(answer["image"], answer["model"], ranking)
-        return
-    if "confidence" in answer:
-        print_confident(answer, coverage)
-    else:
-        print_table([answer["image"], answer["model"]], ranking)
-    if "pairs" in answer:
-        print_table(*_table(answer["pairs"]))
-    click.echo()
-
-
-def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: str) -> None:
-    """The same for several databases; JSON has in `models` what each of them says alone."""
-    pairs = None if explain is None else answer.attributions(explain)
-    hide_bars()
-    if output == "json":
-        parts = zip(answer.names, answer.parts, strict=True)
-        models = [{"database": _database(name), **_answer(part, top)} for name, part in parts]
-        value = {"image": answer.image, "predictions": answer.ranked(top), "models": models}
-        if pairs is not None:
-            value["pairs"] = [{"database": _database(name), **asdict(a)} for name, a in pairs]
-        print_json(value)
-        return
-    if output == "csv":
-        _print_csv(answer.image, answer.model, answer.ranking[:top])
-        return
-    print_table([answer.image, answer.model], answer.ranking[:top])
-    if pairs is not None:
-        columns, rows = _table([asdict(pair) for _, pair in pairs])
-        names = (_database(name) for name, _ in pairs)
-        print_table([*columns, "database"], [(*r, n) for r, n in zip(rows, names, strict=True)])
-    click.echo()
-
-
-def _print_csv(image: str, model: str, ranking: Sequence[tuple[str, float]]) -> None:
-    """A line for a picture, its best label first; column names above the first line."""
-    from asif_lance.audit.csv_lines import csv_line
-
-    told = click.get_current_context().meta
-    if not told.setdefault(_CSV_BEGUN, False):
-        told[_CSV_BEGUN] = True
-        others = [f"{name}_{i}" for i in range(2, len(ranking) + 1) for name in ("label", "score")]
-        click.echo(csv_line(["image", "model", "label", "score", *others]), nl=False)
-    click.echo(csv_line([image, model, *(cell for one in ranking for cell in one)]), nl=False)
-
-
-def _answer(prediction: Prediction, top: int) -> dict[str, Any]:
-    """A prediction as the contract has it but for its image, and how its labels were asked.
-
-    `templates` (a named set, or themselves) and `ensemble` are missing for brought label vectors.
-    """
-    asked, value = prediction.evidence.labels.prompts, prediction.answer(top)
-    if asked.templates:
-        value |= {"templates": asked.templates, "ensemble": asked.ensemble}
-    return value
-
-
-_COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
-
-
-def _table(pairs: Sequence[dict[str, Any]]) -> tuple[list[str], list[tuple[object, ...]]]:
-    """Columns and rows of deciding pairs; roles have a column where some pair has one."""
-    roles = any(pair["role"] for pair in pairs)
-    rows = [(*_row(pair), pair["role"] or "") if roles else _row(pair) for pair in pairs]
-    return [*_COLUMNS, *(["role"] if roles else [])], rows
-
-
-def _row(pair: dict[str, Any]) -> tuple[object, ...]:
-    numbers = (pair[name] for name in ("contribution", "image_similarity", "text_similarity"))
-    return (*numbers, " · ".join(pair["captions"]), pair["pair_id"])
-
-
-def _database(name: str) -> str:
-    """The database of `DB@V`."""
-    return name.rpartition("@")[0]
+    print_answer(value, output, 0.0 if sure is None else sure.coverage)

@@ -135,12 +135,21 @@ def evaluate(
     if more["rivals"]:
         comparisons += _compare_rivals(opened[0], answers[0], labelled, prompts)
     reports = _measure_confidence(more, opened[0], answers[0], labelled)
-    counts = Counter(zip(labelled.truths, (p.label for p in answers[-1]), strict=True))
-    subject = describe(opened[-1], labelled, pictures)
-    save_plot(plot, lambda f: f.evaluation_figure(evaluations[-1], counts, subject))
+    _plot(plot, evaluations[-1], answers[-1], labelled, describe(opened[-1], labelled, pictures))
     _print(evaluations, comparisons, output)
     _tell_more(more["rivals"], reports, output)
     report_rejects(rejects)
+
+
+def _plot(
+    plot: Path | None,
+    found: Accuracy,
+    answers: Sequence[Prediction],
+    labelled: Labelled,
+    subject: str,
+) -> None:
+    counts = Counter(zip(labelled.truths, (answer.label for answer in answers), strict=True))
+    save_plot(plot, lambda figures: figures.evaluation_figure(found, counts, subject))
 
 
 def _check(

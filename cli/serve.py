@@ -84,13 +84,7 @@ def serve(
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise InputError("serving needs an extra: pip install 'asif-lance[serve]'")
     from asif_lance.database import resolve_uri
-    from asif_lance.service import (
-        Right,
-        ServiceSettings,
-        make_token,
-        read_tokens,
-        run_service,
-    )
+    from asif_lance.service import Right, ServiceSettings, make_token, read_tokens, run_service
 
     if new_token is not None:
         token, line = make_token(Right[new_token.upper()])

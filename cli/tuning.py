@@ -141,8 +141,7 @@ def tune(
         _tune_by_self_test(model_found, asked, choices, store, plot, output)
         return
     rejects: list[Reject] = []
-    held_out = holdout, seed
-    task, others = _read(model_found, pictures, arguments, template_sets, held_out, rejects)
+    task, others = _read(model_found, pictures, arguments, template_sets, (holdout, seed), rejects)
     from asif_lance.evaluation import tuning as library
 
     grid, opened = library.Grid(*choices), model_found.open()
