@@ -98,7 +98,7 @@ def search(
         )
     model = found.open()
     if text is not None:
-        note_cut("texts", model.encode_texts([text]))
+        note_cut("text", model.encode_texts([text]))
         matches = model.search_text(text, top=top, candidates=candidates)
     else:
         matches = model.search_image(str(image), top=top, candidates=candidates)
@@ -261,7 +261,7 @@ class AskedLabels:
 
             return prompts_from_vectors(self.vectors, self.ensemble or model.ensemble)
         prompts = model.prompts(self.names, self.templates, self.ensemble)
-        note_cut("prompts", prompts)
+        note_cut("prompt", prompts)
         return prompts
 
 
@@ -330,8 +330,8 @@ def note_cut(what: str, found: Prompts | EncodedTexts) -> None:
     """Say how many texts are longer than the encoder reads, if any are."""
     if found.cut:
         note(
-            f"{found.cut:,} {what} are longer than the encoder reads "
-            f"({found.max_tokens} tokens): the rest of them is not used"
+            f"longer than the encoder reads ({found.max_tokens} tokens): "
+            f"{format_count(found.cut, what)}, of which the rest is not used"
         )
 
 

@@ -77,5 +77,5 @@ def compile_joint_labels(together: Together, asked: AskedLabels) -> tuple[LabelS
     """The labels, compiled against every database."""
     label_sets = together.labels(asked.names, asked.templates, asked.ensemble)
     for label_set in label_sets:
-        note_cut("prompts", label_set.prompts)
+        note_cut("prompt", label_set.prompts)
     return label_sets
