@@ -18,6 +18,7 @@ from .options import (
     need_ids_or_where,
     open_store,
     pairs_arguments,
+    wrong_usage,
 )
 from .output import confirm, megabytes, note, print_json, print_table
 from .receipt import facts, print_proof
@@ -88,7 +89,9 @@ def forget(
     if receipt_id is not None:
         if ids or where is not None:
             raise click.UsageError("--verify takes a receipt, and no pairs")
-        _print_verification(library.verify_receipt(store, receipt_id, folder=keys_folder), output)
+        with wrong_usage():  # nothing is checked where there is no such receipt
+            report = library.verify_receipt(store, receipt_id, folder=keys_folder)
+        _print_verification(report, output)
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)

@@ -43,6 +43,7 @@ def test_each_surface_has_its_verdict(cli: Cli, forgotten: str) -> None:
 def test_a_receipt_is_verified_with_an_exit_status(
     cli: Cli, forgotten: str, pairs_file: Path, tmp_path: Path
 ) -> None:
+    assert cli("forget", "--verify", "nosuch").status == 2  # nothing was checked
     done = cli("forget", "--verify", forgotten)
     assert (done.status, "confirmed: all of it holds" in done.out) == (0, True)
     without = cli("forget", "--verify", forgotten, "--keys", tmp_path / "none")

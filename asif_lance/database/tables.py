@@ -51,7 +51,7 @@ _STORAGE_SIGNS = ("LanceError(IO)", "Not found:", "was not found", "Commit confl
 _OTHER_SIGNS = ("not found", "os error", "commit conflict")
 _DAMAGE_SIGNS = (
     *("corrupt", "Protobuf", "Parser error", "Task was aborted", "invalid magic"),
-    *("External error", "LanceError(Arrow)", "LanceError(Schema)"),
+    *("External error", "LanceError(Arrow)", "LanceError(Schema)", "Invalid range"),
 )
 _FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
@@ -180,8 +180,15 @@ def _find_damage(uri: str, error: BaseException) -> CorruptDatabaseError | None:
     file = find_damage(root, thorough=told or isinstance(error, pa.ArrowException))
     if file is None and told:
         named = _FILE.search(text)
-        file = named[0] if named else find_damaged_tag(root) or "one of its files"
+        file = named[0] if named else find_damaged_tag(root) or _find_empty(root)
     return None if file is None else CorruptDatabaseError(uri, file, one_line(error))
+
+
+def _find_empty(root: Path) -> str:
+    """A file without content, as a copy has that ran out of room."""
+    files = (path for path in root.glob("*.lance/*/*") if path.is_file())
+    empty = (path.relative_to(root).as_posix() for path in files if not path.stat().st_size)
+    return next(empty, "one of its files")
 
 
 def retry_read(uri: str, read: Callable[[], Result]) -> Result:

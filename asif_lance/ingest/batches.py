@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -87,6 +88,19 @@ def archive_uri(path: Path) -> str:
     if not is_text(found := str(path.resolve())):
         raise SourceError(f"{printable(found)} is no UTF-8 name: rename it")
     return found
+
+
+def unfold(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes as they were: pairs that were exported have them as JSON in one column.
+
+    A column `attributes` that is no JSON object stays a value like any other.
+    """
+    inner = attributes.get("attributes")
+    if isinstance(inner, str):
+        with suppress(ValueError, RecursionError):
+            inner = json.loads(inner)
+    others = {name: value for name, value in attributes.items() if name != "attributes"}
+    return {**inner, **others} if isinstance(inner, dict) else attributes
 
 
 def as_json(attributes: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asif_lance.ingest.batches import Entry, UnusableFieldError, as_json, as_text
+from asif_lance.ingest.batches import Entry, UnusableFieldError, as_json, as_text, unfold
 from asif_lance.ingest.columns import VECTORS, ColumnNames, Columns
 from asif_lance.records import Float32Array, Reject
 
@@ -63,7 +63,7 @@ class Manifest:
             for name in ("pair_id", "image_uri", "license", "source")
         }
         row["image_path"] = as_text(_get(value, self.columns.image), "image")
-        row["attributes"] = as_json({key: value[key] for key in self.columns.others(value)})
+        row["attributes"] = as_json(unfold({key: value[key] for key in self.columns.others(value)}))
         for name in VECTORS:
             row[name] = _numbers(_get(value, getattr(self.columns, name)), name)
         return row

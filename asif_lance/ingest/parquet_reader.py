@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 
 from asif_lance.encoders import PARQUET_DAMAGE, PIECE_BYTES, ParquetRows, UnreadableRows, first_line
 from asif_lance.errors import SourceError, printable
+from asif_lance.ingest.batches import as_json, unfold
 from asif_lance.ingest.class_names import class_columns, read_features, replace_codes
 from asif_lance.ingest.columns import (
     SCHEMA,
@@ -233,7 +235,13 @@ def _attribute_column(columns: Columns, schema: pl.Schema) -> pl.Expr:
         if not name.startswith("\0") and _is_attribute(schema[name])
     ]
     encoded = pl.struct(kept).struct.json_encode() if kept else pl.lit("{}")
+    if "attributes" in kept:
+        encoded = encoded.map_elements(_unfold_text, return_dtype=pl.String)
     return encoded.alias("attributes")
+
+
+def _unfold_text(attributes: str) -> str:
+    return as_json(unfold(json.loads(attributes)))
 
 
 def _is_attribute(dtype: pl.DataType) -> bool:

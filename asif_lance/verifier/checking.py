@@ -36,7 +36,7 @@ from asif_lance.verifier.documents import (
 from asif_lance.verifier.files import FileRecord, list_files, name_surface, record_file
 from asif_lance.verifier.fingerprints import Fingerprints, name_key
 from asif_lance.verifier.report import Check, Report, judge
-from asif_lance.verifier.scanning import Hit, list_findings, scan
+from asif_lance.verifier.scanning import PICTURE_COLUMNS, Hit, ScanReport, list_findings, scan
 from asif_lance.verifier.timestamps import check_timestamp
 from asif_lance.verifier.vocabulary import LEASE_FILE
 
@@ -48,8 +48,6 @@ _LOCKS, _LOCK_BYTES = {".asif-lock", LEASE_FILE}, 600
 _MOVABLE = ("receipts.lance/", "sealed_hashes.lance/", "digests.lance/")
 _KEY_DIGITS = 16
 _SHOWN = 3  # findings and files that are named
-# Columns that know a picture; an equal caption alone is no sign that a pair came back.
-_PICTURE_COLUMNS = ("image_sha256", "thumbnail", "image_vector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +152,7 @@ def _look(
         return _Seen(record, later, (), (), searched=False)
     prints = (frozenset(receipt.ids), frozenset(receipt.values), frozenset(receipt.vectors))
     report = scan(database, Fingerprints(key, *prints))
-    hits = report.hits + tuple(_find_returned(receipt, report.held))
+    hits = report.hits + tuple(_find_returned(receipt, report))
     later = _find_later(database, receipt, report.record, stored)
     return _Seen(report.record, later, hits, report.doubtful, searched=True)
 
@@ -181,13 +179,18 @@ def _find_later(
     return tuple(file.path for file in later if not expected(file))
 
 
-def _find_returned(receipt: Receipt, held: dict[str, Hit]) -> Iterator[Hit]:
-    """Pictures that a pair of another id has now, and none had when the receipt was made."""
+def _find_returned(receipt: Receipt, report: ScanReport) -> Iterator[Hit]:
+    """What a pair of another id has now, and none had when the receipt was made.
+
+    That is a picture; or a caption, beside a picture that others had, too. A caption alone is no
+    sign: two people may write the same.
+    """
     shared = receipt.shared
     if not isinstance(shared, tuple) and shared:
         return  # it was only counted what was shared
-    for digest, hit in held.items():
-        if hit.where in _PICTURE_COLUMNS and digest not in (shared or ()):
+    pictures = {k: hit for k, hit in report.held.items() if hit.where in PICTURE_COLUMNS}
+    for digest, hit in (pictures | report.together).items():
+        if digest not in (shared or ()):
             yield Hit(hit.file, f"{hit.where} of another pair", digest)
 
 
@@ -201,7 +204,12 @@ def _check_signature(document: Document, keys: Sequence[SSlibKey]) -> Check:
             "guesses against its fingerprints",
         )
     if not document.signed:
-        return Check(name, None, "not signed: it was finished where the signing key was missing")
+        return Check(
+            name,
+            None,
+            "not signed: the signing key was missing when it was finished, or signatures were "
+            "taken off",
+        )
     if not document.signed_by_its_signer():
         return Check(name, False, "it was altered after it was signed")
     told = f"made with the key {public_key(document.receipt.signer).keyid[:_KEY_DIGITS]}"

@@ -61,6 +61,9 @@ _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zli
 _ZIP_MAGIC, _GZIP_MAGIC = b"PK\x03\x04", b"\x1f\x8b"
 # A table with these columns is the pairs table: the content of its rows is their own.
 _PAIR_COLUMNS = {"pair_id", "caption", "image_vector"}
+# Which of its columns hold a picture, and which its caption: both in one row are a pair again.
+PICTURE_COLUMNS = frozenset({"image_sha256", "thumbnail", "image_vector"})
+_CAPTION_COLUMNS = frozenset({"caption", "captions", "text_vector"})
 # Paths: a caption's words in one are no quotation.
 _PATHS = {("predictions.lance", "image"): find_in_path, ("rejects.lance", "item"): find_in_item}
 _SQ_LEVELS, _FRAGMENT_BITS = 255, 32
@@ -89,12 +92,14 @@ class ScanReport:
         hits: forgotten content.
         doubtful: what cannot be decided: unreadable files, codes of rows that no state has.
         held: values sought that pairs which stay have too, with the first place of each.
+        together: captions among them that such a pair has with a picture that is sought.
         record: the files that were read.
     """
 
     hits: tuple[Hit, ...]
     doubtful: tuple[Hit, ...]
     held: dict[str, Hit]
+    together: dict[str, Hit]
     record: tuple[FileRecord, ...]
 
     @property
@@ -120,6 +125,7 @@ class _Findings:
     certain: list[Hit] = field(default_factory=list)
     doubtful: list[Hit] = field(default_factory=list)
     held: dict[str, Hit] = field(default_factory=dict)
+    together: dict[str, Hit] = field(default_factory=dict)
 
 
 def scan(database: str | Path, matcher: ContentMatcher, ignore: Iterable[str] = ()) -> ScanReport:
@@ -174,6 +180,7 @@ def _report(findings: _Findings, record: Iterable[FileRecord]) -> ScanReport:
         hits=tuple(findings.certain + [h for h in findings.loose if h.key not in findings.held]),
         doubtful=tuple(findings.doubtful),
         held=findings.held,
+        together=findings.together,
         record=tuple(record),
     )
 
@@ -269,6 +276,7 @@ def _scan_batch(
     if gone is not None and gone.any():
         findings.certain.append(Hit(name, "pair_id", ""))
     words = WORDS_OF_PROGRAM.get(name.split("/")[0], set())
+    staying: list[tuple[int, Hit]] = []
     for column, where, rows in find_leaves(batch, words):
         own = findings.own if where in words else frozenset[str]()
         for place, key in _match(column, matcher, own):
@@ -278,13 +286,23 @@ def _scan_batch(
             elif gone[row]:
                 findings.certain.append(Hit(name, where, key))
             elif names >= _PAIR_COLUMNS:
-                findings.held.setdefault(key, Hit(name, where, key))
+                staying.append((row, Hit(name, where, key)))
         if gone is None and is_text(column.type):
             _scan_text(findings, (name, where), column, matcher, own)
+    _note_held(findings, staying)
     if names >= _PAIR_COLUMNS and gone is not None and "attributes" in names:
         kept = batch["attributes"].filter(pa.array(~gone)).unique().to_pylist()
         for key in matcher.match_texts(leaf for text in kept for leaf in list_leaves(text)):
             findings.held.setdefault(key, Hit(name, "attributes", key))
+
+
+def _note_held(findings: _Findings, staying: Sequence[tuple[int, Hit]]) -> None:
+    """Values sought that pairs of some rows have, which stay."""
+    pictures = {row for row, hit in staying if hit.where in PICTURE_COLUMNS}
+    for row, hit in staying:
+        findings.held.setdefault(hit.key, hit)
+        if hit.where in _CAPTION_COLUMNS and row in pictures:
+            findings.together.setdefault(hit.key, hit)
 
 
 def _scan_text(

@@ -52,7 +52,8 @@ _OTHERS = """
     branch version createdAt updatedAt manifestSize metadata null
     payload payloadType application vnd in-toto json signatures keyid sig reason text salt
 """
-_WORD = re.compile(r"\w+")
+# Punctuation, too: a caption may be `{}`, which Lance writes for nothing.
+_WORD = re.compile(r"\w+|[^\w\s]+")
 _FOLDERS = "data|_versions|_transactions|_deletions|_refs|_indices"
 _OF_LANCE = re.compile(
     rf"[^/]+\.lance/({_FOLDERS})/.*\.(lance|idx|manifest|txn|arrow|bin|json)|[^/]+\.(lance|idx)"
@@ -102,10 +103,10 @@ def find_own_words(root: Path, matcher: ContentMatcher) -> frozenset[str]:
 
 
 def _read_numbers(table: Path) -> Iterator[str]:
-    """The numbers of versions, sizes and times in what Lance writes as JSON."""
+    """The numbers of versions, sizes and times in what Lance writes as JSON, and its marks."""
     for path in (*table.glob("_versions/*.json"), *table.glob("_refs/**/*.json")):
         with contextlib.suppress(OSError):
-            yield from re.findall(r"\d+", path.read_text(errors="replace"))
+            yield from re.findall(r"\d+|[^\w\s]+", path.read_text(errors="replace"))
 
 
 def _read_schemas(table: Path) -> Iterator[pa.Schema]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,14 @@ def test_short_and_rare_texts_are_sought_everywhere(
     assert (receipt.elsewhere["messages"], receipt.elsewhere["receipts"]) == (1, 1)
     for one in (earlier, receipt):
         assert verify_receipt(store, one.receipt_id).verdict == "confirmed"
+
+
+@pytest.mark.parametrize("mark", ["{}", "[]", '""', "':", "{}}", "null", "{}{}"])
+def test_marks_that_lance_writes_are_no_finding(tmp_path: Path, mark: str) -> None:
+    store = filled(tmp_path, caption=mark, attributes=f'{{"of": {json.dumps(mark)}}}')
+    receipt = forget(store, ["p1"], reason="asked to")
+    assert receipt.clean, receipt.findings
+    assert verify_receipt(store, receipt.receipt_id).verdict == "confirmed"
 
 
 def test_where_words_are_not_spaced_each_character_is_one(tmp_path: Path) -> None:

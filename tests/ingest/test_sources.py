@@ -50,6 +50,22 @@ def test_the_caption_is_the_first_line_that_is_not_empty(tmp_path: Path) -> None
     assert read(tmp_path)[0][0]["caption"] == "A bear."
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_attributes_that_were_exported_come_back_as_they_were(tmp_path: Path, ending: str) -> None:
+    """In one column, as `audit` writes the pairs table."""
+    own = {"of": [{"mail": "j@x.io"}], "year": 1980}
+    texts = [json.dumps(own), "no object", "[1]"]
+    frame = pl.DataFrame({"image": ["a.png"] * 3, "caption": ["x"] * 3, "attributes": texts})
+    frame = frame.with_columns(shelf=pl.lit("b"))
+    path = tmp_path / f"a.{ending}"
+    {"parquet": frame.write_parquet, "csv": frame.write_csv, "jsonl": frame.write_ndjson}[ending](
+        path
+    )
+    write(tmp_path / "a.png", "picture")
+    found = [json.loads(row["attributes"]) for row in read(path)[0]]
+    assert found == [{**own, "shelf": "b"}, *({"attributes": t, "shelf": "b"} for t in texts[1:])]
+
+
 def test_a_folder_tells_every_picture_it_leaves_out(tmp_path: Path) -> None:
     for name in ("bare.png", "blank.png", "latin.png", "drawing.svg", "long.png"):
         write(tmp_path / name, "picture")

@@ -469,6 +469,29 @@ def test_a_picture_that_others_had_all_along_is_no_finding(tmp_path: Path) -> No
     assert check(store, keys=keys).verdict == "confirmed"
 
 
+def test_a_caption_that_came_back_with_a_picture_that_others_have_is_residual(
+    tmp_path: Path,
+) -> None:
+    store = new_store(tmp_path, IMAGE, TEXT)
+    both = batch(["gone", "twin"], caption=["a name at home", "somebody in a room"])
+    index = both.schema.get_field_index("image_vector")
+    both = both.set_column(
+        index, "image_vector", both["image_vector"].combine_chunks().take([0, 0])
+    )
+    store.add(both)
+    store.publish(command="ingest")
+    forget(store, ["gone"], reason="asked to")
+    store.add(batch(["another"], caption=["a name at home"]))  # by somebody else, of another scene
+    keys = find_keys()
+    assert keys is not None
+    assert check(store, keys=keys).verdict == "confirmed"
+    again = both.take([0]).set_column(0, "pair_id", pa.array(["other"]))
+    store.add(again, waiver=AGAIN)
+    found = wrong(check(store, keys=keys))["content"]
+    assert "caption of another pair" in found
+    assert "text_vector of another pair" in found
+
+
 def test_the_same_words_of_another_pair_are_no_finding(store: PairStore, keys: Keys) -> None:
     store.add(batch(["another"], caption=[f"a caption about {GONE[0]}"]))
     assert check(store, keys=keys).verdict == "confirmed"
