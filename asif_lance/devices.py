@@ -61,7 +61,7 @@ def send_beside(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
     So it goes from pinned memory, which torch uses again once it is sent, on a stream of its own.
     What the calling thread asks the device for next waits for it.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or batch.device.type != "cpu":
         return batch.to(device)
     sending, computing = _sending_stream(device), torch.cuda.current_stream(device)
     with torch.cuda.stream(sending):
@@ -157,7 +157,7 @@ def multiplies_float16(device: torch.device) -> bool:
 
 def multiply_float16(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> None:
     """Multiply float16 matrices into a float32 one; sums are float32, and nothing is rounded."""
-    if left.device.type != "cuda":
+    if left.device.type == "cpu":
         torch.mm(left.float(), right.float(), out=out)
         return
     with float32_sums():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from unittest import mock
 
 import pytest
 import torch
@@ -145,6 +146,43 @@ def test_products_of_several_threads_leave_no_switch_flipped() -> None:
             list(pool.map(multiply, range(4)))
         assert found == [False] * 200
         assert short_sums() == before
+
+
+def test_products_of_float16_are_kept_in_float32() -> None:
+    left, right = torch.full((2, 64), 2.0**-5).half(), torch.full((64, 3), 1 + 2.0**-10).half()
+    found = torch.empty(2, 3)
+    devices.multiply_float16(left, right, found)
+    assert torch.equal(found, torch.full((2, 3), 2 + 2.0**-9))
+    there = torch.device("meta")  # takes and checks what a GPU is asked for, and computes nothing
+    devices.multiply_float16(left.to(there), right.to(there), found.to(there))
+
+
+def test_what_is_not_in_main_memory_is_sent_as_it_is() -> None:
+    batch = torch.ones(2, 3)
+    assert devices.send_beside(batch, torch.device("cpu")) is batch
+    there = batch.to("meta")
+    assert devices.send_beside(there, torch.device("meta")) is there
+
+
+def test_a_batch_goes_to_a_gpu_from_pinned_memory_and_what_computes_with_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, device = mock.MagicMock(), torch.device("cuda:1")
+    monkeypatch.setattr(torch, "cuda", asked.cuda)
+    monkeypatch.setattr(devices, "_sending_stream", asked.sending_stream)
+    asked.batch.device.type = "cpu"
+    sent = devices.send_beside(asked.batch, device)
+    computing, sending = asked.cuda.current_stream.return_value, asked.sending_stream.return_value
+    pinned = asked.batch.pin_memory.return_value
+    assert sent is pinned.to.return_value
+    wanted = [
+        mock.call.cuda.stream(sending),
+        mock.call.batch.pin_memory(),
+        mock.call.batch.pin_memory().to(device, non_blocking=True),
+        mock.call.cuda.current_stream().wait_stream(sending),
+        mock.call.batch.pin_memory().to().record_stream(computing),
+    ]
+    assert [call for call in asked.mock_calls if call in wanted] == wanted
 
 
 def test_choosing_a_device_changes_no_switch_and_names_which_of_several(
