@@ -222,6 +222,11 @@ def is_store_error(error: BaseException) -> bool:
     return type(error).__module__.startswith("obstore")
 
 
+def explain_refusal(error: BaseException) -> str:
+    """What a store refused, in one line; what follows is for those who debug its client."""
+    return " ".join(str(error).partition("Debug source:")[0].split())
+
+
 @contextmanager
 def _store_errors(uri: str | Path) -> Iterator[None]:
     """What the store refuses, in one line.
@@ -235,5 +240,4 @@ def _store_errors(uri: str | Path) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        told = " ".join(str(error).split("\n")[0].split())
-        raise StorageError(f"{uri}: {told}") from error
+        raise StorageError(f"{uri}: {explain_refusal(error)}") from error

@@ -36,7 +36,7 @@ from asif_lance.errors import (
     is_panic,
     printable,
 )
-from asif_lance.object_stores import is_remote, is_store_error
+from asif_lance.object_stores import explain_refusal, is_remote, is_store_error
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
@@ -152,7 +152,7 @@ def storage_errors(uri: str) -> Iterator[None]:
         raise found from error
     except BaseException as error:
         if is_store_error(error):
-            raise StorageError(f"{uri}: {one_line(error)}") from error
+            raise StorageError(f"{uri}: {explain_refusal(error)}") from error
         if not is_panic(error):
             raise
         raise (_find_damage(uri, error) or StorageError(f"{uri}: {one_line(error)}")) from error
