@@ -89,9 +89,7 @@ def forget(
     if receipt_id is not None:
         if ids or where is not None:
             raise click.UsageError("--verify takes a receipt, and no pairs")
-        with wrong_usage():  # nothing is checked where there is no such receipt
-            report = library.verify_receipt(store, receipt_id, folder=keys_folder)
-        _print_verification(report, output)
+        _verify(store, receipt_id, keys_folder, output)
         return
     need_ids_or_where(ids, where)
     chosen = list(ids) if where is None else matching_ids_anywhere(store, where)
@@ -110,6 +108,14 @@ def forget(
     if prove:
         print_proof(store, receipt.receipt_id, output)
     sys.exit(0 if receipt.clean else 1)
+
+
+def _verify(store: PairStore, receipt_id: str, keys_folder: Path | None, output: str) -> None:
+    from asif_lance.store.forget import verify_receipt
+
+    with wrong_usage():  # nothing is checked where there is no such receipt
+        report = verify_receipt(store, receipt_id, folder=keys_folder)
+    _print_verification(report, output)
 
 
 def _forget(
