@@ -52,6 +52,7 @@ from .tuning import tune
 from .whatif import what_if
 
 _OBJECTS_PER_COLLECTION = 50_000
+_NO_MEMORY = ("failed to map segment", "cannot allocate memory", "failed to spawn", "out of memory")
 
 
 class _OneLineErrors(CommandGroup):
@@ -93,6 +94,12 @@ class _OneLineErrors(CommandGroup):
             return 1
         except OSError as error:
             return _output_lost(error)
+        except BaseException as error:
+            if not _lacks_memory(error):
+                raise
+            told = printable(" ".join(str(error).split()))
+            note(f"asif-lance: not enough memory, see `ulimit -v`: {told}")
+            return 1
         return status if isinstance(status, int) else 0
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -110,6 +117,12 @@ class _OneLineErrors(CommandGroup):
         """In groups."""
         for title, commands in _GROUPS.items():
             self.write_commands(formatter, title, [str(command.name) for command in commands])
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether this is how Python, the system's loader or a library in Rust say so."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY)
 
 
 def _output_lost(error: OSError) -> int:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from conftest import Cli
@@ -138,6 +139,23 @@ def test_a_file_that_cannot_be_written_is_one_line(shell: Run, output: str) -> N
     assert line.startswith("asif-lance: ")
     assert f"{output}: " in line
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cuda.so: failed to map segment from shared object"),
+        MemoryError("Unable to allocate 8.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("asif_lance.store.PairStore.open", mock.Mock(side_effect=error))
+    done = cli("versions")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == f"asif-lance: not enough memory, see `ulimit -v`: {error}\n"
 
 
 def test_a_closed_output_is_one_line(shell: Run) -> None:
