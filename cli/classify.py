@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import click
 from asif_lance.errors import InputError, format_count, printable
 from asif_lance.progress import track
 
+from .answers import print_answer, print_csv_line, tabulate_pairs
 from .confidence import (
     CONFIDENCE,
     Assessor,
@@ -21,8 +22,8 @@ from .confidence import (
     check_self_test,
     confidence_options,
     make_assessor,
-    print_confident,
     read_calibration,
+    warn_of_kind,
 )
 from .labelled import report_rejects
 from .options import (
@@ -41,6 +42,7 @@ from .query import FoundModel, check_asked_labels, find_model, read_asked_labels
 from .server import (
     ask_server,
     choose_server,
+    join_kind,
     make_question,
     plain_answer,
     refuse_with_server,
@@ -54,8 +56,6 @@ from .together import (
     refuse_beside,
     with_option,
 )
-
-_CSV_BEGUN = f"{__name__}.csv"  # a key of click's `meta`
 
 if TYPE_CHECKING:
     from asif_lance.encoders import ImageFile
@@ -197,13 +197,17 @@ def _tell_all(
     for prediction in predictions:
         _tell(prediction, top, explain, output, sure)
         silent += prediction.score <= 0
-    if silent:
-        note(
-            f"of {format_count(silent, 'picture')} no score is above 0: no pair has weight for the "
-            "picture and for a label; a larger --k or a smaller --p gives more pairs weight"
-        )
+    _note_silent(silent)
     if sure is not None:
         sure.note_kind()
+
+
+def _note_silent(pictures: int) -> None:
+    if pictures:
+        note(
+            f"of {format_count(pictures, 'picture')} no score is above 0: no pair has weight for "
+            "the picture and for a label; a larger --k or a smaller --p gives more pairs weight"
+        )
 
 
 def _check(
@@ -232,11 +236,18 @@ def _ask_server(
     output: str,
     rejects: list[Reject],
 ) -> None:
+    silent, seen = 0, list[tuple[bool, bool]]()
     for answer in ask_server(server, images, vectors, question, rejects):
         sure = answer["confidence"]
         if question.get("confidence") and sure is None:
             raise InputError(f"{server} has too few pairs, or labels, to tell confidence by")
-        _print(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
+        print_answer(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
+        silent += answer["predictions"][0]["score"] <= 0
+        if sure is not None:
+            seen.append((sure["low_score"], sure["unlike"]))
+    _note_silent(silent)
+    if seen:
+        warn_of_kind(join_kind(seen))
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:
@@ -323,25 +334,7 @@ def _tell(
     if explain is not None:
         value["pairs"] = list(map(asdict, prediction.attributions(explain)))
     hide_bars()
-    _print(value, output, 0.0 if sure is None else sure.coverage)
-
-
-def _print(answer: dict[str, Any], output: str, coverage: float) -> None:
-    """An answer as it was asked for; `coverage` is what was asked of confidence, if it was."""
-    ranking = [(one["label"], one["score"]) for one in answer["predictions"]]
-    if output == "json":
-        print_json(answer)
-        return
-    if output == "csv":
-        _print_csv(answer["image"], answer["model"], ranking)
-        return
-    if "confidence" in answer:
-        print_confident(answer, coverage)
-    else:
-        print_table([answer["image"], answer["model"]], ranking)
-    if "pairs" in answer:
-        print_table(*_table(answer["pairs"]))
-    click.echo()
+    print_answer(value, output, 0.0 if sure is None else sure.coverage)
 
 
 def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: str) -> None:
@@ -357,26 +350,14 @@ def _tell_joint(answer: JointPrediction, top: int, explain: int | None, output: 
         print_json(value)
         return
     if output == "csv":
-        _print_csv(answer.image, answer.model, answer.ranking[:top])
+        print_csv_line(answer.image, answer.model, answer.ranking[:top])
         return
     print_table([answer.image, answer.model], answer.ranking[:top])
     if pairs is not None:
-        columns, rows = _table([asdict(pair) for _, pair in pairs])
+        columns, rows = tabulate_pairs([asdict(pair) for _, pair in pairs])
         names = (_database(name) for name, _ in pairs)
         print_table([*columns, "database"], [(*r, n) for r, n in zip(rows, names, strict=True)])
     click.echo()
-
-
-def _print_csv(image: str, model: str, ranking: Sequence[tuple[str, float]]) -> None:
-    """A line for a picture, its best label first; column names above the first line."""
-    from asif_lance.audit.csv_lines import csv_line
-
-    told = click.get_current_context().meta
-    if not told.setdefault(_CSV_BEGUN, False):
-        told[_CSV_BEGUN] = True
-        others = [f"{name}_{i}" for i in range(2, len(ranking) + 1) for name in ("label", "score")]
-        click.echo(csv_line(["image", "model", "label", "score", *others]), nl=False)
-    click.echo(csv_line([image, model, *(cell for one in ranking for cell in one)]), nl=False)
 
 
 def _answer(prediction: Prediction, top: int) -> dict[str, Any]:
@@ -388,21 +369,6 @@ def _answer(prediction: Prediction, top: int) -> dict[str, Any]:
     if asked.templates:
         value |= {"templates": asked.templates, "ensemble": asked.ensemble}
     return value
-
-
-_COLUMNS = ["contribution", "image", "text", "caption", "pair_id"]
-
-
-def _table(pairs: Sequence[dict[str, Any]]) -> tuple[list[str], list[tuple[object, ...]]]:
-    """Columns and rows of deciding pairs; roles have a column where some pair has one."""
-    roles = any(pair["role"] for pair in pairs)
-    rows = [(*_row(pair), pair["role"] or "") if roles else _row(pair) for pair in pairs]
-    return [*_COLUMNS, *(["role"] if roles else [])], rows
-
-
-def _row(pair: dict[str, Any]) -> tuple[object, ...]:
-    numbers = (pair[name] for name in ("contribution", "image_similarity", "text_similarity"))
-    return (*numbers, " · ".join(pair["captions"]), pair["pair_id"])
 
 
 def _database(name: str) -> str:

@@ -15,8 +15,11 @@ import pytest
 from conftest import Cli, picture
 from service_questions import make_database
 
+from asif_lance.errors import StaleModelError
 from asif_lance.service import Service, ServiceSettings, create_app
+from asif_lance.service.open_models import OpenModel
 from asif_lance.service.operations import FLIP_SECONDS
+from asif_lance.service.question import ChosenRecipe
 from asif_lance.whatif import fewest_flips
 
 
@@ -43,6 +46,19 @@ def test_methods_that_anybody_makes_up_count_as_one(service: Service) -> None:
     ask(service, *((method, "/versions.json") for method in ["GET", *made_up]))
     (metrics,) = ask(service, ("GET", "/metrics"))
     assert set(re.findall(r'method="([^"]*)"', metrics.text)) == {"GET", "(other)"}
+
+
+def test_an_answer_that_a_forget_makes_stale_many_times_is_an_answer_all_the_same(
+    service: Service,
+) -> None:
+    stale = iter([True] * 12 + [False])
+
+    def ask(opened: OpenModel) -> str:
+        if next(stale):
+            raise StaleModelError("here", "pairs were forgotten")
+        return opened.model.version.name
+
+    assert service.operations.models.answer("latest", ChosenRecipe(), ask) == "v1"
 
 
 @pytest.mark.encoders
