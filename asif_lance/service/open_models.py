@@ -26,8 +26,8 @@ Result = TypeVar("Result")
 _MODELS, _LABEL_SETS = 8, 8  # kept; the ones not asked for longest go first
 _NAMES = 1000  # of versions whose records are kept
 
-# An answer is tried for so long, and so often, while a forget makes what is open stale: files go one
-# after another, and what is opened in the midst of that is soon stale, too.
+# How long, and how often, an answer is tried that a forget makes stale: files go one after
+# another, and what is opened in the midst of that is soon stale, too.
 _STALE_SECONDS, _STALE_PAUSE = 10.0, 0.02
 
 
