@@ -145,3 +145,24 @@ class Reject:
     item: str
     reason: str
     forgotten: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PictureKind:
+    """Whether pictures are of the kind that a calibration was made of.
+
+    Attributes:
+        pictures: how many were looked at.
+        low: share whose best score is as low as in a tenth of the calibrating pictures.
+        far: share that is as unlike its most similar pair as a tenth of the calibrating pictures
+            are. Many pictures of another kind are classified well all the same.
+    """
+
+    pictures: int
+    low: float
+    far: float
+
+    @property
+    def is_another(self) -> bool:
+        """Whether the labels fit these pictures far worse than those of the calibration."""
+        return self.low > 0.5

@@ -45,7 +45,7 @@ def measure(uri: str, recipe: str, pictures: np.ndarray, labels: dict[str, np.nd
     model, prompts = asif_lance.open(uri, recipe=recipe), prompts_from_vectors(labels)
     compiled = model.compile(prompts)
     find_fewest_flip(model, pictures[0], prompts, most=30, tries=300)
-    alone, took, sizes, least, exact = [], [], [], [], 0
+    alone, took, sizes, least, told, exact = [], [], [], [], [], 0
     for vector in pictures:
         began = time.perf_counter()
         list(model.classify_vectors([""], vector[None], compiled))
@@ -57,14 +57,16 @@ def measure(uri: str, recipe: str, pictures: np.ndarray, labels: dict[str, np.nd
             sizes.append(len(found.pair_ids))
             least.append(found.at_least / sizes[-1])
             exact += found.exact
+        told.append((took[-1], str(sizes[-1]) + " pairs" if found is not None else "none found"))
     one, median, most = np.median(alone), np.median(took), max(took)
     print(f"{model.version.pairs:,} pairs, {len(labels)} labels, {recipe}: one classification")
     print(f"{one * 1e3:.0f} ms; the fewest pairs {median:.2f} s (median), {most:.2f} s (most),")
     print(f"{median / one:.0f} and {most / one:.0f} classifications")
-    told = f"{min(sizes)} to {max(sizes)} pairs, median {np.median(sizes):.0f}" if sizes else ""
+    print("slowest:", ", ".join(f"{s:.1f} s ({what})" for s, what in sorted(told)[:-4:-1]))
+    many = f"{min(sizes)} to {max(sizes)} pairs, median {np.median(sizes):.0f}" if sizes else ""
     proved = f"; the bound is {np.median(least):.0%} of that (median)" if sizes else ""
     print(
-        f"found for {len(sizes)} of {len(pictures)} pictures: {told}{proved}; certain for {exact}"
+        f"found for {len(sizes)} of {len(pictures)} pictures: {many}{proved}; certain for {exact}"
     )
 
 

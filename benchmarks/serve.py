@@ -1,6 +1,6 @@
 """A service under load from a second process, beside the bare batched search in one process.
 
-    python benchmarks/serve.py [PAIRS]
+    python benchmarks/serve.py [--pairs 100000] [--only-changes]
 
 Brought vectors, three labels, requests of 16 vectors from 8 clients on loopback. Throughput is that
 of clients that ask again at once; how long requests take is measured at half of it. Both again
@@ -11,6 +11,7 @@ time to open a version anew after a forget is not counted.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import multiprocessing
@@ -208,8 +209,12 @@ def report(name: str, address: str, body: bytes, bare: Callable[[], float]) -> N
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=100_000)
+    parser.add_argument("--only-changes", action="store_true", help="the last line alone")
+    asked = parser.parse_args()
     print(describe_processor())
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    n = asked.pairs
     with (
         tempfile.TemporaryDirectory() as name,
         ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other,
@@ -227,8 +232,9 @@ def main() -> None:
         )
         with serve(database, "--allow", "forget", threads=None) as service:
             ask_for(service.address, make_body(packed=True))
-            report("vectors as digits", service.address, make_body(packed=False), bare)
-            report("packed", service.address, make_body(packed=True), bare)
+            if not asked.only_changes:
+                report("vectors as digits", service.address, make_body(packed=False), bare)
+                report("packed", service.address, make_body(packed=True), bare)
             with changes(service, folder, n) as made:
                 report("packed, with changes", service.address, make_body(packed=True), bare)
             print("changes:", ", ".join(f"{n} {kind}" for kind, n in Counter(made).items()))

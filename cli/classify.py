@@ -23,6 +23,7 @@ from .confidence import (
     confidence_options,
     make_assessor,
     read_calibration,
+    warn_of_kind,
 )
 from .labelled import report_rejects
 from .options import (
@@ -41,6 +42,7 @@ from .query import FoundModel, check_asked_labels, find_model, read_asked_labels
 from .server import (
     ask_server,
     choose_server,
+    join_kind,
     make_question,
     plain_answer,
     refuse_with_server,
@@ -194,13 +196,17 @@ def _tell_all(
     for prediction in predictions:
         _tell(prediction, top, explain, output, sure)
         silent += prediction.score <= 0
-    if silent:
-        note(
-            f"of {format_count(silent, 'picture')} no score is above 0: no pair has weight for the "
-            "picture and for a label; a larger --k or a smaller --p gives more pairs weight"
-        )
+    _note_silent(silent)
     if sure is not None:
         sure.note_kind()
+
+
+def _note_silent(pictures: int) -> None:
+    if pictures:
+        note(
+            f"of {format_count(pictures, 'picture')} no score is above 0: no pair has weight for "
+            "the picture and for a label; a larger --k or a smaller --p gives more pairs weight"
+        )
 
 
 def _check(
@@ -229,11 +235,18 @@ def _ask_server(
     output: str,
     rejects: list[Reject],
 ) -> None:
+    silent, seen = 0, list[tuple[bool, bool]]()
     for answer in ask_server(server, images, vectors, question, rejects):
         sure = answer["confidence"]
         if question.get("confidence") and sure is None:
             raise InputError(f"{server} has too few pairs, or labels, to tell confidence by")
         print_answer(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
+        silent += answer["predictions"][0]["score"] <= 0
+        if sure is not None:
+            seen.append((sure["low_score"], sure["unlike"]))
+    _note_silent(silent)
+    if seen:
+        warn_of_kind(join_kind(seen))
 
 
 def _refuse_missing(context: Context, images: tuple[str, ...]) -> None:

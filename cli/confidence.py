@@ -15,9 +15,9 @@ from .output import note, percent, print_table
 from .parameter_types import PathOption, Real
 
 if TYPE_CHECKING:
-    from asif_lance.evaluation import Calibration, Confidence, ConfidenceReport, Kind, Labelled
+    from asif_lance.evaluation import Calibration, Confidence, ConfidenceReport, Labelled
     from asif_lance.model import LabelSet, Model, Prediction
-    from asif_lance.records import Reject
+    from asif_lance.records import PictureKind, Reject
 
     from .query import FoundModel
 
@@ -154,7 +154,7 @@ def _calibrate(
     return calibrate_by_pictures(answers, encoded.truths)
 
 
-def warn_of_kind(kind: Kind) -> None:
+def warn_of_kind(kind: PictureKind) -> None:
     """Say that the pictures are of another kind, if they are."""
     if kind.is_another:
         note(

@@ -21,7 +21,7 @@ from .query import read_names
 if TYPE_CHECKING:
     import httpx
 
-    from asif_lance.records import Float32Array, Reject
+    from asif_lance.records import Float32Array, PictureKind, Reject
 
 #: Files and bytes of one request.
 FILES, BYTES = 16, 16 * 2**20
@@ -243,6 +243,14 @@ def _batches(pictures: Sequence[Path], rejects: list[Reject]) -> Iterator[list[t
         size += len(content)
     if batch:
         yield batch
+
+
+def join_kind(seen: Sequence[tuple[bool, bool]]) -> PictureKind:
+    """The kind of pictures, by whether each has a low score and is unlike the pairs."""
+    from asif_lance.records import PictureKind
+
+    low, far = (sum(one) / len(seen) for one in zip(*seen, strict=True))
+    return PictureKind(len(seen), low, far)
 
 
 def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:

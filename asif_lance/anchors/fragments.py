@@ -148,7 +148,7 @@ class Fragment:
         """The rows' whitened distances; damage shows as in `sums`."""
         self.sums(dataset, fragment, column)
         inverses = used.whitening.inverse_distances(self.vectors(dataset, fragment, column))
-        known = self.whitened[column] = WhitenedRows(used, inverses)
+        known = self.whitened[column] = WhitenedRows(used, inverses, inverses)
         self.near_whitened.pop(column, None)
         return known
 
@@ -166,7 +166,9 @@ class Fragment:
         if near is None or near.used.fit != used.fit:
             vectors = self.vectors(dataset, fragment, column)
             inverses = step.step(vectors, known.inverses)
-            near = self.near_whitened[column] = WhitenedRows(used, inverses, off=step.off)
+            unknown = np.full(self.rows, np.nan)
+            near = WhitenedRows(used, inverses, unknown, off=step.off)
+            self.near_whitened[column] = near
         return near
 
     @property
@@ -230,12 +232,15 @@ class WhitenedRows:
     Attributes:
         used: the whitening.
         inverses: (n,) float64, 1 / distance.
+        exact: (n,) float64, those that are known exactly; NaN for the others, until some search
+            needs them.
         kept: whether they are on disk.
         off: how far they may be off, as shares of themselves; 0 if they are exact.
     """
 
     used: NamedWhitening
     inverses: Float64Array
+    exact: Float64Array
     kept: bool = False
     off: float = 0.0
 

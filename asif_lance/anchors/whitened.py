@@ -72,11 +72,19 @@ def make_scale(
     off = max((one.off for one in rows), default=0.0)
     if not off:
         return Scale(near)
-    sure = [np.full(len(one.inverses), not one.off) for one in rows]
-    sure += [np.ones(len(one), dtype=np.bool_) for one in added]
-    known = np.where(np.concatenate(sure), near, np.nan)
-    exact = FactorsOnDemand(known, lambda at: used.whitening.inverse_distances(gather(at)))
-    return Scale(near, exact=exact, ratio=off)
+    ends = np.cumsum([len(one.exact) for one in rows])
+
+    def measure(at: Int64Array) -> Float64Array:
+        found = used.whitening.inverse_distances(gather(at))
+        parts = np.searchsorted(at, ends)
+        for one, end, mine, what in zip(
+            rows, ends, np.split(at, parts), np.split(found, parts), strict=False
+        ):
+            one.exact[mine - end] = what  # for the versions after this one, too
+        return found
+
+    known = np.concatenate([*(one.exact for one in rows), *added])
+    return Scale(near, exact=FactorsOnDemand(known, measure), ratio=off)
 
 
 def find_step(known: NamedWhitening, used: NamedWhitening, work: int) -> WhiteningStep | None:

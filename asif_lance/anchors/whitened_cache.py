@@ -41,7 +41,7 @@ def load_whitened(
     for files, hashes, inverses in zip(found["files"].tolist(), *each, strict=True):
         if files in new:
             new[files].id_hashes = hashes
-            new[files].whitened[column] = WhitenedRows(known, inverses, kept=True)
+            new[files].whitened[column] = WhitenedRows(known, inverses, inverses, kept=True)
     return known
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from asif_lance.evaluation.confidence import (
         Calibration,
         Confidence,
-        Kind,
         calibrate_by_pictures,
         calibrate_by_self_test,
         compare_kinds,
@@ -55,8 +54,7 @@ else:
             ),
             "adaptation": "Adaptation TrialAccuracy adapt captions_of",
             "confidence": (
-                "Calibration Confidence Kind calibrate_by_pictures calibrate_by_self_test "
-                "compare_kinds"
+                "Calibration Confidence calibrate_by_pictures calibrate_by_self_test compare_kinds"
             ),
             "confidence_report": "ConfidenceReport report_confidence",
             "diagnosis": "Diagnosis diagnose",
@@ -76,7 +74,7 @@ else:
 # fmt: off
 __all__ = [
     "Accuracy", "Adaptation", "Calibration", "Confidence", "ConfidenceReport", "Confirmation",
-    "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Kind", "Labelled",
+    "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Labelled",
     "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
     "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test", "calibrate_by_pictures",
     "calibrate_by_self_test", "captions_of", "check_classes", "check_enough_pairs", "check_rivals",

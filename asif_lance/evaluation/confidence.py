@@ -33,7 +33,7 @@ from scipy.special import log_softmax, softmax
 from asif_lance.errors import InputError
 from asif_lance.evaluation.self_test import sample_self_test
 from asif_lance.model import LabelSet, Model, Prediction
-from asif_lance.records import BoolArray, Float64Array, Int64Array
+from asif_lance.records import BoolArray, Float64Array, Int64Array, PictureKind
 
 COVERAGE = 0.9
 
@@ -237,30 +237,11 @@ def nearest_similarities(predictions: Sequence[Prediction]) -> Float64Array:
     return np.array([p.evidence.similarities[0] for p in predictions], dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Whether pictures are of the kind that a calibration was made of.
-
-    Attributes:
-        pictures: how many were looked at.
-        low: share whose best score is as low as in a tenth of the calibrating pictures.
-        far: share that is as unlike its most similar pair as a tenth of the calibrating pictures
-            are. Many pictures of another kind are classified well all the same.
-    """
-
-    pictures: int
-    low: float
-    far: float
-
-    @property
-    def is_another(self) -> bool:
-        """Whether the labels fit these pictures far worse than those of the calibration."""
-        return self.low > 0.5
-
-
-def compare_kinds(calibration: Calibration, best: Float64Array, nearest: Float64Array) -> Kind:
+def compare_kinds(
+    calibration: Calibration, best: Float64Array, nearest: Float64Array
+) -> PictureKind:
     """Compare (m,) best scores and similarities to the most similar pair with the calibration's."""
     limits = np.quantile(calibration.best, 0.1), np.quantile(calibration.nearest, 0.1)
-    return Kind(
+    return PictureKind(
         len(best), *(float((x <= y).mean()) for x, y in zip((best, nearest), limits, strict=True))
     )

@@ -12,7 +12,6 @@ from asif_lance.evaluation.calibration import bin_by_confidence, calibration_err
 from asif_lance.evaluation.confidence import (
     COVERAGE,
     Calibration,
-    Kind,
     calibrate_by_pictures,
     calibrate_by_self_test,
     compare_kinds,
@@ -20,7 +19,7 @@ from asif_lance.evaluation.confidence import (
     score_matrix,
 )
 from asif_lance.model import Model, Prediction
-from asif_lance.records import BoolArray, Float64Array, Int64Array
+from asif_lance.records import BoolArray, Float64Array, Int64Array, PictureKind
 
 _SEED = 0
 
@@ -58,7 +57,7 @@ class ConfidenceReport:
     covered: float
     possible: float
     none: float
-    kind: Kind
+    kind: PictureKind
 
 
 def report_confidence(
@@ -132,12 +131,12 @@ def _report(
     )
 
 
-def _join_kinds(kinds: Sequence[Kind]) -> Kind:
+def _join_kinds(kinds: Sequence[PictureKind]) -> PictureKind:
     sizes = [kind.pictures for kind in kinds]
     low, far = (
         float(np.average([getattr(k, of) for k in kinds], weights=sizes)) for of in ("low", "far")
     )
-    return Kind(sum(sizes), low, far)
+    return PictureKind(sum(sizes), low, far)
 
 
 def _ranks(told: Float64Array, right: BoolArray) -> float | None:

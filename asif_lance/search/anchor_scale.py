@@ -58,7 +58,7 @@ class FactorsOnDemand:
 
         Args:
             known: (n,) factors; NaN where they are not known. Is filled in.
-            compute: gives those of the anchors at (m,) distinct indices.
+            compute: gives those of the anchors at (m,) distinct indices, ascending.
         """
         self._known, self._compute = known, compute
 

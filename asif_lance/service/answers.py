@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from asif_lance.errors import printable
-from asif_lance.evaluation import Calibration
-from asif_lance.evaluation.confidence import COVERAGE
+from asif_lance.evaluation import Calibration, compare_kinds
+from asif_lance.evaluation.confidence import COVERAGE, nearest_similarities
 from asif_lance.evaluation.duplicates import SIMILARITY
 from asif_lance.model import Evidence, Prediction
 from asif_lance.records import Int64Array
@@ -61,7 +61,8 @@ def to_classified(
 def _with_confidence(
     answer: Classified, prediction: Prediction, calibration: Calibration
 ) -> Classified:
-    found = calibration.assess(prediction)
+    found, near = calibration.assess(prediction), nearest_similarities([prediction])
+    kind = compare_kinds(calibration, np.array([prediction.score]), near)
     for one, probability in zip(answer.predictions, found.probabilities, strict=False):
         one.probability = probability
     answer.confidence = Confident(
@@ -71,6 +72,8 @@ def _with_confidence(
         together=COVERAGE,
         none=found.none,
         low=found.low,
+        low_score=kind.low > 0,
+        unlike=kind.far > 0,
     )
     return answer
 

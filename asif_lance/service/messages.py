@@ -44,6 +44,8 @@ class Confident(Message):
     together: float = Field(description="How probable the possible labels are together, at least.")
     none: bool = Field(description="Whether it shows none of the labels, to all appearance.")
     low: float = Field(description="Share of those pictures whose best score is as low.")
+    low_score: bool = Field(description="Whether its best score is as low as a tenth of theirs.")
+    unlike: bool = Field(description="Whether it is as unlike the pairs as a tenth of those are.")
 
 
 class PairShare(Message):

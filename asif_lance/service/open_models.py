@@ -6,8 +6,8 @@ forget made stale is opened anew before it answers.
 
 from __future__ import annotations
 
-import contextlib
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +25,10 @@ Result = TypeVar("Result")
 
 _MODELS, _LABEL_SETS = 8, 8  # kept; the ones not asked for longest go first
 _NAMES = 1000  # of versions whose records are kept
-_TRIES = 4  # of an answer that forgets make stale again and again
+
+# How long, and how often, an answer is tried that a forget makes stale: files go one after
+# another, and what is opened in the midst of that is soon stale, too.
+_STALE_SECONDS, _STALE_PAUSE = 10.0, 0.02
 
 
 class OpenModel:
@@ -109,28 +112,34 @@ class OpenModels:
 
         Raises:
             VersionNotFoundError: there is no such version.
-            StaleModelError: it was stale time after time.
+            StaleModelError: it was stale for too long.
         """
-        with self._answering():
-            for _ in range(_TRIES - 1):
-                opened = self._get(name, how)
-                try:
-                    return ask(opened)
-                except StaleModelError:
-                    self._drop(opened)
-            return ask(self._get(name, how))
+
+        def ask_newest() -> Result:
+            opened = self._get(name, how)
+            try:
+                return ask(opened)
+            except StaleModelError:
+                self._drop(opened)
+                raise
+
+        return self.try_again(ask_newest)
 
     def try_again(self, ask: Callable[[], Result]) -> Result:
         """The same of what itself asks for a model that is open.
 
         Raises:
-            StaleModelError: it was stale time after time.
+            StaleModelError: it was stale for too long.
         """
+        until = time.monotonic() + _STALE_SECONDS
         with self._answering():
-            for _ in range(_TRIES - 1):
-                with contextlib.suppress(StaleModelError):
+            while True:
+                try:
                     return ask()
-            return ask()
+                except StaleModelError:
+                    if time.monotonic() > until:
+                        raise
+                time.sleep(_STALE_PAUSE)
 
     def close_all(self) -> None:
         """Keep none open, and wait for the answers that were begun with what was open."""

@@ -17,6 +17,7 @@ from asif_lance.service.failures import RequestError
 from asif_lance.service.operations import FLIP_SECONDS, MOST_FLIP
 from asif_lance.service.queries import (
     AuditQuery,
+    ChosenQuery,
     CompareQuery,
     EvaluationQuery,
     PairsQuery,
@@ -32,7 +33,7 @@ from asif_lance.service.service import Service
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
-Chosen = Annotated[list[PairId], Query(max_length=1000)]
+Chosen = Annotated[ChosenQuery, Query()]
 ChosenForm = Annotated[list[PairId], Form(max_length=1000)]
 
 #: Labels of a run that its pictures are asked about again with.
@@ -236,9 +237,9 @@ def audit(request: Request, service: Reader, query: Annotated[AuditQuery, Query(
 
 
 @router.get("/delete")
-def ask_delete(request: Request, service: Writer, without: Chosen) -> HTMLResponse:
+def ask_delete(request: Request, service: Writer, chosen: Chosen) -> HTMLResponse:
     """What would be deleted, to be confirmed."""
-    found = service.operations.pairs("latest", without)
+    found = service.operations.pairs("latest", chosen.without)
     return render(request, "delete.html", found=found)
 
 
@@ -252,9 +253,9 @@ def delete(
 
 
 @router.get("/forget")
-def ask_forget(request: Request, service: Forgetter, without: Chosen) -> HTMLResponse:
+def ask_forget(request: Request, service: Forgetter, chosen: Chosen) -> HTMLResponse:
     """What forgetting would touch, to be confirmed."""
-    plan = service.changes.plan(ChosenPairs(pairs=without))
+    plan = service.changes.plan(ChosenPairs(pairs=chosen.without))
     if not plan.pairs:
         raise RequestError(404, "none of these pairs is in any version")
     return render(request, "forget.html", plan=plan)

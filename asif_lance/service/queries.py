@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from asif_lance.model import split_labels
-from asif_lance.service.requests import SQL, Message, Name, Question, Sha256, Text
+from asif_lance.service.requests import SQL, Message, Name, PairId, Question, Sha256, Text
 
 #: Pairs that need a look.
 Kind = Literal["duplicates", "hubs", "wrong-drivers"]
@@ -52,6 +52,12 @@ class ViewQuery(AskedQuery):
     without: list[QueryId] = Field(default=[], max_length=100, description="Pairs left out.")
     pairs: int = Field(default=6, ge=1, le=200, description="Deciding pairs of each label.")
     pin: Sha256 | None = Field(default=None, description="A picture that is shown beside it.")
+
+
+class ChosenQuery(ViewQuery):
+    """Pairs ticked on a page; the form of an answer sends along what that asks."""
+
+    without: list[PairId] = Field(max_length=1000, description="The pairs.")
 
 
 class PairsQuery(Message):

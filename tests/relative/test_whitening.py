@@ -315,3 +315,30 @@ def test_a_version_whose_sample_changed_little_measures_only_what_it_needs(
     expected = other.top_k("image", queries, 5, measure="white")
     assert near.ids(found.indices[0]) == other.ids(expected.indices[0])
     np.testing.assert_array_equal(found.similarities, expected.similarities)
+
+
+def test_what_a_search_measured_serves_the_versions_after(
+    tmp_path: Path, keeping: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asif_lance.anchors.whitened.LONG", 0)
+    monkeypatch.setattr("asif_lance.anchors.whitened._MOST_OFF", 0.5)
+    monkeypatch.setattr("asif_lance.anchors.whitened.SAMPLE", 1000)
+    store = new_store(tmp_path)
+    store.add(pairs(names(0, 3000)))
+    store.publish(command="ingest")
+    queries = unit_queries(np.random.default_rng(3).normal(size=(3, 8)))
+    Anchors(store.dataset("latest")).top_k("image", queries, 5, measure="white")
+    store.add(pairs(names(3000, 3020)))
+    store.publish(command="ingest")
+    near = Anchors(store.dataset("latest"))
+    first = near.top_k("image", queries, 5, measure="white")
+    assert near.whitened("image").scale.ratio > 0
+    needed = {*near.ids(near._sample()), *near.ids(first.indices.ravel())}
+    store.delete([name for name in names(0, 3000) if name not in needed][:1])
+    store.publish(command="delete")
+    keeping.clear()
+    later = Anchors(store.dataset("latest"))
+    found = later.top_k("image", queries, 5, measure="white")
+    assert keeping == []
+    assert later.ids(found.indices.ravel()) == near.ids(first.indices.ravel())
+    np.testing.assert_array_equal(found.similarities, first.similarities)

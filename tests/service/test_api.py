@@ -18,7 +18,7 @@ from service_questions import PAIRS, as_vectors, make_database, question
 
 import asif_lance
 from asif_lance.evaluation import calibrate_by_self_test
-from asif_lance.evaluation.confidence import COVERAGE
+from asif_lance.evaluation.confidence import COVERAGE, nearest_similarities
 from asif_lance.service.protection import BODY_SECONDS
 
 
@@ -106,6 +106,9 @@ def test_confidence_is_that_of_the_library(
             "together": COVERAGE,
             "none": sure.none,
             "low": sure.low,
+            "low_score": prediction.score <= np.quantile(calibration.best, 0.1),
+            "unlike": nearest_similarities([prediction])[0]
+            <= np.quantile(calibration.nearest, 0.1),
         }
 
 

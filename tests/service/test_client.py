@@ -38,12 +38,15 @@ def test_a_server_answers_what_the_database_answers(
             ("--recipe", "paper", "--k", "20,30"),
             ("--model", "v1", "--top", 2),
             ("--confidence",),
+            (strange := ("--confidence", "--k", 3)),  # no pair speaks for most pictures
         ):
             for output in ("json", "table"):
                 command = ("classify", *asked, *options, "--format", output)
                 here = cli("--db", database, *command)
                 there = cli(*command, "--server", service.address)
                 assert (there.status, there.out) == (0, here.out), there.err
+                assert there.err == here.err
+                assert options != strange or "of another kind" in there.err
         done = cli("classify", *asked, "--model", "v9", "--server", service.address)
         assert (done.status, "no model version 'v9'" in done.err) == (1, True)
         done = cli("classify", *asked, "--record", "--server", service.address)
