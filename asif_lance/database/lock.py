@@ -44,7 +44,7 @@ class WriteLock:
 
         Raises:
             DatabaseBusyError: another writer kept it for longer than the timeout.
-            StorageError: the lock file cannot be made, or the object store has no such locks.
+            StorageError: the lock file cannot be made, or the object store honours no conditions.
         """
         directory = local_path(self.uri)
         if directory is None:
