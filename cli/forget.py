@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from asif_lance.errors import format_count, printable
+from asif_lance.errors import InputError, format_count, printable
 
 from .options import (
     Context,
@@ -18,9 +18,8 @@ from .options import (
     need_ids_or_where,
     open_store,
     pairs_arguments,
-    wrong_usage,
 )
-from .output import confirm, megabytes, note, print_json, print_table
+from .output import confirm, megabytes, note, note_error, print_json, print_table
 from .receipt import facts, print_proof
 from .twins import note_twins
 
@@ -113,8 +112,11 @@ def forget(
 def _verify(store: PairStore, receipt_id: str, keys_folder: Path | None, output: str) -> None:
     from asif_lance.store.forget import verify_receipt
 
-    with wrong_usage():  # nothing is checked where there is no such receipt
+    try:
         report = verify_receipt(store, receipt_id, folder=keys_folder)
+    except InputError as error:  # there is no such receipt
+        note_error(error)
+        sys.exit(2)
     _print_verification(report, output)
 
 

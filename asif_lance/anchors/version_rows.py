@@ -201,6 +201,7 @@ class VersionRows:
         except StorageError as error:
             if "not found" not in str(error).lower():
                 raise
+            self.check_current()  # says more where it was a forget
             raise StaleModelError(
                 self._database,
                 "files of this model version were rewritten or removed since it was opened: "
