@@ -255,7 +255,8 @@ class AttachedState:
         self, columns: Sequence[str] | None = None, *, fragments: Any = None, **asked: Any
     ) -> AttachedScanner:
         """A scan of all pairs, or those of some fragments, as Lance's own."""
-        return AttachedScanner(fragments or self.get_fragments(), self._names(columns), **asked)
+        chosen = fragments or self.get_fragments()
+        return AttachedScanner(self, chosen, self._names(columns), **asked)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Columns of all pairs."""
@@ -306,7 +307,7 @@ class AttachedFragment:
 
     def scanner(self, columns: Sequence[str] | None = None, **asked: Any) -> AttachedScanner:
         """A scan of its pairs."""
-        return AttachedScanner([self], self.state._names(columns), **asked)
+        return AttachedScanner(self.state, [self], self.state._names(columns), **asked)
 
 
 class AttachedScanner:
@@ -314,6 +315,7 @@ class AttachedScanner:
 
     def __init__(
         self,
+        state: AttachedState,
         fragments: Sequence[AttachedFragment],
         names: Sequence[str],
         *,
@@ -323,7 +325,7 @@ class AttachedScanner:
         with_row_address: bool = False,
         scan_in_order: bool = True,
     ) -> None:
-        self._fragments, self._names = fragments, names
+        self._state, self._fragments, self._names = state, fragments, names
         self._size, self._whole = batch_size, include_deleted_rows
         asked = {"_rowid": with_row_id, "_rowaddr": with_row_address}
         self._marks = [name for name, wanted in asked.items() if wanted]
@@ -331,8 +333,7 @@ class AttachedScanner:
     @property
     def projected_schema(self) -> pa.Schema:
         """The columns that come."""
-        state = self._fragments[0].state if self._fragments else None
-        own = state._projected(self._names) if state else pa.schema([])
+        own = self._state._projected(self._names)
         return pa.schema([*own, *(pa.field(mark, pa.uint64()) for mark in self._marks)])
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
@@ -349,7 +350,7 @@ class AttachedScanner:
         return pa.RecordBatchReader.from_batches(self.projected_schema, self.to_batches())
 
     def _scan(self, fragment: AttachedFragment) -> Iterator[pa.RecordBatch]:
-        state, start = fragment.state, 0
+        state, start = self._state, 0
         scanner = fragment.stored.scanner(
             columns=state.stored_names(self._names),
             batch_size=self._size,

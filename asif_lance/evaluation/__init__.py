@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Kind,
         calibrate_by_pictures,
         calibrate_by_self_test,
+        check_enough_pictures,
         compare_kinds,
     )
     from asif_lance.evaluation.confidence_report import ConfidenceReport, report_confidence
@@ -56,7 +57,7 @@ else:
             "adaptation": "Adaptation TrialAccuracy adapt captions_of",
             "confidence": (
                 "Calibration Confidence Kind calibrate_by_pictures calibrate_by_self_test "
-                "compare_kinds"
+                "check_enough_pictures compare_kinds"
             ),
             "confidence_report": "ConfidenceReport report_confidence",
             "diagnosis": "Diagnosis diagnose",
@@ -79,10 +80,10 @@ __all__ = [
     "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Kind", "Labelled",
     "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
     "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test", "calibrate_by_pictures",
-    "calibrate_by_self_test", "captions_of", "check_classes", "check_enough_pairs", "check_rivals",
-    "choose_sizes", "compare", "compare_kinds", "count_overlap", "diagnose", "encode_labelled",
-    "evaluate", "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test",
-    "predict", "prove_equivalence", "read_labelled", "report_confidence", "scaling",
-    "share_interval", "tune", "tune_by_self_test",
+    "calibrate_by_self_test", "captions_of", "check_classes", "check_enough_pairs",
+    "check_enough_pictures", "check_rivals", "choose_sizes", "compare", "compare_kinds",
+    "count_overlap", "diagnose", "encode_labelled", "evaluate", "find_duplicates",
+    "forecast_labels", "hold_out", "load_proofs", "mcnemar_test", "predict", "prove_equivalence",
+    "read_labelled", "report_confidence", "scaling", "share_interval", "tune", "tune_by_self_test",
 ]
 # fmt: on

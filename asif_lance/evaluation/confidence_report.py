@@ -11,6 +11,7 @@ from scipy.stats import mannwhitneyu
 from asif_lance.evaluation.calibration import bin_by_confidence, calibration_error
 from asif_lance.evaluation.confidence import (
     COVERAGE,
+    LEAST_PICTURES,
     Calibration,
     Kind,
     calibrate_by_pictures,
@@ -69,7 +70,8 @@ def report_confidence(
 ) -> tuple[ConfidenceReport, ...]:
     """Measure confidence by the self-test, and by one half of the pictures on the other.
 
-    The halves are drawn at random, and each calibrates for the other. A single picture has none.
+    The halves are drawn at random, and each calibrates for the other. Fewer than 40 pictures have
+    none.
     """
     labels = predictions[0].evidence.labels
     everything = np.arange(len(predictions))
@@ -78,7 +80,7 @@ def report_confidence(
             [(calibrate_by_self_test(model, labels), everything)], predictions, truths, coverage
         )
     ]
-    if len(predictions) > 1:
+    if len(predictions) >= 2 * LEAST_PICTURES:
         shuffled = np.random.default_rng(_SEED).permutation(len(predictions))
         halves = np.array_split(shuffled, 2)
         parts = [
@@ -134,10 +136,11 @@ def _report(
 
 def _join_kinds(kinds: Sequence[Kind]) -> Kind:
     sizes = [kind.pictures for kind in kinds]
-    low, far = (
-        float(np.average([getattr(k, of) for k in kinds], weights=sizes)) for of in ("low", "far")
+    low, far, usual = (
+        float(np.average([getattr(k, of) for k in kinds], weights=sizes))
+        for of in ("low", "far", "usual")
     )
-    return Kind(sum(sizes), low, far)
+    return Kind(sum(sizes), low, far, usual)
 
 
 def _ranks(told: Float64Array, right: BoolArray) -> float | None:

@@ -241,6 +241,9 @@ def prompts_from_vectors(
     names = list_names(list(vectors))
     check_names(list(names))
     rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
+    for name, row in zip(names, rows, strict=True):
+        if not row.size:
+            raise InputError(f"label {name!r} has no vectors: give at least one")
     owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     return Prompts(tuple(names), owner, unit_queries(np.concatenate(rows)), ensemble)
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from asif_lance.encoders import (
     expand_folders,
     image_encoder,
     iterate_pictures,
+    take_picture,
     text_encoder,
 )
 from asif_lance.errors import EmptyModelError, InputError, StaleModelError
@@ -343,10 +343,8 @@ class Model(ClipInterface):
         self, image: PictureInput, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
         """The captions of this version that fit a picture best; as `search_text`."""
-        pictures = list(islice(iterate_pictures(image), 2))
-        if len(pictures) != 1:
-            raise InputError("search_image takes one picture")
-        ((_, vectors),) = encode_pictures(self.image_encoder, pictures, None, 1)
+        picture = take_picture(image, "search_image")
+        ((_, vectors),) = encode_pictures(self.image_encoder, [picture], None, 1)
         vector = unit_queries(vectors)
         return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 

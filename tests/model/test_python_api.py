@@ -74,6 +74,12 @@ def test_labels_of_a_wrong_kind_say_what_was_expected(given: object) -> None:
         list_names(given)
 
 
+def test_a_label_without_vectors_is_named(model: Model) -> None:
+    vectors = {"b": np.ones(TEXT_DIM, np.float32), "a": np.ones((0, TEXT_DIM), np.float32)}
+    with pytest.raises(InputError, match="label 'a' has no vectors"):
+        model.label_vectors(vectors)
+
+
 @pytest.mark.parametrize("given", ["\ud800", "dog\udcff"])
 def test_labels_that_no_table_could_hold_are_refused(given: str) -> None:
     with pytest.raises(InputError, match="which is no text"):
