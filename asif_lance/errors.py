@@ -338,12 +338,21 @@ class InvalidVectorError(InputError):
 
 
 class EmptyModelError(InputError):
-    """The model version has no ordinary pairs, so nothing can be compared."""
+    """The model version has no ordinary pairs, so nothing can be compared.
 
-    def __init__(self, version: str) -> None:
-        self.version = version
+    `table` is somebody else's that it reads them from, if it does.
+    """
+
+    def __init__(self, version: str, table: str | None = None) -> None:
+        self.version, self.table = version, table
+        way_out = (
+            "ingest some first"
+            if table is None
+            else f"no row of {table} in that version can be one; a version that LanceDB makes of "
+            "it with such rows is the next model"
+        )
         super().__init__(
-            f"model version {version} has no ordinary pairs to compare with: ingest some first"
+            f"model version {version} has no ordinary pairs to compare with: {way_out}"
         )
 
 

@@ -32,7 +32,13 @@ from asif_lance.database.attached_rows import (
     vector_width,
 )
 from asif_lance.database.schemas import pairs_schema
-from asif_lance.errors import CorruptDatabaseError, DimensionError, InputError
+from asif_lance.errors import (
+    CorruptDatabaseError,
+    DimensionError,
+    InputError,
+    StorageError,
+    printable,
+)
 from asif_lance.records import LATEST, BoolArray, Float16Array, Int64Array
 
 _FILE = "attached.json"
@@ -56,8 +62,21 @@ class Attachment:
     columns: Mapping[str, str]
 
     def open(self, version: int | None = None) -> lance.LanceDataset:
-        """The table itself, at its head or a version."""
-        return lance.dataset(self.table, version=version)
+        """The table itself, at its head or a version.
+
+        Raises:
+            StorageError: it is gone.
+        """
+        try:
+            return lance.dataset(self.table, version=version)
+        except ValueError as error:
+            remote = "://" in self.table
+            left = version is not None if remote else (Path(self.table) / "_versions").is_dir()
+            if left or "was not found" not in str(error):
+                raise
+            raise StorageError(
+                f"the table that this database is attached to is gone: {printable(self.table)}"
+            ) from error
 
     def version_rows(self) -> list[Row]:
         """Its versions as rows of our table `versions`, oldest first; `added` and `removed` net."""

@@ -209,6 +209,16 @@ def parse_ensemble(name: str) -> Ensemble:
     return cast(Ensemble, name)
 
 
+def check_text(what: str, text: str) -> None:
+    """Pass a text that can be encoded.
+
+    Raises:
+        InputError: it has half of a surrogate pair.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{what} {text!r} has half of a surrogate pair, which is no text")
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse label names that could not be told apart.
 
@@ -221,8 +231,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not isinstance(name, str):
             raise InputError(f"a label is a text, not {type(name).__name__}")
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"label {name!r} has half of a surrogate pair, which is no text")
+        check_text("label", name)
         if not name.strip():
             raise InputError("a label is empty")
         if name in seen:

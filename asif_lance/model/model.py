@@ -36,6 +36,7 @@ from asif_lance.model.labels import (
     LabelSet,
     NamesInput,
     Prompts,
+    check_text,
     fill_templates,
     list_names,
     parse_ensemble,
@@ -154,7 +155,8 @@ class Model(ClipInterface):
         if self._anchors is None:
             anchors = retry_read(self.store.uri, self._open_anchors)
             if not anchors.count:
-                raise EmptyModelError(self.version.name)
+                there = self.store.attachment
+                raise EmptyModelError(self.version.name, there and there.table)
             self._anchors = anchors
         return self._anchors
 
@@ -221,6 +223,8 @@ class Model(ClipInterface):
         A string is one text, never a row of letters.
         """
         pin, listed = self.store.text, take_texts("texts", texts)
+        for text in listed:
+            check_text("text", text)
         return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, listed)
 
     def label_vectors(

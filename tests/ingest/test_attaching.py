@@ -209,7 +209,7 @@ def test_vectors_of_another_size_are_told(tmp_path: Path) -> None:
         (lambda store: forget.forget(store, ["id 0-1"], reason="x"), "its owner's to erase"),
         (
             lambda store: asif_lance.ingest_sources(store.uri, ["nowhere.parquet"]),
-            "add the rows with LanceDB",
+            "no `ingest` here; add the rows with LanceDB",
         ),
     ],
 )
@@ -455,3 +455,60 @@ def test_an_encoder_whose_vectors_have_another_length_is_refused(
         with pytest.raises(DimensionError, match=r"expected (1280|384) dimensions, got (16|12)"):
             asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS, **named)
         assert not (tmp_path / "a.asif").exists()
+
+
+def test_advice_is_what_can_be_done_with_somebody_elses_table(
+    table: Any, tmp_path: Path, cli: Cli, query_file: Path
+) -> None:
+    uri = asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    labels = tmp_path / "labels.parquet"
+    pl.DataFrame({"label": list(LABELS), "vector": list(LABELS.values())}).write_parquet(labels)
+    pl.DataFrame({"id": NAMES, "vector": QUERIES}).write_parquet(tmp_path / "q.parquet")
+    asked = (
+        "--db",
+        uri,
+        "classify",
+        "--vectors",
+        tmp_path / "q.parquet",
+        "--label-vectors",
+        labels,
+    )
+    indexed = cli(*asked, "--search", "index")
+    assert indexed.status == 1
+    assert "for which no index is built: use --search exact" in indexed.err
+    table.delete("true")
+    empty = cli(*asked)
+    assert empty.status == 1
+    assert "ingest" not in empty.err.replace(str(tmp_path), "")
+    assert "a version that LanceDB makes of it with such rows is the next model" in empty.err
+
+
+def test_a_table_that_is_gone_is_told_with_its_whole_path(
+    table: Any, tmp_path: Path, cli: Cli
+) -> None:
+    uri = asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    lancedb.connect(tmp_path / "birds.lancedb").drop_table("birds")
+    for command in ("info", "versions"):
+        done = cli("--db", uri, command)
+        gone = f"the table that this database is attached to is gone: {table.uri}"
+        assert (done.status, gone in done.err, len(done.err.splitlines())) == (1, True, 1), done.err
+
+
+@pytest.mark.parametrize("length", [1e300, 1e-310, 1e39, 1e-45])
+def test_float64_vectors_of_any_length_have_their_direction(tmp_path: Path, length: float) -> None:
+    there = rows(dtype=np.float64)
+    lance.write_dataset(there, tmp_path / "usual.lance")
+    for name, width in (("clip", IMAGE_DIM), ("emb", TEXT_DIM)):
+        numbers = there[name].combine_chunks().flatten().to_numpy() * length
+        place = there.column_names.index(name)
+        far = pa.FixedSizeListArray.from_arrays(pa.array(numbers), width)
+        there = there.set_column(place, name, far)
+    lance.write_dataset(there, tmp_path / "far.lance")
+    usual, far = (asif_lance.attach(tmp_path / f"{n}.lance", **COLUMNS) for n in ("usual", "far"))
+    assert (far.pairs, far.left_out) == (N, {})
+    for side in ("image_vector", "text_vector"):
+        one, other = (
+            np.array(asif_lance.open(a.uri).store.read(columns=[side])[side].to_pylist(), float)
+            for a in (usual, far)
+        )
+        assert np.allclose(one, other, atol=1e-3)

@@ -24,6 +24,7 @@ from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.model.labels import check_names, list_names
 from asif_lance.model.prediction_lists import Predictions
+from asif_lance.model.reranker import AsifReranker
 from asif_lance.relative import make_recipe
 
 
@@ -253,6 +254,9 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda m: asif_lance.attach(m.store.uri, image_vector=3),
         "image_vector: give a text, not 3",
     ),
+    "no text to search for": (lambda m: m.search_text("\ud800"), "which is no text"),
+    "no text to encode": (lambda m: m.encode_texts(["a", "\udcff"]), "which is no text"),
+    "a text for a reranker": (lambda m: AsifReranker("x"), "model: give a model of `asif_lance.op"),
     "three ps": (lambda m: asif_lance.open(m.store.uri, p=(1, 2, 3)), "p: give a number, or one"),
 }
 
