@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         Kind,
         calibrate_by_pictures,
         calibrate_by_self_test,
-        check_enough_pictures,
         compare_kinds,
     )
     from asif_lance.evaluation.confidence_report import ConfidenceReport, report_confidence
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from asif_lance.evaluation.labelled_pictures import (
         Labelled,
         check_classes,
+        check_enough_pictures,
         encode_labelled,
         hold_out,
         read_labelled,
@@ -57,14 +57,17 @@ else:
             "adaptation": "Adaptation TrialAccuracy adapt captions_of",
             "confidence": (
                 "Calibration Confidence Kind calibrate_by_pictures calibrate_by_self_test "
-                "check_enough_pictures compare_kinds"
+                "compare_kinds"
             ),
             "confidence_report": "ConfidenceReport report_confidence",
             "diagnosis": "Diagnosis diagnose",
             "duplicates": "Duplicates find_duplicates",
             "equivalence": "Proof load_proofs prove_equivalence",
             "label_forecast": "Forecast forecast_labels",
-            "labelled_pictures": "Labelled check_classes encode_labelled hold_out read_labelled",
+            "labelled_pictures": (
+                "Labelled check_classes check_enough_pictures encode_labelled hold_out "
+                "read_labelled"
+            ),
             "rivals": "check_rivals",
             "scaling_curve": "choose_sizes scaling",
             "self_test": "SelfTest build_self_test check_enough_pairs",

@@ -37,8 +37,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest
 
-from asif_lance.errors import InputError, format_count
-from asif_lance.evaluation.self_test import LEAST_PAIRS, sample_self_test
+from asif_lance.errors import InputError
+from asif_lance.evaluation.labelled_pictures import check_enough_pictures
+from asif_lance.evaluation.self_test import sample_self_test
 from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.records import BoolArray, Float64Array, Int64Array
 
@@ -46,9 +47,6 @@ COVERAGE = 0.9
 
 #: What a calibration is made of.
 SELF_TEST, LABELLED = "self-test", "labelled pictures"
-
-#: Fewer labelled pictures than this calibrate nothing.
-LEAST_PICTURES = LEAST_PAIRS
 
 _LOW_SHARE = 0.1  # of the calibrating pictures, whose best scores count as low
 _CHANCE = 0.01  # pictures of the same kind are told to be of another one at most that often
@@ -227,19 +225,6 @@ def calibrate_by_pictures(predictions: Sequence[Prediction], truths: Sequence[st
     check_enough_pictures(len(predictions))
     scores, numbers = score_matrix(predictions, truths)
     return _calibrate(LABELLED, scores, numbers, nearest_similarities(predictions), 0.0)
-
-
-def check_enough_pictures(count: int) -> None:
-    """Pass a number of labelled pictures that can calibrate.
-
-    Raises:
-        InputError: fewer than 20.
-    """
-    if count < LEAST_PICTURES:
-        raise InputError(
-            f"{format_count(count, 'labelled picture is', 'labelled pictures are')} too few to "
-            f"calibrate on: at least {LEAST_PICTURES}"
-        )
 
 
 def _calibrate(

@@ -11,7 +11,6 @@ from scipy.stats import mannwhitneyu
 from asif_lance.evaluation.calibration import bin_by_confidence, calibration_error
 from asif_lance.evaluation.confidence import (
     COVERAGE,
-    LEAST_PICTURES,
     Calibration,
     Kind,
     calibrate_by_pictures,
@@ -20,6 +19,7 @@ from asif_lance.evaluation.confidence import (
     nearest_similarities,
     score_matrix,
 )
+from asif_lance.evaluation.labelled_pictures import LEAST_PICTURES
 from asif_lance.model import Model, Prediction
 from asif_lance.records import BoolArray, Float64Array, Int64Array
 

@@ -22,7 +22,8 @@ from asif_lance.evaluation import (
     report_confidence,
 )
 from asif_lance.evaluation.confidence import fit_sharpness, limit_exactness, log_losses
-from asif_lance.evaluation.self_test import MOST_PICTURES
+from asif_lance.evaluation.labelled_pictures import LEAST_PICTURES
+from asif_lance.evaluation.self_test import LEAST_PAIRS, MOST_PICTURES
 from asif_lance.model import Model, Prediction
 
 DB = ("--db", "t.lancedb")
@@ -61,6 +62,10 @@ def test_sets_cover_the_stated_share_whatever_is_calibrated(
         for i in range(n + 1)
     ]
     assert np.mean(np.array(low) <= 1 - stated) <= 1 - stated + 1e-9
+
+
+def test_labelled_pictures_and_the_self_test_need_as_many() -> None:
+    assert LEAST_PICTURES == LEAST_PAIRS
 
 
 def test_too_few_pictures_make_every_label_possible() -> None:
