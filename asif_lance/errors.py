@@ -10,7 +10,7 @@
     │   ├── DatabaseBusyError          another writer holds the lock
     │   ├── CorruptDatabaseError       a file is damaged: `asif-lance check`
     │   ├── StaleModelError            what is open is from before a forget: reopen it
-    │   ├── ForkedProcessError         Lance was used before this process was forked
+    │   ├── ForkedProcessError         Lance or torch was used before a fork
     │   └── StorageError               the disk or object store refused (full, gone, denied)
     ├── VersionNotFoundError           no model version of that name
     ├── SearchUnavailableError         no index, or none for this recipe: `asif-lance index build`
@@ -148,11 +148,12 @@ class StaleModelError(DatabaseError):
 
 
 class ForkedProcessError(DatabaseError):
-    """Lance's threads stay behind in the process that was forked: to read would wait for ever."""
+    """Threads of Lance and torch stay behind at a fork: to read or compute would wait for ever."""
 
     def __init__(self) -> None:
         super().__init__(
-            "this process was forked after a database was opened, and Lance does not work in it: "
+            "this process was forked after its parent had read a database or computed, and neither "
+            "Lance nor torch works in it: "
             "start processes with multiprocessing's 'spawn' or 'forkserver'"
         )
 
@@ -337,12 +338,21 @@ class InvalidVectorError(InputError):
 
 
 class EmptyModelError(InputError):
-    """The model version has no ordinary pairs, so nothing can be compared."""
+    """The model version has no ordinary pairs, so nothing can be compared.
 
-    def __init__(self, version: str) -> None:
-        self.version = version
+    `table` is somebody else's that it reads them from, if it does.
+    """
+
+    def __init__(self, version: str, table: str | None = None) -> None:
+        self.version, self.table = version, table
+        way_out = (
+            "ingest some first"
+            if table is None
+            else f"no row of {table} in that version can be one; a version that LanceDB makes of "
+            "it with such rows is the next model"
+        )
         super().__init__(
-            f"model version {version} has no ordinary pairs to compare with: ingest some first"
+            f"model version {version} has no ordinary pairs to compare with: {way_out}"
         )
 
 

@@ -24,6 +24,7 @@ EXAMPLE = "example"
 
 #: The name that always means the newest version; no alias.
 LATEST = "latest"
+_CHANCE = 0.01  # pictures of the same kind are told to be of another one at most that often
 
 #: Neighbors found beyond the k that count, so that what enters when others go is known already.
 SPARE = 64
@@ -156,13 +157,25 @@ class PictureKind:
         low: share whose best score is as low as in a tenth of the calibrating pictures.
         far: share that is as unlike its most similar pair as a tenth of the calibrating pictures
             are. Many pictures of another kind are classified well all the same.
+        usual: what `low` would be for pictures of the same kind: about a tenth.
     """
 
     pictures: int
     low: float
     far: float
+    usual: float = 0.1
 
     @property
     def is_another(self) -> bool:
-        """Whether the labels fit these pictures far worse than those of the calibration."""
-        return self.low > 0.5
+        """Whether the labels fit these pictures far worse than those of the calibration.
+
+        Most of them have low scores, and more than chance would give so many of the same kind: of
+        one picture alone nothing can be said.
+        """
+        if self.low <= 0.5:
+            return False
+        from scipy.stats import binomtest  # takes half a second, and most ask nothing of it
+
+        count = round(self.low * self.pictures)
+        test = binomtest(count, self.pictures, self.usual, alternative="greater")
+        return bool(test.pvalue < _CHANCE)

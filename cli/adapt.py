@@ -160,7 +160,7 @@ def _check(
     if old is None and old_labels is not None:
         raise click.UsageError("--old-label-vectors needs --old")
     if kept:
-        open_store(context).check_own("add")
+        open_store(context).check_own("adapt --keep")
 
 
 def _caption_template(task: Task, caption: str | None) -> str | None:
@@ -191,7 +191,20 @@ def _read_old_task(
     return read_task(old, asked, rejects, model)
 
 
+def _note_reached(found: Sequence[Adaptation]) -> None:
+    """Say where classes were too small for as many pictures as were asked for."""
+    short = [one for one in found if one.added < one.per_class * one.classes]
+    if short:
+        counts = ", ".join(f"{one.per_class:,}" for one in short)
+        note(
+            f"--per-class {counts}: some classes have fewer pictures, and one of each is left to "
+            f"test on; {format_count(short[-1].added, 'pair')} of "
+            f"{format_count(short[-1].classes, 'class', 'classes')} are the most that was reached"
+        )
+
+
 def _print(found: Sequence[Adaptation], output: str) -> None:
+    _note_reached(found)
     if output == "json":
         for adaptation in found:
             print_json(asdict(adaptation))

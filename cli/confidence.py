@@ -125,15 +125,16 @@ def read_calibration(
     """The labelled pictures of `--calibrate`, not yet encoded; None if there are none.
 
     Raises:
-        InputError: a class that is not among the labels.
+        InputError: a class that is not among the labels, or fewer than 20 pictures.
         SourceError: nothing that can be read.
     """
     if pictures is None:
         return None
-    from asif_lance.evaluation import check_classes, read_labelled
+    from asif_lance.evaluation import check_classes, check_enough_pictures, read_labelled
 
     read = read_labelled(pictures, rejects).by_labels(names)
     check_classes(read.truths, names)
+    check_enough_pictures(len(read.truths))
     return read
 
 

@@ -89,7 +89,10 @@ def _translate(
 
 
 def _check_value(file: Path, key: str, value: Any, option: click.Option) -> None:
-    """Pass a value of the kind that the option takes; what it says, the option itself looks at."""
+    """Pass a value of the kind that the option takes, and within its range.
+
+    What paths lead to is looked at when the command runs.
+    """
     if option.is_flag:
         wanted, fits = "true or false", lambda one: isinstance(one, bool)
     elif isinstance(option.type, click.types.StringParamType | click.Path | click.Choice):
@@ -100,6 +103,13 @@ def _check_value(file: Path, key: str, value: Any, option: click.Option) -> None
     parts = value if option.multiple and isinstance(value, list) else [value]
     if not all(map(fits, parts)):
         raise InputError(f"{file}: {key!r} takes {wanted}")
+    if option.is_flag or option.nargs != 1 or isinstance(option.type, click.Path):
+        return
+    for part in parts:
+        try:
+            option.type.convert(part, option, None)
+        except click.BadParameter as error:
+            raise InputError(f"{file}: {key!r}: {error.message}") from error
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

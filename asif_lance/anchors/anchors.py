@@ -17,6 +17,7 @@ import torch
 
 from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.anchors.whitened import choose_sample, fit_sample, make_scale
+from asif_lance.forks import check_not_forked
 from asif_lance.progress import track_batches
 from asif_lance.records import (
     BoolArray,
@@ -233,6 +234,7 @@ class Anchors:
 
     def terms(self, side: Side, queries: Float32Array, *, measure: Measure = "cosine") -> Terms:
         """Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale."""
+        check_not_forked()  # before torch computes a mean or a metric
         if measure == "cosine":
             return queries, None, None
         frame = self.centre(side) if measure == "centred" else self.whitened(side)

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import lance
 
+from asif_lance.database import AttachedState
 from asif_lance.errors import SearchUnavailableError
 from asif_lance.relative import Recipe, recipe_from_values
 
@@ -130,6 +131,12 @@ def require_choice(
     Raises:
         SearchUnavailableError: it has none, or one that was measured with another recipe.
     """
+    if isinstance(state, AttachedState):
+        raise SearchUnavailableError(
+            version,
+            f"{version} is a version of somebody else's table, for which no index is built: use "
+            "--search exact",
+        )
     choice = load_choice(state, search)
     kind = " --kind sampled" if search == "sampled" else ""
     if choice is None:

@@ -32,7 +32,13 @@ from asif_lance.database.attached_rows import (
     vector_width,
 )
 from asif_lance.database.schemas import pairs_schema
-from asif_lance.errors import CorruptDatabaseError, DimensionError, InputError
+from asif_lance.errors import (
+    CorruptDatabaseError,
+    DimensionError,
+    InputError,
+    StorageError,
+    printable,
+)
 from asif_lance.records import LATEST, BoolArray, Float16Array, Int64Array
 
 _FILE = "attached.json"
@@ -56,8 +62,21 @@ class Attachment:
     columns: Mapping[str, str]
 
     def open(self, version: int | None = None) -> lance.LanceDataset:
-        """The table itself, at its head or a version."""
-        return lance.dataset(self.table, version=version)
+        """The table itself, at its head or a version.
+
+        Raises:
+            StorageError: it is gone.
+        """
+        try:
+            return lance.dataset(self.table, version=version)
+        except ValueError as error:
+            remote = "://" in self.table
+            left = version is not None if remote else (Path(self.table) / "_versions").is_dir()
+            if left or "was not found" not in str(error):
+                raise
+            raise StorageError(
+                f"the table that this database is attached to is gone: {printable(self.table)}"
+            ) from error
 
     def version_rows(self) -> list[Row]:
         """Its versions as rows of our table `versions`, oldest first; `added` and `removed` net."""
@@ -255,7 +274,8 @@ class AttachedState:
         self, columns: Sequence[str] | None = None, *, fragments: Any = None, **asked: Any
     ) -> AttachedScanner:
         """A scan of all pairs, or those of some fragments, as Lance's own."""
-        return AttachedScanner(fragments or self.get_fragments(), self._names(columns), **asked)
+        chosen = fragments or self.get_fragments()
+        return AttachedScanner(self, chosen, self._names(columns), **asked)
 
     def to_table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Columns of all pairs."""
@@ -306,7 +326,7 @@ class AttachedFragment:
 
     def scanner(self, columns: Sequence[str] | None = None, **asked: Any) -> AttachedScanner:
         """A scan of its pairs."""
-        return AttachedScanner([self], self.state._names(columns), **asked)
+        return AttachedScanner(self.state, [self], self.state._names(columns), **asked)
 
 
 class AttachedScanner:
@@ -314,6 +334,7 @@ class AttachedScanner:
 
     def __init__(
         self,
+        state: AttachedState,
         fragments: Sequence[AttachedFragment],
         names: Sequence[str],
         *,
@@ -323,7 +344,7 @@ class AttachedScanner:
         with_row_address: bool = False,
         scan_in_order: bool = True,
     ) -> None:
-        self._fragments, self._names = fragments, names
+        self._state, self._fragments, self._names = state, fragments, names
         self._size, self._whole = batch_size, include_deleted_rows
         asked = {"_rowid": with_row_id, "_rowaddr": with_row_address}
         self._marks = [name for name, wanted in asked.items() if wanted]
@@ -331,8 +352,7 @@ class AttachedScanner:
     @property
     def projected_schema(self) -> pa.Schema:
         """The columns that come."""
-        state = self._fragments[0].state if self._fragments else None
-        own = state._projected(self._names) if state else pa.schema([])
+        own = self._state._projected(self._names)
         return pa.schema([*own, *(pa.field(mark, pa.uint64()) for mark in self._marks)])
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
@@ -349,7 +369,7 @@ class AttachedScanner:
         return pa.RecordBatchReader.from_batches(self.projected_schema, self.to_batches())
 
     def _scan(self, fragment: AttachedFragment) -> Iterator[pa.RecordBatch]:
-        state, start = fragment.state, 0
+        state, start = self._state, 0
         scanner = fragment.stored.scanner(
             columns=state.stored_names(self._names),
             batch_size=self._size,

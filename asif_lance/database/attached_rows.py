@@ -19,6 +19,7 @@ _NO_ID, _NO_VECTOR, DUPLICATE = 1, {"image_vector": 2, "text_vector": 3}, 4
 
 # |a|² of unit vectors is that near to 1, as float16 rounds each number by a 2^-11th at most.
 _MOST_OFF_UNIT = 2.0**-9
+_LARGE = 1e30  # float32 ends at 3e38; below its inverse, it has fewer digits
 _NUMBERS_AT_ONCE = 2**20
 
 
@@ -72,6 +73,8 @@ def unit_vectors(column: pa.FixedSizeListArray) -> tuple[Float16Array, BoolArray
 
 def _unit(matrix: NDArray[Any]) -> tuple[Float16Array, BoolArray]:
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if matrix.dtype == np.float64:
+            matrix = _into_float32_range(matrix)
         rows = matrix.astype(np.float32).astype(np.float64)
         squares = np.einsum("ij,ij->i", rows, rows)
         usable: BoolArray = np.isfinite(squares) & (squares > 0)
@@ -80,6 +83,13 @@ def _unit(matrix: NDArray[Any]) -> tuple[Float16Array, BoolArray]:
         same = usable & (np.abs(squares - 1.0) <= _MOST_OFF_UNIT)
         units[same] = matrix[same]
     return units, usable
+
+
+def _into_float32_range(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Rows of numbers that float32 has no room for divided by their largest; others as they are."""
+    peaks = np.abs(matrix).max(axis=1, initial=0.0)
+    far = (peaks > 0) & np.isfinite(peaks) & ((peaks > _LARGE) | (peaks < 1 / _LARGE))
+    return np.where(far[:, None], matrix / peaks[:, None], matrix) if far.any() else matrix
 
 
 def judge_rows(

@@ -31,11 +31,11 @@ from asif_lance.database.registry import find_missing_columns
 from asif_lance.errors import (
     CorruptDatabaseError,
     DatabaseError,
-    ForkedProcessError,
     StorageError,
     is_panic,
     printable,
 )
+from asif_lance.forks import check_not_forked
 from asif_lance.object_stores import explain_refusal, is_remote, is_store_error
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
@@ -56,9 +56,6 @@ _DAMAGE_SIGNS = (
 _FILE = re.compile(r"\w+\.lance/\w+/[^\s,]+")
 
 Result = TypeVar("Result")
-
-# The process that Lance runs in.
-_used_in: dict[str, int] = {}
 
 
 def resolve_uri(uri: str | Path) -> str:
@@ -124,11 +121,6 @@ def find_table(uri: str, table: str) -> lance.LanceDataset | None:
             raise
 
 
-def _check_not_forked() -> None:
-    if _used_in.setdefault("process", os.getpid()) != os.getpid():
-        raise ForkedProcessError
-
-
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
     """Turns what Lance and the operating system raise into an error of one line.
@@ -140,9 +132,9 @@ def storage_errors(uri: str) -> Iterator[None]:
     Raises:
         StorageError: the disk or object store refused.
         CorruptDatabaseError: a file is damaged.
-        ForkedProcessError: Lance was used before this process was forked.
+        ForkedProcessError: Lance or torch was used before this process was forked.
     """
-    _check_not_forked()
+    check_not_forked()
     try:
         yield
     except READ_ERRORS as error:

@@ -51,7 +51,12 @@ from asif_lance.encoders.picture_files import (
     walk_files,
     walk_pictures,
 )
-from asif_lance.encoders.picture_inputs import PictureInput, PicturesInput, iterate_pictures
+from asif_lance.encoders.picture_inputs import (
+    PictureInput,
+    PicturesInput,
+    iterate_pictures,
+    take_picture,
+)
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
 from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
 from asif_lance.encoders.streaming import (
@@ -80,8 +85,8 @@ __all__ = [
     "image_encoder", "is_picture_name", "iterate_pictures", "looks_like_tar", "make_thumbnail",
     "map_ahead", "only_allowed_requests", "open_zip", "picture_name", "prepare_item", "read_bytes",
     "read_card", "read_label_vectors", "read_picture", "read_tar", "read_vectors",
-    "register_encoder", "reject_picture", "sha256_of", "shown_picture", "tell_left_out",
-    "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
+    "register_encoder", "reject_picture", "sha256_of", "shown_picture", "take_picture",
+    "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

@@ -141,6 +141,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     with _damage_as_reason():
         image.load()
+        _check_size(*image.size)
         return _to_rgb(_turned(image))
 
 
@@ -219,6 +220,8 @@ def _header_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _check_size(width: int, height: int) -> None:
+    if not width * height:
+        raise ImageError(f"image without pixels ({width}×{height})")
     if width * height > MAX_PIXELS:
         raise ImageError(f"image too large ({width}×{height} pixels)")
     if max(width, height) > MAX_ASPECT * min(width, height):

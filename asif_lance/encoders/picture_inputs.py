@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count
+from http.client import HTTPException
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard, Union
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +47,8 @@ _KINDS = (
     "a path, bytes, an open file, a Pillow image, an array (height, width, channels), "
     "a tensor (channels, height, width), a data set's row with an 'image', or several of these"
 )
+# What the read of a file raises that breaks off: a disk's, an archive's, a download's.
+_READ_ERRORS = (OSError, ValueError, EOFError, RuntimeError, HTTPException, BadZipFile, zlib.error)
 _ADDRESSES = ("http://", "https://")
 _CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
 _SINGLE: tuple[type, ...] = (
@@ -78,6 +83,18 @@ def iterate_pictures(given: PicturesInput) -> Iterator[ImageFile]:
     if not isinstance(given, Iterable) or _is_batch(given):
         return _take_batch(given, numbers)
     return (picture for item in given for picture in _take_item(item, numbers))
+
+
+def take_picture(given: PictureInput, taker: str) -> ImageFile:
+    """The one picture that something takes.
+
+    Raises:
+        InputError: it is none, or several; it calls what takes it `taker`.
+    """
+    pictures = list(islice(iterate_pictures(given), 2))
+    if len(pictures) != 1:
+        raise InputError(f"{taker} takes one picture")
+    return pictures[0]
 
 
 def _is_single(given: object) -> bool:
@@ -186,8 +203,8 @@ def _read_file(file: Any) -> bytes:
         content = file.read(MAX_BYTES + 1)
     except UnicodeDecodeError:
         content = ""
-    except (OSError, ValueError) as error:  # a closed file is a ValueError
-        raise ImageError(f"unreadable file ({error})") from error
+    except _READ_ERRORS as error:  # a closed file is a ValueError
+        raise ImageError(f"unreadable file ({' '.join(str(error).split())})") from error
     if not isinstance(content, bytes):
         raise ImageError("the file is opened as text: open it with 'rb'")
     if len(content) > MAX_BYTES:
@@ -197,6 +214,9 @@ def _read_file(file: Any) -> bytes:
 
 def _channels_last(tensor: Tensor) -> NDArray[Any]:
     """A tensor (channels, height, width) as an array (height, width, channels)."""
+    if tensor.layout is not sys.modules["torch"].strided or tensor.is_meta or tensor.is_quantized:
+        kind = f"{tensor.layout}, {tensor.dtype}, on {tensor.device}"
+        raise ImageError(f"a tensor without pixels to read ({kind}): give a dense one")
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point() and tensor.itemsize < 4:  # NumPy has no bfloat16
         tensor = tensor.float()

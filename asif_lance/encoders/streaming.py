@@ -24,6 +24,7 @@ from asif_lance.encoders.decoding import decode_image, read_bytes, upright_rgb
 from asif_lance.encoders.own_encoders import check_vectors
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.errors import ImageError, InputError
+from asif_lance.forks import check_not_forked
 from asif_lance.records import Float32Array
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class EncoderThreads:
 
     def compute(self, function: Callable[P, R], /, *args: P.args, **options: P.kwargs) -> Future[R]:
         """Call a function of encoders in one of the threads."""
+        check_not_forked()
         from asif_lance.devices import limit_torch
 
         def run() -> R:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asif_lance.evaluation.labelled_pictures import (
         Labelled,
         check_classes,
+        check_enough_pictures,
         encode_labelled,
         hold_out,
         read_labelled,
@@ -61,7 +62,10 @@ else:
             "duplicates": "Duplicates find_duplicates",
             "equivalence": "Proof load_proofs prove_equivalence",
             "label_forecast": "Forecast forecast_labels",
-            "labelled_pictures": "Labelled check_classes encode_labelled hold_out read_labelled",
+            "labelled_pictures": (
+                "Labelled check_classes check_enough_pictures encode_labelled hold_out "
+                "read_labelled"
+            ),
             "rivals": "check_rivals",
             "scaling_curve": "choose_sizes scaling",
             "self_test": "SelfTest build_self_test check_enough_pairs",
@@ -77,10 +81,10 @@ __all__ = [
     "Diagnosis", "Duplicates", "Evaluation", "Forecast", "Grid", "Labelled",
     "PairedComparison", "Proof", "SelfTest", "SelfTriedSetting", "SelfTuning", "TrialAccuracy",
     "TriedSetting", "Tuning", "adapt", "bootstrap_mean", "build_self_test", "calibrate_by_pictures",
-    "calibrate_by_self_test", "captions_of", "check_classes", "check_enough_pairs", "check_rivals",
-    "choose_sizes", "compare", "compare_kinds", "count_overlap", "diagnose", "encode_labelled",
-    "evaluate", "find_duplicates", "forecast_labels", "hold_out", "load_proofs", "mcnemar_test",
-    "predict", "prove_equivalence", "read_labelled", "report_confidence", "scaling",
-    "share_interval", "tune", "tune_by_self_test",
+    "calibrate_by_self_test", "captions_of", "check_classes", "check_enough_pairs",
+    "check_enough_pictures", "check_rivals", "choose_sizes", "compare", "compare_kinds",
+    "count_overlap", "diagnose", "encode_labelled", "evaluate", "find_duplicates",
+    "forecast_labels", "hold_out", "load_proofs", "mcnemar_test", "predict", "prove_equivalence",
+    "read_labelled", "report_confidence", "scaling", "share_interval", "tune", "tune_by_self_test",
 ]
 # fmt: on

@@ -75,6 +75,7 @@ class Adaptation:
 
     Attributes:
         per_class: pictures of each class that become pairs; of small classes all but one.
+        classes: how many classes have pictures.
         added: pairs in all.
         tested: pictures of the new task that are left to test on.
         new: on the task that they are of, of the pictures left.
@@ -86,6 +87,7 @@ class Adaptation:
     """
 
     per_class: int
+    classes: int
     added: int
     tested: int
     new: TrialAccuracy
@@ -318,6 +320,7 @@ class _Experiment:
         added = int(chosen[0].sum())
         return Adaptation(
             per_class=count,
+            classes=len(labelled.classes),
             added=added,
             tested=len(labelled.names) - added,
             new=TrialAccuracy(tuple(before), tuple(after)),

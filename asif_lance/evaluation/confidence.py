@@ -17,6 +17,12 @@ the most probable labels that together have the asked probability: where scores 
 sharpness is lowered, those are more labels, which a threshold learnt on other pictures would not
 allow for. `evaluate --confidence` measures how often the true label is among them.
 
+A few pictures that are all answered rightly make the sharpness as high as it can be, and say little
+about rare errors. So no probability is stated more exactly than n pictures can show: by Laplace's
+rule of succession, an answer that is always right in n cases is right in the next one with a
+probability of (n + 1) / (n + 2), and what is left is shared by the other labels. Fewer than 20
+pictures are refused, as by the self-test.
+
 A calibration follows from the version, the recipe and the labels (and the labelled pictures, if
 any). Nothing is kept: after pairs were deleted or forgotten the next one knows nothing of them.
 """
@@ -31,6 +37,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from asif_lance.errors import InputError
+from asif_lance.evaluation.labelled_pictures import check_enough_pictures
 from asif_lance.evaluation.self_test import sample_self_test
 from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.records import BoolArray, Float64Array, Int64Array, PictureKind
@@ -40,6 +47,7 @@ COVERAGE = 0.9
 #: What a calibration is made of.
 SELF_TEST, LABELLED = "self-test", "labelled pictures"
 
+_LOW_SHARE = 0.1  # of the calibrating pictures, whose best scores count as low
 _SHARPNESS = (0.1, 1000.0)  # scores lie in [0, 1]
 _LOW_SPREAD = 0.25  # the share of the self-test's pictures below which spread is low
 
@@ -92,8 +100,7 @@ class Calibration:
         sharpness = np.full(len(scores), self.sharpness)
         if self.spread > 0:
             sharpness *= np.minimum(scores.std(axis=1) / self.spread, 1.0)
-        found: Float64Array = softmax(sharpness[:, None] * scores, axis=1)
-        return found
+        return limit_exactness(softmax(sharpness[:, None] * scores, axis=1), self.pictures)
 
     @property
     def states_coverage(self) -> bool:
@@ -151,6 +158,18 @@ class Calibration:
         )
 
 
+def limit_exactness(probabilities: Float64Array, pictures: int) -> Float64Array:
+    """(m, c) probabilities as exactly as n calibrating pictures can know them.
+
+    None is below 1 / (n + 2) by the number of other labels, or above (n + 1) / (n + 2).
+    """
+    others = probabilities.shape[1] - 1
+    if not others:
+        return probabilities
+    found = np.maximum(probabilities, 1 / ((pictures + 1) * others))
+    return np.asarray(found / found.sum(axis=1, keepdims=True), dtype=np.float64)
+
+
 def check_coverage(coverage: float) -> float:
     """Pass a coverage between 0 and 1.
 
@@ -199,10 +218,9 @@ def calibrate_by_pictures(predictions: Sequence[Prediction], truths: Sequence[st
     """Calibrate on what was predicted for labelled pictures.
 
     Raises:
-        InputError: there are none.
+        InputError: fewer than 20.
     """
-    if not predictions:
-        raise InputError("no labelled pictures to calibrate on")
+    check_enough_pictures(len(predictions))
     scores, numbers = score_matrix(predictions, truths)
     return _calibrate(LABELLED, scores, numbers, nearest_similarities(predictions), 0.0)
 
@@ -214,8 +232,8 @@ def _calibrate(
     nearest: Float64Array,
     spread: float,
 ) -> Calibration:
-    sharpness, none = fit_sharpness(scores, truths), np.zeros(0)
-    found = Calibration(source, sharpness, spread, none, np.sort(scores.max(axis=1)), nearest)
+    sharpness, unknown = fit_sharpness(scores, truths), np.zeros(len(truths))
+    found = Calibration(source, sharpness, spread, unknown, np.sort(scores.max(axis=1)), nearest)
     true = found.probabilities(scores)[np.arange(len(truths)), truths]
     return replace(found, true=np.sort(true), nearest=np.sort(nearest))
 
@@ -241,7 +259,10 @@ def compare_kinds(
     calibration: Calibration, best: Float64Array, nearest: Float64Array
 ) -> PictureKind:
     """Compare (m,) best scores and similarities to the most similar pair with the calibration's."""
-    limits = np.quantile(calibration.best, 0.1), np.quantile(calibration.nearest, 0.1)
+    low, far = (np.quantile(known, _LOW_SHARE) for known in (calibration.best, calibration.nearest))
     return PictureKind(
-        len(best), *(float((x <= y).mean()) for x, y in zip((best, nearest), limits, strict=True))
+        len(best),
+        float((best <= low).mean()),
+        float((nearest <= far).mean()),
+        float(calibration.share_as_low(np.array([low]))[0]),
     )

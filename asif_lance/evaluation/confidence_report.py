@@ -18,6 +18,7 @@ from asif_lance.evaluation.confidence import (
     nearest_similarities,
     score_matrix,
 )
+from asif_lance.evaluation.labelled_pictures import LEAST_PICTURES
 from asif_lance.model import Model, Prediction
 from asif_lance.records import BoolArray, Float64Array, Int64Array, PictureKind
 
@@ -68,7 +69,8 @@ def report_confidence(
 ) -> tuple[ConfidenceReport, ...]:
     """Measure confidence by the self-test, and by one half of the pictures on the other.
 
-    The halves are drawn at random, and each calibrates for the other. A single picture has none.
+    The halves are drawn at random, and each calibrates for the other. Fewer than 40 pictures have
+    none.
     """
     labels = predictions[0].evidence.labels
     everything = np.arange(len(predictions))
@@ -77,7 +79,7 @@ def report_confidence(
             [(calibrate_by_self_test(model, labels), everything)], predictions, truths, coverage
         )
     ]
-    if len(predictions) > 1:
+    if len(predictions) >= 2 * LEAST_PICTURES:
         shuffled = np.random.default_rng(_SEED).permutation(len(predictions))
         halves = np.array_split(shuffled, 2)
         parts = [
@@ -133,10 +135,11 @@ def _report(
 
 def _join_kinds(kinds: Sequence[PictureKind]) -> PictureKind:
     sizes = [kind.pictures for kind in kinds]
-    low, far = (
-        float(np.average([getattr(k, of) for k in kinds], weights=sizes)) for of in ("low", "far")
+    low, far, usual = (
+        float(np.average([getattr(k, of) for k in kinds], weights=sizes))
+        for of in ("low", "far", "usual")
     )
-    return PictureKind(sum(sizes), low, far)
+    return PictureKind(sum(sizes), low, far, usual)
 
 
 def _ranks(told: Float64Array, right: BoolArray) -> float | None:

@@ -45,6 +45,9 @@ from asif_lance.progress import track
 from asif_lance.records import BoolArray, Float32Array, Int64Array, Reject
 
 # Where there is a folder per class, what metadata say of captions does not matter.
+#: Fewer labelled pictures than this calibrate nothing, as fewer pairs make no self-test.
+LEAST_PICTURES = 20
+
 _FOLDERS = ("folder", "imagefolder")
 
 
@@ -203,6 +206,19 @@ class _PictureFile:
         content = read_bytes(self._image)
         self.digest = sha256_of(content)
         return content
+
+
+def check_enough_pictures(count: int) -> None:
+    """Pass a number of labelled pictures that can calibrate.
+
+    Raises:
+        InputError: fewer than 20.
+    """
+    if count < LEAST_PICTURES:
+        raise InputError(
+            f"{format_count(count, 'labelled picture is', 'labelled pictures are')} too few to "
+            f"calibrate on: at least {LEAST_PICTURES}"
+        )
 
 
 def check_classes(truths: Collection[str], labels: Collection[str]) -> None:

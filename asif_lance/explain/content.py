@@ -7,10 +7,10 @@ are blanked here, and what is shown is never interpreted.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from asif_lance.encoders import make_thumbnail, shown_picture
+from asif_lance.arguments import check_kinds, instance_of
+from asif_lance.encoders import PictureInput, make_thumbnail, shown_picture
 from asif_lance.errors import InputError, printable
 from asif_lance.model import Prediction
 from asif_lance.records import Attribution
@@ -19,6 +19,7 @@ from asif_lance.relative import format_sides
 #: Labels in the bar chart, and marks per label in the scatter plot.
 SCORES, MARKS = 10, 200
 
+_PREDICTION = instance_of("a prediction of `classify`", Prediction)
 _COLUMNS = ("image_uri", "source", "license")
 
 
@@ -96,18 +97,19 @@ class Explanation:
     labels: tuple[ShownLabel, ...]
 
 
-def describe_prediction(prediction: Prediction, picture: Path | bytes, pairs: int) -> Explanation:
+def describe_prediction(prediction: Prediction, picture: PictureInput, pairs: int) -> Explanation:
     """Gather what is shown of a prediction.
 
     Args:
         prediction: from `Model.classify`.
-        picture: the file that was classified, or its bytes.
+        picture: what was classified, as `classify` takes it.
         pairs: how many are listed for each label.
 
     Raises:
         ImageError: the picture cannot be read any more.
-        InputError: `pairs` is below 1.
+        InputError: `prediction` or `picture` is something else, or `pairs` is below 1.
     """
+    check_kinds({"prediction": _PREDICTION}, {"prediction": prediction})
     if pairs < 1:
         raise InputError(f"pairs of a label: n must be at least 1, got {pairs}")
     recipe = prediction.recipe

@@ -7,27 +7,27 @@ request and any script. Captions and names come from anyone, so the template esc
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from asif_lance.encoders import PictureInput
 from asif_lance.errors import printable
 from asif_lance.explain.content import describe_prediction
 from asif_lance.explain.plot import plot_svg
 from asif_lance.model import Prediction
 
 
-def explain_page(prediction: Prediction, picture: Path | bytes, *, pairs: int = 8) -> str:
+def explain_page(prediction: Prediction, picture: PictureInput, *, pairs: int = 8) -> str:
     """The HTML of one prediction: the chosen label and the runner-up, with their pairs.
 
     Args:
         prediction: from `Model.classify`.
-        picture: the file that was classified, or its bytes.
+        picture: what was classified, as `classify` takes it.
         pairs: pairs listed per label.
 
     Raises:
         ImageError: the picture cannot be read any more.
-        InputError: `pairs` is below 1.
+        InputError: `prediction` or `picture` is something else, or `pairs` is below 1.
     """
     shown = describe_prediction(prediction, picture, pairs)
     template = make_environment().get_template("explain.html")

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from asif_lance.encoders import PictureInput
 from asif_lance.errors import InputError
 from asif_lance.explain.content import Explanation, ShownLabel, ShownPair, describe_prediction
 from asif_lance.explain.plot import COLOURS, NAME, cut, draw_pairs
@@ -22,17 +23,18 @@ _MOST_PAIRS = 200  # of a label: the height of a picture has limits
 _TITLE, _CAPTION = 70, 58  # characters that have room
 
 
-def explain_png(prediction: Prediction, picture: Path | bytes, *, pairs: int = 5) -> bytes:
+def explain_png(prediction: Prediction, picture: PictureInput, *, pairs: int = 5) -> bytes:
     """Draw the PNG of one prediction: the chosen label and the runner-up, with their pairs.
 
     Args:
         prediction: from `Model.classify`.
-        picture: the file that was classified, or its bytes.
+        picture: what was classified, as `classify` takes it.
         pairs: pairs listed per label.
 
     Raises:
         ImageError: the picture cannot be read any more.
-        InputError: `pairs` is below 1, or more than a picture has room for.
+        InputError: `prediction` or `picture` is something else, or `pairs` is below 1, or more
+            than a picture has room for.
     """
     shown = describe_prediction(prediction, picture, pairs)
     listed = max(len(label.pairs) for label in shown.labels)

@@ -22,8 +22,20 @@ from asif_lance.database import (
     vector_width,
     write_attachment,
 )
-from asif_lance.encoders import DEFAULT_IMAGE, DEFAULT_TEXT, encoder_name
-from asif_lance.errors import DatabaseExistsError, InputError, printable
+from asif_lance.encoders import (
+    DEFAULT_IMAGE,
+    DEFAULT_TEXT,
+    encoder_name,
+    image_encoder,
+    text_encoder,
+)
+from asif_lance.errors import (
+    DatabaseExistsError,
+    DimensionError,
+    EncoderUnavailableError,
+    InputError,
+    printable,
+)
 from asif_lance.ingest.columns import PAIR_COLUMNS, spelling
 from asif_lance.ingest.lance_reader import find_only_table
 from asif_lance.progress import note
@@ -54,6 +66,7 @@ class Attached:
         columns: what columns of ours are called there.
         pairs: how many of the newest version's rows are pairs.
         left_out: how many are not, by reason.
+        unread: columns whose names fit and whose types do not, and the types.
     """
 
     uri: str
@@ -63,6 +76,7 @@ class Attached:
     columns: Mapping[str, str]
     pairs: int
     left_out: Mapping[str, int]
+    unread: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +127,55 @@ def attach(
 
     Raises:
         DatabaseExistsError: there is a database already.
-        InputError: no such table or columns.
+        InputError: no such table or columns, a database within the table or around it, or an
+            encoder whose vectors have another length.
     """
     address = _find_address(table)
     uri = resolve_uri(address.removesuffix(".lance") + ".asif" if db is None else db)
-    if "://" in uri:
-        raise InputError(f"{uri}: a database that is attached to a table is a local folder")
+    _check_place(uri, address)
     with storage_errors(address):
         dataset = lance.dataset(address)
     functions = _read_functions(dataset.schema)
     asked = {"image_vector": image_vector, "text_vector": text_vector, "pair_id": id}
     asked |= {"caption": caption, "image": image, "source": source, "license": license}
-    columns = _find_columns(printable(address), dataset.schema, asked, functions)
+    columns, unread = _find_columns(printable(address), dataset.schema, asked, functions)
     pins = {
         side: _make_pin(side, encoder_name(side, name), dataset.schema, columns, functions)
         for side, name in (("image", image_encoder), ("text", text_encoder))
     }
+    for side, asked_for in (("image", image_encoder), ("text", text_encoder)):
+        if asked_for is not None:  # LanceDB has seen to it that its own functions' vectors fit
+            _check_length(side, pins[side], columns[f"{side}_vector"])
     store = _open_or_create(uri, Attachment(address, columns), pins)
     state = open_table(uri, "pairs")
     counts = state.count_rows(), state.left_out()
-    return Attached(uri, store.image, store.text, address, columns, *counts)
+    return Attached(uri, store.image, store.text, address, columns, *counts, unread)
+
+
+def _check_place(uri: str, address: str) -> None:
+    """Pass a local folder for the database that neither is in the table nor holds it."""
+    if "://" in uri:
+        raise InputError(f"{uri}: a database that is attached to a table is a local folder")
+    if "://" in address:
+        return
+    place, table = Path(uri).resolve(), Path(address).resolve()
+    if place.is_relative_to(table) or table.is_relative_to(place):
+        raise InputError(
+            f"{printable(uri)} and the table {printable(address)} would lie within one another: "
+            "give the database a folder of its own"
+        )
+
+
+def _check_length(side: str, pin: EncoderPin, column: str) -> None:
+    """Pass an encoder whose vectors are as long as the table's, as far as it is to be had here."""
+    load = image_encoder if side == "image" else text_encoder
+    try:
+        own = load(pin.name).pin.dimension
+    except EncoderUnavailableError:
+        note(f"{pin.name} is not here: nothing shows yet that it made the {side} vectors")
+        return
+    if own != pin.dimension:
+        raise DimensionError(f"the vectors in {column!r}, made by {pin.name}", own, pin.dimension)
 
 
 def _open_or_create(uri: str, wanted: Attachment, pins: dict[str, EncoderPin]) -> PairStore:
@@ -159,6 +202,12 @@ def _find_address(table: Any) -> str:
     path = Path(address).expanduser().absolute()
     if not path.is_dir():
         raise InputError(f"there is no Lance table at {printable(address)}")
+    for folder in (path, path.parent):
+        if (known := find_attachment(str(folder))) and path in (folder, folder / "pairs.lance"):
+            raise InputError(
+                f"{printable(str(folder))} has no pairs of its own, it is attached to "
+                f"{printable(known.table)}: attach that table"
+            )
     return str(find_only_table(path))
 
 
@@ -184,8 +233,8 @@ def _find_columns(
     schema: pa.Schema,
     asked: Mapping[str, str | None],
     functions: list[_Function],
-) -> dict[str, str]:
-    """What columns of ours are called in the table."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What columns of ours are called in the table, and the types of those not to be read."""
     names = schema.names
     for name in filter(None, asked.values()):
         if name not in names:
@@ -214,8 +263,11 @@ def _find_columns(
 
 def _check_columns(
     table: str, schema: pa.Schema, found: dict[str, str], asked: Mapping[str, str | None]
-) -> dict[str, str]:
-    """The columns that can be read as what they are to be; others must not be asked for."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The columns that can be read as what they are to be, and the types of those that cannot.
+
+    The latter must not be asked for.
+    """
     for role in _VECTORS:
         if role not in found:
             raise InputError(
@@ -232,7 +284,7 @@ def _check_columns(
         raise InputError(
             f"{table} has no column of ids: name it with --id among {', '.join(schema.names)}"
         )
-    kept = {}
+    kept, unread = {}, {}
     for role, name in found.items():
         if "`" in name:  # in any part of Lance that takes expressions it ends a name
             raise InputError(f"{table}: Lance reads no column whose name has a backtick: {name!r}")
@@ -245,8 +297,9 @@ def _check_columns(
                 f"the column {name!r} of {table} holds {kind}: it cannot be the {role}"
             )
         else:
+            unread[name] = str(kind)
             note(f"the column {name!r} holds {kind}: it is not read as the {role}")
-    return kept
+    return kept, unread
 
 
 def _place(role: str, kind: pa.DataType) -> str | None:

@@ -64,7 +64,7 @@ class Destination:
         except DatabaseNotFoundError:
             self.store = None
         if self.store is not None:
-            self.store.check_addable()
+            self.store.check_addable("ingest")
         self.epoch = 0 if self.store is None else self.store.epoch()
         self._given = {"image": options.image_encoder, "text": options.text_encoder}
         spelt = {BROUGHT, *pinned}

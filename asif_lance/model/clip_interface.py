@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -22,11 +21,12 @@ from asif_lance.arguments import take_texts
 from asif_lance.encoders import (
     ImageEncoder,
     PictureInput,
-    iterate_pictures,
     prepare_item,
+    take_picture,
     to_image_item,
 )
 from asif_lance.errors import InputError
+from asif_lance.forks import check_not_forked
 from asif_lance.model.label_compiler import find_prompt_neighbors
 from asif_lance.model.prompt_vectors import EncodedTexts
 from asif_lance.model.requirements import to_matrix
@@ -64,10 +64,8 @@ class ClipInterface(ABC):
             ImageError: it cannot be used.
             InputError: it is not one picture.
         """
-        pictures = list(islice(iterate_pictures(image), 2))
-        if len(pictures) != 1:
-            raise InputError("preprocess takes one picture")
-        return prepare_item(self.image_encoder, to_image_item(pictures[0]))
+        picture = take_picture(image, "preprocess")
+        return prepare_item(self.image_encoder, to_image_item(picture))
 
     def tokenizer(self, texts: str | Sequence[str]) -> Tensor:
         """Texts as `encode_text` takes them: a row of UTF-8 bytes each, filled up with -1.
@@ -85,7 +83,9 @@ class ClipInterface(ABC):
 
         Raises:
             InputError: they are of another shape or kind.
+            ForkedProcessError: the model was opened before this process was forked.
         """
+        check_not_forked()
         if not isinstance(batch, Tensor):
             kind = type(batch).__name__
             raise InputError(f"encode_image takes a tensor of what `preprocess` made, not {kind}")

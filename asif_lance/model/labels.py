@@ -209,6 +209,16 @@ def parse_ensemble(name: str) -> Ensemble:
     return cast(Ensemble, name)
 
 
+def check_text(what: str, text: str) -> None:
+    """Pass a text that can be encoded.
+
+    Raises:
+        InputError: it has half of a surrogate pair.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{what} {text!r} has half of a surrogate pair, which is no text")
+
+
 def check_names(names: Sequence[str]) -> None:
     """Refuse label names that could not be told apart.
 
@@ -221,8 +231,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if not isinstance(name, str):
             raise InputError(f"a label is a text, not {type(name).__name__}")
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
-            raise InputError(f"label {name!r} has half of a surrogate pair, which is no text")
+        check_text("label", name)
         if not name.strip():
             raise InputError("a label is empty")
         if name in seen:
@@ -241,6 +250,9 @@ def prompts_from_vectors(
     names = list_names(list(vectors))
     check_names(list(names))
     rows = [np.atleast_2d(np.asarray(v, dtype=np.float32)) for v in vectors.values()]
+    for name, row in zip(names, rows, strict=True):
+        if not row.size:
+            raise InputError(f"label {name!r} has no vectors: give at least one")
     owner = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     return Prompts(tuple(names), owner, unit_queries(np.concatenate(rows)), ensemble)
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from asif_lance.encoders import (
     expand_folders,
     image_encoder,
     iterate_pictures,
+    take_picture,
     text_encoder,
 )
 from asif_lance.errors import EmptyModelError, InputError, StaleModelError
@@ -36,6 +36,7 @@ from asif_lance.model.labels import (
     LabelSet,
     NamesInput,
     Prompts,
+    check_text,
     fill_templates,
     list_names,
     parse_ensemble,
@@ -154,7 +155,8 @@ class Model(ClipInterface):
         if self._anchors is None:
             anchors = retry_read(self.store.uri, self._open_anchors)
             if not anchors.count:
-                raise EmptyModelError(self.version.name)
+                there = self.store.attachment
+                raise EmptyModelError(self.version.name, there and there.table)
             self._anchors = anchors
         return self._anchors
 
@@ -221,6 +223,8 @@ class Model(ClipInterface):
         A string is one text, never a row of letters.
         """
         pin, listed = self.store.text, take_texts("texts", texts)
+        for text in listed:
+            check_text("text", text)
         return encode_prompts(self.store.uri, pin, lambda: self.text_encoder, listed)
 
     def label_vectors(
@@ -343,10 +347,8 @@ class Model(ClipInterface):
         self, image: PictureInput, *, top: int = 10, candidates: int | None = None
     ) -> list[Match]:
         """The captions of this version that fit a picture best; as `search_text`."""
-        pictures = list(islice(iterate_pictures(image), 2))
-        if len(pictures) != 1:
-            raise InputError("search_image takes one picture")
-        ((_, vectors),) = encode_pictures(self.image_encoder, pictures, None, 1)
+        picture = take_picture(image, "search_image")
+        ((_, vectors),) = encode_pictures(self.image_encoder, [picture], None, 1)
         vector = unit_queries(vectors)
         return retrieve(self.anchors, self.recipe, "image", vector, top, candidates)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from lancedb.rerankers import Reranker
 
+from asif_lance.arguments import TEXT, instance_of, takes
 from asif_lance.errors import InputError
 from asif_lance.model.model import Model
 
@@ -26,6 +27,7 @@ class AsifReranker(Reranker):  # type: ignore[misc]  # lancedb ships no types
         return_score: `relevance`, or `all` to keep LanceDB's own scores beside it.
     """
 
+    @takes(model=instance_of("a model of `asif_lance.open`", Model), id_column=TEXT)
     def __init__(
         self, model: Model, *, id_column: str = "pair_id", return_score: str = "relevance"
     ) -> None:

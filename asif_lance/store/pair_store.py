@@ -277,14 +277,17 @@ class PairStore(StoredVersions):
         """
         check_own(self.uri, command)
 
-    def check_addable(self) -> None:
+    def check_addable(self, command: str = "add") -> None:
         """Passes if pairs can be added, as far as the table's columns tell.
+
+        Args:
+            command: what is wanted.
 
         Raises:
             AttachedDatabaseError: they are those of somebody else's table.
             DatabaseError: another program has a column there that every row must fill.
         """
-        self.check_own("add")
+        self.check_own(command)
         check_addable(self._head())
 
     def writing(

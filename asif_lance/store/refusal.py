@@ -16,10 +16,12 @@ from asif_lance.store.unpublished import find_bad_rows
 
 _SHOWN = 3
 
+_ADD = "add the rows with LanceDB, and its next version is the model with them"
 # What to do instead where the table is somebody else's; a new version is what LanceDB makes of it.
 _INSTEAD = {
     "delete": "delete the rows with LanceDB, and its next version is the model without them",
-    "add": "add the rows with LanceDB, and its next version is the model with them",
+    **dict.fromkeys(("add", "ingest", "adapt --keep"), _ADD),
+    "index build": "somebody else's table has no index of ours, and `--search exact` needs none",
     "forget": "its versions and files are its owner's to erase, no receipt could speak of them",
     "tag": "tag the table's version with LanceDB, and the tag is a name here",
     "untag": "untag the table's version with LanceDB",

@@ -72,6 +72,9 @@ def _scan(
 def _find_faults(batch: pa.RecordBatch) -> Iterator[tuple[str, BoolArray]]:
     ids = pc.utf8_trim_whitespace(pc.fill_null(batch["pair_id"], ""))
     yield "it has no id", pc.equal(ids, "").to_numpy(zero_copy_only=False)
+    for name in ("pair_id", "caption"):
+        holds = pc.fill_null(pc.match_substring(batch[name], "\0"), False)
+        yield f"its {name} holds a NUL character", holds.to_numpy(zero_copy_only=False)
     # An empty one is a caption: pairs of brought vectors may have no other.
     yield "it has no caption", batch["caption"].is_null().to_numpy(zero_copy_only=False)
     for name in _VECTORS:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,26 @@ def test_an_address_says_how_to_fetch_it() -> None:
         pixels_of(found)
 
 
+class BreaksOff:
+    """A file whose content ends in an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def read(self, size: int = -1) -> bytes:
+        raise self.error
+
+
+BREAKS = (
+    http.client.IncompleteRead(b"half of it", 99),
+    EOFError("ended"),
+    RuntimeError("password required"),
+    TimeoutError("too slow"),
+    zipfile.BadZipFile("Bad CRC-32"),
+    zlib.error("invalid block"),
+)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -127,6 +149,11 @@ def test_an_address_says_how_to_fetch_it() -> None:
         (np.zeros((0, 4, 3)), "no picture's"),
         (io.StringIO("text"), "open it with 'rb'"),
         (None, "NoneType is no picture"),
+        (Image.new("RGB", (0, 5)), "image without pixels (0×5)"),
+        (Image.new("RGB", (5, 0)), "image without pixels (5×0)"),
+        (torch.zeros(3, 4, 4).to_sparse(), "give a dense one"),
+        (torch.zeros(3, 4, 4, device="meta"), "on meta"),
+        *((BreaksOff(error), "unreadable file") for error in BREAKS),
     ],
 )
 def test_what_is_no_picture_costs_only_itself(given: object, reason: str, file: Path) -> None:

@@ -119,7 +119,9 @@ def test_the_command_measures_writes_nothing_and_keeps_on_request(
     assert "on the old task" in shown.out
     assert (tmp_path / "curve.png").stat().st_size > 5_000
     once = cli(*DB, "adapt", "new.parquet", *own[:2], "--trials", 1, "--plot", "one.png")
-    assert once.err == "one trial shows no spread: --trials 5 does\n"
+    reached, spread = once.err.splitlines()
+    assert reached.startswith("--per-class 10: some classes have fewer pictures")
+    assert spread == "one trial shows no spread: --trials 5 does"
     assert "±" not in once.out
     assert [version.name for version in task[0].store.versions()] == ["v1"]
     assert cli(*asked, "--per-class", "1,3", "--keep").status == 2
@@ -130,6 +132,17 @@ def test_the_command_measures_writes_nothing_and_keeps_on_request(
     assert again.err == "added 0 pairs, already there 9; the newest model is v2\n"
     twice = cli(*asked, "--per-class", "3")
     assert "in the model already, so what is told of them is too good: 9 pictures" in twice.err
+
+
+def test_what_was_reached_is_told_where_classes_are_smaller(
+    task: tuple[Model, Labelled, Prompts], cli: Cli
+) -> None:
+    asked = (*DB, "adapt", "new.parquet", "--label-vectors", "labels.parquet", "--trials", 2)
+    (found,) = cli(*asked, "--per-class", "999", "--format", "json").objects
+    told = cli(*asked, "--per-class", "1,999").err
+    assert "--per-class 999: some classes have fewer pictures, and one of each is left" in told
+    assert f"; {found['added']} pairs of {found['classes']} classes are the most" in told
+    assert "fewer pictures" not in cli(*asked, "--per-class", "1").err
 
 
 def test_pictures_that_were_forgotten_are_told_when_they_are_not_kept(

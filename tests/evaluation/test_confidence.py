@@ -21,8 +21,9 @@ from asif_lance.evaluation import (
     compare_kinds,
     report_confidence,
 )
-from asif_lance.evaluation.confidence import fit_sharpness, log_losses
-from asif_lance.evaluation.self_test import MOST_PICTURES
+from asif_lance.evaluation.confidence import fit_sharpness, limit_exactness, log_losses
+from asif_lance.evaluation.labelled_pictures import LEAST_PICTURES
+from asif_lance.evaluation.self_test import LEAST_PAIRS, MOST_PICTURES
 from asif_lance.model import Model, Prediction
 
 DB = ("--db", "t.lancedb")
@@ -61,6 +62,10 @@ def test_sets_cover_the_stated_share_whatever_is_calibrated(
         for i in range(n + 1)
     ]
     assert np.mean(np.array(low) <= 1 - stated) <= 1 - stated + 1e-9
+
+
+def test_labelled_pictures_and_the_self_test_need_as_many() -> None:
+    assert LEAST_PICTURES == LEAST_PAIRS
 
 
 def test_too_few_pictures_make_every_label_possible() -> None:
@@ -140,13 +145,48 @@ def test_labelled_pictures_calibrate_for_others_of_their_kind(
     assert by_halves.covered == pytest.approx(0.8, abs=0.1)
     assert by_halves.right == np.mean([a.label == t for a, t in zip(answers, truths, strict=True)])
     assert not by_halves.kind.is_another
-    with pytest.raises(InputError, match="no labelled pictures to calibrate on"):
-        calibrate_by_pictures([], [])
+    for n in (0, 1, 19):
+        with pytest.raises(InputError, match=rf"{n} labelled pictures? (is|are) too few"):
+            calibrate_by_pictures(answers[:n], truths[:n])
+
+
+def test_a_few_right_answers_state_no_more_than_the_rule_of_succession(
+    built: tuple[Model, dict, np.ndarray],
+) -> None:
+    model, labels, vectors = built
+    answers = predict(model, labels, vectors)
+    truths = [f"c{i % KINDS}" for i in range(len(vectors))]
+    right = [i for i, (a, t) in enumerate(zip(answers, truths, strict=True)) if a.label == t][:20]
+    found = calibrate_by_pictures([answers[i] for i in right], [truths[i] for i in right])
+    for answer in answers:
+        shares = found.assess(answer).probabilities
+        assert sum(shares) == pytest.approx(1)
+        assert max(shares) <= 21 / 22 + 1e-12
+        assert min(shares) >= 1 / (22 * (KINDS - 1)) - 1e-12
+
+
+@given(st.integers(20, 500), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_limited_probabilities_keep_their_order_and_their_sum(
+    pictures: int, labels: int, seed: int
+) -> None:
+    logs = 50 * np.random.default_rng(seed).standard_normal((5, labels))
+    whole = np.exp(logs - logs.max(axis=1, keepdims=True))
+    whole /= whole.sum(axis=1, keepdims=True)
+    found = limit_exactness(whole, pictures)
+    assert np.allclose(found.sum(axis=1), 1)
+    assert (np.diff(np.take_along_axis(found, np.argsort(whole, axis=1), axis=1)) >= 0).all()
+    if labels > 1:
+        assert found.max() <= (pictures + 1) / (pictures + 2) + 1e-12
+        assert found.min() >= 1 / ((pictures + 2) * (labels - 1)) - 1e-12
+    likely = whole >= 0.1
+    assert (found[likely] >= whole[likely] * (pictures + 1) / (pictures + 2) - 1e-12).all()
 
 
 def test_pictures_whose_best_scores_are_low_are_of_another_kind() -> None:
     known = calibration([0.5] * 20, [i / 20 for i in range(20)])
     assert compare_kinds(known, np.full(9, 0.01), np.full(9, 0.9)).is_another
+    for few in (1, 2):  # a tenth of all pictures of the same kind score as low
+        assert not compare_kinds(known, np.full(few, 0.01), np.full(few, 0.9)).is_another
     usual = compare_kinds(known, np.full(9, 0.5), np.full(9, 0.01))
     assert (usual.low, usual.far, usual.is_another) == (0, 1, False)
 

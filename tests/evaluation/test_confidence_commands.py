@@ -90,3 +90,17 @@ def test_options_that_do_not_go_together_are_refused(cli: Cli) -> None:
     ):
         done = cli(*DB, *arguments)
         assert (done.status, told in done.err) == (2, True), done.err
+
+
+def test_too_few_labelled_pictures_are_refused_and_one_picture_is_no_kind(
+    cli: Cli, tmp_path: Path
+) -> None:
+    pl.read_parquet(tmp_path / "test.parquet")[:1].write_parquet(tmp_path / "one.parquet")
+    asked = (*DB, "classify", "--vectors", "unasked.parquet", *LABELS, "--confidence")
+    done = cli(*asked, "--calibrate", "one.parquet")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "1 labelled picture is too few to calibrate on: at least 20" in done.err
+    width = len(pl.read_parquet(tmp_path / "queries.parquet")["vector"][0])
+    strange = pl.DataFrame({"id": ["x"], "vector": np.ones((1, width), np.float32)})
+    strange.write_parquet(tmp_path / "unasked.parquet")
+    assert "another kind" not in cli(*asked).err

@@ -207,6 +207,21 @@ def test_what_cannot_be_explained_is_an_error(prediction: Prediction, picture: P
         explain_page(prediction, Path("nowhere.png"))
     with pytest.raises(InputError, match="n must be at least 1"):
         explain_page(prediction, picture, pairs=0)
+    with pytest.raises(InputError, match="a page takes one picture"):
+        explain_page(prediction, [picture, picture])
+    with pytest.raises(InputError, match="prediction: give a prediction of `classify`, not list"):
+        explain_page([prediction], picture)
+
+
+def test_a_page_takes_the_picture_in_every_way_that_classify_does(
+    prediction: Prediction, picture: Path
+) -> None:
+    page = explain_page(prediction, picture)
+    held = Image.open(picture).copy()
+    with picture.open("rb") as opened:
+        given = [str(picture), picture.read_bytes(), held, opened]
+        assert [explain_page(prediction, one) for one in given] == [page] * len(given)
+    assert held.size == Image.open(picture).size
 
 
 def test_the_png_shows_it_whatever_captions_say(

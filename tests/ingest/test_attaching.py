@@ -209,7 +209,7 @@ def test_vectors_of_another_size_are_told(tmp_path: Path) -> None:
         (lambda store: forget.forget(store, ["id 0-1"], reason="x"), "its owner's to erase"),
         (
             lambda store: asif_lance.ingest_sources(store.uri, ["nowhere.parquet"]),
-            "add the rows with LanceDB",
+            "no `ingest` here; add the rows with LanceDB",
         ),
     ],
 )
@@ -269,6 +269,7 @@ def test_encoders_and_columns_come_from_the_tables_embedding_functions(
         ' "source_column": "title", "vector_column": "emb"}]'
     )
     there = rows(caption="title").append_column("photo", pa.array(["a.jpg"] * N))
+    there = there.set_column(4, "emb", vectors(N, 384, np.float32, 1))
     path = str(tmp_path / "t.lance")
     lance.write_dataset(there.replace_schema_metadata({"embedding_functions": told}), path)
     found = asif_lance.attach(path)
@@ -294,6 +295,7 @@ def test_texts_may_be_categories_and_columns_that_do_not_fit_are_told(tmp_path: 
     with listen(lambda what, done, total: None, told.append):
         found = asif_lance.attach(tmp_path / "t.lance", **COLUMNS)
     assert told == ["the column 'license' holds list<item: string>: it is not read as the license"]
+    assert found.unread == {"license": "list<item: string>"}
     assert "license" not in found.columns
     pairs = asif_lance.open(found.uri).store.read(columns=["pair_id", "caption"])
     assert pairs["pair_id"].to_pylist() == table["key"].to_pylist()
@@ -391,3 +393,122 @@ def test_what_would_change_the_table_is_refused_before_its_rows_are_looked_at(
     assert done.status == 1
     assert "somebody else's" in done.err or "its owner" in done.err or "LanceDB" in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_an_empty_version_differs_from_others_by_their_pairs(tmp_path: Path, cli: Cli) -> None:
+    path = str(tmp_path / "t.lance")
+    lance.write_dataset(rows().slice(0, 0), path)
+    lance.write_dataset(rows(3), path, mode="append")
+    lance.dataset(path).delete("true")
+    uri = asif_lance.attach(path, **COLUMNS).uri
+    for old, new, added, removed in (
+        ("1", "2", 3, 0),
+        ("2", "3", 0, 3),
+        ("2", "1", 0, 3),
+        ("1", "3", 0, 0),
+    ):
+        done = cli("--db", uri, "diff", old, new)
+        told = f"{added} added, {removed} removed, 0 changed\n"
+        assert (done.status, done.err) == (0, told)
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.list_(pa.string())])
+def test_captions_of_another_type_are_told_where_nobody_asked_for_them(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    there = rows(caption="caption")
+    place = there.column_names.index("caption")
+    there = there.set_column(place, "caption", pa.nulls(N, kind))
+    lance.write_dataset(there, tmp_path / "t.lance")
+    columns = {name: there for name, there in COLUMNS.items() if name != "caption"}
+    told: list[str] = []
+    with listen(lambda what, done, total: None, told.append):
+        found = asif_lance.attach(tmp_path / "t.lance", **columns)
+    assert told == [f"the column 'caption' holds {kind}: it is not read as the caption"]
+    assert found.unread == {"caption": str(kind)}
+
+
+@pytest.mark.parametrize("place", ["t.lance", "t.lance/inside", "."])
+def test_a_database_lies_neither_in_the_table_nor_around_it(tmp_path: Path, place: str) -> None:
+    table = lancedb.connect(tmp_path).create_table("t", rows())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="within one another: give the database a folder"):
+        asif_lance.attach(table, tmp_path / place, **COLUMNS)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("inside", ["", "pairs.lance"])
+def test_an_attached_database_is_no_table_to_attach(
+    table: Any, tmp_path: Path, inside: str
+) -> None:
+    uri = asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    with pytest.raises(InputError, match=r"it is attached to .*birds\.lance: attach that table"):
+        asif_lance.attach(Path(uri) / inside, tmp_path / "b.asif")
+    assert not (tmp_path / "b.asif").exists()
+
+
+@pytest.mark.encoders
+def test_an_encoder_whose_vectors_have_another_length_is_refused(
+    table: Any, tmp_path: Path
+) -> None:
+    for named in ({"image_encoder": "tf_efficientnet_lite0"}, {"text_encoder": "all-MiniLM-L6-v2"}):
+        with pytest.raises(DimensionError, match=r"expected (1280|384) dimensions, got (16|12)"):
+            asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS, **named)
+        assert not (tmp_path / "a.asif").exists()
+
+
+def test_advice_is_what_can_be_done_with_somebody_elses_table(
+    table: Any, tmp_path: Path, cli: Cli, query_file: Path
+) -> None:
+    uri = asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    labels = tmp_path / "labels.parquet"
+    pl.DataFrame({"label": list(LABELS), "vector": list(LABELS.values())}).write_parquet(labels)
+    pl.DataFrame({"id": NAMES, "vector": QUERIES}).write_parquet(tmp_path / "q.parquet")
+    asked = (
+        "--db",
+        uri,
+        "classify",
+        "--vectors",
+        tmp_path / "q.parquet",
+        "--label-vectors",
+        labels,
+    )
+    indexed = cli(*asked, "--search", "index")
+    assert indexed.status == 1
+    assert "for which no index is built: use --search exact" in indexed.err
+    table.delete("true")
+    empty = cli(*asked)
+    assert empty.status == 1
+    assert "ingest" not in empty.err.replace(str(tmp_path), "")
+    assert "a version that LanceDB makes of it with such rows is the next model" in empty.err
+
+
+def test_a_table_that_is_gone_is_told_with_its_whole_path(
+    table: Any, tmp_path: Path, cli: Cli
+) -> None:
+    uri = asif_lance.attach(table, tmp_path / "a.asif", **COLUMNS).uri
+    lancedb.connect(tmp_path / "birds.lancedb").drop_table("birds")
+    for command in ("info", "versions"):
+        done = cli("--db", uri, command)
+        gone = f"the table that this database is attached to is gone: {table.uri}"
+        assert (done.status, gone in done.err, len(done.err.splitlines())) == (1, True, 1), done.err
+
+
+@pytest.mark.parametrize("length", [1e300, 1e-310, 1e39, 1e-45])
+def test_float64_vectors_of_any_length_have_their_direction(tmp_path: Path, length: float) -> None:
+    there = rows(dtype=np.float64)
+    lance.write_dataset(there, tmp_path / "usual.lance")
+    for name, width in (("clip", IMAGE_DIM), ("emb", TEXT_DIM)):
+        numbers = there[name].combine_chunks().flatten().to_numpy() * length
+        place = there.column_names.index(name)
+        far = pa.FixedSizeListArray.from_arrays(pa.array(numbers), width)
+        there = there.set_column(place, name, far)
+    lance.write_dataset(there, tmp_path / "far.lance")
+    usual, far = (asif_lance.attach(tmp_path / f"{n}.lance", **COLUMNS) for n in ("usual", "far"))
+    assert (far.pairs, far.left_out) == (N, {})
+    for side in ("image_vector", "text_vector"):
+        one, other = (
+            np.array(asif_lance.open(a.uri).store.read(columns=[side])[side].to_pylist(), float)
+            for a in (usual, far)
+        )
+        assert np.allclose(one, other, atol=1e-3)

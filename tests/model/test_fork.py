@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import IMAGE_DIM, TEXT_DIM
+from PIL import Image
 
 import asif_lance
 from asif_lance.errors import ForkedProcessError
@@ -69,6 +71,29 @@ def test_what_reads_the_database_says_why_it_cannot(model: Model, labels: LabelS
         told = in_child(work)
         assert told.startswith(ForkedProcessError.__name__), told
         assert "'spawn' or 'forkserver'" in told
+
+
+@pytest.mark.encoders
+def test_what_computes_says_why_it_cannot_though_a_worker_may_prepare(tmp_path: Path) -> None:
+    for shade in range(40, 240, 5):
+        Image.new("RGB", (64, 64), (shade, 0, 255 - shade)).save(tmp_path / f"{shade}.png")
+        (tmp_path / f"{shade}.txt").write_text(f"A colour of shade {shade}.")
+    ingest_sources(tmp_path / "t.lancedb", [tmp_path])
+    model = asif_lance.open(tmp_path / "t.lancedb")
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    batch = torch.stack([model.preprocess(pixels)] * 4)
+    vectors = np.random.default_rng(0).standard_normal((40, model.store.image.dimension))
+    assert model.encode_image(batch).shape == (4, 40)
+    for work in (
+        lambda: model.encode_image(batch),
+        lambda: model.encode(pixels),
+        lambda: model.relate_images(vectors),
+        lambda: model.encode_text(model.tokenizer(["a cat"])),
+        lambda: model.search_text("a cat"),
+        lambda: model.search_image(pixels),
+    ):
+        told = in_child(work)
+        assert told.startswith(ForkedProcessError.__name__), told
 
 
 def test_a_process_forked_before_anything_was_opened_opens_what_it_likes() -> None:

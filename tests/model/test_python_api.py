@@ -24,6 +24,7 @@ from asif_lance.ingest import IngestOptions, ingest_sources
 from asif_lance.model import LabelSet, Model, Prediction
 from asif_lance.model.labels import check_names, list_names
 from asif_lance.model.prediction_lists import Predictions
+from asif_lance.model.reranker import AsifReranker
 from asif_lance.relative import make_recipe
 
 
@@ -72,6 +73,12 @@ def test_blanks_around_a_label_are_no_part_of_it_wherever_it_comes_from(
 def test_labels_of_a_wrong_kind_say_what_was_expected(given: object) -> None:
     with pytest.raises(InputError, match="give class names"):
         list_names(given)
+
+
+def test_a_label_without_vectors_is_named(model: Model) -> None:
+    vectors = {"b": np.ones(TEXT_DIM, np.float32), "a": np.ones((0, TEXT_DIM), np.float32)}
+    with pytest.raises(InputError, match="label 'a' has no vectors"):
+        model.label_vectors(vectors)
 
 
 @pytest.mark.parametrize("given", ["\ud800", "dog\udcff"])
@@ -247,6 +254,9 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
         lambda m: asif_lance.attach(m.store.uri, image_vector=3),
         "image_vector: give a text, not 3",
     ),
+    "no text to search for": (lambda m: m.search_text("\ud800"), "which is no text"),
+    "no text to encode": (lambda m: m.encode_texts(["a", "\udcff"]), "which is no text"),
+    "a text for a reranker": (lambda m: AsifReranker("x"), "model: give a model of `asif_lance.op"),
     "three ps": (lambda m: asif_lance.open(m.store.uri, p=(1, 2, 3)), "p: give a number, or one"),
 }
 

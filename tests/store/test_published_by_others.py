@@ -64,6 +64,8 @@ def test_added_changed_and_deleted_rows_become_a_version_by_name(store: PairStor
     [
         ({"pair_id": [""]}, "it has no id"),
         ({"pair_id": names(3, 4)}, "its id is there already"),
+        ({"pair_id": ["a\0b"]}, "its pair_id holds a NUL character"),
+        ({"caption": ["a\0b"]}, "its caption holds a NUL character"),
     ],
 )
 def test_rows_that_cannot_be_pairs_make_no_version(
