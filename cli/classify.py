@@ -235,7 +235,7 @@ def _ask_server(
     output: str,
     rejects: list[Reject],
 ) -> None:
-    silent, seen = 0, list[tuple[bool, bool]]()
+    silent, seen = 0, list[tuple[bool, bool, float]]()
     for answer in ask_server(server, images, vectors, question, rejects):
         sure = answer["confidence"]
         if question.get("confidence") and sure is None:
@@ -243,7 +243,7 @@ def _ask_server(
         print_answer(plain_answer(answer), output, 0.0 if sure is None else sure["together"])
         silent += answer["predictions"][0]["score"] <= 0
         if sure is not None:
-            seen.append((sure["low_score"], sure["unlike"]))
+            seen.append((sure["low_score"], sure["unlike"], sure["low_usual"]))
     _note_silent(silent)
     if seen:
         warn_of_kind(join_kind(seen))

@@ -245,12 +245,14 @@ def _batches(pictures: Sequence[Path], rejects: list[Reject]) -> Iterator[list[t
         yield batch
 
 
-def join_kind(seen: Sequence[tuple[bool, bool]]) -> PictureKind:
-    """The kind of pictures, by whether each has a low score and is unlike the pairs."""
+def join_kind(seen: Sequence[tuple[bool, bool, float]]) -> PictureKind:
+    """The kind of pictures, by whether each has a low score and is unlike the pairs.
+
+    The third number is how usual the first is.
+    """
     from asif_lance.records import PictureKind
 
-    low, far = (sum(one) / len(seen) for one in zip(*seen, strict=True))
-    return PictureKind(len(seen), low, far)
+    return PictureKind(len(seen), *(sum(one) / len(seen) for one in zip(*seen, strict=True)))
 
 
 def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def _with_confidence(
         none=found.none,
         low=found.low,
         low_score=kind.low > 0,
+        low_usual=kind.usual,
         unlike=kind.far > 0,
     )
     return answer

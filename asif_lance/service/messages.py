@@ -45,6 +45,7 @@ class Confident(Message):
     none: bool = Field(description="Whether it shows none of the labels, to all appearance.")
     low: float = Field(description="Share of those pictures whose best score is as low.")
     low_score: bool = Field(description="Whether its best score is as low as a tenth of theirs.")
+    low_usual: float = Field(description="In how many of a kind with those that is so: a share.")
     unlike: bool = Field(description="Whether it is as unlike the pairs as a tenth of those are.")
 
 

@@ -107,6 +107,7 @@ def test_confidence_is_that_of_the_library(
             "none": sure.none,
             "low": sure.low,
             "low_score": prediction.score <= np.quantile(calibration.best, 0.1),
+            "low_usual": calibration.share_as_low(np.quantile(calibration.best, [0.1]))[0],
             "unlike": nearest_similarities([prediction])[0]
             <= np.quantile(calibration.nearest, 0.1),
         }
