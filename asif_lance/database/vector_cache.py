@@ -66,8 +66,10 @@ def fetch_vectors(uri: str, name: str, column: str, size: int, read: Callable[[]
 
 def drop_stale_vectors(uri: str, epoch: int) -> int:
     """Removes files of data files that are gone, once after each forget; returns how many."""
+    if not is_remote(uri):  # as of most that are opened: their files are mapped where they are
+        return 0
     folder = _find_folder(uri)
-    if not is_remote(uri) or not folder.is_dir():
+    if not folder.is_dir():
         return 0
     known = folder / _EPOCH_FILE
     with contextlib.suppress(OSError, ValueError):
