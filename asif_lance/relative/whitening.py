@@ -57,6 +57,7 @@ _QUERY_GRID = 2.0**-28
 _ROUNDING = 2.0**-20  # of distances' squares to their grid, and of what bounds them
 _LEAST_DISTANCE = 2.0**-20  # what is below it comes from rounding
 _DIRECTIONS = 48  # in which metrics may differ much
+_SPARED = 2.0  # times what these leave out, as a square, may be left out beside it
 _WIDENED_NUMBERS = 2**19  # at a time: the matrix is read once for so many
 
 
@@ -123,7 +124,7 @@ class WhiteningStep:
         old: the whitening whose distances are known.
         new: the other one.
         directions: (d, r + 1) L Q, and A' e.
-        core: (r, r) Q^T E Q.
+        core: (r,) the diagonal of Q^T E Q, which has nothing else.
         shift: |e|_A'².
         off: how far inverse distances that are stepped to may be off, as shares of themselves;
             infinite where there is no bound.
@@ -141,12 +142,12 @@ class WhiteningStep:
         """Find the directions that the metrics differ in most."""
         with limit_torch(torch_threads(len(old.mean) ** 3)):
             root, failed = torch.linalg.cholesky_ex(torch.from_numpy(old.metric))
+            root = torch.eye(len(root), dtype=root.dtype) if failed else root  # no bound then
             apart = torch.from_numpy(new.metric - old.metric)
             half = torch.linalg.solve_triangular(root, apart, upper=False)
             change = torch.linalg.solve_triangular(root, half.T.contiguous(), upper=False)
-            span = torch.linalg.qr(change @ (change @ change[:, : _count_directions(change)])).Q
-            core = span.T @ change @ span
-            rest = float(torch.linalg.norm(change - span @ core @ span.T)) + _ROUNDING
+            span, core = _find_directions(change)
+            rest = float(torch.linalg.norm(change - (span * core) @ span.T)) + _ROUNDING
             whole = float(torch.linalg.norm(change)) + _ROUNDING
         away = new.mean - old.mean
         turned = new.metric @ away
@@ -168,7 +169,7 @@ class WhiteningStep:
             home = part.device
             along = torch.mm(part.sub_(mean.to(home)), directions.to(home))
             within = along[:, :-1]
-            more = torch.linalg.vecdot(torch.mm(within, core.to(home)), within)
+            more = torch.mv(within.square(), core.to(home))
             found[at] += (more - 2.0 * along[:, -1]).cpu().numpy() + self.shift
 
         widen_parts(rows, add, _WIDENED_NUMBERS, rows.numel() * directions.shape[1])
@@ -179,8 +180,21 @@ class WhiteningStep:
         return near
 
 
-def _count_directions(change: torch.Tensor) -> int:
-    return min(len(change), _DIRECTIONS)
+def _find_directions(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fewest directions that leave out little more of a (d, d) change than many would do.
+
+    Each costs a product with every anchor, and of a change by a few vectors the rest is rounding.
+
+    Returns:
+        (d, r) directions of length 1, and how much changes in them: (r,).
+    """
+    many = torch.linalg.qr(change @ (change @ change[:, : min(len(change), _DIRECTIONS)])).Q
+    core, turn = torch.linalg.eigh(many.T @ change @ many)
+    order = torch.argsort(core.abs())
+    core, turn = core[order], turn[:, order]
+    rest = torch.linalg.norm(change) ** 2 - torch.linalg.norm(core) ** 2
+    spare = int((core.square().cumsum(0) <= _SPARED * max(float(rest), _ROUNDING**2)).sum())
+    return many @ turn[:, spare:], core[spare:]
 
 
 @dataclass(frozen=True)

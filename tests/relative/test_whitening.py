@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -290,6 +291,12 @@ def test_distances_under_a_whitening_nearby_give_the_same_answers(
     np.testing.assert_array_equal(
         later.part(part).exact_factors_at(np.arange(len(part)), None), exact[part]
     )
+
+
+def test_there_is_no_bound_from_a_metric_that_rounding_left_without_a_root() -> None:
+    good = Whitening.of(tensor(stretched(np.random.default_rng(1), 50)))
+    metric = good.metric - 2 * np.eye(len(good.metric))
+    assert WhiteningStep.between(replace(good, metric=metric), good).off == np.inf
 
 
 def test_a_version_whose_sample_changed_little_measures_only_what_it_needs(
