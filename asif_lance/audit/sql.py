@@ -12,18 +12,16 @@ can be reached from it, and the system bounds its memory and time.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from asif_lance.child_process import ChildProcess
 from asif_lance.errors import AsifError, AuditError, InputError, VersionNotFoundError
 from asif_lance.progress import step
 from asif_lance.store import PairStore
@@ -77,7 +75,7 @@ class Audit:
             "cpu_seconds": math.ceil(seconds),
             "result_bytes": result_bytes,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
 
     def query(self, sql: str) -> pa.Table:
         """The result of one SELECT (or DESCRIBE, SUMMARIZE, SHOW TABLES).
@@ -105,7 +103,7 @@ class Audit:
         """End the process."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.close()
             self._process = None
 
     def _ask(self, request: dict[str, Any]) -> pa.Table:
@@ -120,9 +118,8 @@ class Audit:
         watchdog.start()
         try:
             with step("answer the question"):
-                _send(process, request)
-                _read_reply(process)
-            with pa.ipc.open_stream(process.stdout) as stream:
+                _check_reply(process.ask(request))
+            with pa.ipc.open_stream(process.replies) as stream:
                 return stream.read_all()
         except (EOFError, OSError, pa.ArrowInvalid) as error:
             self.close()
@@ -134,25 +131,16 @@ class Audit:
         finally:
             watchdog.cancel()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "asif_lance.audit.sql_process"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what has to be said comes as a reply
-            env=environment,
-            process_group=0,  # Ctrl-C in the terminal is for us, who end it then
-        )
+    def _start(self) -> ChildProcess:
+        # What has to be said comes as a reply.
+        process = ChildProcess("asif_lance.audit.sql_process", stderr=subprocess.DEVNULL)
         self._process = process
         try:
-            _send(process, self._settings)
-            _read_reply(process)
+            _check_reply(process.ask(self._settings))
         except AsifError:
             self.close()  # it has ended: the next question starts another and is told the same
             raise
-        except (EOFError, OSError) as error:
+        except EOFError as error:
             self.close()
             raise AuditError("the process for SQL could not be started") from error
         return process
@@ -166,22 +154,8 @@ class Audit:
         self.close()
 
 
-def _send(process: subprocess.Popen[bytes], value: dict[str, Any]) -> None:
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(value).encode() + b"\n")
-    process.stdin.flush()
-
-
-def _read_reply(process: subprocess.Popen[bytes]) -> None:
-    """Pass if the request was answered.
-
-    Raises:
-        EOFError: the process has ended.
-    """
-    line = process.stdout.readline() if process.stdout else b""
-    if not line:
-        raise EOFError
-    reply = json.loads(line)
+def _check_reply(reply: dict[str, Any]) -> None:
+    """Pass if the request was answered."""
     if "version" in reply:
         raise VersionNotFoundError(reply["version"], tuple(reply["known"]))
     if "error" in reply:

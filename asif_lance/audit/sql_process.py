@@ -1,24 +1,23 @@
 """The process that answers SQL from anyone: the system bounds its memory and its time.
 
-Started by `audit.sql` as `python -m asif_lance.audit.sql_process`. Requests and replies are lines
-of JSON on stdin and stdout; the table of an answer follows its reply as an Arrow IPC stream. What
-no check of SQL foresees (a list of half a billion numbers, a function that takes hours) ends this
-process and nothing else.
+Started by `audit.sql`, see `child_process`; the table of an answer follows its reply as an Arrow
+IPC stream. What no check of SQL foresees (a list of half a billion numbers, a function that takes
+hours) ends this process and nothing else.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import resource
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
 from asif_lance.audit.sql_engine import SqlEngine
+from asif_lance.child_process import read_requests, send_reply
 from asif_lance.database import storage_errors
 from asif_lance.errors import AsifError, VersionNotFoundError
 from asif_lance.store import PairStore
@@ -30,29 +29,28 @@ _SLACK_BYTES = 2**29  # for code, Arrow buffers and the threads' heaps beside Du
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    requests, replies = sys.stdin.buffer, sys.stdout.buffer
-    settings = json.loads(requests.readline())
+    requests = read_requests()
+    settings = next(requests)
     try:
         with storage_errors(settings["uri"]):
             engine = _open_engine(settings)
         _limit_memory(settings["memory_bytes"])
     except AsifError as error:
-        _reply(replies, _described(error))
+        send_reply(_described(error))
         return
-    _reply(replies, {})
-    for line in requests:
-        request = json.loads(line)
+    send_reply({})
+    for request in requests:
         _limit_time(settings["cpu_seconds"])
         try:
             with storage_errors(settings["uri"]):
                 table = _answer(engine, request)
         except AsifError as error:
-            _reply(replies, _described(error))
+            send_reply(_described(error))
             continue
-        _reply(replies, {})
-        with pa.ipc.new_stream(replies, table.schema) as stream:
+        send_reply({})
+        with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as stream:
             stream.write_table(table)
-        replies.flush()
+        sys.stdout.buffer.flush()
 
 
 def _open_engine(settings: dict[str, Any]) -> SqlEngine:
@@ -100,11 +98,6 @@ def _described(error: AsifError) -> dict[str, Any]:
 def _shorten(text: str) -> str:
     """A message of at most some lines: it may quote the question, which may be of any length."""
     return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
-
-
-def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
-    replies.write(json.dumps(value).encode() + b"\n")
-    replies.flush()
 
 
 if __name__ == "__main__":

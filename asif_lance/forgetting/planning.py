@@ -52,6 +52,7 @@ class ForgetPlan:
             forgetting leaves it, and its receipt is not clean.
         listing: the pairs with their captions, in the order of `pairs`.
         runs: ids of recordings that would lose predictions, attributions or prompts, sorted.
+        pictures: SHA-256 of their pictures, as they are or were in any version.
         twins: pairs that would stay and share something with these; None if nobody looked.
         forgotten: of the unknown ids those that receipts name, as far as their keys are there, with
             "forgotten on DATE, receipt R".
@@ -66,6 +67,7 @@ class ForgetPlan:
     listing: tuple[PlannedPair, ...] = ()
     runs: tuple[str, ...] = ()
     copies: tuple[Copy, ...] = ()
+    pictures: frozenset[str] = frozenset()
     twins: Twins | None = None
     forgotten: Mapping[str, str] = field(default_factory=dict)
 
@@ -117,6 +119,7 @@ def plan(
         copies=copies,
         listing=_list_pairs(rows) if rows is not None else (),
         runs=tuple(sorted(runs)),
+        pictures=frozenset(() if rows is None else rows["image_sha256"].drop_null().to_pylist()),
         twins=sharing,
         forgotten=find_forgotten_ids(uri, unknown, folder),
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 import pyarrow as pa
@@ -15,34 +17,42 @@ import pyarrow as pa
 from asif_lance.audit import HEAD, Audit, matching_ids, matching_ids_anywhere
 from asif_lance.audit.csv_lines import name_infinities
 from asif_lance.audit.values import values_of
+from asif_lance.child_process import ChildProcess
 from asif_lance.database import LATEST
 from asif_lance.errors import InputError
-from asif_lance.forgetting import Document, ForgetPlan, load_document
+from asif_lance.forgetting import Document, load_document
 from asif_lance.service.failures import RequestError
 from asif_lance.service.messages import (
     DeleteAnswer,
     ForgetPlanAnswer,
-    PlannedPair,
     ReceiptAnswer,
     SqlAnswer,
 )
 from asif_lance.service.operations import Operations
 from asif_lance.service.requests import ChosenPairs
-from asif_lance.store import forget as forgetting
 
 #: Rows of an answer to SQL that are handed on.
 SQL_ROWS = 1000
 
+_TOLD = 3  # pairs that an error names
+
 _QUESTIONS = 2  # in SQL at once; each has a process of its own
+
+log = logging.getLogger("asif_lance.service")
 
 
 class PairChanges:
-    """Writing operations, and SQL, of one service. Safe from threads."""
+    """Writing operations, and SQL, of one service. Safe from threads.
+
+    What changes pairs runs in a process of its own, see `change_process`, one change at a time.
+    """
 
     def __init__(self, operations: Operations) -> None:
         """Change what these operations read."""
         self._operations, self._settings = operations, operations.settings
         self._store = operations.models.store
+        self._process: ChildProcess | None = None
+        self._closed = False
         self._keepers: list[Callable[[], None]] = []
         self._questions = threading.BoundedSemaphore(_QUESTIONS)
         self._writing = threading.Lock()
@@ -53,27 +63,19 @@ class PairChanges:
 
     def delete(self, chosen: ChosenPairs, message: str) -> DeleteAnswer:
         """Take pairs out of the newest model."""
-        with self._one_writer():
+        with self._one_change():
             ids = self._ids(chosen, anywhere=False)
-            deleted = self._store.delete(ids)
-            version = self._store.publish(command="delete", message=message)
-        newest = version or self._store.version()
-        return DeleteAnswer(deleted=deleted, not_found=len(ids) - deleted, model=newest.name)
+            done = self._ask("delete", pairs=ids, message=message)
+        deleted = done["deleted"]
+        return DeleteAnswer(deleted=deleted, not_found=len(ids) - deleted, model=done["model"])
 
     def plan(self, chosen: ChosenPairs) -> ForgetPlanAnswer:
         """What forgetting pairs would touch."""
-        found = forgetting.plan(self._store, self._ids(chosen, anywhere=True))
-        return ForgetPlanAnswer(
-            pairs=[PlannedPair(pair_id=p.pair_id, caption=p.caption) for p in found.listing],
-            unknown=list(found.unknown),
-            versions=list(found.versions),
-            fragments=found.fragments,
-            bytes=found.bytes,
-            recordings=len(found.runs),
-            same_picture=list(found.twins.same_picture) if found.twins else [],
-            copies=[copy.place for copy in found.copies],
-            confirm=_confirmation(found),
-        )
+        ids = self._ids(chosen, anywhere=True)
+        with self._one_change():
+            found = self._ask("plan", pairs=ids, twins=True)
+        told = {name: found[name] for name in ForgetPlanAnswer.model_fields if name in found}
+        return ForgetPlanAnswer(**told, confirm=_confirmation(found))
 
     def forget(self, pair_ids: Sequence[str], confirm: str, reason: str) -> ReceiptAnswer:
         """Forget pairs for good; nothing here answers from them once the receipt is there.
@@ -81,21 +83,23 @@ class PairChanges:
         Raises:
             RequestError: the plan that was confirmed is another one by now.
         """
-        with self._one_writer():
-            found = forgetting.plan(self._store, pair_ids)
-            if not found.pairs:
-                raise RequestError(404, "none of these pairs is in any version")
+        with self._one_change():
+            found = self._ask("plan", pairs=list(pair_ids), twins=False)
+            if not found["pairs"]:
+                told = [f"{pair}: {when}" for pair, when in found["forgotten"].items()]
+                known = f" ({'; '.join(told[:_TOLD])})" if told else ""
+                raise RequestError(404, f"none of these pairs is in any version{known}")
             if _confirmation(found) != confirm:
                 raise RequestError(409, "this is not the plan that was confirmed: plan again")
-            hashes = self._picture_hashes(found)
-            receipt = forgetting.forget(
-                self._store, found.pairs, reason=reason, folder=self._settings.keys_folder
-            )
-            self._operations.models.close_all()
-            self._operations.pictures.drop(hashes)
-            for forget_kept in self._keepers:
-                forget_kept()
-        return self.receipt(receipt.receipt_id)
+            pairs = [pair["pair_id"] for pair in found["pairs"]]
+            try:
+                done = self._ask("forget", pairs=pairs, reason=reason)
+            finally:  # though it failed, some may be gone already
+                self._operations.models.close_all()
+                self._operations.pictures.drop(found["pictures"])
+                for forget_kept in self._keepers:
+                    forget_kept()
+        return self.receipt(done["receipt_id"])
 
     def receipt(self, receipt_id: str) -> ReceiptAnswer:
         """A receipt that was given out before.
@@ -142,9 +146,43 @@ class PairChanges:
                 return matching_ids_anywhere(self._store, chosen.where)
             return matching_ids(self._store, chosen.where, HEAD)
 
-    def _picture_hashes(self, plan: ForgetPlan) -> set[str]:
-        found = (self._operations.pairs(name, plan.pairs).pairs for name in plan.versions)
-        return {pair.image_sha256 for pairs in found for pair in pairs if pair.image_sha256}
+    def close(self) -> None:
+        """End the process that changes, once what it does is done."""
+        self._closed = True
+        self._end_process()
+
+    def _ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """What the process that changes replies; it starts with the first request.
+
+        Raises:
+            RequestError: the request failed, or the process was ended.
+        """
+        try:
+            return _check(self._start().ask({"do": do, **request}))
+        except EOFError as error:
+            self._end_process()
+            with suppress(EOFError, RequestError):
+                self._start()  # which finishes what was begun
+            raise RequestError(503, "what changes pairs was ended meanwhile: ask again") from error
+
+    def _start(self) -> ChildProcess:
+        if self._closed:
+            raise RequestError(503, "the service is ending")
+        if self._process is None:
+            self._process = ChildProcess("asif_lance.service.change_process")
+            folder = self._settings.keys_folder
+            keys = None if folder is None else str(folder)
+            try:
+                _check(self._process.ask({"uri": self._store.uri, "keys_folder": keys}))
+            except (EOFError, RequestError):  # it has ended
+                self._end_process()
+                raise
+        return self._process
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     @contextmanager
     def _question(self) -> Iterator[None]:
@@ -156,7 +194,7 @@ class PairChanges:
             self._questions.release()
 
     @contextmanager
-    def _one_writer(self) -> Iterator[None]:
+    def _one_change(self) -> Iterator[None]:
         if not self._writing.acquire(timeout=self._store.lock_timeout):
             raise RequestError(503, "another change is under way: ask again")
         try:
@@ -165,9 +203,18 @@ class PairChanges:
             self._writing.release()
 
 
-def _confirmation(plan: ForgetPlan) -> str:
+def _check(reply: dict[str, Any]) -> dict[str, Any]:
+    """Pass on a reply that tells of no failure."""
+    if "status" not in reply:
+        return reply
+    if reply["status"] == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s", reply["log"])
+    raise RequestError(reply["status"], reply["message"])
+
+
+def _confirmation(plan: dict[str, Any]) -> str:
     """Names what a person saw: the pairs and the versions that have them."""
-    seen = json.dumps([plan.pairs, plan.versions]).encode()
+    seen = json.dumps([[pair["pair_id"] for pair in plan["pairs"]], plan["versions"]]).encode()
     return hashlib.sha256(seen).hexdigest()[:32]
 
 

@@ -41,4 +41,5 @@ class Service:
 
     def close(self) -> None:
         """Finish what was asked."""
+        self.changes.close()
         self.operations.searches.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,7 @@ from asif_lance.service import Service, ServiceSettings, create_app
 from asif_lance.service.open_models import OpenModel
 from asif_lance.service.operations import FLIP_SECONDS
 from asif_lance.service.question import ChosenRecipe
+from asif_lance.service.running import _listen
 from asif_lance.whatif import fewest_flips
 
 
@@ -59,6 +61,14 @@ def test_an_answer_that_a_forget_makes_stale_many_times_is_an_answer_all_the_sam
         return opened.model.version.name
 
     assert service.operations.models.answer("latest", ChosenRecipe(), ask) == "v1"
+
+
+def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged() -> None:
+    with _listen("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()[:2]):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.encoders
