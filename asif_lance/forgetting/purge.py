@@ -93,6 +93,7 @@ class Purge:
                 self._renew(self.survey.states[version])
             for tag in (name for name, target in tags.items() if target == version):
                 set_tag(self._latest, tag, self.moved[version])
+        undo_overtaken(self.uri)  # else head's own state would be cleaned away
         freed = clean_up(self.uri, sparing=False)
         while undo_overtaken(self.uri):
             freed += clean_up(self.uri, sparing=False)

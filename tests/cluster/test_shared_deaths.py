@@ -128,7 +128,7 @@ def test_a_driver_that_stood_still_while_another_forgot_brings_nothing_back(
             proxy.plan(None, -1)
             assert other.run("share", uri, more) == 0, (told, other.log.read_text())
             store = PairStore.open(uri)
-            ids = store.read(None, ["pair_id"])["pair_id"].to_pylist()
+            ids = store.read(store.version().name, ["pair_id"])["pair_id"].to_pylist()
             assert sorted(ids) == sorted(f"p{n}" for n in range(30) if n != 7), told
             assert not check(uri).damage, told
             (receipt,) = load_receipts(uri)

@@ -10,7 +10,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import IMAGE_DIM, TEXT_DIM, pairs_frame
+from conftest import IMAGE_DIM, TEXT_DIM
 from lance import LanceOperation
 from lance.fragment import write_fragments
 
@@ -21,6 +21,8 @@ from asif_lance.database import (
     lease,
     object_cleanup,
     open_table,
+    pair_rows,
+    schemas,
 )
 from asif_lance.database.commits import EPOCH_PROPERTY
 from asif_lance.object_stores import (
@@ -44,7 +46,20 @@ with WriteLock({uri!r}).hold("die"):
 
 
 def pairs(count: int, start: int = 0) -> pa.Table:
-    return pairs_frame(count, np.random.default_rng(start), start=start).to_arrow()
+    """Rows of the pairs table, with vectors of length 1."""
+    rng = np.random.default_rng(start)
+    columns: dict[str, object] = {
+        "pair_id": [f"p{n}" for n in range(start, start + count)],
+        "caption": [f"caption {n}" for n in range(start, start + count)],
+    }
+    for side, width in (("image", IMAGE_DIM), ("text", TEXT_DIM)):
+        vectors = rng.standard_normal((count, width))
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        columns[f"{side}_vector"] = pa.FixedSizeListArray.from_arrays(
+            unit.astype(np.float16).ravel(), width
+        )
+    rows = pair_rows.add_ingest_time(pa.table(columns))
+    return pair_rows.conform(rows, schemas.pairs_schema(IMAGE_DIM, TEXT_DIM))
 
 
 @pytest.fixture
@@ -68,8 +83,7 @@ def overtake(store: PairStore) -> None:
 
 
 def append(head: lance.LanceDataset) -> None:
-    rows = pairs(1, 90).cast(head.schema.empty_table().select(pairs(1).schema.names).schema)
-    new = write_fragments(rows, head, mode="append")
+    new = write_fragments(pairs(1, 90), head, mode="append")
     lance.LanceDataset.commit(head, LanceOperation.Append(new), read_version=head.version)
 
 
@@ -98,7 +112,7 @@ def test_a_commit_that_was_begun_before_a_lease_was_taken_over_fails(
     overtake(store)
     with pytest.raises((OSError, ValueError, RuntimeError), match="incompatible"):
         begun(head)
-    assert store.read(None, ["pair_id"]).num_rows == 60
+    assert store.read("v2", ["pair_id"]).num_rows == 60
 
 
 def test_a_state_that_an_overtaken_writer_restored_is_taken_back_by_the_next_change(
