@@ -3,7 +3,7 @@
 Each is a fork of a process that has only imported: it is there in milliseconds. The command `share`
 shares an ingest with whoever else does: `share DATABASE SOURCE …`.
 
-    python tests/lives.py SECONDS    # how long a lease lasts; commands come on stdin
+    python tests/lives.py LASTING RENEWED_WITHIN    # of leases; commands come on stdin
 """
 
 from __future__ import annotations
@@ -52,10 +52,16 @@ class Lives:
 
 
 @contextmanager
-def start_lives(address: str, lasting: float, log: Path) -> Iterator[Lives]:
-    """Where commands run that reach their object store at this address."""
+def start_lives(
+    address: str, log: Path, *, lasting: float, renewed_within: float = 10.0
+) -> Iterator[Lives]:
+    """Where commands run that reach their object store at this address.
+
+    They take over a lease that has not been renewed for `lasting` seconds, and write within
+    `renewed_within` after they have renewed theirs: long for those that never stand still.
+    """
     env = {**os.environ, "AWS_ENDPOINT": address, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(lasting)]
+    command = [sys.executable, __file__, str(lasting), str(renewed_within)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with (
         log.open("w") as errors,
@@ -72,7 +78,7 @@ def _serve() -> None:
 
     from asif_lance.database import lease
 
-    lease.LASTING = float(sys.argv[1])
+    lease.LASTING, lease.RENEWED_WITHIN = map(float, sys.argv[1:])
     main = entry_point()
     for line in sys.stdin:
         child = os.fork()

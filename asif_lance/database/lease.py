@@ -35,6 +35,8 @@ from asif_lance.verifier import LEASE_FILE
 
 #: Seconds after which a lease that nobody renewed is free.
 LASTING = 20.0
+#: Seconds since the last renewal for which a holder goes on to write, which takes time, too.
+RENEWED_WITHIN = 10.0
 _RENEWALS = 6  # within that time
 _POLL_SECONDS = 0.2
 _NONCE_BYTES = 8
@@ -103,7 +105,7 @@ class Lease:
         Raises:
             StorageError: it could not be renewed in time, or somebody has taken it over.
         """
-        if self._lost or time.monotonic() - self._renewed > LASTING / 2:
+        if self._lost or time.monotonic() - self._renewed > RENEWED_WITHIN:
             raise StorageError(
                 f"{self.uri}: the lease of this writer ran out before it was done; what it had "
                 "not written yet is not written: run the command again"
