@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHARED ?= ../shared
 
-.PHONY: demo docs picture test quick slow-tests lint types unit shared-tests bench cluster chaos clean
+.PHONY: demo docs picture test quick slow-tests lint types unit shared-tests bench cluster chaos chaos-s3 clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -48,10 +48,14 @@ bench: .venv/.installed  ## the comparisons in benchmarks/, each a table of rati
 
 cluster: .venv/.installed  ## real workers and a real S3 server: processes, Ray and moto on this machine
 	$(BIN)/python -m pip install --quiet --editable ".[dev,ray,s3]" "moto[server]>=5.2,<6"
-	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest tests/cluster tests/test_docs_scale.py tests/store/test_object_store.py tests/database/test_lease.py
+	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest tests/cluster tests/test_docs_scale.py tests/store/test_object_store.py tests/database/test_lease.py tests/store/test_deaths_in_object_stores.py tests/cluster/test_shared_deaths.py
 
 chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints losses: 0, content found afterwards: 0
 	$(BIN)/python tests/chaos.py
+
+chaos-s3: .venv/.installed  ## every command killed, unanswered and paused at every write to an S3 server; hours
+	$(BIN)/python -m pip install --quiet --editable ".[dev,s3]" "moto[server]>=5.2,<6"
+	EVERY_WRITE=1 $(BIN)/python -m pytest tests/store/test_deaths_in_object_stores.py tests/cluster/test_shared_deaths.py
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info

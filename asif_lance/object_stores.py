@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -145,10 +145,15 @@ def remove_folder(path: Path) -> None:
     if not is_remote(path):
         shutil.rmtree(path)
         return
+    remove_objects(str(path), list(list_sizes(path)))
+
+
+def remove_objects(uri: str, names: Sequence[str]) -> None:
+    """Removes objects, in this order as far as the store takes many at once."""
     import obstore
 
-    with _store_errors(path):
-        obstore.delete(_open_store(str(path)), list(list_sizes(path)))
+    with _store_errors(uri):
+        obstore.delete(_open_store(uri), names)
 
 
 def read_range(uri: str, name: str, begin: int, size: int) -> bytes:
@@ -201,7 +206,9 @@ def _put(uri: str, name: str, data: bytes, mode: Any) -> Mark | None:
         try:
             done = obstore.put(_open_store(uri), name, data, mode=mode)
         except (AlreadyExistsError, PreconditionError):
-            return None
+            # The answer to a first try may have got lost: then this is what was just written.
+            found = read_marked(uri, name)
+            return found[1] if found and found[0] == data else None
         return _make_mark(done)
 
 

@@ -64,3 +64,38 @@ def test_names_that_come_on_demand_are_those_that_type_checkers_see(name: str) -
         assert getattr(package, public) is getattr(import_module(str(module)), public)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         package.nothing  # noqa: B018
+
+
+# Methods with which Lance commits by itself, or removes files.
+_COMMITTING = {
+    *("add_columns", "alter_columns", "cleanup_old_versions", "commit_batch", "compact_files"),
+    *("create_index", "create_scalar_index", "drop_index", "merge_insert"),
+    *("optimize_indices", "replace_field_metadata", "replace_schema_metadata", "restore"),
+    *("truncate_table", "update_config", "update_field_metadata", "update_metadata"),
+    *("update_schema_metadata", "write_dataset"),
+}
+
+
+def _find_commits(node: ast.AST, inside: bool) -> list[ast.Call]:
+    """Calls with which Lance commits, outside `with committing(...)`."""
+    if isinstance(node, ast.With):
+        contexts = [item.context_expr for item in node.items]
+        named = [c.func for c in contexts if isinstance(c, ast.Call)]
+        inside |= any(isinstance(f, ast.Name) and f.id == "committing" for f in named)
+    found = [one for child in ast.iter_child_nodes(node) for one in _find_commits(child, inside)]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not inside:
+        whole = ast.unparse(node.func)
+        of_tags = ".tags." in whole and node.func.attr in ("create", "update", "delete")
+        if of_tags or node.func.attr in _COMMITTING or whole.endswith("LanceDataset.commit"):
+            found.append(node)
+    return found
+
+
+def test_every_commit_to_a_table_checks_the_lease_first() -> None:
+    modules = sorted((ROOT / "asif_lance").rglob("*.py"))
+    found = {
+        f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call.func)}"
+        for path in modules
+        for call in _find_commits(ast.parse(path.read_text()), inside=False)
+    }
+    assert found == set()

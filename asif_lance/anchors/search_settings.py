@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import lance
 
-from asif_lance.database import AttachedState
+from asif_lance.database import AttachedState, update_config
 from asif_lance.errors import SearchUnavailableError
 from asif_lance.relative import Recipe, recipe_from_values
 
@@ -114,13 +114,13 @@ def load_choice(state: lance.LanceDataset, search: str) -> SearchChoice | None:
 
 def save_choice(head: lance.LanceDataset, choice: SearchChoice) -> None:
     """Write a choice down at head."""
-    head.update_config({_KEY + choice.search: json.dumps(asdict(choice))})
+    update_config(head, {_KEY + choice.search: json.dumps(asdict(choice))})
 
 
 def drop_choice(head: lance.LanceDataset, search: str) -> None:
     """Take a choice away, if there is one."""
     if _KEY + search in head.config():
-        head.update_config({_KEY + search: None})
+        update_config(head, {_KEY + search: None})
 
 
 def require_choice(

@@ -27,6 +27,7 @@ from asif_lance.database import (
     read_table,
     retry_read,
     storage_errors,
+    update_config,
 )
 from asif_lance.errors import InputError
 from asif_lance.progress import track
@@ -131,7 +132,7 @@ def set_retention(store: PairStore, rule: RetentionRule) -> None:
     age = rule.younger_than
     value = {"last": rule.last, "seconds": None if age is None else age.total_seconds()}
     with store.writing("runs keep", beside=True), storage_errors(store.uri):
-        open_table(store.uri, "runs").update_config({_RETENTION_KEY: json.dumps(value)})
+        update_config(open_table(store.uri, "runs"), {_RETENTION_KEY: json.dumps(value)})
 
 
 def retention_rule(store: PairStore) -> RetentionRule:

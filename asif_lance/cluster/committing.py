@@ -6,7 +6,6 @@ never got its answer, finds it and goes on with the version.
 
 from __future__ import annotations
 
-import lance
 from lance import LanceOperation
 
 from asif_lance.cluster.plan import Plan
@@ -27,6 +26,7 @@ from asif_lance.database import (
     open_table,
     storage_errors,
 )
+from asif_lance.database import commit as commit_to
 from asif_lance.errors import DatabaseError, StorageError
 from asif_lance.forgetting import ForgottenPairs
 from asif_lance.ingest import IngestReport
@@ -106,9 +106,7 @@ def _append(plan: Plan, manifests: list[ShardManifest], looked_up: ForgottenPair
     if sum(fragment.physical_rows for fragment in fragments) != rows:
         raise StorageError(f"{plan.uri}: its shards do not add up to {rows:,} rows")
     named = {COMMIT_PROPERTY: plan.commit_id}
-    append = LanceOperation.Append(fragments)
-    transaction = lance.Transaction(head.version, append, transaction_properties=named)
-    after = lance.LanceDataset.commit(head, transaction)
+    after = commit_to(head, LanceOperation.Append(fragments), named)
     looked_up.follow(head, after, looked=True)
 
 

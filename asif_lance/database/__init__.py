@@ -29,6 +29,7 @@ from asif_lance.database.cleanup import (
     is_draft,
     purge_rows,
 )
+from asif_lance.database.commits import commit, committing, update_config
 from asif_lance.database.diff import (
     Changes,
     Diff,
@@ -77,6 +78,7 @@ from asif_lance.database.open_ingests import (
     list_open_ingests,
     put_if_absent,
 )
+from asif_lance.database.overtaken import undo_overtaken
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT, fragment_rows
 from asif_lance.database.readability import check_readable
 from asif_lance.database.registry import (
@@ -103,6 +105,7 @@ from asif_lance.database.tables import (
     table_uri,
     upsert_rows,
 )
+from asif_lance.database.tags import set_tag
 from asif_lance.database.vector_cache import (
     drop_gone_vectors,
     drop_stale_vectors,
@@ -119,16 +122,17 @@ __all__ = [
     "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_rows",
     "apply_migrations", "check", "check_conditions", "check_epoch", "check_file", "check_lease",
     "check_manifest", "check_migrated", "check_naming_tables", "check_opened", "check_pin",
-    "check_readable", "check_still_migrated", "clean_up", "close_ingest", "content_files",
-    "count_changes", "count_reclaimable", "data_files", "describe_indices", "diff_states",
-    "drop_caches", "drop_gone_vectors", "drop_open_ingests", "drop_stale_vectors", "fetch_vectors",
-    "files_exist", "find_attachment", "find_changes", "find_table", "finish_deletes",
-    "fragment_rows", "hash_ids", "ingest_folder", "is_draft", "join_fragments",
+    "check_readable", "check_still_migrated", "clean_up", "close_ingest", "commit", "committing",
+    "content_files", "count_changes", "count_reclaimable", "data_files", "describe_indices",
+    "diff_states", "drop_caches", "drop_gone_vectors", "drop_open_ingests", "drop_stale_vectors",
+    "fetch_vectors", "files_exist", "find_attachment", "find_changes", "find_table",
+    "finish_deletes", "fragment_rows", "hash_ids", "ingest_folder", "is_draft", "join_fragments",
     "join_tiny_fragments", "keep_digests", "last_check", "list_erasers", "list_fragment_files",
     "list_open_ingests", "live_rows_key", "load_cache", "local_path", "name_files", "one_line",
     "open_own_pairs", "open_table", "purge_rows", "put_if_absent", "read_epoch", "read_pins",
     "read_table", "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
-    "run_migrations", "save_cache", "storage_errors", "table_uri", "upsert_rows", "vector_width",
-    "version_record", "write_attachment", "write_functions", "write_pins",
+    "run_migrations", "save_cache", "set_tag", "storage_errors", "table_uri", "undo_overtaken",
+    "update_config", "upsert_rows", "vector_width", "version_record", "write_attachment",
+    "write_functions", "write_pins",
 ]
 # fmt: on

@@ -11,7 +11,8 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from asif_lance.database.lease import check_lease
+from asif_lance.database.commits import committing
+from asif_lance.database.object_cleanup import remove_unneeded
 from asif_lance.database.open_ingests import list_open_ingests, spare_fragments
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.tables import find_replaced, find_table, open_table, table_uri
@@ -46,19 +47,21 @@ def clean_up(
         sparing: what open ingests have written stays.
     """
     path = table_uri(uri, table)
-    check_lease(uri)
     dataset = lance.dataset(path)
+    sparing = sparing and table == "pairs"
+    if is_remote(uri):
+        old = _list_old(dataset, grace, passing_after)
+        return remove_unneeded(dataset, old, sparing=sparing and bool(list_open_ingests(uri)))
     chosen = _choose_states(dataset, grace, passing_after)
-    if sparing and table == "pairs" and spare_fragments(uri):
+    if sparing and spare_fragments(uri):
         chosen["delete_unverified"] = False
-    stats = dataset.cleanup_old_versions(**chosen)
+    with committing(uri):
+        stats = dataset.cleanup_old_versions(**chosen)
     return int(stats.bytes_removed) + _remove_drafts(path)
 
 
 def _remove_drafts(path: str) -> int:
-    """Of a folder; an object is there as a whole or not at all."""
-    if is_remote(path):
-        return 0
+    """What a kill left between writing and renaming; objects are there as a whole or not at all."""
     drafts = [file for file in Path(path).rglob("*") if is_draft(file.name) and file.is_file()]
     freed = sum(draft.stat().st_size for draft in drafts)
     for draft in drafts:
@@ -93,11 +96,20 @@ def _choose_states(
     chosen: dict[str, Any] = {"delete_unverified": True, "error_if_tagged_old_versions": False}
     if not grace:
         return {**chosen, "older_than": grace}
+    # Head is never removed, and for an empty list Lance raises.
+    old = _list_old(dataset, grace, passing_after)
+    return {**chosen, "versions": sorted(old | {dataset.version})}
+
+
+def _list_old(dataset: lance.LanceDataset, grace: timedelta, passing_after: int | None) -> set[int]:
+    """The Lance versions that are old enough."""
+    versions = {ref["version"] for ref in dataset.version_refs()}
+    if not grace:
+        return versions
     old = set(find_replaced(dataset, grace))
     if passing_after is not None:
-        old |= {ref["version"] for ref in dataset.version_refs() if ref["version"] > passing_after}
-    # Head is never removed, and for an empty list Lance raises.
-    return {**chosen, "versions": sorted(old | {dataset.version})}
+        old |= {version for version in versions if version > passing_after}
+    return old
 
 
 def purge_rows(uri: str, table: str, columns: Sequence[str], is_doomed: RowFilter) -> int:
@@ -125,5 +137,6 @@ def finish_deletes(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> int:
     """Makes soft deletes of a bookkeeping table final and drops its old versions, as `clean_up`."""
     dataset = open_table(uri, table)
     if any(fragment.metadata.deletion_file for fragment in dataset.get_fragments()):
-        dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
+        with committing(uri):
+            dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
     return clean_up(uri, table, grace=grace)

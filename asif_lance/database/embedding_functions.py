@@ -10,6 +10,7 @@ import json
 
 import lance
 
+from asif_lance.database.commits import committing
 from asif_lance.database.encoder_pins import read_pins
 
 _KEY = "embedding_functions"
@@ -42,7 +43,8 @@ def write_functions(pairs: lance.LanceDataset) -> bool:
         if pin.name.startswith(prefixes) and f"{side}_vector" not in served
     ]
     if new:
-        pairs.update_schema_metadata({_KEY: json.dumps([*known, *new])})
+        with committing(pairs.uri):
+            pairs.update_schema_metadata({_KEY: json.dumps([*known, *new])})
     return bool(new)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import lance
 
+from asif_lance.database.commits import committing
 from asif_lance.errors import DimensionError, EncoderMismatchError
 from asif_lance.records import EncoderPin
 
@@ -29,7 +30,8 @@ def write_pins(pairs: lance.LanceDataset, pins: Mapping[str, EncoderPin]) -> Non
     new = {side: pin for side, pin in pins.items() if known.get(side) != pin}
     if new:
         told = {f"asif.{side}_encoder": json.dumps(asdict(pin)) for side, pin in new.items()}
-        pairs.update_schema_metadata(told)
+        with committing(pairs.uri):
+            pairs.update_schema_metadata(told)
 
 
 def check_pin(side: str, pinned: EncoderPin, given: EncoderPin) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import lance
 
+from asif_lance.database.commits import committing
+
 _LOG = logging.getLogger(__name__)
 
 IndexDefinition = dict[str, Any]
@@ -65,12 +67,13 @@ def rebuild_indices(uri: str, wanted: list[IndexDefinition]) -> list[str]:
         table = lance.dataset(uri)
         create = table.create_index if definition["vector"] else table.create_scalar_index
         try:
-            create(
-                definition["column"],
-                definition["kind"],
-                name=definition["name"],
-                **definition["options"],
-            )
+            with committing(uri):
+                create(
+                    definition["column"],
+                    definition["kind"],
+                    name=definition["name"],
+                    **definition["options"],
+                )
         except (ValueError, OSError, RuntimeError) as error:
             _LOG.warning("index %s was not built again: %s", definition["name"], error)
         else:

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lance
+from lance import LanceOperation
+from lance.fragment import write_fragments
 
 from asif_lance.database.attached import find_attachment
 from asif_lance.database.cleanup import clean_up, is_draft
+from asif_lance.database.commits import commit, committing
 from asif_lance.database.digests import (
     Digest,
     digests_path,
@@ -25,7 +28,7 @@ from asif_lance.database.digests import (
     to_rows,
 )
 from asif_lance.database.registry import TABLES
-from asif_lance.database.tables import local_path, storage_errors
+from asif_lance.database.tables import find_table, local_path, storage_errors
 from asif_lance.errors import CorruptDatabaseError, StorageError
 from asif_lance.object_stores import is_remote, list_sizes, open_path, remove_folder
 
@@ -94,10 +97,17 @@ def keep_digests(uri: str) -> None:
 
 
 def _write_digests(uri: str, root: Path, digests: Mapping[str, Digest], *, readable: bool) -> None:
-    path = str(digests_path(root))
+    path, rows = str(digests_path(root)), to_rows(digests)
     if not readable and explain_failure(lambda: lance.dataset(path).to_table()):
         remove_folder(digests_path(root))
-    lance.write_dataset(to_rows(digests), path, mode="overwrite", data_storage_version="2.2")
+    table = find_table(uri, "digests")
+    if table is None or table.schema != rows.schema:
+        with committing(uri):
+            lance.write_dataset(rows, path, mode="overwrite", data_storage_version="2.2")
+    else:
+        old = [fragment.fragment_id for fragment in table.get_fragments()]
+        new = list(write_fragments(rows, table, mode="append"))
+        commit(table, LanceOperation.Update(old, [], new))
     clean_up(uri, "digests")
 
 

@@ -14,6 +14,7 @@ import lance
 from lance import LanceOperation
 from lance.fragment import write_fragments
 
+from asif_lance.database.commits import commit
 from asif_lance.database.fragments import data_files
 from asif_lance.database.pair_rows import ROWS_PER_FRAGMENT
 
@@ -63,8 +64,7 @@ def _count(run: Fragments) -> int:
 def _rewrite(head: lance.LanceDataset, runs: list[Fragments]) -> bool:
     groups = [_join(head, run) for run in runs]
     if groups:
-        operation = LanceOperation.Rewrite(groups, [])
-        lance.LanceDataset.commit(head, operation, read_version=head.version)
+        commit(head, LanceOperation.Rewrite(groups, []))
     return bool(groups)
 
 

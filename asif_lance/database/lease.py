@@ -5,7 +5,8 @@ itself decides: of many that try at once one succeeds. Whoever holds it renews i
 Clocks of different machines are never compared: a holder counts as dead when others have seen the
 object unchanged for as long as a lease lasts, and writes nothing any more once it could not
 renew for half of that. Each taking has a number of its own, and so has each model version: it is
-allotted by replacing the lease, which fails for whoever does not hold it any more.
+allotted by replacing the lease, which fails for whoever does not hold it any more. What keeps the
+commits out of whoever was overtaken all the same: see `overtaken`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from asif_lance.verifier import LEASE_FILE
 
 #: Seconds after which a lease that nobody renewed is free.
 LASTING = 20.0
+#: Seconds since the last renewal for which a holder goes on to write, which takes time, too.
+RENEWED_WITHIN = 10.0
 _RENEWALS = 6  # within that time
 _POLL_SECONDS = 0.2
 _NONCE_BYTES = 8
@@ -51,6 +54,8 @@ class LeaseState:
         epoch: how often the lease was taken.
         allotted: the highest number that a model version was given.
         renewals: of this holder, so that no two states are the same.
+        excluded: the epoch at which it was last taken over without having been given back; no
+            commit of an earlier one counts any more. 0 if that never happened.
     """
 
     holder: str | None
@@ -58,6 +63,7 @@ class LeaseState:
     epoch: int
     allotted: int
     renewals: int
+    excluded: int = 0
 
     def encode(self) -> bytes:
         """As it is stored."""
@@ -77,10 +83,17 @@ class LeaseState:
 
 
 class Lease:
-    """A lease that this process holds; get it from `hold_lease`."""
+    """A lease that this process holds; get it from `hold_lease`.
+
+    Attributes:
+        uri: the database.
+        state: as it was last renewed.
+        taken_over: from one who had not given it back, and has not been kept out yet.
+    """
 
     def __init__(self, uri: str, state: LeaseState, mark: Mark, taken: float) -> None:
         self.uri, self.state, self._mark = uri, state, mark
+        self.taken_over = state.excluded == state.epoch
         self._renewed, self._lost = taken, False
         self._changing, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name="asif-lease", daemon=True)
@@ -92,7 +105,7 @@ class Lease:
         Raises:
             StorageError: it could not be renewed in time, or somebody has taken it over.
         """
-        if self._lost or time.monotonic() - self._renewed > LASTING / 2:
+        if self._lost or time.monotonic() - self._renewed > RENEWED_WITHIN:
             raise StorageError(
                 f"{self.uri}: the lease of this writer ran out before it was done; what it had "
                 "not written yet is not written: run the command again"
@@ -110,12 +123,22 @@ class Lease:
         self.check()
         return number
 
+    def confirm(self) -> None:
+        """Renews it now; errors as for `check`."""
+        with contextlib.suppress(StorageError):
+            self._replace()
+        self.check()
+
     def release(self) -> None:
-        """Gives it back; where the store does not answer, it runs out by itself."""
+        """Gives it back; where the store does not answer, it runs out by itself.
+
+        So it does where what its last holder has begun was not kept out: that is left to the next.
+        """
         self._ended.set()
         self._thread.join()
-        with contextlib.suppress(StorageError):
-            self._replace(holder=None, command="")
+        if not self.taken_over:
+            with contextlib.suppress(StorageError):
+                self._replace(holder=None, command="")
 
     def _keep(self) -> None:
         while not self._ended.wait(LASTING / _RENEWALS) and not self._lost:
@@ -127,20 +150,14 @@ class Lease:
             begun = time.monotonic()
             new = replace(self.state, renewals=self.state.renewals + 1, **changes)
             mark = replace_object(self.uri, LEASE_FILE, new.encode(), self._mark)
-            mark = mark or self._find_own(new)
             if mark is None:
                 self._lost = True
             else:
                 self.state, self._mark, self._renewed = new, mark, begun
 
-    def _find_own(self, new: LeaseState) -> Mark | None:
-        """The mark of what was just written, if it is there: its answer may have got lost."""
-        found = read_marked(self.uri, LEASE_FILE)
-        return found[1] if found and found[0] == new.encode() else None
-
 
 @contextlib.contextmanager
-def hold_lease(uri: str, command: str, timeout: float) -> Iterator[None]:
+def hold_lease(uri: str, command: str, timeout: float) -> Iterator[Lease]:
     """Holds the lease of a database, as `WriteLock.hold`.
 
     Raises:
@@ -151,21 +168,34 @@ def hold_lease(uri: str, command: str, timeout: float) -> Iterator[None]:
     lease = _take(uri, command, timeout)
     _held[uri] = lease
     try:
-        yield
+        yield lease
         lease.check()
     finally:
         del _held[uri]
         lease.release()
 
 
+def find_lease(uri: str) -> Lease | None:
+    """The lease that this process holds of a database, by its address or that of a table of it."""
+    return _held.get(uri) or _held.get(uri.rpartition("/")[0])
+
+
 def check_lease(uri: str) -> None:
-    """Before each commit: passes while this process holds the lease; where none is held, too.
+    """Before each write: passes while this process holds the lease; where none is held, too.
 
     Raises:
         StorageError: it has run out.
     """
-    if uri in _held:
-        _held[uri].check()
+    lease = find_lease(uri)
+    if lease is not None:
+        lease.check()
+
+
+def confirm_lease(uri: str) -> None:
+    """The same as the store itself sees it; errors as for `check_lease`."""
+    lease = find_lease(uri)
+    if lease is not None:
+        lease.confirm()
 
 
 def allot_number(uri: str, number: int) -> int:
@@ -225,6 +255,8 @@ def _try_to_take(
         new = replace(wanted, epoch=1)
         made = create_object(uri, LEASE_FILE, new.encode())
     else:
-        new = replace(wanted, epoch=old.epoch + 1, allotted=old.allotted)
+        epoch = old.epoch + 1
+        excluded = old.excluded if old.holder is None else epoch
+        new = replace(wanted, epoch=epoch, allotted=old.allotted, excluded=excluded)
         made = replace_object(uri, LEASE_FILE, new.encode(), mark)
     return None if made is None else Lease(uri, new, made, begun)

@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from asif_lance.database.lease import hold_lease
+from asif_lance.database.overtaken import exclude_overtaken
 from asif_lance.database.tables import local_path
 from asif_lance.errors import DatabaseBusyError, StorageError
 
@@ -48,7 +49,10 @@ class WriteLock:
         """
         directory = local_path(self.uri)
         if directory is None:
-            with hold_lease(self.uri, command, self.timeout):
+            with hold_lease(self.uri, command, self.timeout) as lease:
+                if lease.taken_over:
+                    exclude_overtaken(self.uri)
+                    lease.taken_over = False
                 yield
             return
         lock = FileLock(

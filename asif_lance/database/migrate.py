@@ -19,6 +19,7 @@ from importlib import import_module
 import lance
 import pyarrow as pa
 
+from asif_lance.database.commits import committing
 from asif_lance.database.encoder_pins import read_pins
 from asif_lance.database.integrity import check_naming_tables, keep_digests
 from asif_lance.database.lock import WriteLock
@@ -124,7 +125,8 @@ def apply_migrations(uri: str, pins: Pins) -> list[str]:
     values = {side: asdict(pin) for side, pin in pins.items()}
     for step in track("migrations", pending):
         with storage_errors(uri):
-            step.up(uri, values)
+            with committing(uri):
+                step.up(uri, values)
             _record(uri, step)
     return [step.id for step in pending]
 
@@ -159,7 +161,8 @@ def _record(uri: str, step: Migration) -> None:
     row = {"id": step.id, "hash": step.hash, "applied_at": datetime.now(UTC)}
     rows = pa.Table.from_pylist([row], schema=MIGRATIONS)
     table = find_table(uri, "migrations")
-    if table is None:
-        lance.write_dataset(rows, table_uri(uri, "migrations"), data_storage_version="2.2")
-    else:
-        lance.write_dataset(rows, table, mode="append")
+    with committing(uri):
+        if table is None:
+            lance.write_dataset(rows, table_uri(uri, "migrations"), data_storage_version="2.2")
+        else:
+            lance.write_dataset(rows, table, mode="append")

@@ -101,19 +101,15 @@ def drop_open_ingests(uri: str) -> int:
 
 
 def spare_fragments(uri: str) -> bool:
-    """Keeps the files of open ingests from upkeep; says whether there are such ingests.
+    """Keeps the files of open ingests in a folder from upkeep; says whether there are such ingests.
 
     Lance takes a file that no version names for one that is being written, up to seven days of
-    age, unless it is told otherwise; so what open ingests name is made young. Of objects only
-    writing makes them so: those of an ingest that is open for longer go, and its shards are done
-    anew.
+    age, unless it is told otherwise; so what open ingests name is made young.
     """
-    folders, root = list_open_ingests(uri), Path(uri)
+    folders = list_open_ingests(uri)
     for name in (name for folder in folders for name in _list_files(folder)):
-        if is_remote(uri):
-            break
         with contextlib.suppress(FileNotFoundError):
-            os.utime(root / "pairs.lance" / "data" / name)
+            os.utime(Path(uri) / "pairs.lance" / "data" / name)
     return bool(folders)
 
 

@@ -14,7 +14,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 from numpy.typing import NDArray
 
-from asif_lance.database.lease import check_lease
+from asif_lance.database.commits import commit, committing
 from asif_lance.database.schemas import LATER, ROLE
 from asif_lance.errors import DimensionError, InputError
 
@@ -61,11 +61,8 @@ def _gather(batches: Iterable[pa.RecordBatch], least: int) -> Iterator[pa.Table]
 
 def append(dataset: lance.LanceDataset, rows: pa.Table) -> int:
     """Adds rows that are not there, in fragments of ten thousand; returns how many."""
-    _check_lease(dataset)
     if len(rows):
-        lance.write_dataset(
-            _drop_roles(rows), dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT
-        )
+        commit(dataset, LanceOperation.Append(write_apart(dataset, rows)))
     return len(rows)
 
 
@@ -90,9 +87,7 @@ def replace(dataset: lance.LanceDataset, rows: pa.Table, old: NDArray[np.uint64]
         return
     updated, removed = _delete_rows(dataset, old)
     new = write_fragments(rows, dataset, mode="append", max_rows_per_file=ROWS_PER_FRAGMENT)
-    operation = LanceOperation.Update(removed, updated, new)
-    _check_lease(dataset)
-    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    commit(dataset, LanceOperation.Update(removed, updated, new))
 
 
 def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
@@ -107,14 +102,8 @@ def delete(dataset: lance.LanceDataset, ids: pa.Array) -> int:
 def delete_at(dataset: lance.LanceDataset, rows: NDArray[np.uint64]) -> int:
     """Soft-deletes the rows with these addresses in one commit; returns how many."""
     updated, removed = _delete_rows(dataset, rows)
-    operation = LanceOperation.Delete(updated, removed, "false")
-    _check_lease(dataset)
-    lance.LanceDataset.commit(dataset, operation, read_version=dataset.version)
+    commit(dataset, LanceOperation.Delete(updated, removed, "false"))
     return len(rows)
-
-
-def _check_lease(dataset: lance.LanceDataset) -> None:
-    check_lease(dataset.uri.rpartition("/")[0])
 
 
 def _delete_rows(
@@ -136,7 +125,8 @@ def _delete_rows(
 def complete_columns(head: lance.LanceDataset) -> None:
     """Gives head the columns of today if it is a state of before them; no row is rewritten."""
     if lacking := [field for field in LATER if field.name not in head.schema.names]:
-        head.add_columns(lacking)
+        with committing(head.uri):
+            head.add_columns(lacking)
 
 
 def add_ingest_time(pairs: pa.Table) -> pa.Table:

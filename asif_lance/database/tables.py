@@ -20,13 +20,13 @@ import lance
 import pyarrow as pa
 
 from asif_lance.database.attached import AttachedState, find_attachment
+from asif_lance.database.commits import committing
 from asif_lance.database.digests import (
     READ_ERRORS,
     find_damage,
     find_damaged_tag,
     one_line,
 )
-from asif_lance.database.lease import check_lease
 from asif_lance.database.registry import find_missing_columns
 from asif_lance.errors import (
     CorruptDatabaseError,
@@ -243,9 +243,9 @@ def append_rows(uri: str, name: str, rows: pa.Table) -> None:
         StorageError: the disk refused.
     """
     if len(rows):
-        check_lease(uri)
-        with storage_errors(uri):
-            _tidy(lance.write_dataset(rows, open_table(uri, name), mode="append"))
+        table = open_table(uri, name)
+        with storage_errors(uri), committing(uri):
+            _tidy(lance.write_dataset(rows, table, mode="append"))
 
 
 def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:
@@ -254,9 +254,8 @@ def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:
     Raises:
         StorageError: the disk refused.
     """
-    check_lease(uri)
-    with storage_errors(uri):
-        table = open_table(uri, name)
+    table = open_table(uri, name)
+    with storage_errors(uri), committing(uri):
         merge = table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all()
         merge.execute(rows)
         _tidy(table)
@@ -264,10 +263,13 @@ def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:
 
 def _tidy(table: lance.LanceDataset) -> None:
     """Keeps a bookkeeping table small: few fragments, no old versions (it has no tags)."""
-    if len(table.get_fragments()) > _TIDY_FRAGMENTS:
+    if len(table.get_fragments()) <= _TIDY_FRAGMENTS:
+        return
+    with committing(table.uri):
         table.optimize.compact_files()
-        old = find_replaced(table, GRACE)
-        if old:
+    old = find_replaced(table, GRACE)
+    if old:
+        with committing(table.uri):
             table.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
 
 

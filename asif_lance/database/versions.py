@@ -23,7 +23,7 @@ from asif_lance.database.attached import find_attachment
 from asif_lance.database.diff import find_changes
 from asif_lance.database.epoch import read_epoch
 from asif_lance.database.integrity import keep_digests
-from asif_lance.database.lease import allot_number, check_lease
+from asif_lance.database.lease import allot_number
 from asif_lance.database.pair_rows import delete_at
 from asif_lance.database.schemas import VERSIONS
 from asif_lance.database.tables import (
@@ -33,6 +33,7 @@ from asif_lance.database.tables import (
     storage_errors,
     upsert_rows,
 )
+from asif_lance.database.tags import drop_tag, set_tag
 from asif_lance.errors import InvalidNameError, StorageError, VersionNotFoundError
 from asif_lance.records import LATEST, ModelVersion
 
@@ -229,25 +230,13 @@ class Ledger:
 
     def point(self, tag: str, lance_version: int) -> None:
         """Makes the Lance tag name this Lance version."""
-        pairs = open_table(self.uri, "pairs")
-        check_lease(self.uri)
         with storage_errors(self.uri):
-            try:
-                pairs.tags.create(tag, lance_version)
-            except ValueError as error:
-                if "already exists" not in str(error):
-                    raise
-                pairs.tags.update(tag, lance_version)
+            set_tag(open_table(self.uri, "pairs"), tag, lance_version)
 
     def unpoint(self, tag: str) -> None:
         """Drops a Lance tag, if it is there."""
-        pairs = open_table(self.uri, "pairs")
         with storage_errors(self.uri):
-            try:
-                pairs.tags.delete(tag)
-            except ValueError as error:
-                if "does not exist" not in str(error):
-                    raise
+            drop_tag(open_table(self.uri, "pairs"), tag)
 
 
 def check_alias(alias: str) -> None:

@@ -147,7 +147,7 @@ def recover(uri: str) -> str | None:
             if not interrupted(uri):
                 return None
             journal = _open_journal(uri)
-            if not journal.started:
+            if not journal.started or journal.came_late:
                 journal.close()
                 return None
             check_readable(uri)  # or it would stop at the same place each time

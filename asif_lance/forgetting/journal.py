@@ -59,6 +59,15 @@ class Journal:
         """Whether it is there, whole."""
         return is_there(self._path)
 
+    @property
+    def came_late(self) -> bool:
+        """Whether a writer who was overtaken had it put when the purge had been ended already.
+
+        The content is put before it, and taken away before it only when all steps are done.
+        """
+        content = self.directory / CONTENT_FILE
+        return is_remote(content) and not is_there(content) and len(list(self.entries())) == 1
+
     def repair(self) -> None:
         """Cuts off a line that a kill left unfinished, before more lines are added."""
         if not is_remote(self._path):  # an object is there as a whole
@@ -158,6 +167,7 @@ def _encode(entry: Entry) -> bytes:
 def _write_whole(path: Path, content: Any) -> None:
     """Makes a file that is there as a whole or not at all, on the disk when this returns."""
     if is_remote(path):
+        check_lease(str(path.parent))
         path.write_bytes(bytes(content))
         return
     draft = path.with_name(path.name + _DRAFT)

@@ -25,7 +25,17 @@ import pyarrow as pa
 from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 
-from asif_lance.database import FragmentKey, Ledger, clean_up, name_files, open_table
+from asif_lance.database import (
+    FragmentKey,
+    Ledger,
+    clean_up,
+    commit,
+    committing,
+    name_files,
+    open_table,
+    set_tag,
+    undo_overtaken,
+)
 from asif_lance.errors import StorageError
 from asif_lance.forgetting.journal import Journal
 from asif_lance.forgetting.survey import State, Survey, Touched, TouchedPart, read_physical_rows
@@ -82,8 +92,12 @@ class Purge:
             if version not in self.moved:
                 self._renew(self.survey.states[version])
             for tag in (name for name, target in tags.items() if target == version):
-                self._latest.tags.update(tag, self.moved[version])
-        return clean_up(self.uri, sparing=False)
+                set_tag(self._latest, tag, self.moved[version])
+        undo_overtaken(self.uri)  # else head's own state would be cleaned away
+        freed = clean_up(self.uri, sparing=False)
+        while undo_overtaken(self.uri):
+            freed += clean_up(self.uri, sparing=False)
+        return freed
 
     def _order_states(self, tagged: set[int]) -> Iterator[int]:
         """The states that have to be made anew, head last so that it is head again."""
@@ -130,7 +144,8 @@ class Purge:
         self._replace_head(self.survey.open(old.version), old.parts)
         # Whatever the old state had indexed: indices keep vectors and words of rows that are gone.
         for index in self._latest.describe_indices():
-            self._latest.drop_index(index.name)
+            with committing(self._latest.uri):
+                self._latest.drop_index(index.name)
         rows = self._latest.count_rows()
         expected = old.rows - sum(part.forgotten for part in old.parts)
         if rows != expected:
@@ -192,8 +207,7 @@ class Purge:
         return open_table(self.uri, "pairs")
 
     def _commit(self, operation: Any) -> None:
-        head = self._latest
-        self._latest = lance.LanceDataset.commit(head, operation, read_version=head.version)
+        self._latest = commit(self._latest, operation)
 
 
 def _find_differences(

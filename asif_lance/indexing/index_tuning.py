@@ -26,7 +26,7 @@ from asif_lance.anchors import (
     SearchSetting,
     search_settings,
 )
-from asif_lance.database import Ledger, one_line, open_table
+from asif_lance.database import Ledger, committing, one_line, open_table
 from asif_lance.errors import DatabaseError, InputError, format_count
 from asif_lance.indexing.agreement import AgreementTest
 from asif_lance.indexing.trial_queries import TrialQueries
@@ -180,7 +180,7 @@ def _create(store: PairStore, kind: str) -> float:
     begun = time.perf_counter()
     options = _product_options(store.image.dimension) if kind == "ivf-pq" else {}
     try:
-        with step("build the index"):
+        with step("build the index"), committing(head.uri):
             head.create_index(
                 "image_vector",
                 kind.upper().replace("-", "_"),
@@ -308,7 +308,8 @@ def _drop(store: PairStore, search: str) -> None:
     search_settings.drop_choice(_head(store), search)
     head = _head(store)
     if search == "index" and search_settings.has_index(head):
-        head.drop_index(INDEX)
+        with committing(head.uri):
+            head.drop_index(INDEX)
     Ledger(store.uri).adopt(_head(store))
 
 

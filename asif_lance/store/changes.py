@@ -21,6 +21,7 @@ from asif_lance.database import (
     keep_digests,
     open_table,
     storage_errors,
+    undo_overtaken,
     version_record,
     write_functions,
 )
@@ -37,6 +38,7 @@ def begin_change(
         with WriteLock(uri, timeout).hold(command), storage_errors(uri):
             check_still_migrated(uri)
             if not interrupted(uri):
+                undo_overtaken(uri)
                 if since is not None:
                     check_epoch(uri, since)
                 yield

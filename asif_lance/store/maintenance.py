@@ -17,6 +17,7 @@ from asif_lance.database import (
     TABLES,
     Ledger,
     clean_up,
+    committing,
     count_reclaimable,
     finish_deletes,
     fragment_rows,
@@ -192,7 +193,9 @@ def optimize(store: PairStore, *, grace: timedelta = GRACE) -> OptimizeReport:
         with step("compact fragments"):
             _compact(_open_pairs(store))
         with step("bring indices up to date"):
-            _open_pairs(store).optimize.optimize_indices()
+            pairs = _open_pairs(store)
+            with committing(store.uri):
+                pairs.optimize.optimize_indices()
         ledger.adopt(_open_pairs(store))
         freed = _clean(store.uri, grace)
         after = len(_open_pairs(store).get_fragments())
@@ -233,7 +236,8 @@ def _compact(pairs: lance.LanceDataset) -> None:
     rows = fragment_rows(pairs.count_rows())
     fine = [f.fragment_id for f in pairs.get_fragments() if _is_fine(f, rows)]
     if len(fine) < len(pairs.get_fragments()):
-        pairs.optimize.compact_files(target_rows_per_fragment=rows, excluded_fragment_ids=fine)
+        with committing(pairs.uri):
+            pairs.optimize.compact_files(target_rows_per_fragment=rows, excluded_fragment_ids=fine)
 
 
 def _is_fine(fragment: lance.LanceFragment, rows: int) -> bool:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lance import LanceOperation
 
 from asif_lance.arguments import PATH, TEXT, instance_of, take_texts, takes
 from asif_lance.database import (
@@ -27,10 +28,10 @@ from asif_lance.database import (
     check_migrated,
     check_opened,
     clean_up,
+    commit,
     find_table,
     join_fragments,
     open_own_pairs,
-    open_table,
     pair_rows,
     read_pins,
     resolve_uri,
@@ -243,7 +244,7 @@ class PairStore(StoredVersions):
         with self.writing("rollback"):
             old, pins = self.version(version), read_pins(self._head())
             with storage_errors(self.uri):
-                open_table(self.uri, "pairs", old.lance_version).restore()
+                commit(self._head(), LanceOperation.Restore(old.lance_version))
                 pair_rows.complete_columns(self._head())
                 write_pins(self._head(), pins)
             message = message or f"back to {old.name}"
