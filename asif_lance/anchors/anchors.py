@@ -33,15 +33,17 @@ from asif_lance.relative import (
     Centre,
     Measure,
     WhitenedSide,
+    Whitening,
     make_centre,
     mean_of,
+    turn_centred,
     turn_centred_without,
     turn_whitened_without,
 )
 from asif_lance.search import Blocks, Scale, exact_top_k, similarities_of, top_k_of
 
-#: Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale.
-Terms = tuple[Float32Array, Float64Array | None, Scale | None]
+#: Turned queries and offsets (m,): similarity = (q·a + offset) * the anchor's scale.
+Turned = tuple[Float32Array, Float64Array | None]
 
 _QUERIES = 2**12  # compared before it is told how far that is
 
@@ -52,9 +54,8 @@ class Anchors:
     Attributes:
         stored: the rows as the version's files hold them.
         dataset: the Lance dataset, checked out at the version.
-        live: (n,) bool; True where an ordinary pair is.
-        there: the same of all pairs, examples too.
         count: number of ordinary pairs.
+        pairs: number of all pairs, examples too.
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions. Empty where no version holds them.
     """
@@ -85,22 +86,33 @@ class Anchors:
         self.stored = stored or VersionRows(
             dataset, device=device, memory_limit=memory_limit, epoch=epoch
         )
-        self.live, self.state = self.stored.live & ~self.stored.examples, self.stored.state
-        self.there, self.count = self.stored.live, int(self.live.sum())
+        self.state, self.pairs = self.stored.state, self.stored.count
+        self.count = self.pairs - len(self.stored.example_positions)
         self._centres: dict[Side, Centre] = {}
         self._whitened: dict[Side, WhitenedSide] = {}
 
     def __len__(self) -> int:
         """Positions, those of deleted rows included."""
-        return len(self.live)
+        return int(self.stored.rows_per_fragment.sum())
+
+    @cached_property
+    def live(self) -> BoolArray:
+        """(n,) True where an ordinary pair is."""
+        return self.stored.live & ~self.stored.examples
+
+    @cached_property
+    def there(self) -> BoolArray:
+        """(n,) True where a pair is, examples too."""
+        return self.stored.live
 
     @cached_property
     def examples(self) -> Int64Array:
         """(e,) positions of the pairs that are examples, by `pair_id`."""
-        positions = np.flatnonzero(self.there & ~self.live)
-        if not len(positions):
-            return positions  # no ids have to be read for it
-        return positions[np.argsort(self.tie_order(positions))]
+        found = self._example_positions()
+        return found[np.argsort(self.tie_order(found))] if len(found) else found
+
+    def _example_positions(self) -> Int64Array:
+        return self.stored.example_positions
 
     def check_current(self) -> int:
         """Passes while none of these pairs was forgotten; returns the epoch up to which.
@@ -130,9 +142,16 @@ class Anchors:
     def tie_order(self, positions: Int64Array) -> Int64Array:
         """Ranks of the ids at (m,) positions: equal cosines go to the smaller `pair_id`."""
         distinct, place = np.unique(positions, return_inverse=True)
-        rank = pc.rank(self.pair_ids.take(pa.array(distinct)), tiebreaker="first")
+        rank = pc.rank(self._ids_at(distinct), tiebreaker="first")
         ranks: Int64Array = rank.to_numpy().astype(np.int64)[place]
         return ranks
+
+    def _ids_at(self, positions: Int64Array) -> pa.ChunkedArray:
+        return self.pair_ids.take(pa.array(positions))
+
+    def mean(self, side: Side) -> Float64Array:
+        """The mean of one side's live vectors: (d,)."""
+        return self.centre(side).mean
 
     def centre(self, side: Side) -> Centre:
         """The mean of one side's live vectors and all distances from it, found at first use."""
@@ -176,7 +195,8 @@ class Anchors:
         self, side: Side, queries: Float32Array, k: int, *, measure: Measure = "cosine"
     ) -> Neighbors:
         """The k anchors most similar to each of the (m, d) queries on one side."""
-        return self._search(side, self.terms(side, queries, measure=measure), k)
+        turned = self.turn(side, queries, measure=measure)
+        return self._search(side, turned, k, measure)
 
     def top_k_without(
         self,
@@ -200,7 +220,8 @@ class Anchors:
             measure: as in `top_k`.
         """
         spare = max(map(len, own), default=0)
-        found = self._search(side, self._terms_without(side, own, queries, measure), k + spare)
+        turned = self._turn_without(side, own, queries, measure)
+        found = self._search(side, turned, k + spare, measure)
         width = min(k, found.indices.shape[1])
         indices = np.zeros((len(own), width), dtype=np.int64)
         similarities = np.full(indices.shape, -1.0, dtype=np.float32)
@@ -210,9 +231,9 @@ class Anchors:
             similarities[row, : len(others)] = found.similarities[row, others]
         return Neighbors(indices, similarities)
 
-    def _search(self, side: Side, terms: Terms, k: int) -> Neighbors:
+    def _search(self, side: Side, by: Turned, k: int, measure: Measure) -> Neighbors:
         self.check_current()
-        turned, offset, scale = terms
+        (turned, offset), scale = by, self._scale(side, measure)
         parts = [
             exact_top_k(
                 torch.from_numpy(turned[at]).to(self.stored.device),
@@ -232,28 +253,42 @@ class Anchors:
             np.concatenate([part.similarities for part in parts]),
         )
 
-    def terms(self, side: Side, queries: Float32Array, *, measure: Measure = "cosine") -> Terms:
-        """Turned queries, offsets (m,) and n scales: similarity = (q·a + offset) * scale."""
+    def turn(self, side: Side, queries: Float32Array, *, measure: Measure = "cosine") -> Turned:
+        """Turned queries and offsets (m,): similarity = (q·a + offset) * the anchor's scale."""
         check_not_forked()  # before torch computes a mean or a metric
         if measure == "cosine":
-            return queries, None, None
-        frame = self.centre(side) if measure == "centred" else self.whitened(side)
-        return *frame.turn_queries(queries), frame.scale
+            return queries, None
+        if measure == "centred":
+            return turn_centred(queries, self.mean(side))
+        return self._whitening(side).turn_queries(queries)
 
-    def _terms_without(
+    def terms(
+        self, side: Side, queries: Float32Array, *, measure: Measure = "cosine"
+    ) -> tuple[Float32Array, Float64Array | None, Scale | None]:
+        """The same and the scales of all n anchors."""
+        return *self.turn(side, queries, measure=measure), self._scale(side, measure)
+
+    def _whitening(self, side: Side) -> Whitening:
+        return self.whitened(side).whitening
+
+    def _scale(self, side: Side, measure: Measure) -> Scale | None:
+        """Of all n anchors; None for ones."""
+        if measure == "cosine":
+            return None
+        return self.centre(side).scale if measure == "centred" else self.whitened(side).scale
+
+    def _turn_without(
         self, side: Side, own: Sequence[Int64Array], queries: Float32Array, measure: Measure
-    ) -> Terms:
+    ) -> Turned:
         """The same for queries whose own anchors are left out; the scales are those of all."""
         if measure == "cosine":
-            return queries, None, None
+            return queries, None
         if measure == "centred":
-            centre, vectors = self.centre(side), [self.vectors(side, at) for at in own]
-            turned = turn_centred_without(centre.mean, self.count, queries, vectors)
-            return *turned, centre.scale
+            vectors = [self.vectors(side, at) for at in own]
+            return turn_centred_without(self.mean(side), self.count, queries, vectors)
         sample = self._sample()
         places = [np.flatnonzero(np.isin(sample, at)) for at in own]
-        turned = turn_whitened_without(self.gather(side, sample), queries, places)
-        return *turned, self.whitened(side).scale
+        return turn_whitened_without(self.gather(side, sample), queries, places)
 
     def similarities(
         self,
@@ -273,10 +308,22 @@ class Anchors:
         """
         sizes = [len(own) for own in positions]
         rows, indices = np.repeat(np.arange(len(sizes)), sizes), np.concatenate(positions)
-        turned, offset, scale = self.terms(side, queries, measure=measure)
-        blocks = self._blocks_of(side)
-        found = similarities_of(turned, blocks, rows, indices, offset=offset, scale=scale)
+        turned, offset = self.turn(side, queries, measure=measure)
+        found = self._compare(side, turned, rows, indices, offset, measure)
         return np.split(found, np.cumsum(sizes)[:-1])
+
+    def _compare(
+        self,
+        side: Side,
+        turned: Float32Array,
+        rows: Int64Array,
+        positions: Int64Array,
+        offset: Float64Array | None,
+        measure: Measure,
+    ) -> Float32Array:
+        """The similarities of the queries in (p,) rows and the anchors at (p,) positions."""
+        blocks, scale = self._blocks_of(side), self._scale(side, measure)
+        return similarities_of(turned, blocks, rows, positions, offset=offset, scale=scale)
 
     def top_k_among(
         self,
@@ -330,17 +377,23 @@ class Anchors:
     def ids(self, positions: Int64Array) -> list[str]:
         """The pair ids at (m,) positions."""
         self.check_current()
-        return [str(i) for i in self.pair_ids.take(pa.array(positions)).to_pylist()]
+        return [str(i) for i in self._ids_at(positions).to_pylist()]
+
+    def find(self, pair_ids: Sequence[str]) -> Int64Array:
+        """Where the ordinary pairs with these (m,) ids are; -1 for ids that none has."""
+        live = np.flatnonzero(self.live)
+        ids = self._ids_at(live).combine_chunks()
+        found = pc.index_in(pa.array(pair_ids, pa.string()), ids)
+        places: Int64Array = pc.fill_null(found, -1).to_numpy()
+        return np.append(live, -1)[places]
 
     def rows(self, positions: Int64Array, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Columns of the live pairs at (m,) positions, in that order; None for those not there."""
         if not len(positions):
             return []
         self.check_current()
-        logical = (np.cumsum(self.stored.live)[positions] - 1).tolist()
-        with self.stored.reading():
-            there = [name for name in columns if name in self.dataset.schema.names]
-            rows: list[dict[str, Any]] = self.dataset.take(logical, there).to_pylist()
+        there = [name for name in columns if name in self.dataset.schema.names]
+        rows: list[dict[str, Any]] = self.stored.take(positions, there).to_pylist()
         return [dict.fromkeys(columns) | row for row in rows]
 
     def _blocks_of(self, side: Side) -> list[torch.Tensor]:

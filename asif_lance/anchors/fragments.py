@@ -279,13 +279,14 @@ def _file_name(data: Any) -> str:
     return str(getattr(data, "_path", None) or data.path)
 
 
-def open_mask(held: Fragment, fragment: Any) -> tuple[str, BoolArray]:
-    """Which rows of a fragment are live in the version that `fragment` was taken from.
+def name_state(held: Fragment, fragment: Any) -> str:
+    """A name of a fragment's data files and deletions, equal where rows and mask are."""
+    return f"{held.key}|{fragment.deletion_file()}"
 
-    Returns:
-        A name of the data files and the deletions, equal where rows and mask are, and (rows,) bool.
-    """
-    key = f"{held.key}|{fragment.deletion_file()}"
+
+def open_mask(held: Fragment, fragment: Any) -> BoolArray:
+    """Which rows of a fragment are live in the version that `fragment` was taken from: (rows,)."""
+    key = name_state(held, fragment)
     live = _masks.get(key)
     if live is None:
         live = np.ones(held.rows, dtype=np.bool_)
@@ -294,7 +295,7 @@ def open_mask(held: Fragment, fragment: Any) -> tuple[str, BoolArray]:
                 rows = _scan(fragment, "_rowid")["_rowid"]
             live = rows.is_valid().to_numpy(zero_copy_only=False)
         _masks[key] = live
-    return key, live
+    return live
 
 
 def _scan(fragment: Any, column: str) -> Any:

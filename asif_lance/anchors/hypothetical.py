@@ -48,10 +48,17 @@ class HypotheticalAnchors(Anchors):
         super().__init__(stored.dataset, stored=stored)
         examples = np.concatenate([stored.examples, *map(_are_examples, added)])
         self.live, self.state, self.there = there & ~examples, (), there
-        self.count = int(self.live.sum())
+        self.count, self.pairs = int(self.live.sum()), int(there.sum())
         self._added = tuple(added)
         self._image = [_block(pairs, "image", stored.image) for pairs in added]
         self._text = [_block(pairs, "text", stored.text) for pairs in added]
+
+    def __len__(self) -> int:
+        """Positions, those of deleted and of added rows included."""
+        return len(self.there)
+
+    def _example_positions(self) -> Int64Array:
+        return np.flatnonzero(self.there & ~self.live)
 
     @staticmethod
     def of(anchors: Anchors) -> HypotheticalAnchors:

@@ -50,7 +50,7 @@ class IndexSearch:
         The index compares the raw vectors: of centred cosines it knows all but the anchor's scale.
         """
         count = min(max(round(k * self.setting.candidates), 1), len(anchors))
-        turned, _, _ = anchors.terms("image", queries, measure=measure)
+        turned, _ = anchors.turn("image", queries, measure=measure)
         found = []
         with anchors.stored.reading():
             later = _nearest_unindexed(anchors, queries, count, measure)

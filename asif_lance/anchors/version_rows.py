@@ -3,11 +3,14 @@
 A Lance fragment never changes: deleting rows adds a mask beside it. So its vectors are in memory
 once, shared by every version that has the fragment, and each version adds its own masks: going from
 one version to the next costs what the next one added or deleted.
+
+What is as long as the table (masks, ids, vectors) is made when it is asked for. Whoever asks for
+some rows at their addresses alone never holds more than these and a few numbers a fragment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,6 +26,7 @@ from asif_lance.anchors.fragments import (
     Fragment,
     NamedWhitening,
     WhitenedRows,
+    name_state,
     open_fragment,
     open_mask,
 )
@@ -52,8 +56,8 @@ class VersionRows:
     Attributes:
         dataset: the Lance dataset, checked out at the version.
         device: where vectors are that fit there.
-        live: (n,) bool; False where a row is deleted in this version.
-        examples: (n,) bool; True where a live row's pair is an example.
+        count: rows that are not deleted in this version.
+        example_positions: (e,) int64, ascending; those of live rows whose pairs are examples.
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions.
         files: names each fragment's files alone.
@@ -91,13 +95,31 @@ class VersionRows:
             sides = ("image_vector", "text_vector")
             new = (s for f, s in self._each() if not f.has_vectors(*sides))
             dataset.hold_vectors([source.fragment_id for source in new])
-        masks = [open_mask(*both) for both in self._each()]
-        self.state, self._masks = tuple(key for key, _ in masks), [mask for _, mask in masks]
+        self.state = tuple(name_state(*both) for both in self._each())
         self.fragment_ids = np.array([s.fragment_id for s in self._sources], dtype=np.uint64)
         self.files = tuple(fragment.key for fragment in self._fragments)
         self.rows_per_fragment = np.array([f.rows for f in self._fragments], dtype=np.int64)
-        self.live: BoolArray = np.concatenate([np.zeros(0, dtype=np.bool_), *self._masks])
-        self.examples = self._find_examples()
+        with self.reading():
+            self.count = sum(_count_live(*both) for both in self._each())
+        self.example_positions = self._find_examples()
+
+    @cached_property
+    def _masks(self) -> list[BoolArray]:
+        """Held so that other versions find them."""
+        with self.reading():
+            return [open_mask(*both) for both in self._each()]
+
+    @cached_property
+    def live(self) -> BoolArray:
+        """(n,) False where a row is deleted in this version."""
+        return np.concatenate([np.zeros(0, dtype=np.bool_), *self._masks])
+
+    @cached_property
+    def examples(self) -> BoolArray:
+        """(n,) True where a live row's pair is an example."""
+        found = np.zeros(int(self.rows_per_fragment.sum()), dtype=np.bool_)
+        found[self.example_positions] = True
+        return found
 
     @cached_property
     def pair_ids(self) -> pa.ChunkedArray:
@@ -208,21 +230,26 @@ class VersionRows:
                 "reopen it",
             ) from error
 
-    def _find_examples(self) -> BoolArray:
+    def take(self, positions: Int64Array, columns: Sequence[str]) -> pa.Table:
+        """Columns of the live rows at (m,) positions, in that order; of no other row is read."""
+        with self.reading():
+            addresses = pa.array(self.find_addresses(positions))
+            return self.dataset._take_rows(addresses, columns=list(columns))
+
+    def _find_examples(self) -> Int64Array:
         """Read roles from the files that have some; those of ordinary pairs have no such column."""
-        found = np.zeros(len(self.live), dtype=np.bool_)
         if isinstance(self.dataset, AttachedState):  # somebody else's pairs are all ordinary
-            return found
+            return np.zeros(0, dtype=np.int64)
         fields = {field.name(): field.id() for field in self.dataset.lance_schema.fields()}
         number = fields.get("role")
         files = ((source, source.data_files()) for source in self._sources)
         holding = [source for source, held in files if any(number in f.fields for f in held)]
-        if holding:
-            asked = {"filter": f"role = '{EXAMPLE}'", "fragments": holding, "columns": []}
-            with self.reading():
-                rows = self.dataset.scanner(with_row_address=True, **asked).to_table()
-            found[self.find_positions(rows["_rowaddr"].to_numpy())] = True
-        return found
+        if not holding:
+            return np.zeros(0, dtype=np.int64)
+        asked = {"filter": f"role = '{EXAMPLE}'", "fragments": holding, "columns": []}
+        with self.reading():
+            rows = self.dataset.scanner(with_row_address=True, **asked).to_table()
+        return np.sort(self.find_positions(rows["_rowaddr"].to_numpy()))
 
     def find_positions(self, addresses: UInt64Array) -> Int64Array:
         """The positions of rows with these addresses, of Lance."""
@@ -269,3 +296,8 @@ class VersionRows:
     def _release(self, block: int) -> None:
         if block < len(self._fragments):  # hypothetical rows lie behind them, in their own memory
             self._fragments[block].release()
+
+
+def _count_live(held: Fragment, source: Any) -> int:
+    """How many rows of a fragment are not deleted; no mask is read where Lance knows the number."""
+    return held.rows if source.deletion_file() is None else int(source.count_rows())

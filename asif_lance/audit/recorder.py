@@ -88,7 +88,7 @@ class Recorder:
         prediction_id = f"{self.run_id}-{self._count}"
         self._queries.append(make_query_row(prediction_id, prediction))
         self._count += 1
-        self._pairs_there = int(prediction.evidence.anchors.there.sum())
+        self._pairs_there = prediction.evidence.anchors.pairs
         best = prediction.ranking[: self._top]
         found = prediction.evidence.contributions_of([label for label, _ in best], self._pairs)
         common = {key: self._row[key] for key in ("run_id", "model", "label_set", "created_at")}

@@ -270,6 +270,14 @@ class AttachedState:
             schema=self._projected(names),
         )
 
+    def _take_rows(self, addresses: pa.Array, columns: Sequence[str]) -> pa.Table:
+        """Columns of the pairs at Lance's addresses, in that order, as Lance's own."""
+        rows = self.stored._take_rows(addresses, columns=self.stored_names([*columns, "pair_id"]))
+        return pa.table(
+            [convert_column(rows, self.schema.field(n), self.columns.get(n)) for n in columns],
+            schema=self._projected(columns),
+        )
+
     def scanner(
         self, columns: Sequence[str] | None = None, *, fragments: Any = None, **asked: Any
     ) -> AttachedScanner:

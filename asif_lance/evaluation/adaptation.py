@@ -295,7 +295,7 @@ class _Experiment:
         self.images = np.concatenate([images, unit_float16(labelled.embeddings)], dtype="f4")
         self.captions = np.concatenate([captions, unit_float16(texts)[classes]], dtype="f4")
         self.ids = [*anchors.ids(known), *(f"adapt-{i}" for i in range(len(classes)))]
-        self.mean = anchors.centre("image").mean
+        self.mean = anchors.mean("image")
         stored = unit_queries(self.images)
         self.new = _Task.of(model, labelled, prompts, stored)
         self.old = None if old is None else _Task.of(model, *old, stored)

@@ -136,7 +136,7 @@ class AsifClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _mean(self, vectors: Float32Array) -> Float64Array:
         if self.model_ is not None:
-            return self.model_.anchors.centre("image").mean
+            return self.model_.anchors.mean("image")
         return np.asarray(vectors.mean(axis=0, dtype=np.float64))
 
     def _fit_sharpness(

@@ -16,6 +16,7 @@ from asif_lance.evaluation.self_test import SelfTest, build_self_test
 from asif_lance.model import LabelSet, Model, Prompts, average_prompts
 from asif_lance.progress import track_batches
 from asif_lance.records import Int64Array
+from asif_lance.relative import turn_centred
 
 _LABELS = 200  # tested at once
 
@@ -105,7 +106,7 @@ def _forecast_part(
 def _labels_of_captions(model: Model, test: SelfTest) -> Int64Array:
     """(m,) the label nearest to each caption that stands for one, by centred cosine."""
     asked = average_prompts(test.prompts)
-    turned, offset = model.anchors.centre("text").turn_queries(asked.vectors)
+    turned, offset = turn_centred(asked.vectors, model.anchors.mean("text"))
     cosines = model.anchors.vectors("text", test.positions) @ turned.T + offset
     return np.asarray(asked.owner[cosines.argmax(axis=1)], dtype=np.int64)
 

@@ -150,7 +150,7 @@ class Evidence:
         if taught is None:
             return
         for at, image, text, query in zip(positions, images, texts, queries, strict=True):
-            there = np.flatnonzero(~self.anchors.live[at])
+            there = np.flatnonzero(np.isin(at, taught.positions))
             vectors = self.anchors.vectors("image", at[there])
             image[there] = taught.teaching.cosines(self.vector, vectors)
             text[there] = self.anchors.vectors("text", at[there]) @ query

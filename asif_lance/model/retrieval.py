@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from asif_lance.anchors import Anchors, Side
 from asif_lance.errors import InputError
@@ -83,16 +81,11 @@ def score_pairs(
 
     0 for ids that are not in the model version.
     """
-    live = np.flatnonzero(anchors.live)
-    ids = anchors.pair_ids.take(pa.array(live))
-    places = pc.index_in(pa.array(pair_ids, pa.string()), ids.combine_chunks())
-    there = places.is_valid().to_numpy(zero_copy_only=False)
-    found = np.zeros(len(pair_ids))
+    positions, found = anchors.find(pair_ids), np.zeros(len(pair_ids))
+    there = positions >= 0
     if there.any():
-        positions = live[places.drop_null().to_numpy()]
-        items = _relative(
-            anchors, recipe, "image", unit_queries(anchors.vectors("image", positions))
-        )
+        vectors = anchors.vectors("image", positions[there])
+        items = _relative(anchors, recipe, "image", unit_queries(vectors))
         found[there] = scores(items, _relative(anchors, recipe, "text", query))[:, 0]
     return found
 

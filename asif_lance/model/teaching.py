@@ -41,7 +41,7 @@ def teach_labels(labels: LabelSet, anchors: Anchors) -> LabelSet:
     def score(places: Int64Array) -> Float64Array:
         return _score_ordinary(images[places], labels, anchors)
 
-    mean, ids = anchors.centre("image").mean, anchors.ids(positions)
+    mean, ids = anchors.mean("image"), anchors.ids(positions)
     taught = teach(labels.prompts, images, captions, ids, mean, score)
     if taught is None:
         return labels

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         mean_at,
         mean_of,
         total_of,
+        turn_centred,
     )
     from asif_lance.relative.examples import (
         MEMBER_COSINE,
@@ -59,7 +60,8 @@ else:
         __name__,
         {
             "centring": (
-                "BlockDistances BlockSummary BlockSums Centre make_centre mean_at mean_of total_of"
+                "BlockDistances BlockSummary BlockSums Centre make_centre mean_at mean_of total_of "
+                "turn_centred"
             ),
             "examples": "MEMBER_COSINE Teaching find_members fit_teaching make_teaching",
             "leaving_out": "turn_centred_without turn_whitened_without",
@@ -84,6 +86,6 @@ __all__ = [
     "compile_texts", "cut_runs", "densify", "find_members", "fit_teaching", "format_sides",
     "make_centre", "make_recipe", "make_teaching", "mean_at", "mean_of", "mean_vectors",
     "recipe_from_values", "relative_vectors", "scores", "single_vector", "total_of",
-    "turn_centred_without", "turn_whitened_without",
+    "turn_centred", "turn_centred_without", "turn_whitened_without",
 ]
 # fmt: on

@@ -15,7 +15,8 @@ sqrt(1 - |mean|²), as vectors have length 1; that is called the usual distance 
 All of it is a function of the live rows alone, bit by bit, whatever the order, the fragments, the
 history, the threads or the device. A float16 number of size at most 1 is a multiple of 2^-24, so
 float64 sums up to 2^29 rows of a block without rounding, and integers of 64 bits the blocks' totals
-up to 2^38 rows. The mean is rounded to the same grid, once. Then
+up to 2^38 rows, a block being a fragment: in a table of 2^34 rows, once it is optimized, one of
+2^22. The mean is rounded to the same grid, once, and in integers. Then
 |a|², a·mean and |mean|² are multiples of 2^-48 that sum up to less than 8, and q'·mean is exact for
 the same reason as q'·a (see `search.exact_products`). Only the root of |a - mean|², the division by
 it and the mean itself are rounded, each once.
@@ -154,11 +155,7 @@ class Centre:
 
         A query that is the mean becomes zero: all its similarities are 0.
         """
-        wide = queries.astype(np.float64) - self.mean
-        far = np.any(wide, axis=1)
-        centred = np.zeros(wide.shape, dtype=np.float32)
-        centred[far] = unit_queries(wide[far])
-        return centred, -multiply_wide(centred.astype(np.float64), self.mean)
+        return turn_centred(queries, self.mean)
 
     def bound_drift(self, queries: NDArray[np.floating], mean: Float64Array) -> Float64Array:
         """Bound how far the similarity of each query and any anchor is from that at another mean.
@@ -194,6 +191,17 @@ class Centre:
         return bound
 
 
+def turn_centred(
+    queries: NDArray[np.floating], mean: Float64Array
+) -> tuple[Float32Array, Float64Array]:
+    """See `Centre.turn_queries`."""
+    wide = queries.astype(np.float64) - mean
+    far = np.any(wide, axis=1)
+    centred = np.zeros(wide.shape, dtype=np.float32)
+    centred[far] = unit_queries(wide[far])
+    return centred, -multiply_wide(centred.astype(np.float64), mean)
+
+
 def mean_of(
     blocks: Sequence[torch.Tensor], sums: Sequence[BlockSums], live: BoolArray
 ) -> Float64Array:
@@ -209,7 +217,10 @@ def mean_of(
 
 def mean_at(total: Int64Array, count: int) -> Float64Array:
     """The mean of so many rows that add up to this (d,) total, see `add_totals`."""
-    mean: Float64Array = np.rint(total / (count + 1)) * MEAN_GRID
+    steps, left = np.divmod(total, count + 1)  # integers: float64 would round large totals
+    twice = 2 * left
+    steps += (twice > count + 1) | ((twice == count + 1) & (steps % 2 == 1))
+    mean: Float64Array = steps * MEAN_GRID
     return mean
 
 

@@ -12,11 +12,12 @@ import pytest
 from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.anchors import Anchors, Shard, SharedAnchors, merge_hits
-from asif_lance.anchors.version_rows import Side
+from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.audit.recorder import Recorder
 from asif_lance.database import read_table
 from asif_lance.errors import InputError, StaleModelError
 from asif_lance.model import Model, open_model, share_model
+from asif_lance.model.retrieval import retrieve, score_pairs
 from asif_lance.relative import Measure
 from asif_lance.search import Hits, unit_queries
 from asif_lance.store import PairStore
@@ -84,16 +85,17 @@ def test_it_does_not_matter_which_fragments_a_shard_has(store: PairStore, measur
 
 
 def test_equal_similarities_of_several_shards_go_to_the_smaller_id() -> None:
-    similarities = np.array([[0.5, 0.25, 0.5, 0.25, 0.5]])
-    hits = Hits(np.array([[4, 3, 2, 1, 0]]), similarities)
-    found = merge_hits(hits, 4, lambda positions: positions)
+    first = Hits(np.array([[2, 4, 3]]), np.array([[0.5, 0.5, 0.25]]))
+    second = Hits(np.array([[0, 1]]), np.array([[0.5, 0.25]]))
+    found = merge_hits(first, second, 4, lambda positions: positions)
     assert found.indices.tolist() == [[0, 2, 4, 1]]
     assert found.similarities.tolist() == [[0.5, 0.5, 0.5, 0.25]]
 
 
 def test_similarities_that_float32_takes_for_equal_keep_their_order() -> None:
-    close = np.array([[1 / 3, np.nextafter(1 / 3, 1)]])
-    found = merge_hits(Hits(np.array([[0, 1]]), close), 2, lambda positions: positions)
+    first, second = (np.array([[one]]) for one in (1 / 3, np.nextafter(1 / 3, 1)))
+    hits = Hits(np.array([[0]]), first), Hits(np.array([[1]]), second)
+    found = merge_hits(*hits, 2, lambda positions: positions)
     assert found.indices.tolist() == [[1, 0]]
 
 
@@ -130,6 +132,55 @@ def test_predictions_of_a_shared_model_are_recorded(store: PairStore) -> None:
         recorded.append(read_table(store.uri, "attributions", columns, own))
     assert len(recorded[0]) > 10
     assert recorded[0].equals(recorded[1])
+
+
+def answer_all(model: Model) -> list[object]:
+    """Everything that is asked of a model: labels, predictions, evidence, retrieval, self test."""
+    rng = np.random.default_rng(5)
+    questions, prompts = (rng.standard_normal((9, d)).astype("f4") for d in DIMS.values())
+    asked = dict(zip("abcdefghi", unit_queries(prompts), strict=True))
+    asked["taught"] = np.stack(pairs(names(90, 91))["text_vector"].to_numpy().tolist()).astype("f4")
+    labels = model.label_vectors(asked)
+    assert labels.taught is not None
+    found = list(model.classify_vectors([str(n) for n in range(9)], questions, labels))
+    anchors, recipe, text = model.anchors, model.recipe, unit_queries(prompts[:1])
+    own = [np.array([n, n + 12]) for n in range(3, 12)]
+    left_out = anchors.top_k_without("image", own, ask("image")[:9], 5, measure=recipe.measures[0])
+    evidence = [one.evidence.contributions("taught") for one in found]
+    return [
+        [(one.ranking, one.attributions(20), one.attributions(5, "taught")) for one in found],
+        [(one.positions.tolist(), one.pair_ids, one.contributions.tolist()) for one in evidence],
+        retrieve(anchors, recipe, "text", text, 5),
+        score_pairs(anchors, recipe, text, [*names(1, 5), *names(90, 92), "nobody"]).tolist(),
+        (left_out.indices.tolist(), left_out.similarities.tolist()),
+        (len(labels.compiled.anchors), anchors.examples.tolist(), anchors.count, anchors.pairs),
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["paper", "centred", "white"])
+def test_who_asks_makes_nothing_that_is_as_long_as_the_table(
+    store: PairStore, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add(pairs(names(90, 92), role=["example"] * 2))
+    store.publish(command="ingest")
+    expected = answer_all(open_model(store.uri, recipe=recipe, k=7))
+    shared = share_model(open_model(store.uri, recipe=recipe, k=7), map, 3)
+    asking = shared.anchors.stored
+    asking.rows_per_fragment[-1] += 10**13  # no memory holds a byte for each of so many
+    for name in ("live", "examples", "pair_ids", "image", "text"):
+        refuse_whole(monkeypatch, asking, name)
+    assert answer_all(shared) == expected
+
+
+def refuse_whole(monkeypatch: pytest.MonkeyPatch, asking: VersionRows, name: str) -> None:
+    """Have these rows alone refuse what holds something of all of them."""
+    make = vars(VersionRows)[name].func
+
+    def get(rows: VersionRows) -> object:
+        assert rows is not asking, f"{name} of the whole version was asked for"
+        return make(rows)
+
+    monkeypatch.setattr(VersionRows, name, property(get))
 
 
 def test_a_shard_of_forgotten_pairs_is_refused(store: PairStore, tmp_path: Path) -> None:

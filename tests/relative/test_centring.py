@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from asif_lance.relative.centring import (
     add_totals,
     least_distance,
     make_centre,
+    mean_at,
     mean_of,
 )
 from asif_lance.search.anchor_scale import ExactFactors, Scale
@@ -74,8 +76,6 @@ def test_neither_order_nor_fragments_nor_dead_rows_change_a_bit(
 
 
 def test_sums_are_those_of_rational_arithmetic(rng: np.random.Generator) -> None:
-    from fractions import Fraction
-
     rows = crowded(rng, 300, 5)
     exact = [float(sum(map(Fraction, map(float, column)))) for column in rows.T]
     sums = BlockSums.of(torch.from_numpy(rows))
@@ -89,6 +89,24 @@ def test_totals_of_more_rows_than_float64_counts_are_added_exactly() -> None:
     block = np.array([2.0**28 - step, 3 * step - 2.0**28])  # of 2^28 rows
     found = add_totals([block] * 1023)
     assert found.tolist() == [1023 * (2**52 - 1), 1023 * (3 - 2**52)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    blocks=st.lists(
+        st.tuples(st.integers(1, 2**29), st.integers(-(2**24), 2**24)), min_size=1, max_size=32
+    ),
+    shards=st.integers(1, 8),
+)
+def test_the_mean_of_up_to_2_34_rows_is_that_of_rational_arithmetic_for_any_shards(
+    blocks: list[tuple[int, int]], shards: int
+) -> None:
+    totals = [np.array([rows * steps * 2.0**-24]) for rows, steps in blocks]
+    parts = [totals[i::shards] for i in range(min(shards, len(totals)))]
+    merged = np.sum([add_totals(part) for part in parts], axis=0)
+    total, count = sum(rows * steps for rows, steps in blocks), sum(rows for rows, _ in blocks)
+    assert merged.tolist() == [total]
+    assert mean_at(merged, count).tolist() == [round(Fraction(total, count + 1)) * 2.0**-24]
 
 
 def test_factors_that_may_be_off_by_anything_give_way_to_exact_ones(
