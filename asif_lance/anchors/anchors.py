@@ -141,6 +141,10 @@ class Anchors:
             self._centres[side] = self.centre_at(side, mean, self.live)
         return self._centres[side]
 
+    def mean(self, side: Side) -> Float64Array:
+        """The (d,) mean of one side's live vectors."""
+        return self.centre(side).mean
+
     def centre_at(self, side: Side, mean: Float64Array, live: BoolArray) -> Centre:
         """The centre of some rows, (n,) bool, at a (d,) mean that need not be theirs."""
         blocks, sums = self._blocks_of(side), self._sums(side)

@@ -137,10 +137,7 @@ def sample_shard(asked: ShardQuestion) -> tuple[UInt64Array, Float16Array]:
 
 
 class SharedAnchors(Anchors):
-    """The anchors of a version that shards search; what is not a search is done here.
-
-    Nothing that is found out about them is kept, so `state` is empty.
-    """
+    """The anchors of a version that shards search; what is not a search is done here."""
 
     def __init__(self, anchors: Anchors, mapper: Mapper, shards: int) -> None:
         """Share the rows of opened anchors.
@@ -151,7 +148,7 @@ class SharedAnchors(Anchors):
             shards: into how many the version is cut; at most one for each fragment.
         """
         super().__init__(anchors.dataset, stored=anchors.stored)
-        self.state, self._map, self._frames = (), mapper, dict[tuple[Side, Measure], Frame]()
+        self._map, self._frames = mapper, dict[tuple[Side, Measure], Frame]()
         self.shards = cut_shards(anchors, shards)
 
     def top_k(
@@ -168,6 +165,12 @@ class SharedAnchors(Anchors):
             np.concatenate([part.indices for part in parts]),
             np.concatenate([part.similarities for part in parts]),
         )
+
+    def mean(self, side: Side) -> Float64Array:
+        """The same as of `Anchors`."""
+        mean = self._frame(side, "centred")
+        assert isinstance(mean, np.ndarray)
+        return mean
 
     def _ask(self, side: Side, queries: Float32Array, k: int, frame: Frame) -> Neighbors:
         asked = [ShardQuestion(shard, side, queries, k, frame) for shard in self.shards]

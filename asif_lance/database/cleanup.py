@@ -49,7 +49,7 @@ def clean_up(
     check_lease(uri)
     dataset = lance.dataset(path)
     chosen = _choose_states(dataset, grace, passing_after)
-    if sparing and table == "pairs" and spare_fragments(uri):
+    if sparing and spare_fragments(uri, table):
         chosen["delete_unverified"] = False
     stats = dataset.cleanup_old_versions(**chosen)
     return int(stats.bytes_removed) + _remove_drafts(path)
@@ -80,7 +80,7 @@ def count_reclaimable(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> i
     if dataset is None:
         return 0
     chosen = _choose_states(dataset, grace, None)
-    if table == "pairs" and list_open_ingests(uri):
+    if list_open_ingests(uri):
         chosen["delete_unverified"] = False
     explained = dataset.explain_cleanup_old_versions(**chosen)
     return int(explained.stats.bytes_removed)

@@ -18,6 +18,8 @@ from typing import TypeVar
 
 import lance
 import pyarrow as pa
+from lance import LanceOperation
+from lance.fragment import FragmentMetadata, write_fragments
 
 from asif_lance.database.attached import AttachedState, find_attachment
 from asif_lance.database.digests import (
@@ -246,6 +248,30 @@ def append_rows(uri: str, name: str, rows: pa.Table) -> None:
         check_lease(uri)
         with storage_errors(uri):
             _tidy(lance.write_dataset(rows, open_table(uri, name), mode="append"))
+
+
+def write_rows_apart(uri: str, name: str, rows: pa.Table) -> list[FragmentMetadata]:
+    """Writes rows into files that no state of a bookkeeping table names yet.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with storage_errors(uri):
+        return list(write_fragments(rows, open_table(uri, name), mode="append"))
+
+
+def append_fragments(uri: str, name: str, fragments: list[FragmentMetadata]) -> None:
+    """Adds rows that were written apart to a bookkeeping table in one commit, or none for none.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if fragments:
+        check_lease(uri)
+        with storage_errors(uri):
+            head = open_table(uri, name)
+            append = LanceOperation.Append(fragments)
+            _tidy(lance.LanceDataset.commit(head, append, read_version=head.version))
 
 
 def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:
