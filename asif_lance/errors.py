@@ -80,6 +80,17 @@ def _shown(character: str) -> str:
 class AsifError(Exception):
     """Base of all errors of this package; `str()` is one line for a person."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """What another process makes it anew of: an error may take other arguments than it says."""
+        return _restore, (type(self), self.args, vars(self))
+
+
+def _restore(kind: type[AsifError], args: tuple[object, ...], data: dict[str, object]) -> AsifError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(data)
+    return error
+
 
 class DatabaseError(AsifError):
     """The database as a whole cannot be used as asked."""

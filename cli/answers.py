@@ -13,7 +13,7 @@ from .output import print_json, print_table
 from .progress import hide_bars
 
 if TYPE_CHECKING:
-    from asif_lance.model import JointPrediction, Prediction
+    from asif_lance.model import JointPrediction, Prediction, Prompts
 
 _CSV_BEGUN = f"{__name__}.csv"  # a key of click's `meta`
 
@@ -73,12 +73,15 @@ def _print_csv(image: str, model: str, ranking: Sequence[tuple[str, float]]) -> 
     click.echo(csv_line([image, model, *(cell for one in ranking for cell in one)]), nl=False)
 
 
-def describe_prediction(prediction: Prediction, top: int) -> dict[str, Any]:
+def describe_prediction(
+    prediction: Prediction, top: int, prompts: Prompts | None = None
+) -> dict[str, Any]:
     """A prediction as the contract has it but for its image, and how its labels were asked.
 
     `templates` (a named set, or themselves) and `ensemble` are missing for brought label vectors.
+    Read from a record, it does not know its `prompts`.
     """
-    asked, value = prediction.evidence.labels.prompts, prediction.answer(top)
+    value, asked = prediction.answer(top), prompts or prediction.evidence.labels.prompts
     if asked.templates:
         value |= {"templates": asked.templates, "ensemble": asked.ensemble}
     return value

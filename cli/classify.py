@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from .confidence import (
     read_calibration,
     warn_of_kind,
 )
+from .engine import engine_options
 from .labelled import report_rejects
 from .options import (
     LABEL_OPTIONS,
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
 @with_option
 @server_option
 @model_options
+@engine_options
 @csv_format_option
 @click.pass_obj
 def classify(
@@ -154,10 +156,29 @@ def classify(
     else:
         _refuse_missing(context, images)
         found = find_model(context, search=search_by, **arguments)
-        kept = {"top": top, "pairs": attributions} if record else None
-        answers = _ask(found, asked, images, vectors, trust, rejects, kept, truth_is_folder)
-        _tell_all(*answers, top, explain, output)
+        limits = {"top": top, "pairs": attributions, "truth_is_folder": truth_is_folder}
+        kept, shown = limits if record else None, (top, explain, output)
+        _answer(found, asked, images, vectors, trust, rejects, kept, shown)
     report_rejects(rejects)
+
+
+def _answer(
+    found: FoundModel,
+    asked: dict[str, Any],
+    images: tuple[str, ...],
+    vectors: Path | None,
+    trust: dict[str, Any],
+    rejects: list[Reject],
+    kept: dict[str, Any] | None,
+    shown: tuple[int, int | None, str],
+) -> None:
+    """Tell, and record if `kept` says how much of it, here or by the workers of an engine."""
+    top, explain, output = shown
+    if kept is not None and found.engine and explain is None and not trust["confidence"]:
+        _record_there(found, asked, images, vectors, rejects, kept, output)
+    else:
+        answers = _ask(found, asked, images, vectors, trust, rejects, kept)
+        _tell_all(*answers, top, explain, output)
 
 
 def _ask(
@@ -167,8 +188,7 @@ def _ask(
     vectors: Path | None,
     trust: dict[str, Any],
     rejects: list[Reject],
-    kept: dict[str, int] | None,
-    truths: bool,
+    kept: dict[str, Any] | None,
 ) -> tuple[Iterable[Prediction], Assessor | None]:
     """Predictions, recorded on their way if `kept` says how much of them, and who assesses them."""
     labels, given = read_asked_labels(**asked), _read_vectors(vectors)
@@ -181,8 +201,42 @@ def _ask(
     label_set = model.compile(labels.embed(model))
     predictions = _predict(model, images, given, label_set, rejects)
     if kept is not None:
-        predictions = _recorded(predictions, model, label_set, kept, truths)
+        predictions = _recorded(predictions, model, label_set, **kept)
     return predictions, make_assessor(model, label_set, rejects, known=known, **trust)
+
+
+def _record_there(
+    found: FoundModel,
+    asked: dict[str, Any],
+    images: tuple[str, ...],
+    vectors: Path | None,
+    rejects: list[Reject],
+    kept: dict[str, Any],
+    output: str,
+) -> None:
+    """Have workers encode and record, and tell what is recorded."""
+    labels, given = read_asked_labels(**asked), _read_vectors(vectors)
+    found.check(labels, pictures=given is None, vectors=None if given is None else given[1])
+    pictures = _find_pictures(images, rejects)
+    if given is None and not pictures:
+        return
+    from asif_lance.audit.run_rows import read_predictions
+    from asif_lance.cluster import record_with_ray
+
+    model = found.load()
+    prompts = labels.embed(model)
+    done = record_with_ray(
+        model, prompts, pictures=pictures, vectors=vectors, workers=found.workers, **kept
+    )
+    rejects += done.rejects
+    silent = 0
+    for prediction in read_predictions(model.store, done.run):
+        silent += prediction.score <= 0
+        top, answer = kept["top"], {"image": prediction.image}
+        hide_bars()
+        print_answer(answer | describe_prediction(prediction, top, prompts), output, 0.0)
+    _note_recorded(done.run.run_id, done.dropped)
+    _note_silent(silent)
 
 
 def _tell_all(
@@ -304,8 +358,8 @@ def _recorded(
     predictions: Iterable[Prediction],
     model: Model,
     label_set: LabelSet,
-    limits: dict[str, int],
     truth_is_folder: bool,
+    **limits: int,
 ) -> Iterator[Prediction]:
     """The same predictions, written down on their way."""
     from asif_lance.audit.recorder import Recorder
@@ -315,9 +369,13 @@ def _recorded(
             folder = Path(prediction.image).absolute().parent.name
             run.add(prediction, truth=folder if truth_is_folder else None)
             yield prediction
-    note(f"recorded as run {run.run_id}")
-    if run.dropped:
-        note(f"dropped {format_count(len(run.dropped), 'older run')}, see `runs keep`")
+    _note_recorded(run.run_id, run.dropped)
+
+
+def _note_recorded(run_id: str, dropped: Sequence[str]) -> None:
+    note(f"recorded as run {run_id}")
+    if dropped:
+        note(f"dropped {format_count(len(dropped), 'older run')}, see `runs keep`")
 
 
 def _tell(

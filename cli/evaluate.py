@@ -19,6 +19,7 @@ from .confidence import (
     confidence_options,
     print_confidence_reports,
 )
+from .engine import engine_options
 from .labelled import (
     Task,
     describe,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 #: Of the wrong answers, those that are shown to people; JSON has all.
 SHOWN_CONFUSIONS = 5
 
-_MODEL = ("recipe", "k", "p", "device")
+_MODEL = ("recipe", "k", "p", "device", "engine", "workers")
 _MORE = ("rivals", "confidence", "coverage")  # that is measured, on request
 
 
@@ -78,6 +79,7 @@ _MORE = ("rivals", "confidence", "coverage")  # that is measured, on request
 @with_option
 @plot_option
 @device_option
+@engine_options
 @format_option
 @click.pass_obj
 def evaluate(

@@ -13,6 +13,7 @@ import click
 from asif_lance.errors import IngestInterruptedError, format_count
 from asif_lance.progress import step
 
+from .engine import check_engine, engine_options
 from .hygiene import (
     check_options,
     expand_checks,
@@ -112,17 +113,7 @@ SOURCE_FORMATS = (
     help="Labelled pictures that teach their labels, captioned by them; ordinary pairs otherwise.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go in; write nothing.")
-@click.option(
-    "--engine",
-    type=click.Choice(["ray"]),
-    help="Share the work among the processes of a Ray cluster, or of one that is started here.",
-)
-@click.option(
-    "--workers",
-    type=Count(most=100_000),
-    metavar="N",
-    help="Processes of --engine; as many as there is room for by default.",
-)
+@engine_options
 @click.option(
     "--require",
     type=Choices("license", "source"),
@@ -196,7 +187,7 @@ def ingest(
       asif-lance ingest "shards/*.tar" --engine ray
     """
     waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
-    _check_engine(engine, workers)
+    check_engine(engine, workers)
     with stoppable():
         from asif_lance.ingest import IngestOptions, count_items, expand_sources
 
@@ -215,11 +206,6 @@ def ingest(
     _finish_ingest(report, rejects, output)
     if report.version is not None and output == "table":
         _note_unnamed(context)
-
-
-def _check_engine(engine: str | None, workers: int | None) -> None:
-    if workers is not None and engine is None:
-        raise click.UsageError("--workers is for --engine ray")
 
 
 def _add_pairs(

@@ -17,6 +17,7 @@ import click
 from asif_lance.errors import InputError, format_count
 
 from .attach import tell_left_out
+from .engine import check_engine, check_shared, engine_options, share
 from .options import (
     LABEL_OPTIONS,
     Context,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     help="Also write a page with the pictures found.",
 )
 @model_options
+@engine_options
 @format_option
 @click.pass_obj
 def search(
@@ -136,12 +138,20 @@ class FoundModel:
     Attributes:
         store: its database.
         version: the version.
-        open: loads the model.
+        load: loads the model.
+        engine: as `--engine` has it.
+        workers: as `--workers` has it.
     """
 
     store: PairStore
     version: ModelVersion
-    open: Callable[[], Model]
+    load: Callable[[], Model]
+    engine: str | None
+    workers: int | None
+
+    def open(self) -> Model:
+        """Load the model; with an engine its pairs are compared there."""
+        return share(self.load(), self.engine, self.workers)
 
     def check(
         self,
@@ -193,16 +203,22 @@ def find_model(
     p: tuple[float, float] | None = None,
     memory_limit: int | None = None,
     search: Any = "exact",
+    engine: str | None = None,
+    workers: int | None = None,
 ) -> FoundModel:
-    """The version that `model_options` describe, not yet loaded.
+    """The version that `model_options` and `engine_options` describe, not yet loaded.
 
     Raises:
         VersionNotFoundError: there is none.
-        InputError: a recipe, k or p without a meaning.
+        InputError: a recipe, k or p without a meaning, or an engine that cannot help here.
     """
     if as_of is not None and model is not None:
         raise click.UsageError("give --model or --as-of, one of the two")
+    alone = {"search": None if search == "exact" else search, "memory_limit": memory_limit}
+    alone["device"] = None if device == "auto" else device
+    check_engine(engine, workers, **alone)
     store = open_store(context)
+    check_shared(store, engine)
     version = store.version_as_of(as_of) if as_of else store.version(model or "latest")
     from asif_lance.relative import DEFAULT, make_recipe
 
@@ -213,6 +229,8 @@ def find_model(
         store,
         version,
         lambda: _open(store, context.db, model, **how, memory_limit=memory_limit, search=search),
+        engine,
+        workers,
     )
 
 

@@ -45,6 +45,8 @@ _HERE = {
     "calibrate": ("--calibrate", None),
     "as_of": ("--as-of", None),
     "memory_limit": ("--memory-limit", None),
+    "engine": ("--engine", None),
+    "workers": ("--workers", None),
 }
 
 

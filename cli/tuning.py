@@ -12,6 +12,7 @@ import click
 from asif_lance.errors import format_count
 
 from .confidence import check_self_test
+from .engine import engine_options
 from .labelled import (
     Task,
     describe,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: Choices that are shown to people; JSON has all.
 SHOWN = 10
+
+_MODEL = ("model", "device", "engine", "workers")
 
 
 @click.command(short_help="Find the recipe, k, p and templates that suit labelled PICTURES.")
@@ -95,6 +98,7 @@ SHOWN = 10
     help="Hold this share of each class out of the choice, and confirm the choice on it.",
 )
 @experiment_options
+@engine_options
 @click.pass_obj
 def tune(
     context: Context,
@@ -111,8 +115,6 @@ def tune(
     holdout: float,
     seed: int,
     plot: Path | None,
-    model: str | None,
-    device: str,
     output: str,
     **arguments: Any,
 ) -> None:
@@ -132,9 +134,9 @@ def tune(
       asif-lance tune validation.parquet --per-side --plot heat.png
       asif-lance tune --self-test --labels-file classes.txt --store
     """
-    _check(self_test, pictures, holdout, template_sets, arguments)
+    _check(self_test, pictures, holdout, template_sets, arguments["label_vectors"])
     check_recipes(recipes)
-    model_found = find_model(context, model=model, device=device)
+    model_found = find_model(context, **{name: arguments.pop(name) for name in _MODEL})
     choices = (ks, ps, ensembles, recipes, per_side)
     if pictures is None:
         asked = read_asked_labels(**arguments)
@@ -183,10 +185,10 @@ def _check(
     pictures: Path | None,
     holdout: float,
     template_sets: tuple[str, ...],
-    labels: dict[str, Any],
+    label_vectors: Path | None,
 ) -> None:
     """Labelled pictures or the self-test, one of the two; what goes with pictures alone."""
-    if template_sets and labels["label_vectors"] is not None:
+    if template_sets and label_vectors is not None:
         raise click.UsageError("--try-templates needs label names, not --label-vectors")
     if (pictures is not None) == self_test:
         raise click.UsageError("give labelled PICTURES, or --self-test with labels, one of the two")

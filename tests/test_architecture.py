@@ -48,7 +48,7 @@ def test_every_package_has_its_tests_in_a_folder_of_the_same_name() -> None:
     assert [name for name in PACKAGES if not list((ROOT / "tests" / name).glob("test_*.py"))] == []
 
 
-@pytest.mark.parametrize("name", ["evaluation", "model", "relative"])
+@pytest.mark.parametrize("name", ["cluster", "evaluation", "model", "relative"])
 def test_names_that_come_on_demand_are_those_that_type_checkers_see(name: str) -> None:
     package = import_module(f"asif_lance.{name}")
     tree = ast.parse((ROOT / "asif_lance" / name / "__init__.py").read_text())

@@ -14,14 +14,18 @@ from s3_server import Server, s3_server
 from shared_sources import content, row, write_rows
 from transcripts import BLOCK, check, steps
 
+from asif_lance.audit import list_runs
 from asif_lance.ingest import ingest_sources
 from asif_lance.model import open_model
+from asif_lance.store import PairStore
 
 __all__ = ["s3_server"]
 pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
-SHARE, SEARCH = (text for name, text in BLOCK.findall(PAGE) if name == "python")
-ON_RAY, IN_A_BUCKET = (text for name, text in BLOCK.findall(PAGE) if name == "console")
+SHARE, SEARCH, RECORD = (text for name, text in BLOCK.findall(PAGE) if name == "python")
+ON_RAY, IN_A_BUCKET, RECORD_ON_RAY = (
+    text for name, text in BLOCK.findall(PAGE) if name == "console"
+)
 
 
 @pytest.fixture
@@ -45,13 +49,21 @@ def test_the_loop_of_ten_lines_makes_the_model_of_one_process(folder: Path) -> N
     assert len(lines) <= 10
 
 
-@pytest.mark.encoders
-def test_a_model_that_processes_share_answers_as_the_page_says(tmp_path: Path) -> None:
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of four pictures, which are the pairs of a database beside it."""
     for number in range(4):
         photo = picture(tmp_path / "photos" / f"{number}.png", number)
         photo.with_suffix(".txt").write_text(f"A cat, or dog number {number}.")
+    ingest_sources(tmp_path / "pairs.lancedb", [tmp_path / "photos"])
+    return tmp_path / "photos"
+
+
+@pytest.mark.encoders
+def test_a_model_that_processes_share_answers_as_the_page_says(
+    tmp_path: Path, photos: Path
+) -> None:
     uri = tmp_path / "pairs.lancedb"
-    ingest_sources(uri, [tmp_path / "photos"])
     (tmp_path / "search.py").write_text(SEARCH)
     done = subprocess.run(
         [sys.executable, "search.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -64,17 +76,36 @@ def test_a_model_that_processes_share_answers_as_the_page_says(tmp_path: Path) -
     assert len(labels) == 4
 
 
-def test_the_command_does_what_the_page_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.encoders
+def test_the_loop_that_records_does_what_the_page_says(tmp_path: Path, photos: Path) -> None:
+    (tmp_path / "record.py").write_text(RECORD)
+    done = subprocess.run(
+        [sys.executable, "record.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "recorded 4\n"), done.stderr
+    (run,) = list_runs(PairStore.open(str(tmp_path / "pairs.lancedb")))
+    assert run.predictions == 4
+
+
+@pytest.mark.encoders
+def test_the_commands_on_ray_do_what_the_page_says(
+    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ray = pytest.importorskip("ray", reason="Ray is not installed: `make cluster` has it")
-    monkeypatch.chdir(folder)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ((command, expected),) = steps(ON_RAY)
-    name, *arguments = shlex.split(command)
-    assert name == "asif-lance"
-    done = CliRunner().invoke(entry_point(), arguments)
-    ray.shutdown()
-    assert done.exit_code == 0, done.output
-    check(command, expected, done.output.splitlines())
+    try:
+        for place, block in ((folder / "empty", ON_RAY), (folder, RECORD_ON_RAY)):
+            place.mkdir(exist_ok=True)
+            monkeypatch.chdir(place)
+            for command, expected in steps(block):
+                name, *arguments = shlex.split(command)
+                assert name == "asif-lance"
+                given = [str(folder / "shards") if a == "shards" else a for a in arguments]
+                done = CliRunner().invoke(entry_point(), given)
+                assert done.exit_code == 0, done.output
+                check(command, expected, done.output.splitlines())
+    finally:
+        ray.shutdown()
 
 
 def test_commands_do_in_a_bucket_what_the_page_says(

@@ -147,10 +147,7 @@ def sample_shard(asked: ShardQuestion) -> tuple[UInt64Array, UInt64Array]:
 
 
 class SharedAnchors(Anchors):
-    """The anchors of a version that shards search; what is not a search is done here.
-
-    Nothing that is found out about them is kept, so `state` is empty.
-    """
+    """The anchors of a version that shards search; what is not a search is done here."""
 
     def __init__(self, anchors: Anchors, mapper: Mapper, shards: int) -> None:
         """Share the rows of opened anchors.
@@ -161,7 +158,7 @@ class SharedAnchors(Anchors):
             shards: into how many the version is cut; at most one for each fragment.
         """
         super().__init__(anchors.dataset, stored=anchors.stored)
-        self.state, self._map = (), mapper
+        self._map = mapper
         self._means: dict[Side, Float64Array] = {}
         self._fits: dict[Side, NamedWhitening] = {}
         self._sampled: Int64Array | None = None

@@ -25,7 +25,7 @@ from asif_lance.relative import Recipe, make_recipe
 from asif_lance.store import PairStore
 
 if TYPE_CHECKING:  # readers of the tables need no torch
-    from asif_lance.model import LabelSet, Prediction, Prompts
+    from asif_lance.model import Prediction, Prompts
 
 #: Labels whose scores are kept per prediction, best first: the others score less than the last.
 LABELS = 16
@@ -94,9 +94,8 @@ def make_query_row(prediction_id: str, prediction: Prediction) -> dict[str, Any]
     }
 
 
-def make_prompt_rows(run_id: str, labels: LabelSet, pairs: int) -> list[dict[str, Any]]:
+def make_prompt_rows(run_id: str, prompts: Prompts, pairs: int) -> list[dict[str, Any]]:
     """The rows of `prompts` of one run."""
-    prompts = labels.prompts
     # Compiled, each class has one embedding already; averaging it again could round it anew.
     ensemble = "max" if prompts.ensemble == "mean-embedding" else prompts.ensemble
     return [

@@ -14,9 +14,7 @@ from asif_lance.cluster.written_rows import (
     COMMIT_PROPERTY,
     ShardManifest,
     has_commit,
-    list_paths,
     read_ids,
-    remove_files,
     rows_file,
 )
 from asif_lance.database import (
@@ -56,7 +54,7 @@ def commit(plan: Plan) -> IngestReport | None:
             void = _find_void(plan, manifests)
             for number in void:
                 (plan.folder / rows_file(number)).unlink()
-                remove_files(plan, manifests[number].fragments)
+                plan.remove_files(manifests[number].fragments)
             if void:
                 return None
             _append(plan, list(manifests.values()), looked_up)
@@ -85,7 +83,7 @@ def _find_void(plan: Plan, manifests: dict[int, ShardManifest]) -> list[int]:
         known.refresh(head)
     void = []
     for number, manifest in manifests.items():
-        paths = list_paths(plan, manifest.fragments)
+        paths = plan.list_paths(manifest.fragments)
         gone = not all(map(is_there, paths))
         if gone or (changed and len(known.find(read_ids(paths)).places)):
             void.append(number)
@@ -130,7 +128,7 @@ def _publish(
 
 
 def _count(manifest: ShardManifest) -> tuple[int, int]:
-    return manifest.rows, len(manifest.fragments)
+    return manifest.rows, len(manifest.fragments["pairs"])
 
 
 def _report(

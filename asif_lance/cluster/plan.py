@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from asif_lance.database import (
-    PLAN_FILE,
-    ingest_folder,
-    list_open_ingests,
-    open_table,
-    put_if_absent,
+from asif_lance.cluster.open_work import (
+    ID_LENGTH,
+    RECORDING_PREFIX,
+    OpenWork,
+    begin_work,
+    read_plan,
 )
-from asif_lance.errors import DatabaseError, InputError, SourceError
+from asif_lance.database import PLAN_FILE, list_open_ingests, open_table
+from asif_lance.errors import InputError, SourceError
 from asif_lance.ingest import (
     Destination,
     IngestOptions,
@@ -34,17 +35,12 @@ from asif_lance.ingest import (
     source_name,
     split_source,
 )
-from asif_lance.object_stores import is_remote, is_there, remove_folder
+from asif_lance.object_stores import is_there, remove_folder
 from asif_lance.store import PairStore
 
 #: Rows of a shard where sources can be cut so: a dead worker costs no more, and a fragment holds
 #: them. A multiple of what readers give at once, so that batches are the same in any shard.
 SHARD_ROWS = 9 * 1024
-
-_LOCK_SECONDS = 600.0  # many workers take turns
-_ID_LENGTH = 16
-
-Write = Callable[[Path], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,65 +57,25 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(OpenWork):
     """An ingest that several processes share.
 
     Attributes:
-        uri: the database.
-        ingest_id: names it while it is open.
-        commit_id: names what it commits; another one each time that it is planned.
         shards: in the order of the sources.
         options: how to ingest.
         message: of the version.
-        epoch: of the database when it was planned; what was read before a forget is void.
-        head: the Lance version of the pairs then.
+        head: the Lance version of the pairs when it was planned.
     """
 
-    uri: str
-    ingest_id: str
-    commit_id: str
     shards: tuple[Shard, ...]
     options: IngestOptions
     message: str
-    epoch: int
     head: int
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are while it is open."""
-        return ingest_folder(self.uri, self.ingest_id)
 
     @property
     def alone(self) -> bool:
         """Whether there is a single source, which fails as a whole if it cannot be read."""
         return self.shards[-1].number == 0
-
-    def open_store(self) -> PairStore:
-        """The database, whose lock many may wait for."""
-        return replace(PairStore.open(self.uri), lock_timeout=_LOCK_SECONDS)
-
-    def check_open(self) -> None:
-        """Passes while the ingest is open.
-
-        Raises:
-            DatabaseError: it was committed or abandoned, or pairs were forgotten.
-        """
-        if not is_there(self.folder / PLAN_FILE):
-            raise DatabaseError(
-                f"{self.uri}: ingest {self.ingest_id} is not open any more, since another driver "
-                "finished it or pairs were forgotten: run it again to see what is left to do"
-            )
-
-    def put(self, name: str, write: Write) -> bool:
-        """Writes a file of the ingest if it is not there yet; says whether this was the first.
-
-        Raises:
-            DatabaseError: the ingest is not open any more.
-            StaleModelError: pairs were forgotten since it was planned.
-        """
-        with self.open_store().writing("ingest", since=self.epoch):
-            self.check_open()
-            return put_if_absent(self.folder / name, write)
 
 
 def plan_ingest(
@@ -163,14 +119,9 @@ def plan_ingest(
         "epoch": store.epoch(),
         "head": open_table(store.uri, "pairs").version,
     }
-    folder = ingest_folder(store.uri, digest[:_ID_LENGTH])
-    with store.writing("ingest"):
-        if is_remote(folder) and not is_there(folder / PLAN_FILE):
-            remove_folder(folder)  # what one left that was killed while it was closed
-        elif not is_remote(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        put_if_absent(folder / PLAN_FILE, lambda path: path.write_text(json.dumps(plan)))
-    return load_plan(store.uri, folder.name)
+    ingest_id = digest[:ID_LENGTH]
+    begin_work(store, ingest_id, json.dumps(plan))
+    return load_plan(store.uri, ingest_id)
 
 
 def load_plan(uri: str, ingest_id: str) -> Plan:
@@ -179,11 +130,7 @@ def load_plan(uri: str, ingest_id: str) -> Plan:
     Raises:
         DatabaseError: there is none of this id.
     """
-    path = ingest_folder(uri, ingest_id) / PLAN_FILE
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DatabaseError(f"{uri}: no ingest {ingest_id} is open") from error
+    found = read_plan(uri, ingest_id)
     return Plan(
         uri=uri,
         ingest_id=ingest_id,
@@ -198,13 +145,14 @@ def load_plan(uri: str, ingest_id: str) -> Plan:
 
 def list_plans(uri: str | Path) -> list[Plan]:
     """All ingests of a database that are open."""
-    found = (folder for folder in list_open_ingests(str(uri)) if is_there(folder / PLAN_FILE))
-    return [load_plan(str(uri), folder.name) for folder in found]
+    found = (path for path in list_open_ingests(str(uri)) if is_there(path / PLAN_FILE))
+    names = [path.name for path in found]
+    return [load_plan(str(uri), name) for name in names if not name.startswith(RECORDING_PREFIX)]
 
 
-def abandon(plan: Plan) -> None:
-    """Gives an open ingest up; upkeep frees what it has written."""
-    with plan.open_store().writing("ingest"), suppress(FileNotFoundError):
+def abandon(plan: OpenWork) -> None:
+    """Gives an open ingest or recording up; upkeep frees what it has written."""
+    with plan.writing(current=False), suppress(FileNotFoundError):
         remove_folder(plan.folder)
 
 

@@ -6,26 +6,28 @@ actors are idle, tasks that run for long are given to a second one; who is done 
 
 from __future__ import annotations
 
-import importlib
-import os
 import time
-import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asif_lance.cluster.committing import commit
-from asif_lance.cluster.plan import SHARD_ROWS, Plan, plan_ingest
+from asif_lance.cluster.open_work import OpenWork
+from asif_lance.cluster.plan import SHARD_ROWS, plan_ingest
+from asif_lance.cluster.ray_cluster import ATTEMPTS, count_room, import_ray, start_ray
 from asif_lance.cluster.tasks import Task, list_tasks, run_task
-from asif_lance.errors import AsifError, InputError, ShardsFailedError
+from asif_lance.errors import AsifError, ShardsFailedError
 from asif_lance.ingest import IngestOptions, IngestReport
 from asif_lance.progress import track
 
-#: How often a task is given away before it counts as failed.
-ATTEMPTS = 3
+if TYPE_CHECKING:
+    from asif_lance.anchors import Mapper
+
+Found = TypeVar("Found")
+
 # A task is given to a second actor when it has run so many times as long as the usual one.
 _STRAGGLES, _STRAGGLES_SECONDS = 3.0, 2.0
 _WAIT_SECONDS = 1.0
@@ -59,48 +61,35 @@ def ingest_with_ray(
     """
     ray = import_ray()
     plan = plan_ingest(uri, sources, options, shard_rows=shard_rows)
-    if not ray.is_initialized():
-        with warnings.catch_warnings():  # what Ray forks runs other programs at once
-            warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    room = ray.cluster_resources()
-    most = room.get("CPU", 1) // cpus
-    most = int(min(most, room.get("GPU", 0) // gpus) if gpus else most)
-    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(_Actor)
-    pool = WorkerPool(ray, actor, workers or max(most, 1))
+    start_ray(ray)
+    actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
+    pool = WorkerPool(ray, actor, workers or count_room(ray, cpus, gpus))
     try:
-        return _drive(plan, pool)
+        return drive(plan, pool, lambda: commit(plan))
     finally:
         pool.close()
 
 
-def _drive(plan: Plan, pool: WorkerPool) -> IngestReport:
+def drive(plan: OpenWork, pool: WorkerPool, finish: Callable[[], Found | None]) -> Found:
+    """Have workers do all tasks of a plan, until it can be finished."""
     while True:
         while tasks := list_tasks(plan):
             pool.run(tasks)
-        if (report := commit(plan)) is not None:
-            return report
+        if (found := finish()) is not None:
+            return found
 
 
-def import_ray() -> Any:
-    """Ray, which is an extra.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise InputError("--engine ray needs Ray: pip install 'asif-lance[ray]'") from error
-
-
-class _Actor:
+class Worker:
     """A process at work; what a task raises goes to the driver as text, if it is an answer."""
 
+    def __init__(self, mapper: Mapper | None = None, shards: int = 1) -> None:
+        """Get ready; see `run_task`."""
+        self._mapper, self._shards = mapper, shards
+
     def run(self, task: Task) -> str | None:
+        """Do a task; says why it failed, if it did."""
         try:
-            run_task(task)
+            run_task(task, self._mapper, self._shards)
         except AsifError as error:
             return str(error)
         return None
@@ -108,11 +97,12 @@ class _Actor:
 
 @dataclass
 class WorkerPool:
-    """Actors, each with one task at a time."""
+    """Actors, each with one task at a time, made with what is `given`."""
 
     ray: Any
     actor: Any
     size: int
+    given: tuple[Any, ...] = ()
     idle: list[Any] = field(default_factory=list)
     busy: dict[Any, tuple[Any, Task, float]] = field(default_factory=dict)
     took: list[float] = field(default_factory=list)
@@ -162,7 +152,7 @@ class WorkerPool:
     def _give_all(self, left: list[Task], undone: set[Task], attempts: Counter[Task]) -> None:
         """Give what is left, then what takes too long, as far as actors are idle."""
         while len(self.idle) + len(self.busy) < self.size:
-            self.idle.append(self.actor.remote())
+            self.idle.append(self.actor.remote(*self.given))
         while self.idle and (task := left.pop() if left else self._find_straggler(undone)):
             attempts[task] += 1
             self.give(task)

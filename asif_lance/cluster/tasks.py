@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from asif_lance.cluster.open_work import OpenWork
 from asif_lance.cluster.plan import Plan, load_plan
 from asif_lance.cluster.settling import (
     NAMES,
@@ -31,6 +33,9 @@ from asif_lance.errors import SourceError
 from asif_lance.ingest import Destination, Preparation, name_pictures
 from asif_lance.object_stores import is_there
 
+if TYPE_CHECKING:  # naming and writing what has vectors needs no torch
+    from asif_lance.anchors import Mapper
+
 _KEY_BYTES = 8
 
 
@@ -40,30 +45,34 @@ class Task:
 
     Attributes:
         uri: the database.
-        ingest_id: the open ingest.
-        epoch: see `Plan`.
-        kind: `name` or `encode`.
+        ingest_id: the open ingest or recording.
+        commit_id: see `OpenWork`.
+        kind: `name` or `encode` of an ingest, `record` of a recording.
         shards: their numbers; several are read as one.
     """
 
     uri: str
     ingest_id: str
-    epoch: int
+    commit_id: str
     kind: str
     shards: tuple[int, ...]
 
 
-def list_tasks(plan: Plan) -> list[Task]:
-    """What is to be done now, in any order: all names first, then all rows; nothing at the end.
+def list_tasks(plan: OpenWork) -> list[Task]:
+    """What is to be done now, in any order; nothing at the end.
+
+    Of an ingest these are all names first, then all rows.
 
     Raises:
-        DatabaseError: the ingest is not open any more.
+        DatabaseError: it is not open any more.
         StaleModelError: pairs were forgotten since it was planned.
     """
     plan.check_open()
+    done = {path.name for path in plan.folder.iterdir()}
+    if not isinstance(plan, Plan):
+        return _list_recording(plan, done)
     if has_commit(plan):
         return []
-    done = {path.name for path in plan.folder.iterdir()}
     everything = range(len(plan.shards))
     if unnamed := [(n,) for n in everything if names_file(n) not in done and SETTLED not in done]:
         return [_make_task(plan, "name", shards) for shards in unnamed]
@@ -73,19 +82,38 @@ def list_tasks(plan: Plan) -> list[Task]:
     return [_make_task(plan, "encode", g) for g in groups if rows_file(g[0]) not in done]
 
 
-def _make_task(plan: Plan, kind: str, shards: tuple[int, ...]) -> Task:
-    return Task(plan.uri, plan.ingest_id, plan.epoch, kind, shards)
+def _list_recording(plan: OpenWork, done: set[str]) -> list[Task]:
+    from asif_lance.cluster.recording_plan import RecordingPlan, predictions_file  # imports torch
+
+    assert isinstance(plan, RecordingPlan)
+    left = [number for number in plan.shards if predictions_file(number) not in done]
+    return [_make_task(plan, "record", (number,)) for number in left]
 
 
-def run_task(task: Task) -> None:
+def _make_task(plan: OpenWork, kind: str, shards: tuple[int, ...]) -> Task:
+    return Task(plan.uri, plan.ingest_id, plan.commit_id, kind, shards)
+
+
+def run_task(task: Task, mapper: Mapper | None = None, shards: int = 1) -> None:
     """Does one task, unless somebody has done it; encoders load once in a process.
+
+    Args:
+        task: what to do.
+        mapper: has others search the pairs that pictures are compared with; this process does it
+            when None. See `share_model`.
+        shards: into how many the pairs are cut for them.
 
     Raises:
         SourceError: a source that is all there is cannot be read, or changes meanwhile.
-        DatabaseError: the ingest is not open any more.
+        DatabaseError: the ingest or recording is not open any more.
         StaleModelError: pairs were forgotten since it was planned.
     """
-    worker = _open_worker(task.uri, task.ingest_id, task.epoch)
+    if task.kind == "record":
+        from asif_lance.cluster.recording import record_shard  # imports torch
+
+        record_shard(task.uri, task.ingest_id, task.commit_id, task.shards[0], mapper, shards)
+        return
+    worker = _open_worker(task.uri, task.ingest_id, task.commit_id)
     worker.plan.check_open()
     try:
         if task.kind == "name":
@@ -98,8 +126,8 @@ def run_task(task: Task) -> None:
 
 
 @lru_cache(maxsize=1)
-def _open_worker(uri: str, ingest_id: str, epoch: int) -> _Worker:
-    """`epoch` is here to begin anew with an ingest that is planned again after a forget."""
+def _open_worker(uri: str, ingest_id: str, commit_id: str) -> _Worker:
+    """`commit_id` is here to begin anew with an ingest that is planned again."""
     return _Worker(load_plan(uri, ingest_id))
 
 

@@ -19,11 +19,11 @@ import polars as pl
 import pyarrow as pa
 from lance.fragment import FragmentMetadata
 
+from asif_lance.cluster.open_work import Fragments
 from asif_lance.cluster.plan import Plan
 from asif_lance.database import (
     ROWS_PER_FRAGMENT,
     ROWS_PREFIX,
-    list_fragment_files,
     open_table,
     pair_rows,
     schemas,
@@ -41,7 +41,7 @@ class ShardManifest:
     """What became of the items of a shard, or of several that are read as one.
 
     Attributes:
-        fragments: as Lance writes them as JSON.
+        fragments: those of the pairs.
         rows: how many rows they have.
         ids: a digest of the ids of these, in order.
         rejects: see `Preparation`, as are the counts.
@@ -52,7 +52,7 @@ class ShardManifest:
         max_tokens: of the encoder, if one was needed and has a limit.
     """
 
-    fragments: list[dict[str, Any]]
+    fragments: Fragments
     rows: int
     ids: str
     rejects: list[tuple[str, str, str, bool]]
@@ -73,7 +73,7 @@ class ShardManifest:
 
     def list_fragments(self) -> list[FragmentMetadata]:
         """The fragments as Lance commits them."""
-        return [FragmentMetadata.from_json(json.dumps(one)) for one in self.fragments]
+        return [FragmentMetadata.from_json(json.dumps(one)) for one in self.fragments["pairs"]]
 
 
 def rows_file(number: int) -> str:
@@ -125,7 +125,7 @@ class WrittenRows:
         trace: TracebackType | None,
     ) -> None:
         if not self._kept:
-            remove_files(self._plan, self._fragments)
+            self._plan.remove_files({"pairs": self._fragments})
 
     def take(self, pairs: pa.Table) -> None:
         """Take pairs whose ids are new."""
@@ -143,7 +143,7 @@ class WrittenRows:
             self._write()
         told = (replace(r, item=FORGOTTEN_ITEM) if r.forgotten else r for r in prepared.rejects)
         return ShardManifest(
-            fragments=self._fragments,
+            fragments={"pairs": self._fragments},
             rows=self._rows,
             ids=self._ids.hexdigest(),
             rejects=[(one.source, one.item, one.reason, one.forgotten) for one in told],
@@ -171,18 +171,6 @@ class WrittenRows:
         self._rows += len(rows)
         self._ids.update("\0".join([*rows["pair_id"].to_pylist(), ""]).encode())
         self._waiting = [rest]
-
-
-def remove_files(plan: Plan, fragments: list[dict[str, Any]]) -> None:
-    """Removes the files of fragments that no state of the table names."""
-    for path in list_paths(plan, fragments):
-        path.unlink(missing_ok=True)
-
-
-def list_paths(plan: Plan, fragments: list[dict[str, Any]]) -> list[Path]:
-    """Where the files of fragments are."""
-    folder = plan.folder.parents[1] / "pairs.lance" / "data"
-    return [folder / name for name in list_fragment_files(fragments)]
 
 
 def read_ids(paths: list[Path]) -> pa.Array:

@@ -48,12 +48,11 @@ def clean_up(
     """
     path = table_uri(uri, table)
     dataset = lance.dataset(path)
-    sparing = sparing and table == "pairs"
     if is_remote(uri):
         old = _list_old(dataset, grace, passing_after)
         return remove_unneeded(dataset, old, sparing=sparing and bool(list_open_ingests(uri)))
     chosen = _choose_states(dataset, grace, passing_after)
-    if sparing and spare_fragments(uri):
+    if sparing and spare_fragments(uri, table):
         chosen["delete_unverified"] = False
     with committing(uri):
         stats = dataset.cleanup_old_versions(**chosen)
@@ -83,7 +82,7 @@ def count_reclaimable(uri: str, table: str, *, grace: timedelta = _AT_ONCE) -> i
     if dataset is None:
         return 0
     chosen = _choose_states(dataset, grace, None)
-    if table == "pairs" and list_open_ingests(uri):
+    if list_open_ingests(uri):
         chosen["delete_unverified"] = False
     explained = dataset.explain_cleanup_old_versions(**chosen)
     return int(explained.stats.bytes_removed)

@@ -2,7 +2,8 @@
 
 A folder is there from when the ingest is planned until its version is published, and every file in
 it is written once, whole, by whoever comes first. Files of rows that such an ingest has written,
-and no version names yet, are spared by upkeep meanwhile. Forgetting removes all of it.
+and no version names yet, are spared by upkeep meanwhile. Forgetting removes all of it. Recordings
+of predictions that several processes share are kept here in the same way.
 """
 
 from __future__ import annotations
@@ -100,16 +101,16 @@ def drop_open_ingests(uri: str) -> int:
     return count
 
 
-def spare_fragments(uri: str) -> bool:
-    """Keeps the files of open ingests in a folder from upkeep; says whether there are such ingests.
+def spare_fragments(uri: str, table: str) -> bool:
+    """Keeps the files of a table that open ingests name from upkeep; says whether there may be any.
 
     Lance takes a file that no version names for one that is being written, up to seven days of
     age, unless it is told otherwise; so what open ingests name is made young.
     """
-    folders = list_open_ingests(uri)
-    for name in (name for folder in folders for name in _list_files(folder)):
+    folders, root = list_open_ingests(uri), Path(uri)
+    for name in (name for folder in folders for name in _list_files(folder, table)):
         with contextlib.suppress(FileNotFoundError):
-            os.utime(Path(uri) / "pairs.lance" / "data" / name)
+            os.utime(root / f"{table}.lance" / "data" / name)
     return bool(folders)
 
 
@@ -118,7 +119,9 @@ def list_fragment_files(fragments: list[dict[str, Any]]) -> Iterator[str]:
     return (file["path"] for fragment in fragments for file in fragment["files"])
 
 
-def _list_files(folder: Path) -> Iterator[str]:
+def _list_files(folder: Path, table: str) -> Iterator[str]:
     for path in folder.glob(f"{ROWS_PREFIX}*.json"):
         with contextlib.suppress(FileNotFoundError):
-            yield from list_fragment_files(json.loads(path.read_bytes())["fragments"])
+            yield from list_fragment_files(
+                json.loads(path.read_bytes())["fragments"].get(table, [])
+            )

@@ -18,9 +18,11 @@ from typing import TypeVar
 
 import lance
 import pyarrow as pa
+from lance import LanceOperation
+from lance.fragment import FragmentMetadata, write_fragments
 
 from asif_lance.database.attached import AttachedState, find_attachment
-from asif_lance.database.commits import committing
+from asif_lance.database.commits import commit, committing
 from asif_lance.database.digests import (
     READ_ERRORS,
     find_damage,
@@ -246,6 +248,27 @@ def append_rows(uri: str, name: str, rows: pa.Table) -> None:
         table = open_table(uri, name)
         with storage_errors(uri), committing(uri):
             _tidy(lance.write_dataset(rows, table, mode="append"))
+
+
+def write_rows_apart(uri: str, name: str, rows: pa.Table) -> list[FragmentMetadata]:
+    """Writes rows into files that no state of a bookkeeping table names yet.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    with storage_errors(uri):
+        return list(write_fragments(rows, open_table(uri, name), mode="append"))
+
+
+def append_fragments(uri: str, name: str, fragments: list[FragmentMetadata]) -> None:
+    """Adds rows that were written apart to a bookkeeping table in one commit, or none for none.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    if fragments:
+        with storage_errors(uri):
+            _tidy(commit(open_table(uri, name), LanceOperation.Append(fragments)))
 
 
 def upsert_rows(uri: str, name: str, rows: pa.Table, key: str) -> None:

@@ -38,6 +38,7 @@ from asif_lance.encoders.parquet_files import (
     first_line,
 )
 from asif_lance.encoders.picture_files import (
+    HeldPicture,
     ImageFile,
     LeftOut,
     PictureSource,
@@ -77,16 +78,17 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PICTURE", "PIECE_BYTES", "THUMBNAIL",
-    "ZIP_DAMAGE", "EncodedBatch", "EncoderCard", "EncoderThreads", "ImageEncoder", "ImageFile",
-    "LeftOut", "Member", "ParquetRows", "PictureInput", "PictureSource", "PicturesInput",
-    "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows", "adopt_encoder",
-    "allow_downloads", "check_pinned", "check_vectors", "decode_image", "encode_each",
-    "encode_images", "encode_pictures", "encoder_name", "expand_folders", "first_line",
-    "image_encoder", "is_picture_name", "iterate_pictures", "looks_like_tar", "make_thumbnail",
-    "map_ahead", "only_allowed_requests", "open_zip", "picture_name", "prepare_item", "read_bytes",
-    "read_card", "read_label_vectors", "read_picture", "read_tar", "read_vectors",
-    "register_encoder", "reject_picture", "sha256_of", "shown_picture", "take_picture",
-    "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures", "zip_members",
+    "ZIP_DAMAGE", "EncodedBatch", "EncoderCard", "EncoderThreads", "HeldPicture", "ImageEncoder",
+    "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureInput", "PictureSource",
+    "PicturesInput", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows",
+    "adopt_encoder", "allow_downloads", "check_pinned", "check_vectors", "decode_image",
+    "encode_each", "encode_images", "encode_pictures", "encoder_name", "expand_folders",
+    "first_line", "image_encoder", "is_picture_name", "iterate_pictures", "looks_like_tar",
+    "make_thumbnail", "map_ahead", "only_allowed_requests", "open_zip", "picture_name",
+    "prepare_item", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
+    "read_vectors", "register_encoder", "reject_picture", "sha256_of", "shown_picture",
+    "take_picture", "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures",
+    "zip_members",
 ]
 # fmt: on
 

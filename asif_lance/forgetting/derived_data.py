@@ -42,8 +42,11 @@ Eraser = Callable[[str, Content], int]
 
 def erase_derived(uri: str, content: Content) -> dict[str, int]:
     """Erases what only forgotten pairs had from all but `pairs`; says how much, by eraser."""
-    own = content.own()
-    return {name: ERASERS[name](uri, own) for name in track("erase derived data", list_erasers())}
+    own, names = content.own(), list_erasers()
+    # What open ingests have written is spared as long as they are open.
+    order = sorted(names, key=lambda name: name != "open ingests")
+    found = {name: ERASERS[name](uri, own) for name in track("erase derived data", order)}
+    return {name: found[name] for name in names}
 
 
 def erase_rejects(uri: str, content: Content) -> int:

@@ -253,7 +253,7 @@ def update_neighbors(
         indices[again], similarities[again] = found.indices, found.similarities
         complete[again] = width
     rows, dead = anchors.stored.rows_per_fragment, np.flatnonzero(~anchors.live)
-    mean = anchors.centre("text").mean if measure == "centred" else np.zeros(0)
+    mean = anchors.mean("text") if measure == "centred" else np.zeros(0)
     return CachedNeighbors(anchors.state, rows, dead, mean, indices, similarities, complete)
 
 

@@ -14,7 +14,7 @@ from conftest import IMAGE_DIM, TEXT_DIM, Cli, pairs_frame
 from pairs_at_hand import names, new_store, pairs
 
 import asif_lance
-from asif_lance.audit import recorder, runs
+from asif_lance.audit import recorder, run_rows, runs
 from asif_lance.audit.reports import REPORTS
 from asif_lance.audit.sql import Audit
 from asif_lance.database.tables import open_table
@@ -166,7 +166,7 @@ def test_a_run_says_what_was_asked_of_which_model(model: Model, rng: np.random.G
 def test_equal_label_sets_have_equal_fingerprints(model: Model, rng: np.random.Generator) -> None:
     one, other = (rng.standard_normal(TEXT_DIM).astype(np.float32) for _ in range(2))
     sets = [{"a": one, "b": other}, {"a": one, "b": other}, {"a": other, "b": one}]
-    first, second, third = (recorder.fingerprint(model.label_vectors(s)) for s in sets)
+    first, second, third = (run_rows.fingerprint(model.label_vectors(s).prompts) for s in sets)
     assert first == second != third
 
 

@@ -174,7 +174,7 @@ def test_pictures_of_folders_and_archives_are_cut_into_shards_and_encoded_alike(
 DYING = """
 import os, sys
 import lance
-from asif_lance.cluster import committing, plan as planning
+from asif_lance.cluster import committing, open_work, plan as planning
 from asif_lance.store import PairStore
 from shared_sources import finish
 
@@ -193,7 +193,7 @@ def dying(act):
         return result
     return call
 
-planning.put_if_absent = dying(planning.put_if_absent)
+open_work.put_if_absent = dying(open_work.put_if_absent)
 lance.LanceDataset.commit = staticmethod(dying(lance.LanceDataset.commit))
 PairStore.publish = dying(PairStore.publish)
 PairStore.add_rejects = dying(PairStore.add_rejects)
