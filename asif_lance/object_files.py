@@ -91,15 +91,17 @@ def list_folder(path: Path) -> tuple[list[Path], list[Path]]:
         OSError: it cannot be listed.
     """
     if not is_object(path):
-        children = sorted(path.iterdir())
-        return [c for c in children if c.is_dir()], [c for c in children if c.is_file()]
+        with os.scandir(path) as found:
+            children = sorted(found, key=lambda child: child.name)
+        folders = [path / child.name for child in children if child.is_dir()]
+        return folders, [path / child.name for child in children if child.is_file()]
     import obstore
 
     with _as_os_error(path):
         store, key = _locate(path)
-        found = obstore.list_with_delimiter(store, prefix=key or None)
-    files = [one["path"] for one in found["objects"] if one["path"] != key]
-    return _children(path, found["common_prefixes"]), _children(path, files)
+        listed = obstore.list_with_delimiter(store, prefix=key or None)
+    files = [one["path"] for one in listed["objects"] if one["path"] != key]
+    return _children(path, listed["common_prefixes"]), _children(path, files)
 
 
 def _children(path: Path, keys: list[str]) -> list[Path]:
@@ -144,7 +146,8 @@ def describe_state(path: Path) -> str:
 
 
 def _as_state(found: Any) -> str:
-    return f"{found['size']} {found['e_tag']}"
+    mark = str(found["e_tag"]).strip('"')  # with quotes or without, as a store likes
+    return f"{found['size']} {mark}"
 
 
 def open_file(path: Path, **text: Any) -> Any:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import ColumnNames, SourceBatch
 from asif_lance.ingest.parquet_reader import read_frames
-from asif_lance.object_files import is_folder, lance_address, list_folder
+from asif_lance.object_files import is_folder, is_object, lance_address, list_folder
 
 # Rows with pictures are read so many at a time: nobody knows how large they are.
 _ROWS, _ROWS_WITH_PICTURES = 1024, 32
@@ -53,11 +53,8 @@ def read_lance(path: Path, batch_size: int | None, known: ColumnNames) -> Iterat
 
 
 def _tables(folder: Path) -> Iterator[Path]:
-    try:
-        folders, _ = list_folder(folder)
-    except PermissionError:
-        return iter(())
-    return (f for f in folders if f.name.endswith(".lance") and is_folder(f / "_versions"))
+    found = list_folder(folder)[0] if is_object(folder) else folder.glob("*.lance")
+    return (one for one in found if one.suffix == ".lance" and is_folder(one / "_versions"))
 
 
 def find_only_table(folder: Path) -> Path:
