@@ -22,7 +22,8 @@ from asif_lance.errors import InputError, StorageError
 #: What a store says of the state of an object; a later write may ask that it is still that one.
 Mark = Mapping[str, str]
 
-_SCHEMES = ("s3", "gs", "az")
+#: How addresses of objects begin.
+SCHEMES = ("s3", "gs", "az")
 # How the names of settings begin in the environment, by scheme.
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 
@@ -46,11 +47,11 @@ def use_storage_options(uri: str | Path, options: Mapping[str, str] | None) -> N
         return
     prefix = _PREFIXES.get(str(uri).partition("://")[0])
     if prefix is None:
-        raise InputError(f"storage options are for object stores ({', '.join(_SCHEMES)})")
+        raise InputError(f"storage options are for object stores ({', '.join(SCHEMES)})")
     for name, value in options.items():
         key = name.upper()
         os.environ[key if key.startswith(prefix) else prefix + key] = str(value)
-    _open_store.cache_clear()
+    open_store.cache_clear()
 
 
 def open_path(uri: str | Path) -> Path:
@@ -77,9 +78,9 @@ def _register() -> None:
         from obstore.fsspec import register
     except ImportError as error:
         raise StorageError(
-            f"databases in object stores need {error.name}: pip install 'asif-lance[s3]'"
+            f"object stores need {error.name}: pip install 'asif-lance[s3]'"
         ) from error
-    for scheme in _SCHEMES:
+    for scheme in SCHEMES:
         register(scheme)
 
 
@@ -112,7 +113,7 @@ def list_sizes(root: Path, below: str = "") -> dict[str, int]:
     import obstore
 
     with _store_errors(root):
-        listed = obstore.list(_open_store(str(root)), prefix=below or None)
+        listed = obstore.list(open_store(str(root)), prefix=below or None)
         return {one["path"]: int(one["size"]) for batch in listed for one in batch}
 
 
@@ -127,7 +128,7 @@ def is_there(path: Path) -> bool:
     import obstore
 
     with _store_errors(path), suppress(FileNotFoundError):
-        obstore.head(_open_store(str(path.parent)), path.name)
+        obstore.head(open_store(str(path.parent)), path.name)
         return True
     return False
 
@@ -153,7 +154,7 @@ def remove_objects(uri: str, names: Sequence[str]) -> None:
     import obstore
 
     with _store_errors(uri):
-        obstore.delete(_open_store(uri), names)
+        obstore.delete(open_store(uri), names)
 
 
 def read_range(uri: str, name: str, begin: int, size: int) -> bytes:
@@ -165,7 +166,7 @@ def read_range(uri: str, name: str, begin: int, size: int) -> bytes:
     import obstore
 
     with _store_errors(uri):
-        return bytes(obstore.get_range(_open_store(uri), name, start=begin, length=size))
+        return bytes(obstore.get_range(open_store(uri), name, start=begin, length=size))
 
 
 def read_marked(uri: str, name: str) -> tuple[bytes, Mark] | None:
@@ -174,7 +175,7 @@ def read_marked(uri: str, name: str) -> tuple[bytes, Mark] | None:
 
     with _store_errors(uri):
         try:
-            found = obstore.get(_open_store(uri), name)
+            found = obstore.get(open_store(uri), name)
         except FileNotFoundError:
             return None
         return bytes(found.bytes()), _make_mark(found.meta)
@@ -195,7 +196,7 @@ def remove_object(uri: str, name: str) -> None:
     import obstore
 
     with _store_errors(uri):
-        obstore.delete(_open_store(uri), name)
+        obstore.delete(open_store(uri), name)
 
 
 def _put(uri: str, name: str, data: bytes, mode: Any) -> Mark | None:
@@ -204,7 +205,7 @@ def _put(uri: str, name: str, data: bytes, mode: Any) -> Mark | None:
 
     with _store_errors(uri):
         try:
-            done = obstore.put(_open_store(uri), name, data, mode=mode)
+            done = obstore.put(open_store(uri), name, data, mode=mode)
         except (AlreadyExistsError, PreconditionError):
             # The answer to a first try may have got lost: then this is what was just written.
             found = read_marked(uri, name)
@@ -217,7 +218,12 @@ def _make_mark(found: Any) -> Mark:
 
 
 @lru_cache(maxsize=16)
-def _open_store(uri: str) -> Any:
+def open_store(uri: str) -> Any:
+    """The store of a bucket, or of a folder in it.
+
+    Raises:
+        StorageError: what reads it is not installed.
+    """
     _register()
     from obstore.store import from_url
 

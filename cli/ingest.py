@@ -168,9 +168,10 @@ def ingest(
     a CSV, TSV, JSON (a list of objects, or one per line) or Parquet file, or a Lance table, with
     image and caption columns; or one with image_vector and text_vector columns, which needs no
     encoder; a tar of webdataset or img2dataset, a ZIP archive, COCO or Flickr captions; a folder of
-    such files or with metadata.csv; a pattern in quotes; or - for a list of all these on standard
-    input. A list of captions, or rows of one picture that follow each other, become one pair, whose
-    text vector is the mean of its captions' vectors (rows with pair_ids of their own stay apart).
+    such files or with metadata.csv; any of these in an object store (s3://BUCKET/…, gs://, az://);
+    a pattern in quotes; or - for a list of all these on standard input. A list of captions, or rows
+    of one picture that follow each other, become one pair, whose text vector is the mean of its
+    captions' vectors (rows with pair_ids of their own stay apart).
 
     Ingesting a source again adds only what is new in it, also after it was stopped half way: what
     is done is kept. Items that cannot be pairs are refused with a reason, and the rest goes in; the
@@ -184,7 +185,7 @@ def ingest(
       asif-lance ingest embeddings.parquet "shards/*.tar" --dry-run
       asif-lance ingest list.csv --image-root photos/ --column caption=titel
       asif-lance ingest photos/ --allow-forgotten --reason "its author agreed again"
-      asif-lance ingest "shards/*.tar" --engine ray
+      asif-lance ingest s3://bucket/shards --engine ray
     """
     waiver = _make_waiver(reason, allow_forgotten=allow_forgotten, without_key=without_key)
     check_engine(engine, workers)

@@ -78,3 +78,13 @@ def vector_cache(s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """An empty cache of vectors of this test's own."""
     monkeypatch.setenv("ASIF_LANCE_CACHE", str(tmp_path / "vector cache"))
     return tmp_path / "vector cache"
+
+
+def upload(folder: Path, place: str) -> str:
+    """Puts the files of a folder into a bucket; where they are then."""
+    from asif_lance.object_stores import open_path
+
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            (open_path(place) / file.relative_to(folder).as_posix()).write_bytes(file.read_bytes())
+    return place

@@ -12,6 +12,7 @@ import pytest
 from asif_lance.errors import SourceError
 from asif_lance.ingest import read_source
 from asif_lance.ingest.sources import SCHEMA
+from asif_lance.progress import listen
 
 
 def read(source: Path, **options: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
@@ -40,3 +41,29 @@ def write(path: Path, text: str | bytes) -> Path:
 def write_parquet(path: Path, columns: dict[str, Any]) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
+
+
+def read_or_refuse(source: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    try:
+        return read(source)
+    except SourceError as error:
+        return [], [("error", str(error))]
+
+
+def told_of(source: Any) -> tuple[list[dict[str, Any]], list[tuple[str, str]], list[str]]:
+    """What is read of a source, what is refused, and what is noted."""
+    notes: list[str] = []
+    with listen(lambda what, done, total: None, notes.append):
+        rows, refused = read_or_refuse(source)
+    return rows, sorted(refused), notes
+
+
+def as_if_in(place: str, folder: Path, found: Any) -> Any:
+    """The same under the names that it has in a bucket."""
+    if isinstance(found, str):
+        return found.replace(str(folder), place)
+    if isinstance(found, dict):
+        return {key: as_if_in(place, folder, one) for key, one in found.items()}
+    if isinstance(found, list | tuple):
+        return type(found)(as_if_in(place, folder, one) for one in found)
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import entry_point, picture
-from s3_server import Server, s3_server
+from s3_server import Server, s3_server, upload
 from shared_sources import content, row, write_rows
 from transcripts import BLOCK, check, steps
 
@@ -108,10 +108,23 @@ def test_the_commands_on_ray_do_what_the_page_says(
         ray.shutdown()
 
 
+def test_the_file_of_a_cluster_is_one_that_ray_takes() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: `make cluster` has it")
+    pytest.importorskip("jsonschema", reason="Ray checks such files with jsonschema")
+    import yaml
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    (text,) = (text for name, text in BLOCK.findall(PAGE) if name == "yaml")
+    config = prepare_config(yaml.safe_load(text))
+    validate_config(config)
+    assert config["available_node_types"]["head"]["resources"] == {"CPU": 0}
+
+
 def test_commands_do_in_a_bucket_what_the_page_says(
     folder: Path, s3_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3_server.ask("PUT", "pictures")
+    upload(folder / "shards", "s3://pictures/shards")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ASIF_LANCE_DB", "s3://pictures/pairs.lancedb")
     for command, expected in steps(IN_A_BUCKET):

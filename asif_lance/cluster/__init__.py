@@ -14,8 +14,9 @@ Promises: each of these may be killed anywhere and called again, by several at o
 once, whoever is first. Rows, ids and order are those of `ingest_sources`, whatever the shards and
 the workers; vectors too, where sources bring them, while an encoder rounds by its batches. Answers
 have the bits of one process.
-Assumes: all processes see the sources and the database's folder under the same names, and the
-sources stay as they are. Never holds the rows of more than a fragment, or reads them again.
+Assumes: all processes see the sources and the database's folder under the same names, and files
+stay as they are, while objects that do not are noticed. Never holds the rows of more than a
+fragment, or reads them again.
 """
 
 from typing import TYPE_CHECKING

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from asif_lance.cluster.open_work import (
     read_plan,
 )
 from asif_lance.database import PLAN_FILE, list_open_ingests, open_table
-from asif_lance.errors import InputError, SourceError
+from asif_lance.errors import InputError, SourceError, printable
 from asif_lance.ingest import (
     Destination,
     IngestOptions,
@@ -35,6 +35,7 @@ from asif_lance.ingest import (
     source_name,
     split_source,
 )
+from asif_lance.object_files import describe_state, is_object, list_objects, open_place
 from asif_lance.object_stores import is_there, remove_folder
 from asif_lance.store import PairStore
 
@@ -50,10 +51,32 @@ class Shard:
     Attributes:
         number: of its source, among all.
         source: what is read.
+        state: of the objects that it lies in, when it was planned; "" where it is no object.
     """
 
     number: int
     source: SourceParts | PictureList
+    state: str = ""
+
+    def check_unchanged(self) -> None:
+        """Passes while its objects are what they were when the ingest was planned.
+
+        Raises:
+            SourceError: they are not, or cannot be looked at.
+        """
+        if not self.state or isinstance(self.source, PictureList):
+            return
+        file, place = self.source.parts[0][0], open_place(self.source.source)
+        place, what = place / file if file else place, "has changed"
+        try:
+            if describe_state(place) == self.state:
+                return
+        except FileNotFoundError:
+            what = "is gone"
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+        name = printable(str(place))
+        raise SourceError(f"{name} {what} since the ingest was planned: run it again to plan anew")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +126,7 @@ def plan_ingest(
     if not sources:
         raise InputError("there are no sources")
     cut = [split_source(source, options.format, shard_rows) for source in sources]
-    shards = tuple(Shard(number, part) for number, parts in enumerate(cut) for part in parts)
+    shards = tuple(one for number, parts in enumerate(cut) for one in _as_shards(number, parts))
     store = _open_or_make(str(uri), sources, options)
     described = {
         "sources": [_describe(source) for source in sources],
@@ -186,9 +209,31 @@ def _describe(source: Source) -> list[Any]:
     """What tells a source from another, and from what it becomes when it changes."""
     if isinstance(source, PictureList):
         return [str(source.folder), *map(str, source.files)]
+    if is_object(source):
+        return [str(source)]  # its shards have their states
     path = Path(str(source)).expanduser().absolute()
     found = path.stat()
     return [str(path), found.st_size, found.st_mtime_ns]
+
+
+def _as_shards(number: int, parts: Sequence[SourceParts | PictureList]) -> Iterator[Shard]:
+    """The parts of a source, with the states of the objects in which they lie.
+
+    Raises:
+        SourceError: the store refused.
+    """
+    first, states = parts[0], dict[str, str]()
+    if isinstance(first, SourceParts) and is_object(first.source):
+        place, lies_in_files = open_place(first.source), bool(first.parts[0][0])
+        try:
+            states = list_objects(place) if lies_in_files else {"": describe_state(place)}
+        except FileNotFoundError:  # for which reading it has the words
+            pass
+        except OSError as error:
+            raise SourceError(f"{first.source} cannot be read ({error.strerror})") from error
+    for part in parts:
+        file = part.parts[0][0] if isinstance(part, SourceParts) else ""
+        yield Shard(number, part, states.get(file, ""))
 
 
 # As JSON
@@ -198,7 +243,8 @@ def _shard_as_json(shard: Shard) -> dict[str, Any]:
     if isinstance(shard.source, PictureList):
         files = list(map(str, shard.source.files))
         return {"number": shard.number, "folder": str(shard.source.folder), "files": files}
-    return {"number": shard.number, "source": shard.source.source, "parts": shard.source.parts}
+    found = {"number": shard.number, "source": shard.source.source, "parts": shard.source.parts}
+    return found | ({"state": shard.state} if shard.state else {})
 
 
 def _shard_from_json(found: dict[str, Any]) -> Shard:
@@ -206,7 +252,7 @@ def _shard_from_json(found: dict[str, Any]) -> Shard:
         files = tuple(map(Path, found["files"]))
         return Shard(found["number"], PictureList(Path(found["folder"]), files))
     parts = tuple((file, tuple(span) if span else None) for file, span in found["parts"])
-    return Shard(found["number"], SourceParts(found["source"], parts))
+    return Shard(found["number"], SourceParts(found["source"], parts), found.get("state", ""))
 
 
 def _options_as_json(options: IngestOptions) -> dict[str, Any]:

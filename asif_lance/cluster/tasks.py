@@ -7,8 +7,8 @@ passes it over before it is encoded. A name costs reading and hashing, a small p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asif_lance.cluster.open_work import OpenWork
-from asif_lance.cluster.plan import Plan, load_plan
+from asif_lance.cluster.plan import Plan, Shard, load_plan
 from asif_lance.cluster.settling import (
     NAMES,
     SETTLED,
@@ -148,10 +148,10 @@ class _Worker:
         if is_there(self.plan.folder / names_file(number)):
             return
         prepared = Preparation(self.destination, self.plan.options, alone=self.plan.alone)
-        frames = prepared.named_items([self.plan.shards[number].source])
-        names = _Names(number)
-        for frame in frames:
-            names.take(frame)
+        shard, names = self.plan.shards[number], _Names(number)
+        with _unchanged([shard]):
+            for frame in prepared.named_items([shard.source]):
+                names.take(frame)
         self.plan.put(names_file(number), lambda path: pq.write_table(names.table(), path))
 
     def encode(self, shards: tuple[int, ...]) -> None:
@@ -163,15 +163,30 @@ class _Worker:
         self.destination.look_anew()
         prepared = Preparation(self.destination, plan.options, skip_known=True, alone=plan.alone)
         prepared.pass_over(repeats["item"])
-        source = join_sources([plan.shards[number] for number in shards])
+        parts = [plan.shards[number] for number in shards]
+        source = join_sources(parts)
         with WrittenRows(plan, passed_over=repeats["row"]) as written:
-            with closing(prepared.tables([source])) as tables:
+            with _unchanged(parts), closing(prepared.tables([source])) as tables:
                 for table in tables:
                     self.destination.open_for(table)
                     written.take(table)
             manifest = written.finish(prepared)
             if not written.keep(shards[0], manifest):
                 _check_same(plan, shards[0], manifest)
+
+
+@contextmanager
+def _unchanged(shards: Sequence[Shard]) -> Iterator[None]:
+    """Reads what was planned, or fails.
+
+    Raises:
+        SourceError: the objects that shards lie in are not what they were when it was planned.
+    """
+    for shard in shards:
+        shard.check_unchanged()
+    yield
+    for shard in shards:
+        shard.check_unchanged()
 
 
 def _check_same(plan: Plan, number: int, own: ShardManifest) -> None:

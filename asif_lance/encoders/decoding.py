@@ -17,6 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from asif_lance.errors import ImageError
+from asif_lance.object_files import is_object, read_object
 from asif_lance.records import Float64Array
 
 # Pillow knows more, but its rarer readers are little tested and EPS would start Ghostscript.
@@ -160,14 +161,21 @@ def _damage_as_reason() -> Iterator[None]:
 
 
 def _read_file(path: Path) -> bytes:
+    too_large = f"file too large (over {MAX_BYTES >> 20} MiB)"
     try:
+        if is_object(path):
+            if (content := read_object(path, MAX_BYTES)) is None:
+                raise ImageError(too_large)
+            return content
         if not path.exists():
             raise ImageError("missing file")
         if not path.is_file():
             raise ImageError("not a file")
         if path.stat().st_size > MAX_BYTES:
-            raise ImageError(f"file too large (over {MAX_BYTES >> 20} MiB)")
+            raise ImageError(too_large)
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError("missing file") from error
     except OSError as error:
         raise ImageError(f"unreadable file ({error.strerror})") from error
     except ValueError as error:  # a NUL or a lone surrogate in the name

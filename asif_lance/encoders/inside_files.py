@@ -10,6 +10,7 @@ from asif_lance.encoders.decoding import MAX_BYTES, read_bytes
 from asif_lance.encoders.tar_files import GZIP, read_tar
 from asif_lance.encoders.zip_files import open_zip, read_zipped
 from asif_lance.errors import ImageError, SourceError
+from asif_lance.object_files import is_object
 
 # Members of tars whose places are remembered, for several pictures of one page.
 _REMEMBERED_TARS, _REMEMBERED_MEMBERS = 4, 200_000
@@ -21,6 +22,8 @@ def read_picture(uri: str) -> bytes:
     Raises:
         ImageError: it is not there any more, or cannot be read.
     """
+    if is_object(uri):  # a row that names any object must not bring what is in it
+        raise ImageError("in an object store, from which pictures are not read again")
     file, mark, inside = uri.rpartition("#")
     archive = Path(file)
     if mark and (archive / "_versions").is_dir():

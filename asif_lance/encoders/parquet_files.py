@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from asif_lance.encoders.decoding import MAX_BYTES
 from asif_lance.errors import SourceError, printable
+from asif_lance.object_files import PinnedFile, is_object
 
 # What Arrow and polars raise on damaged data. A panic of polars is no `Exception`, but it is caught
 # at the border of its own code and leaves nothing half done.
@@ -78,16 +79,18 @@ class ParquetRows:
             SourceError: it is not Parquet, or claims to hold more than its size allows.
         """
         try:
-            metadata = pq.read_metadata(path)
+            self._pinned = PinnedFile(path)
+            whole = self._pinned.open() if is_object(path) else path
+            metadata = pq.read_metadata(whole)
             self._file = pq.ParquetFile(
-                path,
+                whole,
                 metadata=metadata,
                 read_dictionary=_columns_by_reference(metadata.schema),
                 pre_buffer=False,
                 buffer_size=1 << 20,
                 page_checksum_verification=True,
             )
-            self._path, self._size = path, path.stat().st_size
+            self._size = self._pinned.size
             arrow = self._file.schema_arrow
             self.names: list[str] = arrow.names
             self.metadata: Mapping[bytes, bytes] = arrow.metadata or {}
@@ -157,7 +160,7 @@ class ParquetRows:
             if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in columns):
                 column = self._file.schema.column(i)
                 width = column.length or _WIDTHS.get(chunk.physical_type, 8)
-                shared = _dictionary_size(self._path, chunk)
+                shared = _dictionary_size(self._pinned, chunk)
                 size += max(chunk.total_uncompressed_size, chunk.num_values * width, shared)
                 if chunk.physical_type == "BYTE_ARRAY" and not _is_by_reference(column):
                     largest_row += shared
@@ -166,6 +169,8 @@ class ParquetRows:
 
 def first_line(error: BaseException) -> str:
     """An error in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return printable((str(error).splitlines() or [type(error).__name__])[0])
 
 
@@ -206,10 +211,10 @@ def _is_by_reference(column: pq.ColumnSchema) -> bool:
     return bool(column.physical_type == "BYTE_ARRAY" and is_text)
 
 
-def _dictionary_size(path: Path, chunk: pq.ColumnChunkMetaData) -> int:
+def _dictionary_size(file: PinnedFile, chunk: pq.ColumnChunkMetaData) -> int:
     """Bytes of the values that the rows of a column chunk refer to, 0 if they refer to none."""
     start = chunk.dictionary_page_offset or chunk.data_page_offset
-    with path.open("rb") as stream:
+    with file.open() as stream:
         stream.seek(start)
         header = stream.read(8)
     # Thrift's compact protocol: the page's type (0 and 3 are data, 2 a dictionary), then its size

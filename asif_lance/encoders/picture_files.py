@@ -15,6 +15,7 @@ from asif_lance.encoders.decoding import SUFFIXES, UNSUPPORTED_SUFFIXES
 from asif_lance.encoders.protocols import ImageEncoder, ImageItem
 from asif_lance.encoders.streaming import encode_images
 from asif_lance.errors import ImageError, printable
+from asif_lance.object_files import is_object, list_objects
 from asif_lance.progress import note
 from asif_lance.records import Float32Array, Reject
 
@@ -107,6 +108,9 @@ def walk_files(
     folder: Path, refuse: Callable[[Path, str], object], left_out: LeftOut
 ) -> Iterator[Path]:
     """All files in folders that `walk_pictures` goes through, hidden ones too."""
+    if is_object(folder):
+        yield from _walk_objects(folder, left_out)
+        return
 
     def refuse_folder(error: OSError) -> None:
         refuse(Path(error.filename), f"unreadable folder ({error.strerror})")
@@ -130,6 +134,25 @@ def walk_files(
                     refuse(path, "link to nothing")
                 else:
                     yield path
+
+
+def _walk_objects(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    """The same of objects under a prefix, in the order that files of a folder have."""
+    hidden: set[tuple[str, ...]] = set()
+    for name in sorted(list_objects(folder), key=_place_in_walk):
+        folders = name.split("/")[:-1]
+        out = (depth for depth, one in enumerate(folders, 1) if not _is_visible_folder(one))
+        if depth := next(out, 0):
+            hidden.add(tuple(folders[:depth]))
+        else:
+            yield folder / name
+    left_out.folders += len(hidden)
+
+
+def _place_in_walk(name: str) -> list[tuple[bool, str]]:
+    """A folder's files come before the folders in it."""
+    *folders, file = name.split("/")
+    return [*((True, one) for one in folders), (False, file)]
 
 
 def _is_broken_link(path: Path) -> bool:

@@ -7,6 +7,7 @@ only when it is asked for, and what is compressed must not grow a hundredfold: p
 from __future__ import annotations
 
 import gzip
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import BinaryIO
 
 from asif_lance.encoders.decoding import MAX_BYTES
 from asif_lance.errors import ImageError, SourceError, printable
+from asif_lance.object_files import open_file
 
 GZIP = b"\x1f\x8b"
 
@@ -70,8 +72,8 @@ def read_tar(path: Path) -> Iterator[Member]:
         SourceError: while iterating, where the archive is damaged or cut off.
     """
     try:
-        with path.open("rb") as file:
-            stream = _Forward(file, path.stat().st_size)
+        with open_file(path) as file:
+            stream = _Forward(file, os.fstat(file.fileno()).st_size)
             archive = tarfile.TarFile(
                 fileobj=stream,  # type: ignore[arg-type]  # it reads, seeks and tells
                 tarinfo=_StrictInfo,

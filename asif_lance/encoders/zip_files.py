@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from asif_lance.encoders.decoding import MAX_BYTES
 from asif_lance.encoders.tar_files import (
@@ -17,6 +19,7 @@ from asif_lance.encoders.tar_files import (
     unsafe_name,
 )
 from asif_lance.errors import ImageError, SourceError, printable
+from asif_lance.object_files import is_object, open_file
 
 # What reading a damaged archive raises; an encrypted one is a RuntimeError.
 ZIP_DAMAGE = (
@@ -33,6 +36,19 @@ ZIP_DAMAGE = (
 _MAX_MEMBERS = 5_000_000
 
 
+class _Archive(zipfile.ZipFile):
+    """An archive that closes its file."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.file = file
+        super().__init__(file)
+        self.filename = name
+
+    def close(self) -> None:
+        super().close()
+        self.file.close()
+
+
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Open an archive.
 
@@ -40,11 +56,14 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         SourceError: its list of members is damaged, or claims what cannot be.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        archive = _Archive(open_file(path), path.name if is_object(path) else str(path))
     except ZIP_DAMAGE as error:
         raise SourceError(f"damaged archive ({printable(str(error))})") from error
     members = archive.infolist()
-    grown, allowed = sum(m.file_size for m in members), MAX_GROWTH * path.stat().st_size
+    grown, allowed = (
+        sum(m.file_size for m in members),
+        MAX_GROWTH * os.fstat(archive.file.fileno()).st_size,
+    )
     if len(members) > _MAX_MEMBERS:
         raise SourceError(f"the archive has {len(members):,} members")
     if grown > max(MAX_GROWN_BYTES, allowed):

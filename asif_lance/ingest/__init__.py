@@ -6,7 +6,8 @@ pair, 80 more where pictures that look alike are sought, and by the ids and name
 images. A picture is read and encoded once, however its captions are scattered, also where an
 earlier ingest had it; only beyond 262,144 files is one that comes again read again, to be hashed.
 Assumes: sources stay as they are while they are read. Never changes a source, unpacks an archive or
-fetches an address. A format is a module with a reader and a line in `formats.FORMATS`.
+fetches an address that a row names. A format is a module with a reader and a line in
+`formats.FORMATS`.
 """
 
 from asif_lance.ingest.attaching import Attached, attach

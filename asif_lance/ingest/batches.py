@@ -15,6 +15,7 @@ import polars as pl
 from asif_lance.encoders import PIECE_BYTES
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import SCHEMA, SourceBatch
+from asif_lance.object_files import resolve
 from asif_lance.records import Reject
 
 _ROWS = 1024  # of a batch
@@ -85,7 +86,7 @@ def archive_uri(path: Path) -> str:
     Raises:
         SourceError: it cannot be stored as text.
     """
-    if not is_text(found := str(path.resolve())):
+    if not is_text(found := str(resolve(path))):
         raise SourceError(f"{printable(found)} is no UTF-8 name: rename it")
     return found
 

@@ -17,6 +17,7 @@ from asif_lance.ingest.batches import Entry, batch_entries
 from asif_lance.ingest.columns import ColumnNames, SourceBatch, sniff_columns
 from asif_lance.ingest.json_window import Window, list_rows
 from asif_lance.ingest.manifest_rows import Manifest
+from asif_lance.object_files import open_file
 from asif_lance.progress import note
 from asif_lance.records import Reject
 
@@ -112,7 +113,7 @@ def _entries(path: Path, name: str, images: _Images, known: ColumnNames) -> Iter
 
 def _elements(path: Path) -> Iterator[_Element]:
     """The elements of all lists in the object; the last one says so if it cannot be read on."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open_file(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
         window = Window(stream)
         if window.peek() != "{":
             raise SourceError(f"{printable(str(path))} is not one JSON object")

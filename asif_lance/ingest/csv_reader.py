@@ -15,6 +15,7 @@ from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.batches import Entry, batch_entries, is_text
 from asif_lance.ingest.columns import REMOTE, ColumnNames, SourceBatch, sniff_columns
 from asif_lance.ingest.manifest_rows import Manifest
+from asif_lance.object_files import open_file
 from asif_lance.records import Reject
 
 # Characters of a line that is read at once; the row of a longer one is refused.
@@ -50,7 +51,8 @@ def read_csv(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator
 
 
 def _open_text(path: Path) -> TextIO:
-    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    stream: TextIO = open_file(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return stream
 
 
 def _without_blank_start(stream: TextIO) -> Iterator[str]:

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import polars as pl
@@ -19,6 +20,7 @@ from asif_lance.encoders import is_picture_name
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import REMOTE
 from asif_lance.ingest.sources import PictureList, Source, TableSource
+from asif_lance.object_files import exists, is_object, list_objects, open_place
 
 #: Stands for a list of files, one per line, on standard input.
 STDIN = "-"
@@ -68,6 +70,9 @@ def _expand(source: Any) -> Iterator[Source]:
 
 
 def _expand_pattern(source: str | Path) -> Iterator[Source]:
+    if is_object(source):
+        yield from _expand_address(str(source))
+        return
     pattern = os.path.expanduser(source)  # noqa: PTH111
     if not glob.has_magic(pattern) or os.path.lexists(pattern):
         yield source
@@ -76,6 +81,40 @@ def _expand_pattern(source: str | Path) -> Iterator[Source]:
     if not matches:
         raise SourceError(f"nothing matches {printable(pattern)}")
     yield from matches
+
+
+def _expand_address(pattern: str) -> Iterator[str]:
+    """What an address with a pattern in it matches: objects, and prefixes as folders."""
+    begin = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    folder = begin.rpartition("/")[0]
+    try:
+        if begin == pattern or exists(open_place(pattern)):
+            yield pattern
+            return
+        if not is_object(folder):
+            raise SourceError(f"{printable(pattern)}: a pattern cannot name the bucket")
+        objects = list_objects(open_place(folder))
+    except OSError as error:
+        raise SourceError(f"{printable(pattern)} cannot be read ({error.strerror})") from error
+    paths = [PurePosixPath(name) for name in objects]
+    places = {place for path in paths for place in (path, *path.parents) if place.name}
+    shape = pattern[len(folder) + 1 :].rstrip("/").split("/")
+    found = sorted(place for place in places if _fits(place.parts, shape))
+    if not found:
+        raise SourceError(f"nothing matches {printable(pattern)}")
+    yield from (f"{folder}/{place}" for place in found)
+
+
+def _fits(parts: Sequence[str], shape: Sequence[str]) -> bool:
+    """Whether a path matches a pattern, as `glob` says of files; `**` is any number of folders."""
+    if not shape:
+        return not parts
+    if shape[0] == "**":
+        visible = next((n for n, part in enumerate(parts) if part.startswith(".")), len(parts))
+        return any(_fits(parts[n:], shape[1:]) for n in range(visible + 1))
+    if not parts or (parts[0].startswith(".") and not shape[0].startswith(".")):
+        return False
+    return fnmatchcase(parts[0], shape[0]) and _fits(parts[1:], shape[1:])
 
 
 def _as_table(table: Any) -> TableSource:

@@ -11,6 +11,7 @@ from asif_lance.errors import printable
 from asif_lance.ingest.batches import Entry, batch_entries, is_text
 from asif_lance.ingest.columns import ColumnNames, SourceBatch, sniff_columns
 from asif_lance.ingest.manifest_rows import Manifest
+from asif_lance.object_files import open_file
 
 _LINE = re.compile(r"(?P<image>[^\t#]+\.\w+)#(?P<caption_number>\d+)\t(?P<caption>.*)")
 _LONGEST_LINE = 2**20
@@ -26,7 +27,7 @@ def read_flickr(path: Path, batch_size: int | None, known: ColumnNames) -> Itera
     """A token file; rows are counted by lines."""
     name = printable(str(path))
     manifest = Manifest(name, sniff_columns(name, list(_LINE.groupindex), known), known)
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open_file(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
         yield from batch_entries(_entries(manifest, stream), batch_size)
 
 

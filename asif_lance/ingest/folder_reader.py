@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from asif_lance.encoders import LeftOut, tell_left_out, walk_pictures
@@ -20,6 +20,7 @@ from asif_lance.ingest.batches import (
     read_entry,
 )
 from asif_lance.ingest.columns import ColumnNames, SourceBatch
+from asif_lance.object_files import is_object, list_folder, read_object, resolve
 from asif_lance.progress import note
 from asif_lance.records import Reject
 
@@ -58,7 +59,7 @@ def read_pictures(
 
 
 def _folder_entries(path: Path) -> Iterator[Entry]:
-    source, root, refused = printable(str(path)), path.resolve(), list[Reject]()
+    source, root, refused = printable(str(path)), resolve(path), list[Reject]()
 
     def refuse(file: Path, reason: str) -> None:
         refused.append(Reject(source, printable(str(file.relative_to(root))), reason))
@@ -87,7 +88,7 @@ def _folder_entries(path: Path) -> Iterator[Entry]:
 
 
 def _some_entries(path: Path, begin: int, end: int) -> Iterator[Entry]:
-    source, root, refused = printable(str(path)), path.resolve(), list[Reject]()
+    source, root, refused = printable(str(path)), resolve(path), list[Reject]()
 
     def refuse(file: Path, reason: str) -> None:
         refused.append(Reject(source, printable(str(file.relative_to(root))), reason))
@@ -103,7 +104,8 @@ def _some_entries(path: Path, begin: int, end: int) -> Iterator[Entry]:
 
 def _find_archives(root: Path) -> list[Path]:
     """Files in a folder that would be read if there were no pictures."""
-    found = sorted(file for file in root.iterdir() if file.suffix.lower() in _ARCHIVES)
+    _, files = list_folder(root)
+    found = [file for file in files if file.suffix.lower() in _ARCHIVES]
     return found[:_SHOWN_MANIFESTS]
 
 
@@ -111,10 +113,11 @@ def _find_manifests(root: Path) -> list[Path]:
     """Files in a folder, or else beside it, that may hold its pictures' captions."""
     for place in (root, root.parent):
         try:
-            files = [file for file in place.iterdir() if not file.name.startswith(".")]
+            _, files = list_folder(place)
         except OSError:  # beside a folder that may be read, one may lie that may not
             continue
-        found = sorted(f for f in files if f.suffix.lower() in _MANIFESTS and f.is_file())
+        shown = [file for file in files if not file.name.startswith(".")]
+        found = [file for file in shown if file.suffix.lower() in _MANIFESTS]
         # Beside the folder may be anything: only what mentions captions or the folder counts.
         if place != root:
             found = [f for f in found if "caption" in f.name.lower() or f.stem == root.name]
@@ -130,7 +133,8 @@ def _entry_of(source: str, root: Path, file: Path) -> Entry:
 
 def _picture_entry(root: Path, picture: Path) -> dict[str, Any]:
     image_path = as_text(str(picture), "file name")
-    row = picture_row(picture.relative_to(root), _read_caption(picture))
+    inside = PurePosixPath(str(picture.relative_to(root)))
+    row = picture_row(inside, _read_caption(picture))
     return row | {"image_path": image_path}
 
 
@@ -152,6 +156,9 @@ def _read_caption(picture: Path) -> list[str]:
 
 def _read_lines(file: Path) -> list[str]:
     try:
+        if is_object(file):
+            content = read_object(file, MAX_CAPTION_FILE)
+            return caption_of(lambda: content or b"", MAX_CAPTION_FILE + (content is None))
         found = file.stat()
         if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
             raise UnusableFieldError("unreadable caption file (a device or a pipe)")

@@ -58,7 +58,8 @@ class Format:
 
     def parts(self, folder: Path) -> list[Path]:
         """The files of this format in a folder and below it, by path."""
-        return sorted(filter(self.fits_name, _visible_files(folder)))
+        found = filter(self.fits_name, _visible_files(folder))
+        return sorted(found, key=lambda file: file.parts)
 
 
 def _is_parquet(head: bytes) -> bool:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from asif_lance.ingest.columns import spelling
+from asif_lance.object_files import PinnedFile, is_object, list_objects
 
 METADATA_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -17,17 +18,26 @@ _HEAD_BYTES = 1 << 16
 
 def is_image_folder(folder: Path) -> bool:
     """Whether a folder, or one right in it, has a metadata file that names pictures."""
-    places = (f"{place}metadata{suffix}" for place in ("", "*/") for suffix in METADATA_SUFFIXES)
-    return any(_has_file_names(file) for place in places for file in folder.glob(place))
+    return any(map(_has_file_names, _list_metadata(folder)))
+
+
+def _list_metadata(folder: Path) -> list[Path]:
+    """Metadata files in a folder and right below it."""
+    names = [f"metadata{suffix}" for suffix in METADATA_SUFFIXES]
+    if is_object(folder):
+        found = [name for name in list_objects(folder) if name.count("/") < 2]
+        return [folder / one for one in found if one.rpartition("/")[2] in names]
+    return [file for place in ("", "*/") for name in names for file in folder.glob(place + name)]
 
 
 def _has_file_names(path: Path) -> bool:
     """Whether a metadata file names pictures: one that does not is something else."""
     try:
         if path.suffix.lower() == ".parquet":
-            names = pq.read_schema(path).names
+            with PinnedFile(path).open() as stream:
+                names = pq.read_schema(stream).names
         else:
-            with path.open("rb") as stream:
+            with PinnedFile(path).open() as stream:
                 line = stream.readline(_HEAD_BYTES).decode("utf-8-sig", "replace")
             is_csv = path.suffix.lower() == ".csv"
             names = [n.strip('"') for n in line.strip().split(",")] if is_csv else _keys(line)

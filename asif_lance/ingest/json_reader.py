@@ -24,6 +24,7 @@ from asif_lance.ingest.json_window import (
     list_rows,
 )
 from asif_lance.ingest.manifest_rows import Manifest
+from asif_lance.object_files import open_file
 
 _HEAD_ROWS = 1024  # whose keys are the columns
 
@@ -31,7 +32,7 @@ _HEAD_ROWS = 1024  # whose keys are the columns
 def read_jsonl(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """One JSON object per line; rows are counted by lines."""
     name = printable(str(path))
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         lines, decoder = enumerate(_lines(stream), 1), Decoder()
         rows = ((n, _line_object(decoder, x)) for n, x in lines if x is None or x.strip())
         yield from batch_entries(_entries(name, rows, known, " in a line"), batch_size)
@@ -40,7 +41,7 @@ def read_jsonl(path: Path, batch_size: int | None, known: ColumnNames) -> Iterat
 def read_json(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
     """A JSON list of objects; rows are counted by objects. What follows damage is not read."""
     name = printable(str(path))
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+    with open_file(path, encoding="utf-8-sig", errors="surrogateescape") as stream:
         window = Window(stream)
         if window.peek() != "[":
             found = {"{": "one JSON object", "": "blank"}.get(window.peek(), "no JSON")

@@ -12,6 +12,7 @@ import pyarrow as pa
 from asif_lance.errors import SourceError, printable
 from asif_lance.ingest.columns import ColumnNames, SourceBatch
 from asif_lance.ingest.parquet_reader import read_frames
+from asif_lance.object_files import is_folder, is_object, lance_address, list_folder
 
 # Rows with pictures are read so many at a time: nobody knows how large they are.
 _ROWS, _ROWS_WITH_PICTURES = 1024, 32
@@ -24,7 +25,7 @@ _DAMAGE = (ValueError, OSError, RuntimeError, pa.ArrowException, pl.exceptions.P
 
 def is_lance(folder: Path) -> bool:
     """Whether a folder is a Lance table or a database of some."""
-    return (folder / "_versions").is_dir() or any(_tables(folder))
+    return is_folder(folder / "_versions") or any(_tables(folder))
 
 
 def read_lance(path: Path, batch_size: int | None, known: ColumnNames) -> Iterator[SourceBatch]:
@@ -35,7 +36,7 @@ def read_lance(path: Path, batch_size: int | None, known: ColumnNames) -> Iterat
     table = find_only_table(path)
     name = printable(str(table))
     try:
-        dataset = lance.dataset(str(table))
+        dataset = lance.dataset(lance_address(table))
         if "latest" in dataset.tags.list():  # an ingest that was killed may have left more
             dataset = dataset.checkout_version("latest")
         kept = [field for field in dataset.schema if not _is_blob(field)]
@@ -52,7 +53,8 @@ def read_lance(path: Path, batch_size: int | None, known: ColumnNames) -> Iterat
 
 
 def _tables(folder: Path) -> Iterator[Path]:
-    return (child for child in folder.glob("*.lance") if (child / "_versions").is_dir())
+    found = list_folder(folder)[0] if is_object(folder) else folder.glob("*.lance")
+    return (one for one in found if one.suffix == ".lance" and is_folder(one / "_versions"))
 
 
 def find_only_table(folder: Path) -> Path:
@@ -61,7 +63,7 @@ def find_only_table(folder: Path) -> Path:
     Raises:
         SourceError: there are several, or none.
     """
-    if (folder / "_versions").is_dir():
+    if is_folder(folder / "_versions"):
         return folder
     tables = sorted(_tables(folder))
     pairs = folder / f"{_PAIRS}.lance"

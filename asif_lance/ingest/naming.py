@@ -17,6 +17,7 @@ from asif_lance.errors import ImageError, printable
 from asif_lance.ingest.columns import VECTORS
 from asif_lance.ingest.recent_items import RecentItems
 from asif_lance.ingest.vector_columns import given_vectors
+from asif_lance.object_files import is_object, open_place
 from asif_lance.records import BoolArray
 
 #: Threads that read and hash pictures: both release the interpreter lock.
@@ -24,6 +25,7 @@ READING_THREADS = 4
 
 _REMEMBERED_PATHS = 2**18  # some 80 MB
 _SLICE_ROWS = 256
+_USUAL_BYTES = 2**20
 
 Digest = str | ImageError
 
@@ -47,7 +49,7 @@ class PictureReader:
         known = {p: digest for p in set(pictures) - set(new) if (digest := self._by_path.get(p))}
         known |= {picture: digest for picture, (digest, _) in read.items()}
         for picture in new:
-            if isinstance(picture, Path):
+            if not isinstance(picture, bytes):
                 self._by_path.put(picture, known[picture])
         return [
             (known[p], p if isinstance(p, bytes) else read.pop(p, _NOT_READ)[1]) for p in pictures
@@ -79,6 +81,8 @@ def slices_in_memory(pictures: Sequence[PictureSource]) -> Iterator[slice]:
 
 
 def _size_of(file: Path) -> int:
+    if is_object(file):  # to ask would take as long as to read most of them
+        return _USUAL_BYTES
     try:
         return file.stat().st_size
     except (OSError, ValueError):  # what is wrong shows when it is read
@@ -90,7 +94,7 @@ def pictures_to_encode(frame: pl.DataFrame) -> list[PictureSource]:
     if frame["image_vector"].count():
         return []
     both = zip(frame["image_bytes"], frame["image_path"], strict=True)
-    return [data if data is not None else Path(path) for data, path in both]
+    return [data if data is not None else open_place(path) for data, path in both]
 
 
 def pair_ids(frame: pl.DataFrame) -> pl.Series:

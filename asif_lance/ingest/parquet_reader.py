@@ -22,6 +22,7 @@ from asif_lance.ingest.columns import (
     sniff_columns,
     spelling,
 )
+from asif_lance.object_files import is_object
 from asif_lance.records import Reject
 
 # Rows of a batch, and of one whose pictures need not be hashed and encoded.
@@ -200,6 +201,10 @@ def _vector_column(source: str, schema: pl.Schema, name: str | None) -> pl.Expr:
     return pl.col(name).cast(SCHEMA["image_vector"])
 
 
+def _place(source: str) -> str:
+    return source if is_object(source) else str(Path(source).resolve())
+
+
 def _image_columns(source: str, columns: Columns, schema: pl.Schema) -> list[pl.Expr]:
     """`image_path`, `image_bytes` and `image_uri`; bytes without a name are found by their row."""
     name, given = columns.image, _text_column(source, schema, columns.image_uri)
@@ -218,9 +223,7 @@ def _image_columns(source: str, columns: Columns, schema: pl.Schema) -> list[pl.
     else:
         location = _text_column(source, schema, name)
     inside = content.is_not_null()
-    row_uri = pl.when(inside).then(
-        pl.format("{}#row {}", pl.lit(str(Path(source).resolve())), _ROW)
-    )
+    row_uri = pl.when(inside).then(pl.format("{}#row {}", pl.lit(_place(source)), _ROW))
     return [
         pl.when(~inside).then(location).alias("image_path"),
         content.alias("image_bytes"),

@@ -18,6 +18,7 @@ from asif_lance.encoders import walk_pictures
 from asif_lance.errors import EmptySourceError, InputError
 from asif_lance.ingest.formats import FORMATS, Format
 from asif_lance.ingest.sources import WHOLE, Part, PictureList, SourceParts, sniff_format
+from asif_lance.object_files import PinnedFile, is_folder, is_object, open_place, resolve
 
 
 def split_source(source: object, format: str | None, rows: int) -> list[SourceParts | PictureList]:
@@ -40,14 +41,16 @@ def split_source(source: object, format: str | None, rows: int) -> list[SourcePa
         return [PictureList(source.folder, source.files[cut : cut + rows]) for cut in cuts]
     if not isinstance(source, str | Path):
         raise InputError(f"{source} cannot be read by several processes: name files or folders")
-    path = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100 - links stay links
+    path = open_place(source)
+    if not is_object(path):
+        path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay links
     try:
         found = format or sniff_format(path)
     except EmptySourceError:  # for which reading it has the words
         found = None
     entry = FORMATS.get(found or "")
     parts: Sequence[Part] = [WHOLE]
-    if entry is not None and path.is_dir() and (entry.read is None or not entry.of_folders):
+    if entry is not None and is_folder(path) and (entry.read is None or not entry.of_folders):
         parts = _split_folder(path, entry, found, rows) or [WHOLE]
     elif found in ("parquet", "folder"):
         parts = _split_file(path, "", found, rows)
@@ -65,7 +68,7 @@ def _split_file(file: Path, name: str, found: str | None, rows: int) -> list[Par
     if found == "parquet":
         spans = _group_rows(file, rows)
     elif found == "folder":
-        count = sum(1 for _ in walk_pictures(file.resolve(), lambda path, reason: None))
+        count = sum(1 for _ in walk_pictures(resolve(file), lambda path, reason: None))
         spans = [(cut, min(cut + rows, count)) for cut in range(0, count, rows)]
     return [(name, span) for span in spans] if len(spans) > 1 else [(name, None)]
 
@@ -73,7 +76,8 @@ def _split_file(file: Path, name: str, found: str | None, rows: int) -> list[Par
 def _group_rows(file: Path, rows: int) -> list[tuple[int, int]]:
     """Consecutive row groups of a Parquet file, together of at least so many rows."""
     try:
-        metadata = pq.read_metadata(file)
+        with PinnedFile(file).open() as stream:
+            metadata = pq.read_metadata(stream)
     except (OSError, ValueError, pa.ArrowException):
         return []
     ends, waiting = [0], 0

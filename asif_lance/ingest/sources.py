@@ -5,7 +5,6 @@ Items that cannot be used become rejects with a reason.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from asif_lance.ingest.formats import FORMATS, Format, format_by_name, format_of
 from asif_lance.ingest.parquet_reader import read_frame, read_parquet
 from asif_lance.ingest.stored_pairs import StoredPairs
 from asif_lance.ingest.usable import MAX_CAPTION, Reading, usable_batches
+from asif_lance.object_files import PinnedFile, exists, is_folder, is_object, open_place
 from asif_lance.records import Reject
 
 __all__ = ["FORMATS", "MAX_CAPTION", "SCHEMA", "SourceBatch", "read_source"]
@@ -87,7 +87,7 @@ def read_source(
     batch has vectors of a side, every row needs them.
 
     Args:
-        location: a folder, a file or a table.
+        location: a folder, a file, either of them in an object store, or a table.
         format: one of `FORMATS`; otherwise recognised by the file's content and its suffix. A
             folder with a format of files is read as parts of that format.
         batch_size: most rows per batch.
@@ -112,12 +112,12 @@ def read_source(
         batches = read_pictures(location.folder, location.files, batch_size)
         return usable_batches(batches, location.folder, name, reading)
     if isinstance(location, SourceParts):
-        return _read_some(Path(location.source), location.parts, format, reading)
+        return _read_some(open_place(location.source), location.parts, format, reading)
     if location == "":  # which would be the folder where the command runs
         raise SourceError("the name of a source is empty")
-    if isinstance(location, str) and re.match(REMOTE, location):
+    if isinstance(location, str) and re.match(REMOTE, location) and not is_object(location):
         raise SourceError(f"{location} is remote: download it and name the file")
-    return _read_path(Path(location).expanduser(), format, reading)
+    return _read_path(open_place(location), format, reading)
 
 
 def _read_path(path: Path, format: str | None, reading: Reading) -> Iterator[SourceBatch]:
@@ -132,10 +132,10 @@ def _read_path(path: Path, format: str | None, reading: Reading) -> Iterator[Sou
         else:
             reason = f"cannot tell the format of {name}: name one of {known_formats}"
         raise SourceError(reason) from error
-    is_folder = os.path.isdir(path)  # noqa: PTH112
-    if entry.read is None and not is_folder:
+    holds_files = is_folder(path)
+    if entry.read is None and not holds_files:
         raise SourceError(f"{name} is not a folder")
-    if entry.read is None or (is_folder and not entry.of_folders):
+    if entry.read is None or (holds_files and not entry.of_folders):
         parts = entry.parts(path)
         if not parts:
             raise SourceError(f"{name} holds no {entry.title} files")
@@ -213,7 +213,7 @@ def _read_some(
 def _read_span(path: Path, span: tuple[int, int], reading: Reading) -> Iterator[SourceBatch]:
     """Some pictures of a folder or row groups of a Parquet file; the first one says what it has."""
     name, size, known = printable(str(path)), reading.batch_size, reading.known
-    if path.is_dir():
+    if is_folder(path):
         return usable_batches(read_folder(path, size, known, span), path, name, reading)
     lead = next(read_parquet(path, size, known), None)
     return usable_batches(read_parquet(path, size, known, span), path, name, reading, lead)
@@ -239,18 +239,20 @@ def sniff_format(path: Path) -> str | None:
     Raises:
         SourceError: there is nothing, or it cannot be read.
     """
-    # `Path.is_dir` fails where a name is too long or may not be looked at.
-    if os.path.isdir(path):  # noqa: PTH112
-        return format_of_folder(path)
     name = printable(str(path))
+    try:
+        if is_folder(path):
+            return format_of_folder(path)
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read ({error.strerror})") from error
     return format_of(_head(path, name), path, name)
 
 
 def _head(path: Path, name: str) -> bytes:
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe is read but once
-            raise SourceError(f"{name} is neither a file nor a folder")
-        with path.open("rb") as stream:
+        if not is_object(path) and path.exists() and not (path.is_file() or path.is_dir()):
+            raise SourceError(f"{name} is neither a file nor a folder")  # a pipe is read but once
+        with PinnedFile(path).open() as stream:
             head = stream.read(1 << 16)
     except (FileNotFoundError, ValueError) as error:  # ValueError: a NUL in the name
         raise SourceError(f"there is no source at {name}") from error
@@ -262,9 +264,9 @@ def _head(path: Path, name: str) -> bytes:
 
 
 def _check_kind(path: Path, name: str, entry: Format) -> None:
-    if entry.of_folders and not path.is_dir():
+    if entry.of_folders and not is_folder(path):
         raise SourceError(
-            f"{name} is not a folder" if path.exists() else f"there is no folder {name}"
+            f"{name} is not a folder" if exists(path) else f"there is no folder {name}"
         )
     if not entry.of_folders:
         _head(path, name)

@@ -18,6 +18,7 @@ from asif_lance.ingest.batches import Entry, UnusableFieldError, archive_uri, ba
 from asif_lance.ingest.columns import ColumnNames, SourceBatch, sniff_columns
 from asif_lance.ingest.folder_reader import MAX_CAPTION_FILE
 from asif_lance.ingest.manifest_rows import Manifest
+from asif_lance.object_files import open_file
 from asif_lance.records import Reject
 
 # Further members of a sample are passed over; there may be any number of them.
@@ -164,7 +165,7 @@ def _compare_with_stats(path: Path, pictures: int) -> str | None:
     """What the downloader's figures beside an archive say against what was read, if anything."""
     stats = path.with_name(f"{path.name.partition('.')[0]}_stats.json")
     try:
-        with stats.open("rb") as stream:
+        with open_file(stats) as stream:
             found = json.loads(stream.read(MAX_CAPTION_FILE))
     except (OSError, ValueError, RecursionError):
         return None

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from asif_lance.encoders import walk_pictures
 from asif_lance.ingest.sources import PictureList, Source, SourceParts, TableSource, sniff_format
 from asif_lance.ingest.stored_pairs import StoredPairs
+from asif_lance.object_files import PinnedFile, is_folder, is_object, open_place
 
 
 def count_items(sources: Sequence[Source], format: str | None = None) -> int | None:
@@ -37,16 +38,18 @@ def _count(source: Source, format: str | None) -> int | None:
         return source.count
     if isinstance(source, SourceParts):
         return None
-    path = Path(source).expanduser()
+    path = open_place(source)
     try:
-        if path.is_dir():
+        if is_folder(path):
             if (format or sniff_format(path)) != "folder":
                 return None
             refused: list[Path] = []
             usable = sum(1 for _ in walk_pictures(path, lambda file, _: refused.append(file)))
             return usable + len(refused)
-        if path.is_file() and path.suffix.lower() in (".parquet", ".pq"):
-            return int(pq.read_metadata(path).num_rows)
+        named = path.suffix.lower() in (".parquet", ".pq")
+        if named and (is_object(path) or path.is_file()):
+            with PinnedFile(path).open() as stream:
+                return int(pq.read_metadata(stream).num_rows)
     except (OSError, ValueError, pa.ArrowException):  # reading it will say what is wrong
         return None
     return None

@@ -24,6 +24,7 @@ from asif_lance.ingest.columns import (
     SourceBatch,
 )
 from asif_lance.ingest.vector_columns import valid_vectors
+from asif_lance.object_files import exists, is_folder, is_object, list_folder, open_place, resolve
 from asif_lance.progress import note
 from asif_lance.records import Reject
 
@@ -129,14 +130,14 @@ def _image_root(path: Path, paths: pl.Series, reading: Reading) -> Path:
             chosen one is no folder.
     """
     relative = paths.drop_nulls().filter(~paths.drop_nulls().str.contains(f"^/|{REMOTE}"))
-    own = path.resolve() if path.is_dir() else path.resolve().parent
+    own = resolve(path) if is_folder(path) else resolve(path).parent
     if reading.image_root is not None:
-        root = reading.image_root.expanduser().resolve()
-        if not root.is_dir():
+        root = resolve(open_place(reading.image_root))
+        if not is_folder(root):
             raise SourceError(f"the image root {printable(str(root))} is no folder")
     else:
         roots = [own, own / path.stem]
-        found = (root for name in relative for root in roots if os.path.lexists(root / name))
+        found = (root for name in relative for root in roots if exists(root / name))
         root = next(found, None) or _find_root(own, path, relative, reading) or own
     if len(relative) and not is_text(str(root)):
         raise SourceError(f"{printable(str(root))} is no UTF-8 name: rename the folder")
@@ -149,8 +150,8 @@ def _find_root(own: Path, path: Path, relative: pl.Series, reading: Reading) -> 
     places = [own, own.parent] if reading.looks_beside else [own]
     folders = chain.from_iterable(_folders_below(place) for place in places if names)
     for folder in islice(folders, _TRIED_FOLDERS):
-        if 2 * sum(os.path.lexists(folder / name) for name in names) > len(names):
-            shown = os.path.relpath(folder, own)
+        if 2 * sum(exists(folder / name) for name in names) > len(names):
+            shown = os.path.relpath(str(folder), str(own))
             note(f"{printable(path.name)}: its pictures are in {printable(shown)}")
             return folder
     return None
@@ -159,27 +160,29 @@ def _find_root(own: Path, path: Path, relative: pl.Series, reading: Reading) -> 
 def _folders_below(place: Path) -> Iterator[Path]:
     """The folders in a place, then those inside these, by name."""
     try:
-        children = sorted(child for child in place.iterdir() if child.is_dir())
+        children, _ = list_folder(place)
     except OSError:
         return
     visible = [child for child in children if not child.name.startswith(".")]
     yield from visible
     for child in visible:
         try:
-            yield from sorted(inner for inner in child.iterdir() if inner.is_dir())
+            yield from list_folder(child)[0]
         except OSError:
             continue
 
 
 def _clean_columns(root: Path) -> dict[str, pl.Expr]:
-    """Absolute image paths, bare captions; what is remote keeps its address, but has no path."""
-    given = pl.col("image_path").replace("", None)
-    remote = given.str.contains(REMOTE) & ~given.str.starts_with("file://")
+    """Absolute image paths, bare captions; what is remote keeps its address, but has no path.
+
+    In an object store, what lies under the root is no more remote than that.
+    """
+    given, below = pl.col("image_path").replace("", None), f"{str(root).rstrip('/')}/"
+    inside = given.str.starts_with(below) & is_object(root)
+    remote = given.str.contains(REMOTE) & ~given.str.starts_with("file://") & ~inside
     local = given.str.strip_prefix("file://")
     absolute = (
-        pl.when(local.str.starts_with("/"))
-        .then(local)
-        .otherwise(pl.format("{}/{}", pl.lit(str(root)), local))
+        pl.when(local.str.starts_with("/") | inside).then(local).otherwise(pl.lit(below) + local)
     )
     return {
         "image_path": pl.when(~remote).then(absolute),

@@ -1,4 +1,7 @@
-"""Each kind of source, good and damaged: how many pairs go in, what is refused, what is told."""
+"""Each kind of source, good and damaged: how many pairs go in, what is refused, what is told.
+
+In a bucket each brings what it brings in a folder.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import Any
 
 import pytest
 import source_kinds as kinds
-from source_files import read
+from s3_server import bucket, s3_server, upload
+from source_files import as_if_in, read, read_or_refuse, told_of
 
-from asif_lance.errors import SourceError
 from asif_lance.ingest import sniff_format
 from asif_lance.progress import listen
+
+__all__ = ["bucket", "s3_server"]
 
 TAR_REJECTS = [
     ("again.png", "a second txt in one sample"),
@@ -40,8 +45,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "inputs-tested.md"
 PAGE_HEAD = [
     "# What the tests read of each kind of source",
     "",
-    "Written by `python tests/ingest/test_every_source.py`, which makes and reads each of them. A",
-    "file that cannot be read at all brings no pairs and says why; `…` stands for details.",
+    "Written by `python tests/ingest/test_every_source.py`, which makes and reads each of them, in",
+    "a folder and in a bucket alike. A file that cannot be read at all brings no pairs and says",
+    "why; `…` stands for details.",
     "",
     "| source | pairs in | rejected | told |",
     "| --- | --- | --- | --- |",
@@ -276,11 +282,17 @@ def test_a_source_brings_what_it_holds_and_tells_the_rest(
     assert all(map(matches, notes, told)), told
 
 
-def read_or_refuse(source: Path) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    try:
-        return read(source)
-    except SourceError as error:
-        return [], [("error", str(error))]
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [case[0] for case in CASES], ids=lambda make: make.__name__)
+def test_a_source_in_a_bucket_brings_what_it_brings_in_a_folder(
+    make: Callable[[Path], Path], tmp_path: Path, bucket: str
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    source = make(folder)
+    place = upload(folder, f"{bucket}/some place")
+    expected = as_if_in(place, folder, told_of(source))
+    assert told_of(str(source).replace(str(folder), place)) == expected
 
 
 if __name__ == "__main__":

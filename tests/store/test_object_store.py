@@ -29,12 +29,13 @@ Do = Callable[..., str]
 Run = Callable[..., list[dict]]
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "azure"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the database is: every test here passes in a folder, too."""
     if request.param == "folder":
         return str(tmp_path / "t.lancedb")
-    return f"{request.getfixturevalue('bucket')}/some/t.lancedb"
+    kind = "bucket" if request.param == "s3" else "container"
+    return f"{request.getfixturevalue(kind)}/some/t.lancedb"
 
 
 @pytest.fixture
