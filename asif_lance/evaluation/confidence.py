@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -69,7 +70,7 @@ class Confidence:
     low: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Calibration:
     """What n pictures say of a version's scores for a label set.
 
@@ -94,6 +95,12 @@ class Calibration:
     def pictures(self) -> int:
         """How many it was made of."""
         return len(self.true)
+
+    @cached_property
+    def low_limits(self) -> tuple[float, float]:
+        """The best score and the similarity to the most similar pair that count as low."""
+        low, far = (np.quantile(known, _LOW_SHARE) for known in (self.best, self.nearest))
+        return float(low), float(far)
 
     def probabilities(self, scores: Float64Array) -> Float64Array:
         """(m, c) probabilities of the labels from (m, c) scores."""
@@ -259,7 +266,7 @@ def compare_kinds(
     calibration: Calibration, best: Float64Array, nearest: Float64Array
 ) -> PictureKind:
     """Compare (m,) best scores and similarities to the most similar pair with the calibration's."""
-    low, far = (np.quantile(known, _LOW_SHARE) for known in (calibration.best, calibration.nearest))
+    low, far = calibration.low_limits
     return PictureKind(
         len(best),
         float((best <= low).mean()),

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +37,8 @@ _OPEN_FOLDER = "/static/"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 _LONGEST_QUERY = 64 * 2**10
+
+_ABSOLUTE = re.compile(rb"https?://(?P<host>[^/]*)(?P<path>/.*)?", re.IGNORECASE)
 
 _HEADERS = {
     "content-security-policy": (
@@ -78,6 +81,7 @@ class Protection:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _from_root(scope)
         began, answer, method = time.monotonic(), _Answer(send), scope["method"]
         if method == "HEAD":  # as GET, of which the server sends the head alone
             scope = {**scope, "method": "GET"}
@@ -221,6 +225,24 @@ async def _refuse(
         if refused.status == 413:  # who has no right to ask holds no place meanwhile
             await sent.drain()
         await answer({"type": "http.response.body"})
+
+
+def _from_root(scope: Scope) -> Scope:
+    """The request with a target that begins at the root, and a `Host` that is the target's.
+
+    Proxies may ask for `http://host/path`, whose host counts, not the header (RFC 9112, 3.2.2).
+    """
+    found = _ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
+    if found is None:
+        return scope
+    path = found["path"] or b"/"
+    headers = [header for header in scope["headers"] if header[0] != b"host"]
+    return {
+        **scope,
+        "headers": [*headers, (b"host", found["host"])],
+        "raw_path": path,
+        "path": unquote(path.decode("ascii")),
+    }
 
 
 def _wants_page(scope: Scope) -> bool:

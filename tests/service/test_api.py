@@ -6,6 +6,7 @@ import base64
 import re
 import threading
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,25 @@ def test_nothing_answers_from_a_forgotten_pair_once_its_receipt_is_there(
         assert client.get(f"/receipts/{receipt['receipt_id']}.json").json() == receipt
         again = client.get("/pairs.json", params={"id": pair["pair_id"]}).json()
         assert again["pairs"] == []
+
+
+def test_a_target_that_names_a_host_is_asked_of_that_host(running: RunningService) -> None:
+    host, port = running.address.removeprefix("http://").split(":")
+
+    def ask(target: str, header: str = "localhost") -> tuple[int, str]:
+        connection = HTTPConnection(host, int(port), timeout=60)
+        connection.request("GET", target, headers={"Host": header})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    for target in ("http://localhost/health", f"HTTP://LOCALHOST:{port}/health"):
+        for header in ("localhost", "elsewhere.example"):
+            status, told = ask(target, header)
+            assert (status, '"status":"ok"' in told) == (200, True)
+    assert ask("http://localhost")[0] == 200
+    assert ask("https://localhost/versions/compare.json?old=v1&new=v1")[0] == 200
+    for target in ("http://elsewhere.example/health", "http://me@localhost/health", "http:///"):
+        assert ask(target)[0] == 400, target
 
 
 def test_sql_reads_this_database_and_nothing_else(client: httpx.Client) -> None:
