@@ -2,15 +2,20 @@
 
     python benchmarks/shared_ingest.py [ROWS]         brought vectors: naming, writing, committing
     python benchmarks/shared_ingest.py pictures [N]   pictures: one process, one worker, two workers
+    python benchmarks/shared_ingest.py memory [ROWS ...]  what the driver takes, as rows grow
 
-Prints processor seconds, which say the same on a machine that others use too, and for pictures how
-much faster two workers of one thread are than one, which only a quiet machine of two cores tells.
+The last ingests pairs of 16 + 16 numbers, into an empty database and into one that has as many. The
+others print processor seconds, which say the same on a machine that others use too, and for
+pictures how much faster two workers of one thread are than one, which only a quiet machine of two
+cores tells.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +23,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,13 +36,18 @@ from asif_lance.ingest import ingest_sources
 
 ROWS, PICTURES, IMAGE, TEXT = 100_000, 192, 1280, 384
 SHARDS = 8
+SIZES = (100_000, 1_000_000, 3_000_000)
 
 
 def main() -> None:
     """Measure what the arguments say."""
     place = Path(tempfile.mkdtemp(prefix="shared-ingest-"))
     try:
-        if sys.argv[1:2] == ["pictures"]:
+        if sys.argv[1:2] == ["drive"]:
+            print(json.dumps(drive(*sys.argv[2:])))
+        elif sys.argv[1:2] == ["memory"]:
+            measure_memory(place, [int(one) for one in sys.argv[2:]] or list(SIZES))
+        elif sys.argv[1:2] == ["pictures"]:
             measure_pictures(place, int((sys.argv[2:] or [PICTURES])[0]))
         else:
             measure_rows(place, int((sys.argv[1:] or [ROWS])[0]))
@@ -58,6 +69,53 @@ def measure_rows(place: Path, rows: int) -> None:
     print(f"commit of {len(plan.shards)} shards: {last / rows * 1e6:.1f}, {last:.2f} s in all")
     size = sum(f.stat().st_size for f in (place / "t.lancedb").rglob("*") if f.is_file())
     print(f"database: {size / rows:,.0f} bytes a row")
+
+
+def measure_memory(place: Path, sizes: list[int]) -> None:
+    """The most memory of the process that plans, settles and commits, beyond its imports."""
+    print(f"{'rows':>10} {'there':>10} {'plan':>9} {'tasks':>9} {'commit':>9} {'worker':>9}  (MB)")
+    found: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+    for rows in sizes:
+        uri = str(place / f"{rows}.lancedb")
+        for again in (False, True):
+            source = write_vectors(place / f"{rows}-{again}.parquet", rows, (16, 16), rows * again)
+            command = [sys.executable, __file__, "drive", uri, str(source)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[again].append(json.loads(done.stdout))
+            figures = " ".join(f"{one / 1e6:9.1f}" for one in found[again][-1].values())
+            print(f"{rows:>10,} {rows * again:>10,} {figures}", flush=True)
+            source.unlink()
+    for again, each in found.items():
+        slopes = [(each[-1][key] - each[0][key]) / max(sizes[-1] - sizes[0], 1) for key in each[0]]
+        slopes = " ".join(f"{one:9.2f}" for one in slopes)
+        print(f"bytes/row {'as many' if again else 'none':>11} {slopes}")
+
+
+def drive(uri: str, source: str) -> dict[str, float]:
+    """An ingest with one worker beside this process, and the memory that each step takes."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        list(pool.map(len, [[]]))
+        took: dict[str, float] = {}
+        before = resident("VmRSS")
+
+        def watch(step: str, act: Callable[[], Any]) -> Any:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+            answer = act()
+            took[step] = max(took.get(step, 0), resident("VmHWM") - before)
+            return answer
+
+        plan = watch("plan", lambda: plan_ingest(uri, [source]))
+        while tasks := watch("tasks", lambda: list_tasks(plan)):
+            list(pool.map(run_task, tasks))
+        watch("commit", lambda: commit(plan))
+        took["worker"] = pool.submit(resident, "VmHWM").result()
+        return took
+
+
+def resident(key: str) -> int:
+    """A figure of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
 
 
 def measure_pictures(place: Path, count: int) -> None:
@@ -104,22 +162,26 @@ def spent(act: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def write_vectors(path: Path, rows: int) -> Path:
+def write_vectors(
+    path: Path, rows: int, widths: tuple[int, int] = (IMAGE, TEXT), first: int = 0
+) -> Path:
     """Parquet in row groups of a thousand."""
     rng = np.random.default_rng(1)
-    with pq.ParquetWriter(path, vectors_table(rng, 0, 1).schema) as writer:
-        for start in range(0, rows, 1000):
-            writer.write_table(vectors_table(rng, start, min(1000, rows - start)))
+    with pq.ParquetWriter(path, vectors_table(rng, 0, 1, widths).schema) as writer:
+        for start in range(first, first + rows, 1000):
+            writer.write_table(vectors_table(rng, start, min(1000, first + rows - start), widths))
     return path
 
 
-def vectors_table(rng: np.random.Generator, start: int, count: int) -> pa.Table:
+def vectors_table(
+    rng: np.random.Generator, start: int, count: int, widths: tuple[int, int]
+) -> pa.Table:
     """Pairs with vectors of both sides."""
     columns = {
         "image_uri": [f"https://example.org/{n}.jpg" for n in range(start, start + count)],
         "caption": [f"a photo of something, number {n}" for n in range(start, start + count)],
     }
-    for side, dimension in (("image", IMAGE), ("text", TEXT)):
+    for side, dimension in zip(("image", "text"), widths, strict=True):
         flat = pa.array(rng.standard_normal(count * dimension, dtype=np.float32))
         columns[f"{side}_vector"] = pa.FixedSizeListArray.from_arrays(flat, dimension)
     return pa.table(columns)

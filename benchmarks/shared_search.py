@@ -32,7 +32,8 @@ from asif_lance.model import Model, open_model, share_model
 from asif_lance.model.retrieval import retrieve
 from asif_lance.search import unit_queries
 
-SIZES, WIDTH, SHARDS, LABELS, QUERIES = (100_000, 1_000_000, 4_000_000), 16, 8, 100, 256
+SIZES, RECIPES = (100_000, 1_000_000, 4_000_000), ("paper", "white")
+WIDTH, SHARDS, LABELS, QUERIES = 16, 8, 100, 256
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def measure_size(pairs: int) -> dict[str, list[float]]:
         uri = str(place / "db.lancedb")
         build(uri, pairs, WIDTH, WIDTH)
         found = {}
-        for recipe in ("paper", "white"):
+        for recipe in RECIPES:
             shared, traced, alone = (
                 run_probe(uri, recipe, how) for how in ("shared", "traced", "alone")
             )

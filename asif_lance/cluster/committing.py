@@ -9,18 +9,17 @@ from __future__ import annotations
 from lance import LanceOperation
 
 from asif_lance.cluster.plan import Plan
-from asif_lance.cluster.settling import read_groups
+from asif_lance.cluster.settling import find_taken, read_groups
 from asif_lance.cluster.written_rows import (
     COMMIT_PROPERTY,
     ShardManifest,
     has_commit,
-    read_ids,
     rows_file,
 )
 from asif_lance.database import (
     ROWS_PER_FRAGMENT,
-    KnownPairs,
     close_ingest,
+    name_files,
     open_table,
     storage_errors,
 )
@@ -57,7 +56,9 @@ def commit(plan: Plan) -> IngestReport | None:
                 plan.remove_files(manifests[number].fragments)
             if void:
                 return None
-            _append(plan, list(manifests.values()), looked_up)
+            _append(plan, list(manifests.values()))
+        for manifest in manifests.values():
+            looked_up.trust(map(name_files, manifest.list_fragments()))  # workers looked
     rejects = [one for manifest in manifests.values() for one in manifest.list_rejects()]
     version = _publish(plan, store, list(manifests.values()), rejects, looked_up)
     close_ingest(plan.folder)
@@ -77,20 +78,13 @@ def _read_manifests(plan: Plan) -> dict[int, ShardManifest]:
 
 def _find_void(plan: Plan, manifests: dict[int, ShardManifest]) -> list[int]:
     """Shards whose files are gone, or with pairs that are in the table by now."""
-    head, known = open_table(plan.uri, "pairs"), KnownPairs()
-    changed = head.version != plan.head
-    if changed:
-        known.refresh(head)
-    void = []
-    for number, manifest in manifests.items():
-        paths = plan.list_paths(manifest.fragments)
-        gone = not all(map(is_there, paths))
-        if gone or (changed and len(known.find(read_ids(paths)).places)):
-            void.append(number)
-    return void
+    files = {number: plan.list_paths(one.fragments) for number, one in manifests.items()}
+    gone = {number for number, paths in files.items() if not all(map(is_there, paths))}
+    written = {number: paths for number, paths in files.items() if number not in gone}
+    return sorted(gone | find_taken(plan, open_table(plan.uri, "pairs"), written))
 
 
-def _append(plan: Plan, manifests: list[ShardManifest], looked_up: ForgottenPairs) -> None:
+def _append(plan: Plan, manifests: list[ShardManifest]) -> None:
     """The one commit; the caller holds the lock.
 
     Raises:
@@ -104,8 +98,7 @@ def _append(plan: Plan, manifests: list[ShardManifest], looked_up: ForgottenPair
     if sum(fragment.physical_rows for fragment in fragments) != rows:
         raise StorageError(f"{plan.uri}: its shards do not add up to {rows:,} rows")
     named = {COMMIT_PROPERTY: plan.commit_id}
-    after = commit_to(head, LanceOperation.Append(fragments), named)
-    looked_up.follow(head, after, looked=True)
+    commit_to(head, LanceOperation.Append(fragments), named)
 
 
 def _publish(

@@ -25,10 +25,12 @@ from asif_lance.cluster.settling import (
     join_sources,
     names_file,
     read_groups,
+    read_known,
     read_repeats,
     settle,
 )
 from asif_lance.cluster.written_rows import ShardManifest, WrittenRows, has_commit, rows_file
+from asif_lance.database import KnownPairs
 from asif_lance.errors import SourceError
 from asif_lance.ingest import Destination, Preparation, name_pictures
 from asif_lance.object_stores import is_there
@@ -133,9 +135,15 @@ def _open_worker(uri: str, ingest_id: str, commit_id: str) -> _Worker:
 
 @dataclass
 class _Worker:
-    """A process at work for one ingest."""
+    """A process at work for one ingest.
+
+    Attributes:
+        plan: of the ingest.
+        everything: the ids of all pairs, 16 bytes each, where nothing better is left to be had.
+    """
 
     plan: Plan
+    everything: KnownPairs = field(default_factory=KnownPairs)
 
     @cached_property
     def destination(self) -> Destination:
@@ -160,12 +168,12 @@ class _Worker:
         if is_there(plan.folder / rows_file(shards[0])):
             return
         repeats = read_repeats(plan, shards)
-        self.destination.look_anew()
+        self.destination.look_anew(read_known(plan, shards) or self.everything)
         prepared = Preparation(self.destination, plan.options, skip_known=True, alone=plan.alone)
         prepared.pass_over(repeats["item"])
         parts = [plan.shards[number] for number in shards]
         source = join_sources(parts)
-        with WrittenRows(plan, passed_over=repeats["row"]) as written:
+        with WrittenRows(plan, self.destination, passed_over=repeats["row"]) as written:
             with _unchanged(parts), closing(prepared.tables([source])) as tables:
                 for table in tables:
                     self.destination.open_for(table)

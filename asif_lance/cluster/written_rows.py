@@ -17,6 +17,7 @@ from typing import Any
 import lance
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from lance.fragment import FragmentMetadata
 
 from asif_lance.cluster.open_work import Fragments
@@ -29,7 +30,7 @@ from asif_lance.database import (
     schemas,
     storage_errors,
 )
-from asif_lance.ingest import FORGOTTEN_ITEM, Preparation, SeenIds
+from asif_lance.ingest import FORGOTTEN_ITEM, Destination, Preparation, SeenIds
 from asif_lance.records import Reject
 
 #: What a commit says which ingest it is of, in Lance's transaction.
@@ -99,14 +100,15 @@ def _commits(head: lance.LanceDataset, version: int, commit_id: str) -> bool:
 class WrittenRows:
     """Takes new pairs and writes them a fragment at a time; what is not kept is removed."""
 
-    def __init__(self, plan: Plan, passed_over: pl.Series) -> None:
+    def __init__(self, plan: Plan, destination: Destination, passed_over: pl.Series) -> None:
         """Begin with nothing.
 
         Args:
             plan: of the ingest.
+            destination: knows which pairs the table has.
             passed_over: ids that pairs of earlier shards have.
         """
-        self._plan, self._store = plan, plan.open_store()
+        self._plan, self._store, self._destination = plan, plan.open_store(), destination
         self._seen, self._again = SeenIds(), 0
         self._seen.take_new(passed_over)
         self._waiting: list[pa.Table] = []
@@ -128,10 +130,13 @@ class WrittenRows:
             self._plan.remove_files({"pairs": self._fragments})
 
     def take(self, pairs: pa.Table) -> None:
-        """Take pairs whose ids are new."""
+        """Take pairs whose ids are new; several captions may have that of their row."""
         schema = schemas.pairs_schema(self._store.image.dimension, self._store.text.dimension)
         rows = pair_rows.conform(pair_rows.add_ingest_time(pairs), schema)
         new = self._seen.take_new(pl.Series(pl.from_arrow(rows["pair_id"])))
+        found = self._destination.find_known(pc.unique(rows["pair_id"]), ())
+        there = found.rows["pair_id"].combine_chunks()
+        new &= ~pc.is_in(rows["pair_id"], value_set=there).to_numpy()
         self._again += len(rows) - int(new.sum())
         self._waiting.append(rows.filter(pa.array(new)))
         while sum(map(len, self._waiting)) >= ROWS_PER_FRAGMENT:
@@ -173,14 +178,7 @@ class WrittenRows:
         self._waiting = [rest]
 
 
-def read_ids(paths: list[Path]) -> pa.Array:
-    """The ids of the pairs in some files."""
-    found = [
-        lance.file.LanceFileReader(str(path), columns=["pair_id"]).read_all().to_table()["pair_id"]
-        for path in paths
-    ]
-    return (
-        pa.concat_arrays([chunk for column in found for chunk in column.chunks])
-        if found
-        else (pa.array([], pa.string()))
-    )
+def read_ids(path: Path) -> pa.Array:
+    """The ids of the pairs in a file."""
+    reader = lance.file.LanceFileReader(str(path), columns=["pair_id"])
+    return reader.read_all().to_table()["pair_id"].combine_chunks()

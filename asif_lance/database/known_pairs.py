@@ -105,6 +105,15 @@ class KnownPairs:
         self._fragments: frozenset[tuple[object, ...]] = frozenset()
         self._addresses = HashTable()
 
+    @staticmethod
+    def of(table: lance.LanceDataset, ids: pa.Array, addresses: UInt64Array) -> KnownPairs:
+        """Those of a table where only its pairs with some ids will be asked for, and newer ones."""
+        known = KnownPairs()
+        known._table = table
+        known._fragments = frozenset(map(_identify, table.get_fragments()))
+        known._addresses.add(_hash(ids), addresses)
+        return known
+
     def refresh(self, table: lance.LanceDataset) -> None:
         """Take in what the table has gained and lost since the last time."""
         if self._table is not None and self._table.version == table.version:

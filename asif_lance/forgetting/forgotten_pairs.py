@@ -154,6 +154,10 @@ class ForgottenPairs:
         if looked or old - new <= self._files:
             self._files |= new - old
 
+    def trust(self, files: Iterable[FragmentKey]) -> None:
+        """Takes files whose rows others have looked up in the same receipts for looked up here."""
+        self._files.update(files)
+
     def has_seen(self, fragment: lance.LanceFragment) -> bool:
         """Whether all rows of a fragment were looked up here."""
         return data_files(fragment) in self._files

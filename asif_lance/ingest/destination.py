@@ -118,8 +118,9 @@ class Destination:
             return self._known.find(pair_ids)
         return self.store.find_known(self._known, pair_ids, columns)
 
-    def look_anew(self) -> None:
-        """Know all pairs that the table has by now, those of other writers, too."""
+    def look_anew(self, known: KnownPairs) -> None:
+        """Go on with what is known of an earlier state, and learn what the table has by now."""
+        self._known = known
         if self.store is not None:
             nothing = pa.array([], pa.string())
             self.store.find_known(self._known, nothing, (), anew=True)

@@ -27,7 +27,16 @@ from shared_sources import (
 from source_archives import noise, samples, write_tar
 from timm.models import save_for_hf
 
-from asif_lance.cluster import Plan, abandon, commit, list_plans, list_tasks, plan_ingest, run_task
+from asif_lance.cluster import (
+    Plan,
+    Task,
+    abandon,
+    commit,
+    list_plans,
+    list_tasks,
+    plan_ingest,
+    run_task,
+)
 from asif_lance.database import PLAN_FILE, put_if_absent
 from asif_lance.errors import DatabaseError, InputError, SourceError, StaleModelError, StorageError
 from asif_lance.ingest import IngestOptions, IngestReport, ingest_sources
@@ -376,6 +385,68 @@ def test_upkeep_spares_what_an_open_ingest_has_written(tmp_path: Path, sources: 
     abandon(given_up)
     optimize(store)
     assert rows_files(uri) < before
+
+
+def test_workers_read_no_ids_of_a_table_that_is_as_it_was(
+    tmp_path: Path, sources: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tmp_path / "shared.lancedb"
+    ingest_sources(uri, sources[1:2])
+    plan = plan_ingest(uri, sources, shard_rows=10)
+    run_all(list_tasks(plan))
+    tasks = list_tasks(plan)
+    assert {task.kind for task in tasks} == {"encode"}
+    scan = lance.LanceDataset.scanner
+
+    def refuse(table: lance.LanceDataset, *args: object, **asked: object) -> object:
+        assert asked.get("columns") != ["pair_id"], "a worker read all ids"
+        return scan(table, *args, **asked)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lance.LanceDataset, "scanner", refuse)
+        run_all(tasks)
+    assert commit(plan).already_there == 14
+
+
+def run_all(tasks: list[Task]) -> None:
+    for task in tasks:
+        run_task(task)
+
+
+@pytest.mark.parametrize("upkeep", [False, True])
+def test_pairs_that_come_while_it_is_encoded_are_passed_over(
+    tmp_path: Path, sources: list[Path], upkeep: bool
+) -> None:
+    for part in (sources[2:4], sources[1:2]):
+        ingest_sources(tmp_path / "alone.lancedb", part)
+    expected = ingest_sources(tmp_path / "alone.lancedb", sources)
+    uri = tmp_path / "shared.lancedb"
+    ingest_sources(uri, sources[2:4])
+    plan = plan_ingest(uri, sources, shard_rows=10)
+    run_all(list_tasks(plan))
+    tasks = list_tasks(plan)
+    ingest_sources(uri, sources[1:2])
+    if upkeep:
+        optimize(PairStore.open(str(uri)))
+    run_all(tasks)
+    report = commit(plan)
+    assert report is not None
+    assert content(uri).equals(content(tmp_path / "alone.lancedb"))
+    assert (report.added, report.already_there) == (expected.added, expected.already_there)
+
+
+def test_rows_with_several_captions_that_are_there_are_not_added_again(tmp_path: Path) -> None:
+    rows = [row(n, n, pair_id=f"own-{n}", caption=[f"caption {n}", "another"]) for n in range(30)]
+    rows = [{key: one[key] for key in one if key != "text_vector"} for one in rows]
+    source = write_rows(tmp_path / "a.parquet", rows)
+    uri = tmp_path / "shared.lancedb"
+    finish(plan_ingest(uri, [source], shard_rows=10))
+    new = {**rows[0], "pair_id": "new", "image_uri": "photos/new.jpg"}
+    again = write_rows(tmp_path / "b.parquet", [*rows[:5], new])
+    report = finish(plan_ingest(uri, [again], shard_rows=10))
+    ids = content(uri)["pair_id"].to_pylist()
+    assert len(set(ids)) == len(ids) == 31
+    assert report.added == 1
 
 
 def test_pairs_that_others_add_meanwhile_are_not_added_again(
