@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:lance is not 
 RECORD = "ASIF_LANCE_TEST_RECORD"
 
 
-class RecordingActor(ray_engine._Actor):
+class RecordingActor(ray_engine.Worker):
     """A worker that writes down on which node it did what."""
 
     def run(self, task: Task) -> str | None:
@@ -45,7 +45,7 @@ def nodes(s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(name, value)
     (tmp_path / "record").mkdir()
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    monkeypatch.setattr(ray_engine, "_Actor", RecordingActor)
+    monkeypatch.setattr(ray_engine, "Worker", RecordingActor)
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 10**8}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:

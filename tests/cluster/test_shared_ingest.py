@@ -314,7 +314,7 @@ def test_of_two_workers_at_one_shard_the_second_leaves_nothing(
         return put_if_absent(path, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr("asif_lance.cluster.plan.put_if_absent", come_second)
+        patch.setattr("asif_lance.cluster.open_work.put_if_absent", come_second)
         run_task(task)
     assert rows_files(uri) == files
 
