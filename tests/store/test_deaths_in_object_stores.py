@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 _EVERY = bool(os.environ.get("EVERY_WRITE"))
 _LOOKED_AT = 1  # write of each command and event, else
 _LASTING = 1.5
-_PAUSED_LASTING = 4.0
+_PAUSED_LASTING = 6.0
 
 _FIRST = frozenset(f"p{n}" for n in range(60))
 _SECOND = _FIRST | {f"p{n}" for n in range(60, 80)}
