@@ -33,7 +33,7 @@ class Pause:
         if not self.late:
             pass_on()
         self.stands.set()
-        assert self.resumes.wait(120)
+        assert self.resumes.wait(600)
         if self.late:
             pass_on()
         os.kill(self.lives.pid, signal.SIGCONT)

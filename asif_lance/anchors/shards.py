@@ -24,9 +24,9 @@ import torch
 
 from asif_lance.anchors.anchors import Anchors, Turned
 from asif_lance.anchors.fragments import NamedWhitening
-from asif_lance.anchors.version_rows import Side, VersionRows
+from asif_lance.anchors.version_rows import Side, VersionRows, stale_where_gone
 from asif_lance.anchors.whitened import choose_sample, fit_sample, make_scale
-from asif_lance.database import open_table, pair_rows
+from asif_lance.database import check_epoch, open_table, pair_rows
 from asif_lance.errors import InputError
 from asif_lance.progress import track_batches
 from asif_lance.records import (
@@ -347,7 +347,12 @@ def _scale_rows(vectors: torch.Tensor, frame: Frame) -> Scale | None:
 
 @lru_cache(maxsize=8)
 def _open_shard(shard: Shard) -> Anchors:
-    """The anchors of a shard; a process that is asked again has them."""
-    dataset = open_table(shard.uri, "pairs", shard.version)
+    """The anchors of a shard; a process that is asked again has them.
+
+    Raises:
+        StaleModelError: the version is not there any more: pairs of it were forgotten, say.
+    """
+    with stale_where_gone(shard.uri, lambda: check_epoch(shard.uri, shard.epoch)):
+        dataset = open_table(shard.uri, "pairs", shard.version)
     rows = VersionRows(dataset, epoch=shard.epoch, fragments=shard.fragments)
     return Anchors(dataset, stored=rows)

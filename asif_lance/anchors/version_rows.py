@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -48,6 +48,30 @@ Side = Literal["image", "text"]
 
 # A row address is its fragment's id in the upper and its place therein in the lower 32 bits.
 _PLACE_BITS = 32
+
+
+@contextmanager
+def stale_where_gone(uri: str, check: Callable[[], object]) -> Iterator[None]:
+    """Around what Lance reads of a model version of a database.
+
+    Args:
+        uri: the database.
+        check: says more where it was a forget.
+
+    Raises:
+        StaleModelError: upkeep or a forget removed some of these files.
+    """
+    try:
+        with storage_errors(uri):
+            yield
+    except StorageError as error:
+        if "not found" not in str(error).lower():
+            raise
+        check()
+        raise StaleModelError(
+            uri,
+            "files of this model version were rewritten or removed since it was opened: reopen it",
+        ) from error
 
 
 class VersionRows:
@@ -210,25 +234,13 @@ class VersionRows:
             self.epoch = now
         return now
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> AbstractContextManager[None]:
         """Around whatever Lance reads: files that no version needs any more are removed.
 
         Raises:
             StaleModelError: upkeep or a forget removed some of these.
         """
-        try:
-            with storage_errors(self._database):
-                yield
-        except StorageError as error:
-            if "not found" not in str(error).lower():
-                raise
-            self.check_current()  # says more where it was a forget
-            raise StaleModelError(
-                self._database,
-                "files of this model version were rewritten or removed since it was opened: "
-                "reopen it",
-            ) from error
+        return stale_where_gone(self._database, self.check_current)
 
     def take(self, positions: Int64Array, columns: Sequence[str]) -> pa.Table:
         """Columns of the live rows at (m,) positions, in that order; of no other row is read."""

@@ -16,6 +16,7 @@ from asif_lance.database.attached_rows import vector_width
 from asif_lance.database.cache_files import (
     BYTES_KEPT,
     drop_caches,
+    drop_old_caches,
     files_exist,
     load_cache,
     save_cache,
@@ -63,9 +64,10 @@ from asif_lance.database.known_pairs import FoundPairs, HashTable, KnownPairs, h
 from asif_lance.database.lease import check_conditions, check_lease
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import (
-    apply_migrations,
     check_migrated,
     check_still_migrated,
+    is_made,
+    make_tables,
     run_migrations,
 )
 from asif_lance.database.open_ingests import (
@@ -122,19 +124,20 @@ __all__ = [
     "PROMPT_VECTORS", "ROWS_PER_FRAGMENT", "ROWS_PREFIX", "TABLES", "AttachedState", "Attachment",
     "Changes", "CheckReport", "CheckedSurface", "Damage", "Diff", "FoundPairs", "FragmentKey",
     "HashTable", "KnownPairs", "Ledger", "Result", "RowFilter", "WriteLock", "append_fragments",
-    "append_rows", "apply_migrations", "check", "check_conditions", "check_epoch", "check_file",
-    "check_lease", "check_manifest", "check_migrated", "check_naming_tables", "check_opened",
-    "check_pin", "check_readable", "check_still_migrated", "clean_up", "close_ingest", "commit",
-    "committing", "content_files", "count_changes", "count_reclaimable", "data_files",
-    "describe_indices", "diff_states", "drop_caches", "drop_gone_vectors", "drop_open_ingests",
+    "append_rows", "check", "check_conditions", "check_epoch", "check_file", "check_lease",
+    "check_manifest", "check_migrated", "check_naming_tables", "check_opened", "check_pin",
+    "check_readable", "check_still_migrated", "clean_up", "close_ingest", "commit", "committing",
+    "content_files", "count_changes", "count_reclaimable", "data_files", "describe_indices",
+    "diff_states", "drop_caches", "drop_gone_vectors", "drop_old_caches", "drop_open_ingests",
     "drop_stale_vectors", "fetch_vectors", "files_exist", "find_attachment", "find_changes",
     "find_table", "finish_deletes", "fragment_rows", "hash_ids", "ingest_folder", "is_draft",
-    "join_fragments", "join_tiny_fragments", "keep_digests", "last_check", "list_erasers",
-    "list_fragment_files", "list_open_ingests", "live_rows_key", "load_cache", "local_path",
-    "name_files", "one_line", "open_own_pairs", "open_table", "purge_rows", "put_if_absent",
-    "read_epoch", "read_pins", "read_table", "rebuild_indices", "record_digests", "resolve_uri",
-    "retry_read", "rows_by_id", "run_migrations", "save_cache", "set_tag", "storage_errors",
-    "table_uri", "undo_overtaken", "update_config", "upsert_rows", "vector_width", "version_record",
-    "write_attachment", "write_functions", "write_pins", "write_rows_apart",
+    "is_made", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
+    "list_erasers", "list_fragment_files", "list_open_ingests", "live_rows_key", "load_cache",
+    "local_path", "make_tables", "name_files", "one_line", "open_own_pairs", "open_table",
+    "purge_rows", "put_if_absent", "read_epoch", "read_pins", "read_table", "rebuild_indices",
+    "record_digests", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
+    "set_tag", "storage_errors", "table_uri", "undo_overtaken", "update_config", "upsert_rows",
+    "vector_width", "version_record", "write_attachment", "write_functions", "write_pins",
+    "write_rows_apart",
 ]
 # fmt: on

@@ -23,6 +23,7 @@ from asif_lance.database.commits import committing
 from asif_lance.database.encoder_pins import read_pins
 from asif_lance.database.integrity import check_naming_tables, keep_digests
 from asif_lance.database.lock import WriteLock
+from asif_lance.database.registry import TABLES
 from asif_lance.database.schemas import MIGRATIONS
 from asif_lance.database.tables import (
     find_table,
@@ -44,6 +45,9 @@ from asif_lance.records import EncoderPin
 from asif_lance.verifier import find_lost_receipts
 
 Pins = Mapping[str, EncoderPin]
+
+# Tables that hold rows before anything was put in.
+_OF_MAKING = ("migrations", "digests")
 
 # Databases whose migrations were right, and the Lance version of the table that said so.
 _right: dict[str, int] = {}
@@ -84,6 +88,8 @@ def check_migrated(uri: str) -> None:
     """
     check_naming_tables(uri)
     pending = _find_pending(uri, find_migrations())
+    if pending and not _holds_rows(uri):
+        raise DatabaseNotFoundError(uri)
     if pending:
         raise MigrationNeededError(uri, tuple(step.id for step in pending))
     _check_receipts(uri)
@@ -116,6 +122,30 @@ def run_migrations(uri: str) -> list[str]:
         taken = apply_migrations(uri, read_pins(open_table(uri, "pairs")))
         keep_digests(uri)
         return taken
+
+
+def is_made(uri: str) -> bool:
+    """Whether there is a database, of this release or another; one cut short in the making is none.
+
+    Made is what has all steps that this release knows, or holds something.
+    """
+    applied = _read_applied(uri).keys()
+    missing = {step.id for step in find_migrations()} - applied
+    return bool(applied) and (not missing or _holds_rows(uri))
+
+
+def make_tables(uri: str, pins: Pins) -> None:
+    """Makes a new database under the caller's lock, or the rest of one that was cut short.
+
+    The encoders of the latter stay, whatever the pins are.
+    """
+    begun = bool(_read_applied(uri))
+    apply_migrations(uri, read_pins(open_table(uri, "pairs")) if begun else pins)
+
+
+def _holds_rows(uri: str) -> bool:
+    tables = (find_table(uri, table.name) for table in TABLES if table.name not in _OF_MAKING)
+    return any(table is not None and table.count_rows() > 0 for table in tables)
 
 
 def apply_migrations(uri: str, pins: Pins) -> list[str]:

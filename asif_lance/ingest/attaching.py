@@ -15,7 +15,7 @@ from asif_lance.arguments import PATH, TEXT, takes
 from asif_lance.database import (
     Attachment,
     find_attachment,
-    find_table,
+    is_made,
     open_table,
     resolve_uri,
     storage_errors,
@@ -179,7 +179,7 @@ def _check_length(side: str, pin: EncoderPin, column: str) -> None:
 
 
 def _open_or_create(uri: str, wanted: Attachment, pins: dict[str, EncoderPin]) -> PairStore:
-    if find_table(uri, "migrations") is None:
+    if not is_made(uri):
         Path(uri).mkdir(parents=True, exist_ok=True)
         store = PairStore.create(uri, image=pins["image"], text=pins["text"])
         write_attachment(uri, wanted)

@@ -19,6 +19,7 @@ from asif_lance.database import (
     clean_up,
     committing,
     count_reclaimable,
+    drop_old_caches,
     finish_deletes,
     fragment_rows,
     keep_digests,
@@ -251,6 +252,7 @@ def _clean(uri: str, grace: timedelta) -> int:
         freed = clean_up(uri, grace=grace)
     for table in track("clean tables up", _BOOKKEEPING):
         freed += finish_deletes(uri, table, grace=grace)
+    freed += drop_old_caches(uri)
     keep_digests(uri)
     return freed
 

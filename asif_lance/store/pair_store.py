@@ -24,13 +24,13 @@ from asif_lance.database import (
     Ledger,
     WriteLock,
     append_rows,
-    apply_migrations,
     check_migrated,
     check_opened,
     clean_up,
     commit,
-    find_table,
+    is_made,
     join_fragments,
+    make_tables,
     open_own_pairs,
     pair_rows,
     read_pins,
@@ -79,17 +79,23 @@ class PairStore(StoredVersions):
     def create(cls, uri: str, *, image: EncoderPin, text: EncoderPin) -> PairStore:
         """Makes a new database for the vectors of these two encoders.
 
+        One whose making was cut short is none, and is finished.
+
         Raises:
             DatabaseExistsError: there is one, or a `pairs` table that somebody else made.
+            EncoderMismatchError, DimensionError: it was begun for other encoders.
             StorageError: the place cannot be written to.
         """
         uri = resolve_uri(uri)
         make_directory(uri)
         with WriteLock(uri).hold("create"):
-            if find_table(uri, "migrations") is not None or is_foreign(uri):
+            if is_made(uri) or is_foreign(uri):
                 raise DatabaseExistsError(uri)
-            apply_migrations(uri, {"image": image, "text": text})
-        return cls(uri, image, text)
+            make_tables(uri, {"image": image, "text": text})
+            pins = read_pins(open_own_pairs(uri))
+        store = cls(uri, pins["image"], pins["text"])
+        store.check_encoders(image, text)
+        return store
 
     @classmethod
     @takes(uri=PATH)

@@ -11,7 +11,16 @@ import pyarrow as pa
 import pytest
 from pairs_at_hand import names, new_store, pairs
 
-from asif_lance.anchors import Anchors, Shard, SharedAnchors, merge_hits
+from asif_lance.anchors import (
+    Anchors,
+    Shard,
+    ShardQuestion,
+    SharedAnchors,
+    merge_hits,
+    sample_shard,
+    search_shard,
+    sum_shard,
+)
 from asif_lance.anchors.version_rows import Side, VersionRows
 from asif_lance.audit.recorder import Recorder
 from asif_lance.database import read_table
@@ -61,7 +70,7 @@ def check_same(shared: SharedAnchors, alone: Anchors, measure: Measure) -> None:
             assert np.array_equal(found.similarities, expected.similarities)
 
 
-@pytest.mark.parametrize("measure", ["cosine", "centred", "whitened"])
+@pytest.mark.parametrize("measure", ["cosine", "centred", "white"])
 @pytest.mark.parametrize("count", [1, 2, 7, 100])
 def test_any_number_of_shards_finds_what_one_search_finds(
     store: PairStore, count: int, measure: Measure
@@ -72,7 +81,7 @@ def test_any_number_of_shards_finds_what_one_search_finds(
     check_same(shared, alone, measure)
 
 
-@pytest.mark.parametrize("measure", ["cosine", "centred", "whitened"])
+@pytest.mark.parametrize("measure", ["cosine", "centred", "white"])
 def test_it_does_not_matter_which_fragments_a_shard_has(store: PairStore, measure: Measure) -> None:
     alone = Anchors(store.dataset())
     shared = SharedAnchors(alone, map, 7)
@@ -188,6 +197,16 @@ def test_a_shard_of_forgotten_pairs_is_refused(store: PairStore, tmp_path: Path)
     forget(store, names(50, 51), reason="asked to", folder=tmp_path / "keys")
     with pytest.raises(StaleModelError):
         shared.top_k("image", ask("image"), 5)
+
+
+def test_a_process_that_opens_a_shard_first_after_a_forget_refuses_it(
+    store: PairStore, tmp_path: Path
+) -> None:
+    shard = SharedAnchors(Anchors(store.dataset()), map, 2).shards[0]
+    forget(store, names(50, 51), reason="asked to", folder=tmp_path / "keys")
+    for question in (search_shard, sum_shard, sample_shard):
+        with pytest.raises(StaleModelError, match="forgotten"):
+            question(ShardQuestion(shard, "image", ask("image"), k=5))
 
 
 def test_less_than_one_shard_is_refused(store: PairStore) -> None:

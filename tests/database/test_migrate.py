@@ -16,6 +16,7 @@ from asif_lance.database import TABLES, migrate, read_pins, schemas
 from asif_lance.errors import (
     DatabaseError,
     DatabaseNotFoundError,
+    EncoderMismatchError,
     MigrationNeededError,
     NewerDatabaseError,
 )
@@ -137,6 +138,43 @@ def test_a_creation_cut_short_is_no_database_and_can_be_repeated(
     with pytest.raises(DatabaseNotFoundError):
         PairStore.open(uri)
     PairStore.create(uri, image=IMAGE, text=TEXT)
+    assert PairStore.open(uri).image == IMAGE
+
+
+def kill_after(steps: int, uri: str) -> None:
+    """Makes a database, and dies when so many steps are recorded."""
+    record, taken = migrate._record, []
+
+    def record_and_die(*step: object) -> None:
+        record(*step)
+        taken.append(step)
+        if len(taken) == steps:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(migrate, "_record", record_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            PairStore.create(uri, image=IMAGE, text=TEXT)
+
+
+@pytest.mark.parametrize("steps", [1, 4, len(migrate.find_migrations()) - 1])
+def test_a_creation_killed_between_two_steps_is_finished_by_the_next(
+    steps: int, tmp_path: Path
+) -> None:
+    uri = str(tmp_path / "db")
+    kill_after(steps, uri)
+    with pytest.raises(DatabaseNotFoundError, match="`asif-lance ingest` makes one"):
+        PairStore.open(uri)
+    assert PairStore.create(uri, image=IMAGE, text=TEXT).add(pairs(names(0, 3))) == 3
+    recorded = lance.dataset(f"{uri}/migrations.lance").to_table()["id"].to_pylist()
+    assert recorded == [step.id for step in migrate.find_migrations()]
+
+
+def test_a_creation_that_was_killed_is_finished_for_its_own_encoders_alone(tmp_path: Path) -> None:
+    uri = str(tmp_path / "db")
+    kill_after(3, uri)
+    with pytest.raises(EncoderMismatchError):
+        PairStore.create(uri, image=replace(IMAGE, name="another"), text=TEXT)
     assert PairStore.open(uri).image == IMAGE
 
 

@@ -15,16 +15,21 @@ from lance import LanceOperation
 from lance.fragment import write_fragments
 
 from asif_lance.database import (
+    DISTANCES,
     WriteLock,
     clean_up,
     ingest_folder,
     lease,
+    load_cache,
     object_cleanup,
     open_table,
     pair_rows,
+    save_cache,
     schemas,
 )
 from asif_lance.database.commits import EPOCH_PROPERTY
+from asif_lance.forgetting.journal import Journal
+from asif_lance.forgetting.receipts import load_receipts
 from asif_lance.object_stores import (
     create_object,
     list_sizes,
@@ -34,6 +39,9 @@ from asif_lance.object_stores import (
 )
 from asif_lance.records import EncoderPin
 from asif_lance.store import PairStore
+from asif_lance.store.forget import forget, verify_receipt
+from asif_lance.store.maintenance import optimize
+from asif_lance.verifier import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -167,3 +175,36 @@ def test_what_an_open_ingest_has_written_stays_however_old_it_is(store: PairStor
     with WriteLock(store.uri).hold("optimize"):
         clean_up(store.uri)
     assert "pairs.lance/data/written.lance" in list_sizes(open_path(store.uri), "pairs.lance/data")
+
+
+def test_a_journal_that_arrives_when_its_forget_had_ended_is_dropped(
+    store: PairStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals, start = [], Journal.start
+
+    def start_and_read(journal: Journal, intent: dict[str, object], rows: pa.Table) -> None:
+        start(journal, intent, rows)
+        journals.append((journal.directory / JOURNAL_FILE).read_bytes())
+
+    monkeypatch.setattr(Journal, "start", start_and_read)
+    receipt = forget(store, ["p7"], reason="asked to")
+    assert create_object(store.uri, JOURNAL_FILE, journals[0])
+    opened = PairStore.open(store.uri)
+    assert opened.notice is None
+    assert JOURNAL_FILE not in list_sizes(open_path(store.uri))
+    assert [version.pairs for version in opened.versions()] == [29, 59]
+    assert [one.receipt_id for one in load_receipts(store.uri)] == [receipt.receipt_id]
+    assert not verify_receipt(opened, receipt.receipt_id).findings
+
+
+def test_a_cache_that_arrives_after_a_forget_is_never_read_and_goes_with_the_next_upkeep(
+    store: PairStore,
+) -> None:
+    save_cache(store.uri, DISTANCES, "sums", {"of": np.ones(3)}, (), since=store.epoch())
+    (name,) = list_sizes(open_path(store.uri), DISTANCES)
+    late = (open_path(store.uri) / name).read_bytes()
+    forget(store, ["p7"], reason="asked to")
+    assert create_object(store.uri, name, late)
+    assert load_cache(store.uri, DISTANCES, "sums", ["of"]) is None
+    optimize(store)
+    assert not list_sizes(open_path(store.uri), DISTANCES)
