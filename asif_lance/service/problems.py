@@ -11,7 +11,7 @@ from asif_lance.errors import AsifError
 from asif_lance.service import api
 from asif_lance.service.failures import RequestError, describe_failure
 from asif_lance.service.queries import AskedQuery
-from asif_lance.service.rendering import address, render, wants_page
+from asif_lance.service.rendering import address, asked_address, render, wants_page
 
 #: An address of this service, and what a link to it says.
 Link = tuple[str, str]
@@ -28,7 +28,7 @@ def tell_problem(request: Request, status: int, message: str, back: Link | None 
 def tell_refused(request: Request, status: int, message: str) -> Response:
     """The same of a request that goes no further; a browser is asked for the token it lacks."""
     if status == 401 and request.method == "GET" and wants_page(request):
-        return RedirectResponse(_to_login(local_part(str(request.url))), 303)
+        return RedirectResponse(_to_login(local_part(asked_address(request))), 303)
     answer = tell_problem(request, status, message)
     if status == 401:
         answer.headers["www-authenticate"] = "Bearer"
@@ -47,12 +47,12 @@ def find_way_back(request: Request, status: int) -> Link | None:
     where = came_from(request)
     if status == 401:
         return _to_login(where or "/"), "Enter a token"
-    if request.url.path.startswith("/answer"):
+    if request.scope["path"].startswith("/answer"):
         asked = request.query_params
         fields = {name: asked.getlist(name) for name in AskedQuery.model_fields if name != "since"}
         form = address("/", **fields)
         return (form, "Ask something else") if len(form) < 60_000 else None
-    return (where, "Back") if where and where != local_part(str(request.url)) else None
+    return (where, "Back") if where and where != local_part(asked_address(request)) else None
 
 
 def came_from(request: Request) -> str | None:

@@ -378,7 +378,11 @@ def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
 
 
 def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
-    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+    for accept in ("text/html", "*/*"):
+        for host in ("evil.example", "[", "a b"):
+            refused = client.get("/health", headers={"host": host, "accept": accept})
+            assert refused.status_code == 400, host
+            assert "not known by that host name" in refused.text
     for headers, status in (
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
