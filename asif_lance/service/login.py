@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
@@ -20,7 +20,7 @@ def ask_login(
     request: Request, service: Anybody, next: Annotated[str, Query()] = "/"
 ) -> HTMLResponse:
     """Ask for a token."""
-    values = {"next": local_part(next), "free": service.guard.open}
+    values: dict[str, Any] = {"next": local_part(next), "free": service.guard.open}
     return render(request, "login.html", wrong=False, **values)
 
 
@@ -35,7 +35,7 @@ def login(
     where = local_part(next)
     right = service.guard.right_of_token(token.strip())
     if not right:
-        values = {"next": where, "free": service.guard.open}
+        values: dict[str, Any] = {"next": where, "free": service.guard.open}
         return render(request, "login.html", 403, wrong=True, **values)
     answer = RedirectResponse(where, 303)
     answer.set_cookie(

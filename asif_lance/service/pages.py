@@ -86,7 +86,7 @@ def drop(
     if not rejected:
         return _see(where)
     home = address("/", **asked, pin=pin)
-    told = {"rejected": rejected, "held": len(held), "where": where, "home": home}
+    told: dict[str, Any] = {"rejected": rejected, "held": len(held), "where": where, "home": home}
     return render(request, "rejected.html", 200 if held else 422, **told)
 
 
@@ -267,7 +267,7 @@ def audit(request: Request, service: Reader, query: Annotated[AuditQuery, Query(
     reports = {one.name: one for one in REPORTS}
     sql = reports[query.report].sql if query.report in reports else query.sql
     asked = sql is not None and bool(sql.strip())
-    shown = {"sql": sql or "", "query": query, "reports": reports.values()}
+    shown: dict[str, Any] = {"sql": sql or "", "query": query, "reports": reports.values()}
     try:
         found = service.changes.ask_sql(str(sql), query.model) if asked else None
     except (AsifError, RequestError) as error:

@@ -47,7 +47,7 @@ def find_way_back(request: Request, status: int) -> Link | None:
     where = came_from(request)
     if status == 401:
         return _to_login(where or "/"), "Enter a token"
-    if request.scope["path"].startswith("/answer"):
+    if request.scope["path"].startswith(("/answer", "/fewest")):
         asked = request.query_params
         fields = {name: asked.getlist(name) for name in AskedQuery.model_fields if name != "since"}
         form = address("/", **fields)

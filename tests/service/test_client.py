@@ -101,7 +101,7 @@ def test_a_picture_larger_than_a_request_costs_only_itself(cli: Cli, tmp_path: P
     (tmp_path / "photos" / "1.png").write_bytes(b"x" * 40_000_000)
     (tmp_path / "photos" / "2.png").write_bytes(b"x" * 1_500_000)  # too large with others
     command = ("classify", "photos", "--labels", "one,two", "--format", "json")
-    for limit in (2, 32):
+    for limit in ("2MB", "32MB"):
         with serve(database, "--upload-limit", limit) as service:
             done = cli(*command, "--server", service.address)
         assert [Path(one["image"]).name for one in done.objects] == ["0.png", "3.png"], done.err
