@@ -126,6 +126,8 @@ def _place(place: Sequence[str | int]) -> str:
 
 def _expected(error: Mapping[str, Any]) -> str:
     context = dict(error.get("ctx") or {})
+    if "UploadFile" in str(context.get("error")):  # FastAPI's own, which names kinds of Python
+        return "has to be a file"
     context["form"] = _FORMS.get(context.get("pattern", ""), "of another form")
     for kind, told in _EXPECTED:
         if error["type"].startswith(kind):

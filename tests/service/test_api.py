@@ -339,6 +339,8 @@ def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
         assert (answer.status_code, told in answer.json()["error"]) == (422, True), answer.text
     assert client.get("/no/such/page").status_code == 404
     assert client.post("/api/pictures", files={"files": b"x"}).status_code == 422
+    refused = client.post("/api/pictures", data={"files": "x"})
+    assert refused.json() == {"error": "files 1 has to be a file"}
 
 
 def test_a_parameter_given_twice_is_refused_or_read_twice(client: httpx.Client) -> None:
