@@ -28,6 +28,8 @@ FILES, BYTES = 16, 16 * 2**20
 
 _SECONDS = 300.0
 
+_TOO_LARGE = 413  # the HTTP status of a body that is
+
 server_option = click.option(
     "--server",
     envvar="ASIF_LANCE_SERVER",
@@ -153,6 +155,10 @@ def _find_files(images: Sequence[str], rejects: list[Reject]) -> list[Path]:
     return [Path(str(found)) for found in expand_folders(images, rejects)]
 
 
+class _TooLargeError(InputError):
+    """A request that is larger than a service takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A running service.
@@ -172,18 +178,39 @@ class Server:
             InputError: the service refuses the question.
             StorageError: it cannot be reached.
         """
-        from asif_lance.records import Reject
-
         with self._client() as client:
             for batch in _batches(pictures, rejects):
-                files = [("files", (str(i), content)) for i, (_, content) in enumerate(batch)]
-                data = {"question": json.dumps(question)}
-                answer = self._post(client, "/api/classify/files", files=files, data=data)
-                names = [str(path) for path, _ in batch]
-                for one in answer["rejected"]:
-                    name = printable(names[int(one["image"])])
-                    rejects.append(Reject("classify", name, one["reason"]))
-                yield from ({**one, "image": names[int(one["image"])]} for one in answer["answers"])
+                yield from self._classify_batch(client, batch, question, rejects)
+
+    def _classify_batch(
+        self,
+        client: httpx.Client,
+        batch: Sequence[tuple[Path, bytes]],
+        question: dict[str, Any],
+        rejects: list[Reject],
+    ) -> Iterator[dict[str, Any]]:
+        """Answers of a few pictures; of those that are too large together one at a time."""
+        from asif_lance.records import Reject
+
+        names = [str(path) for path, _ in batch]
+        files = [("files", (str(i), content)) for i, (_, content) in enumerate(batch)]
+        data = {"question": json.dumps(question)}
+        try:
+            answer = self._post(client, "/api/classify/files", files=files, data=data)
+        except _TooLargeError:
+            if len(batch) == 1:
+                if len(data["question"]) > len(batch[0][1]):
+                    raise
+                reason = "larger than the service takes"
+                rejects.append(Reject("classify", printable(names[0]), reason))
+            else:
+                for one in batch:
+                    yield from self._classify_batch(client, [one], question, rejects)
+            return
+        for one in answer["rejected"]:
+            name = printable(names[int(one["image"])])
+            rejects.append(Reject("classify", name, one["reason"]))
+        yield from ({**one, "image": names[int(one["image"])]} for one in answer["answers"])
 
     def classify_vectors(
         self, ids: Sequence[str], vectors: Float32Array, question: dict[str, Any]
@@ -204,6 +231,8 @@ class Server:
             raise InputError("--server needs an extra: pip install 'asif-lance[serve]'")
         import httpx
 
+        if not self.url.lower().startswith(("http://", "https://")):
+            raise InputError(f"--server {self.url!r} has to begin with http:// or https://")
         token = os.environ.get("ASIF_LANCE_TOKEN")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
@@ -216,12 +245,14 @@ class Server:
 
         try:
             answer = client.post(path, **request)
-            value = answer.json()
+            too_large = answer.status_code == _TOO_LARGE
+            value = {} if too_large and not answer.text.startswith("{") else answer.json()
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise StorageError(f"{self.url} does not answer as asif-lance does: {error}") from error
         if not isinstance(value, dict) or answer.status_code != 200:
             told = value.get("error") if isinstance(value, dict) else None
-            raise InputError(f"{self.url} refuses: {told or answer.status_code}")
+            kind = _TooLargeError if too_large else InputError
+            raise kind(f"{self.url} refuses: {told or answer.status_code}")
         return value
 
 

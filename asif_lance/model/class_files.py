@@ -85,7 +85,8 @@ def split_labels(text: str) -> list[str]:
     try:
         (row,) = csv.reader([text], skipinitialspace=True, strict=True)
     except csv.Error as error:
-        raise InputError(f"labels {_quote(text)}: {error}") from error
+        told = "a quote is not closed, or ends within a label"
+        raise InputError(f"labels {_quote(text)}: {told}") from error
     return [label.strip() for label in row]
 
 

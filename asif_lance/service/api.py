@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, Response
-from pydantic import StringConstraints, ValidationError
+from pydantic import StringConstraints
 
 from asif_lance.audit import REPORTS
 from asif_lance.audit.csv_lines import csv_lines
@@ -42,6 +41,7 @@ from asif_lance.service.messages import (
     WhatIfAnswer,
 )
 from asif_lance.service.operations import PICTURE, THUMBNAIL, small_jpeg
+from asif_lance.service.parameters import StrictRoute
 from asif_lance.service.queries import (
     AuditQuery,
     CompareQuery,
@@ -54,6 +54,7 @@ from asif_lance.service.queries import (
 )
 from asif_lance.service.question import ChosenRecipe
 from asif_lance.service.requests import (
+    RUN_FORM,
     ChosenPairs,
     ClassifyRequest,
     DeleteRequest,
@@ -64,6 +65,7 @@ from asif_lance.service.requests import (
 )
 from asif_lance.service.rights import Right
 from asif_lance.service.service import Service
+from asif_lance.service.validation import RepeatedNameError, build, parse_json
 
 
 def need(right: Right) -> Callable[[Request], Service]:
@@ -84,7 +86,7 @@ Writer = Annotated[Service, Depends(need(Right.WRITE))]
 Forgetter = Annotated[Service, Depends(need(Right.FORGET))]
 
 Model = Annotated[str, Query(max_length=200, description="A version (v3) or an alias.")]
-RunId = Annotated[str, Path(pattern=r"^[0-9A-Za-z-]{1,100}$", description="From a list of them.")]
+RunId = Annotated[str, Path(pattern=RUN_FORM, description="From a list of them.")]
 Picture = Annotated[Sha256, Path(description="The SHA-256 of an uploaded picture.")]
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -96,7 +98,7 @@ _NO_PICTURE = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 80">
 <path d="M20 24h40v32H20zM20 50l12-12 8 8 8-10 12 14" fill="none" stroke="#8a8480"/></svg>
 """
 
-router = APIRouter(responses=_PROBLEMS)
+router = APIRouter(responses=_PROBLEMS, route_class=StrictRoute)
 
 
 @router.get("/health", tags=["service"])
@@ -216,14 +218,14 @@ def classify_files(
 
 
 def _parse_question(text: str, labels: list[str]) -> ClassifyRequest:
+    named = {"labels": labels} if labels else {}
     try:
-        value = json.loads(text)
-        named = {"labels": labels} if labels else {}
-        return ClassifyRequest.model_validate({**value, **named})
-    except ValidationError as error:
-        raise RequestError(422, describe_validation(error.errors())) from error
+        value = {**parse_json(text), **named}
+    except RepeatedNameError as error:
+        raise RequestError(422, f"question: {error}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise RequestError(422, "question is no JSON object") from error
+    return build(ClassifyRequest, value)
 
 
 def _classify(
@@ -371,18 +373,6 @@ def chosen_sql(sql: str | None, report: str | None) -> str:
     if report not in known:
         raise RequestError(404, f"no such report; there are: {', '.join(known)}")
     return known[str(report)]
-
-
-def describe_validation(errors: Any) -> str:
-    """Where a request is not as it has to be, and why; what was sent is not repeated."""
-    first = errors[0]
-    if first["type"] == "json_invalid":
-        return "the body is no JSON"
-    if first["loc"] == ("body",):
-        return "the body has to be a JSON object, with the content type application/json"
-    parts = (str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    place = ".".join(part for part in parts if "[" not in part)  # kinds of Python
-    return f"{place}: {first['msg']}"[:500] if place else first["msg"][:500]
 
 
 def problem(status: int, message: str) -> JSONResponse:

@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 
 from asif_lance import __version__
 from asif_lance.errors import AsifError
-from asif_lance.service import api, pages, rendering
-from asif_lance.service.failures import RequestError, describe_failure
+from asif_lance.service import api, login, pages
+from asif_lance.service.failures import RequestError
 from asif_lance.service.parameters import check_names
+from asif_lance.service.problems import describe_error, tell_problem
 from asif_lance.service.protection import Protection
 from asif_lance.service.service import Service
+from asif_lance.service.validation import describe_validation
 
 log = logging.getLogger("asif_lance.service")
 
@@ -53,6 +55,7 @@ def _make_routes(service: Service) -> FastAPI:
     app.state.service = service
     app.include_router(api.router)
     app.include_router(pages.router)
+    app.include_router(login.router)
     static = str(files("asif_lance.service") / "static")
     app.mount("/static", StaticFiles(directory=static), name="static")
     app.add_exception_handler(RequestValidationError, _tell_invalid)
@@ -63,37 +66,30 @@ def _make_routes(service: Service) -> FastAPI:
     return app
 
 
-def _tell(request: Request, status: int, message: str) -> Response:
-    """An error as a page for a browser, else as JSON."""
-    if rendering.wants_page(request):
-        return rendering.render(request, "problem.html", status, message=message)
-    return api.problem(status, message)
-
-
 def _tell_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _tell(request, 422, api.describe_validation(error.errors()))
+    return tell_problem(request, 422, describe_validation(error.errors()))
 
 
 def _tell_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    answer = _tell(request, error.status_code, str(error.detail))
+    answer = tell_problem(request, error.status_code, str(error.detail))
     answer.headers.update(error.headers or {})
     return answer
 
 
 def _tell_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return _tell(request, error.status, error.message)
+    return tell_problem(request, error.status, error.message, error.back)
 
 
 def _tell_failure(request: Request, error: Exception) -> Response:
     assert isinstance(error, AsifError)
-    status, message = describe_failure(error, request.app.state.service.settings.uri)
+    status, message = describe_error(request, error)
     if status == 500:
         log.error("%s", error)
-    return _tell(request, status, message)
+    return tell_problem(request, status, message)
 
 
 def _tell_unexpected(request: Request, error: Exception) -> Response:
-    return _tell(request, 500, "this went wrong inside the service, and its log says where")
+    return tell_problem(request, 500, "this went wrong inside the service, and its log says where")

@@ -32,10 +32,14 @@ _ANSWERS: tuple[tuple[type[AsifError], int, str | None], ...] = (
 
 
 class RequestError(Exception):
-    """A request that cannot be answered: an HTTP status and one line for a person."""
+    """A request that cannot be answered: an HTTP status and one line for a person.
 
-    def __init__(self, status: int, message: str) -> None:
-        self.status, self.message = status, message
+    `back` is the address of a page to go on with and what its link says, where there is a better
+    one than that of where the person was.
+    """
+
+    def __init__(self, status: int, message: str, back: tuple[str, str] | None = None) -> None:
+        self.status, self.message, self.back = status, message, back
         super().__init__(message)
 
 

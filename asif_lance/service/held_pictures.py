@@ -14,6 +14,9 @@ from asif_lance.service.failures import RequestError
 
 _NAME = 200
 
+# What browsers write in a multipart form for what may not stand in a file's name there.
+_ENCODED = {"%22": '"', "%0D": "\r", "%0A": "\n"}
+
 
 @dataclass(frozen=True, slots=True)
 class UploadedPicture:
@@ -87,4 +90,6 @@ def hash_of(content: bytes) -> str:
 def shown_name(name: str | None) -> str:
     """A file's name as it may be shown, without folders that some programs send along."""
     last = (name or "").replace("\\", "/").rpartition("/")[2]
+    for code, character in _ENCODED.items():
+        last = last.replace(code, character)
     return printable(last[:_NAME]) or "picture"

@@ -9,25 +9,28 @@ from fastapi import APIRouter, File, Form, Path, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from asif_lance.audit import REPORTS
+from asif_lance.errors import AsifError
 from asif_lance.relative import RECIPES
 from asif_lance.service import api
 from asif_lance.service.api import Anybody, Forgetter, Picture, Reader, RunId, Writer
 from asif_lance.service.confusions import tabulate
 from asif_lance.service.failures import RequestError
+from asif_lance.service.messages import FewestAnswer
 from asif_lance.service.operations import FLIP_SECONDS, MOST_FLIP
+from asif_lance.service.problems import describe_error
 from asif_lance.service.queries import (
     AuditQuery,
     ChosenQuery,
     CompareQuery,
     EvaluationQuery,
+    HomeQuery,
     PairsQuery,
     SearchQuery,
     SeveralQuery,
     ViewQuery,
 )
 from asif_lance.service.rendering import address, render
-from asif_lance.service.requests import ChosenPairs, PairId, Sha256, Text
-from asif_lance.service.rights import COOKIE, SESSION_SECONDS
+from asif_lance.service.requests import RUN_FORM, ChosenPairs, PairId, Sha256, Text
 from asif_lance.service.scatter import place_marks
 from asif_lance.service.service import Service
 
@@ -41,7 +44,7 @@ _RUN_LABELS = 200
 
 
 @router.get("/")
-def home(request: Request, service: Reader, query: Annotated[ViewQuery, Query()]) -> HTMLResponse:
+def home(request: Request, service: Reader, query: Annotated[HomeQuery, Query()]) -> HTMLResponse:
     """Drop pictures, type labels."""
     return render(
         request,
@@ -50,12 +53,19 @@ def home(request: Request, service: Reader, query: Annotated[ViewQuery, Query()]
         recipes=RECIPES,
         versions=api.versions(service).versions,
         pictures=service.settings.pictures,
-        megabytes=service.settings.body_bytes // 10**6,
+        bytes=service.settings.body_bytes,
     )
 
 
-@router.post("/drop")
+@router.get("/favicon.ico")
+def icon(service: Anybody) -> RedirectResponse:
+    """The icon, for browsers that ask for it where no page names it."""
+    return RedirectResponse("/static/icon.svg", 308)
+
+
+@router.post("/drop", response_model=None)
 def drop(
+    request: Request,
     service: Reader,
     files: Annotated[list[UploadFile], File()],
     labels: Annotated[str, Form(max_length=20_000)] = "",
@@ -63,16 +73,21 @@ def drop(
     templates: Annotated[str, Form(max_length=20_000)] = "",
     recipe: Annotated[str, Form(max_length=200)] = "",
     pin: Annotated[Sha256 | None, Form()] = None,
-) -> RedirectResponse:
-    """Hold uploaded pictures, and go to the address of their answer."""
+) -> HTMLResponse | RedirectResponse:
+    """Hold uploaded pictures and go to the address of their answer; say first what is no use."""
     held, rejected = service.operations.hold([(f.filename, f.file.read()) for f in files])
-    if not held:
-        raise RequestError(422, "; ".join(f"{one.image}: {one.reason}" for one in rejected))
+    model = service.operations.models.store.version(model).name
     template = [line.strip() for line in templates.splitlines() if line.strip()]
     asked = {"labels": labels, "model": model, "template": template, "recipe": recipe}
     if len(held) == 1:
-        return _see(address(f"/answer/{held[0].sha256}", **asked, pin=pin))
-    return _see(address("/answers", picture=[one.sha256 for one in held], **asked))
+        where = address(f"/answer/{held[0].sha256}", **asked, pin=pin)
+    else:
+        where = address("/answers", picture=[one.sha256 for one in held], **asked)
+    if not rejected:
+        return _see(where)
+    home = address("/", **asked, pin=pin)
+    told: dict[str, Any] = {"rejected": rejected, "held": len(held), "where": where, "home": home}
+    return render(request, "rejected.html", 200 if held else 422, **told)
 
 
 @router.get("/answers")
@@ -93,12 +108,43 @@ def answer(
     request: Request, service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]
 ) -> HTMLResponse:
     """One picture's answer, the pairs that decided, and the same in every version."""
+    return _show_answer(request, service, picture, query)
+
+
+@router.get("/fewest/{picture}")
+@router.get("/fewest/{picture}.html")
+def fewest(
+    request: Request, service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]
+) -> HTMLResponse:
+    """The answer without the fewest pairs that flip it."""
+    found = api.fewest(service, picture, query)
+    query = query.model_copy(update={"model": found.model, "without": found.pairs})
+    if not found.pairs:
+        told = (
+            f"in {FLIP_SECONDS:.0f} seconds no {MOST_FLIP} pairs or fewer were found without which"
+        )
+        back = view_address(picture, query), "Back to the answer"
+        raise RequestError(404, f"{told} it is not {found.before}", back)
+    return _show_answer(request, service, picture, query, found)
+
+
+def _show_answer(
+    request: Request,
+    service: Service,
+    picture: str,
+    query: ViewQuery,
+    flip: FewestAnswer | None = None,
+) -> HTMLResponse:
     explained = api.explain(service, picture, query)
     query = query.model_copy(update={"model": explained.answer.model})
+    out = service.operations.pairs(query.model, query.without).pairs if query.without else []
     return render(
         request,
         "answer.html",
         view=explained,
+        flip=flip,
+        left_out=[(pair, _with_again(picture, query, pair.pair_id)) for pair in out],
+        unknown=[one for one in query.without if one not in {pair.pair_id for pair in out}],
         query=query,
         picture=picture,
         here=view_address(picture, query),
@@ -111,26 +157,17 @@ def answer(
     )
 
 
-@router.get("/fewest/{picture}")
-def fewest(
-    service: Reader, picture: Picture, query: Annotated[ViewQuery, Query()]
-) -> RedirectResponse:
-    """The answer without the fewest pairs that flip it."""
-    found = api.fewest(service, picture, query)
-    if not found.pairs:
-        told = (
-            f"in {FLIP_SECONDS:.0f} seconds no {MOST_FLIP} pairs or fewer were found without which"
-        )
-        raise RequestError(404, f"{told} it is not {found.before}")
-    return _see(view_address(picture, query, model=found.model, without=found.pairs))
-
-
 def view_address(picture: str, query: ViewQuery, **changed: Any) -> str:
     """The address of a view, or of one that differs from it."""
     values = {**query.model_dump(), **changed}
     if values["pairs"] == ViewQuery().pairs:
         del values["pairs"]
     return address(f"/answer/{picture}", **values)
+
+
+def _with_again(picture: str, query: ViewQuery, pair_id: str) -> str:
+    """The address of a view where one of the pairs left out is back."""
+    return view_address(picture, query, without=[one for one in query.without if one != pair_id])
 
 
 def several_address(query: SeveralQuery, **changed: Any) -> str:
@@ -213,7 +250,7 @@ def evaluation(
 
 @router.post("/evaluations/{run}/ask")
 def ask_again(
-    service: Reader, run: RunId, prediction: Annotated[str, Form(pattern=r"^[0-9A-Za-z-]{1,100}$")]
+    service: Reader, run: RunId, prediction: Annotated[str, Form(pattern=RUN_FORM)]
 ) -> RedirectResponse:
     """Hold a picture that a run judged, and go to its answer."""
     held, rejected = service.operations.hold([service.evaluations.read_picture(prediction)])
@@ -230,17 +267,30 @@ def audit(request: Request, service: Reader, query: Annotated[AuditQuery, Query(
     reports = {one.name: one for one in REPORTS}
     sql = reports[query.report].sql if query.report in reports else query.sql
     asked = sql is not None and bool(sql.strip())
-    found = service.changes.ask_sql(str(sql), query.model) if asked else None
-    return render(
-        request, "audit.html", sql=sql or "", found=found, query=query, reports=reports.values()
-    )
+    shown: dict[str, Any] = {"sql": sql or "", "query": query, "reports": reports.values()}
+    try:
+        found = service.changes.ask_sql(str(sql), query.model) if asked else None
+    except (AsifError, RequestError) as error:
+        status, message = describe_error(request, error)
+        if status == 500:
+            raise
+        return render(request, "audit.html", status, found=None, problem=message, **shown)
+    return render(request, "audit.html", found=found, problem=None, **shown)
 
 
 @router.get("/delete")
 def ask_delete(request: Request, service: Writer, chosen: Chosen) -> HTMLResponse:
     """What would be deleted, to be confirmed."""
-    found = service.operations.pairs("latest", chosen.without)
-    return render(request, "delete.html", found=found)
+    ids = _ticked(chosen)
+    found = service.operations.pairs("latest", ids)
+    return render(request, "delete.html", found=found, gone=len(ids) - len(found.pairs))
+
+
+def _ticked(chosen: ChosenQuery) -> list[str]:
+    """The pairs that were chosen on a page, each once."""
+    if not chosen.without:
+        raise RequestError(422, "no pair is chosen: tick some first")
+    return list(dict.fromkeys(chosen.without))
 
 
 @router.post("/delete")
@@ -255,7 +305,7 @@ def delete(
 @router.get("/forget")
 def ask_forget(request: Request, service: Forgetter, chosen: Chosen) -> HTMLResponse:
     """What forgetting would touch, to be confirmed."""
-    plan = service.changes.plan(ChosenPairs(pairs=chosen.without))
+    plan = service.changes.plan(ChosenPairs(pairs=_ticked(chosen)))
     if not plan.pairs:
         raise RequestError(404, "none of these pairs is in any version")
     return render(request, "forget.html", plan=plan)
@@ -269,7 +319,11 @@ def forget(
     reason: Annotated[Text, Form()] = "",
 ) -> RedirectResponse:
     """Forget, and show the receipt."""
-    receipt = service.changes.forget(pair, confirm, reason)
+    try:
+        receipt = service.changes.forget(pair, confirm, reason)
+    except RequestError as error:
+        plan = address("/forget", without=pair), "Plan again"
+        raise RequestError(error.status, error.message, plan) from error
     return _see(f"/receipts/{receipt.receipt_id}")
 
 
@@ -311,41 +365,6 @@ def _names(part: dict[str, Any], document: dict[str, Any]) -> Sequence[str]:
         name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
         return list(document["components"]["schemas"].get(name, {}).get("properties", {}))
     return []
-
-
-@router.get("/login")
-def ask_login(request: Request, service: Anybody) -> HTMLResponse:
-    """Ask for a token."""
-    return render(request, "login.html", wrong=False, free=service.guard.open)
-
-
-@router.post("/login", response_model=None)
-def login(
-    request: Request, service: Anybody, token: Annotated[str, Form(max_length=1000)]
-) -> HTMLResponse | RedirectResponse:
-    """Trade a token for a session, whose name a cookie holds."""
-    right = service.guard.right_of_token(token.strip())
-    if not right:
-        return render(request, "login.html", 403, wrong=True, free=service.guard.open)
-    answer = _see("/")
-    answer.set_cookie(
-        COOKIE,
-        service.guard.begin_session(right),
-        max_age=SESSION_SECONDS,
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
-    return answer
-
-
-@router.post("/logout")
-def logout(request: Request, service: Reader) -> RedirectResponse:
-    """End the session."""
-    service.guard.end_session(request.state.session)
-    answer = _see("/login")
-    answer.delete_cookie(COOKIE)
-    return answer
 
 
 def _see(where: str) -> RedirectResponse:

@@ -1,16 +1,19 @@
-"""Names of parameters and form fields: what an operation does not know is refused."""
+"""Names of parameters and fields: what an operation does not know, or has twice, is refused."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, get_origin
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 
 from asif_lance.errors import suggest
 from asif_lance.service.failures import RequestError
+from asif_lance.service.validation import RepeatedNameError, parse_json
 
 _FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
@@ -51,3 +54,27 @@ def _fields_of(parameters: Sequence[Any]) -> Iterator[tuple[str, bool]]:
                 yield name, get_origin(field.annotation) is list
         else:
             yield parameter.alias, get_origin(kind) is list
+
+
+class _StrictRequest(Request):
+    """A request whose JSON has each name once."""
+
+    async def json(self) -> Any:
+        """The body's value, or that it is refused."""
+        try:
+            return parse_json(await self.body())
+        except RepeatedNameError as error:
+            raise HTTPException(422, str(error)) from error
+
+
+class StrictRoute(APIRoute):
+    """A route that reads such requests."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, which is given such a request."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return answer

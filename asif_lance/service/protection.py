@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 import time
@@ -17,8 +16,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asif_lance.service.problems import tell_refused
 from asif_lance.service.rights import COOKIE, Guard, Right
 from asif_lance.service.settings import ServiceSettings
 
@@ -31,7 +32,7 @@ BODY_SECONDS, BODY_RATE = 30.0, 16 * 2**10
 DRAIN_SECONDS, DRAIN_BYTES = 10.0, 256 * 2**20
 
 #: Paths that need no right.
-OPEN_PATHS = frozenset({"/health", "/login", "/api/openapi.json", "/api"})
+OPEN_PATHS = frozenset({"/health", "/login", "/api/openapi.json", "/api", "/favicon.ico"})
 _OPEN_FOLDER = "/static/"
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -210,15 +211,10 @@ class _CountedBody:
 async def _refuse(
     scope: Scope, answer: _Answer, refused: _RefusedError, sent: _CountedBody
 ) -> None:
-    if refused.status == 401 and _wants_page(scope):
-        start: dict[str, Any] = {"status": 303, "headers": [(b"location", b"/login")]}
-        body = b""
-    else:
-        body = json.dumps({"error": refused.message}).encode()
-        start = {"status": refused.status, "headers": [(b"content-type", b"application/json")]}
-    start["headers"] += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-    if start["status"] == 401:
-        start["headers"].append((b"www-authenticate", b"Bearer"))
+    told = tell_refused(Request(scope), refused.status, refused.message)
+    body = bytes(told.body)
+    start: dict[str, Any] = {"status": told.status_code, "headers": [*told.raw_headers]}
+    start["headers"].append((b"connection", b"close"))
     with contextlib.suppress(OSError):  # the client may have gone
         await answer({"type": "http.response.start", **start})
         await answer({"type": "http.response.body", "body": body, "more_body": True})
@@ -245,10 +241,6 @@ def _from_root(scope: Scope) -> Scope:
     }
 
 
-def _wants_page(scope: Scope) -> bool:
-    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
-
-
 def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(_OPEN_FOLDER)
 
@@ -261,7 +253,7 @@ def _without_port(host: str) -> str:
 def _is_own(method: str, headers: Headers) -> bool:
     """Whether a browser, if it is one, asks for a page of our own, or follows a link to one.
 
-    Browsers say where a request comes from, by `Sec-Fetch-Site`, or of writes at least by `Origin`;
+    Browsers say where a request comes from, by `Sec-Fetch-Site`, or older ones by `Origin`;
     other programs say neither, and have no user's cookies to misuse. A page of another site could
     not read what it asked for, but could keep the service busy.
     """
@@ -271,9 +263,7 @@ def _is_own(method: str, headers: Headers) -> bool:
         is_link = method in _SAFE and follows == ("navigate", "document")
         return site in ("same-origin", "none") or is_link
     origin = headers.get("origin")
-    if method in _SAFE or origin is None:
-        return True
-    return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 
 
 def _cookie(headers: Headers) -> str:

@@ -6,14 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from asif_lance.errors import InputError
 from asif_lance.model import split_labels
 from asif_lance.service.requests import SQL, Message, Name, PairId, Question, Sha256, Text
+from asif_lance.service.validation import build
 
 #: Pairs that need a look.
 Kind = Literal["duplicates", "hubs", "wrong-drivers"]
 
 #: Pairs' ids as addresses hold them, which have to stay short.
 QueryId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class HomeQuery(Message):
+    """What the page of the first form is filled with, even where it could not be asked so."""
+
+    labels: str = ""
+    template: list[str] = Field(default=[])
+    model: str = "latest"
+    recipe: str | None = None
+    pin: Sha256 | None = None
 
 
 class AskedQuery(Message):
@@ -31,13 +43,17 @@ class AskedQuery(Message):
     since: Name | None = Field(default=None, description="A version that it is compared with.")
 
     def question(self, model: str | None = None) -> Question:
-        """The same as a question, on request to another version."""
-        return Question(
-            model=model or self.model,
-            labels=distinct_labels(self.labels),
-            recipe=self.recipe,
-            templates=self.template or None,
-        )
+        """The same as a question, on request to another version.
+
+        Raises:
+            InputError: no label, or a text that is no list of labels.
+            RequestError: labels that no question may have.
+        """
+        labels = distinct_labels(self.labels)
+        if not labels:
+            raise InputError("name at least one label")
+        asked = {"model": model or self.model, "labels": labels, "recipe": self.recipe}
+        return build(Question, {**asked, "templates": self.template or None})
 
 
 class SeveralQuery(AskedQuery):
@@ -57,7 +73,7 @@ class ViewQuery(AskedQuery):
 class ChosenQuery(ViewQuery):
     """Pairs ticked on a page; the form of an answer sends along what that asks."""
 
-    without: list[PairId] = Field(max_length=1000, description="The pairs.")
+    without: list[PairId] = Field(default=[], max_length=1000, description="The pairs.")
 
 
 class PairsQuery(Message):

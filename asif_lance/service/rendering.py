@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
@@ -78,7 +78,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     """A page for whoever asks, with what they may do; one file if the address asks for that."""
     right = getattr(request.state, "right", Right.NONE)
     session = bool(getattr(request.state, "session", ""))
-    path: str = request.url.path
+    path: str = request.scope["path"]
     export = status == 200 and path.endswith(ONE_FILE)
     if export:
         values |= {"style": _style(), "style_hash": _style_hash(), "saved_at": _now()}
@@ -101,15 +101,21 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
 
 def wants_page(request: Request) -> bool:
     """Whether a browser asks for a page, rather than a program for JSON."""
-    path = request.url.path
+    path = request.scope["path"]
     a_page = not path.startswith("/api/") and not path.endswith((".json", ".csv", ".jpg"))
     return a_page and "text/html" in request.headers.get("accept", "")
 
 
 def _one_file(request: Request) -> str:
     """The address of the same page as one file."""
-    query = f"?{request.url.query}" if request.url.query else ""
-    return f"{request.url.path.removesuffix(ONE_FILE)}{ONE_FILE}{query}"
+    path, mark, query = asked_address(request).partition("?")
+    return f"{path.removesuffix(ONE_FILE)}{ONE_FILE}{mark}{query}"
+
+
+def asked_address(request: Request) -> str:
+    """The path and the query of a request, whatever its `Host` is."""
+    path, query = quote(request.scope["path"]), request.scope["query_string"].decode("latin-1")
+    return f"{path}?{query}" if query else path
 
 
 def _inside(answer: Response) -> str:

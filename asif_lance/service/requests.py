@@ -10,15 +10,17 @@ from asif_lance.errors import InputError
 from asif_lance.records import Float32Array
 from asif_lance.service.question import Asked, ChosenRecipe, pack_vectors, unpack_vectors
 
+#: Patterns of hashes, of bytes as text, and of the ids of runs and predictions.
+SHA256_FORM, BASE64_FORM = r"^[0-9a-f]{64}$", r"^[A-Za-z0-9+/]+={0,2}$"
+RUN_FORM = r"^[0-9A-Za-z-]{1,100}$"
+
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
 PairId = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=SHA256_FORM)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
 Vector = Annotated[list[Number], Field(min_length=1, max_length=16384)]
-Base64 = Annotated[
-    str, StringConstraints(min_length=8, max_length=2**27, pattern=r"^[A-Za-z0-9+/]+={0,2}$")
-]
+Base64 = Annotated[str, StringConstraints(min_length=8, max_length=2**27, pattern=BASE64_FORM)]
 Sides = Annotated[list[Number], Field(min_length=2, max_length=2)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 CountsOfSides = Annotated[list[Count], Field(min_length=2, max_length=2)]
@@ -71,7 +73,7 @@ class Question(Message):
     @classmethod
     def _some_templates(cls, value: Any) -> Any:
         if isinstance(value, list) and not 0 < len(value) <= 1000:
-            raise ValueError("give one to a thousand templates")
+            raise ValueError("takes one template to a thousand")
         return value
 
     def comparison(self) -> ChosenRecipe:

@@ -43,8 +43,9 @@ from asif_lance.service.queries import (
     SearchQuery,
     ViewQuery,
 )
-from asif_lance.service.requests import ClassifyRequest, Question
+from asif_lance.service.requests import RUN_FORM, ClassifyRequest, Question
 from asif_lance.service.service import Service
+from asif_lance.service.validation import describe_validation
 
 PictureInput = Annotated[
     str,
@@ -171,7 +172,7 @@ class Tools:
 
     def evaluation(
         self,
-        run: Annotated[str, Field(pattern=r"^[0-9A-Za-z-]{1,100}$")],
+        run: Annotated[str, Field(pattern=RUN_FORM)],
         truth: str | None = None,
         label: str | None = None,
     ) -> EvaluationAnswer:
@@ -251,7 +252,7 @@ class _StrictTool(Tool):
             return await super().run(arguments, *args, **kwargs)
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
-                told = api.describe_validation(error.__cause__.errors())
+                told = describe_validation(error.__cause__.errors())
                 raise ToolError(f"{self.name}: {told}") from error
             raise
 
@@ -299,6 +300,6 @@ def _told(tool: Callable[_Asked, _Answer], uri: str) -> Callable[_Asked, _Answer
         except AsifError as error:
             raise ToolError(describe_failure(error, uri)[1]) from error
         except ValidationError as error:
-            raise ToolError(api.describe_validation(error.errors())) from error
+            raise ToolError(describe_validation(error.errors())) from error
 
     return answer

@@ -309,6 +309,7 @@ def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
     running: RunningService, client: httpx.Client, rng: np.random.Generator
 ) -> None:
     asked, folder = question(rng), str(database_of(running).parent)
+    as_json = {"content-type": "application/json"}
     for body, status in (
         ({**asked, "model": "v9"}, 404),
         ({**asked, "model": "../../etc"}, 404),
@@ -336,8 +337,30 @@ def test_what_cannot_be_answered_is_told_in_one_line_without_a_path(
     for content in (b"", b"{", b"[" * 100_000, b"\xff\xfe"):
         answer = client.post("/api/classify", content=content)
         assert (answer.status_code, list(answer.json())) == (422, ["error"])
+    for body, told in (
+        ({"k": "1e400"}, "k has to be a finite number"),
+        ({"k": "0"}, "k has to be at least 1"),
+        ({"k": "[1, 0]"}, "k 2 has to be at least 1"),
+        ({"vectors": '{"dimension": 0, "float32": "AAAAAAAA"}'}, "vectors.dimension has to be at"),
+        ({"vectors": '{"dimension": 3, "float32": "no base64!"}'}, "has to be base64 of float32"),
+        ({"vectors": '["x"]'}, "vectors 1 has to be a list"),
+        ({"pictures": '["zz"]'}, "pictures 1 has to be the SHA-256 of a picture"),
+        ({"templates": "[]"}, "templates takes one template to a thousand"),
+        ({"labels": '["' + "a" * 1001 + '"]'}, "labels 1 may have at most 1,000 characters"),
+        ({"modle": "1"}, "there is no field 'modle' here"),
+        ({"top": "1", r"\u0074op": "2"}, "'top' is given more than once"),
+        ({"top": '"x"'}, "top has to be a whole number"),
+        ({"label_vectors": '{"a": {"x": 1, "x": 2}}'}, "'x' is given more than once"),
+    ):
+        sent = "{" + ", ".join(f'"{name}": {value}' for name, value in body.items()) + "}"
+        answer = client.post("/api/classify", content=sent, headers=as_json)
+        assert (answer.status_code, told in answer.json()["error"]) == (422, True), answer.text
+        answer = client.post("/api/classify/files", files={"files": b"x"}, data={"question": sent})
+        assert (answer.status_code, told in answer.json()["error"]) == (422, True), answer.text
     assert client.get("/no/such/page").status_code == 404
     assert client.post("/api/pictures", files={"files": b"x"}).status_code == 422
+    refused = client.post("/api/pictures", data={"files": "x"})
+    assert refused.json() == {"error": "files 1 has to be a file"}
 
 
 def test_a_parameter_given_twice_is_refused_or_read_twice(client: httpx.Client) -> None:
@@ -377,7 +400,11 @@ def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
 
 
 def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
-    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+    for accept in ("text/html", "*/*"):
+        for host in ("evil.example", "[", "a b"):
+            refused = client.get("/health", headers={"host": host, "accept": accept})
+            assert refused.status_code == 400, host
+            assert "not known by that host name" in refused.text
     for headers, status in (
         ({"origin": "http://evil.example"}, 403),
         ({"origin": "null"}, 403),
@@ -386,6 +413,8 @@ def test_browsers_are_not_led_here_by_other_sites(client: httpx.Client) -> None:
         ({"origin": str(client.base_url).rstrip("/")}, 422),
     ):
         assert client.post("/api/delete", headers=headers, json={}).status_code == status, headers
+        read = 200 if status == 422 else status
+        assert client.get("/versions.json", headers=headers).status_code == read, headers
     for mode, destination, status in (
         ("no-cors", "image", 403),
         ("cors", "empty", 403),
@@ -478,10 +507,17 @@ def test_a_token_gives_its_right_and_no_more(
             assert client.post("/api/delete", json=pairs).status_code == delete
             assert client.post("/api/forget/plan", json=pairs).status_code == plan
         browser = httpx.Client(base_url=address, headers={"accept": "text/html"}, trust_env=False)
-        assert browser.get("/versions").headers["location"] == "/login"
+        where = browser.get("/search?text=a+sea").headers["location"]
+        assert where == "/login?next=%2Fsearch%3Ftext%3Da%2Bsea"
+        asked = re.findall('name="next" value="([^"]*)"', browser.get(where).text)
+        assert asked == ["/search?text=a+sea"]
         assert browser.post("/login", data={"token": "wrong"}).status_code == 403
-        entered = browser.post("/login", data={"token": tokens["read"]})
-        assert (entered.status_code, entered.headers["location"]) == (303, "/")
+        for elsewhere in ("//evil.example", "/\\evil.example", "https://evil.example//x", "x"):
+            entered = browser.post("/login", data={"token": tokens["read"], "next": elsewhere})
+            assert (entered.status_code, entered.headers["location"]) == (303, "/"), elsewhere
+            browser.cookies.clear()
+        entered = browser.post("/login", data={"token": tokens["read"], "next": asked[0]})
+        assert (entered.status_code, entered.headers["location"]) == (303, asked[0])
         cookie = entered.headers["set-cookie"].lower()
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
@@ -489,7 +525,9 @@ def test_a_token_gives_its_right_and_no_more(
         assert browser.get("/versions").status_code == 200
         assert browser.get("/delete?without=p1").status_code == 403
         assert browser.post("/logout").headers["location"] == "/login"
-        assert browser.get("/versions").headers["location"] == "/login"
+        assert browser.get("/versions").headers["location"] == "/login?next=%2Fversions"
+        expired = browser.post("/delete", data={"pair": "p1"})
+        assert (expired.status_code, 'href="/login"' in expired.text) == (401, True)
         assert all(token not in "".join(service.log) for token in tokens.values())
 
 

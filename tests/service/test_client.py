@@ -91,9 +91,28 @@ def test_pictures_are_sent_and_the_bad_ones_told(
     assert ran.stdout.splitlines()[-1] == "False"
 
 
+@pytest.mark.encoders
+def test_a_picture_larger_than_a_request_costs_only_itself(cli: Cli, tmp_path: Path) -> None:
+    for number in range(4):
+        picture(tmp_path / "photos" / f"{number}.png", number)
+        (tmp_path / "photos" / f"{number}.txt").write_text(f"Picture number {number}.")
+    database = tmp_path / "t.lancedb"
+    assert cli("--db", database, "ingest", "photos").status == 0
+    (tmp_path / "photos" / "1.png").write_bytes(b"x" * 40_000_000)
+    (tmp_path / "photos" / "2.png").write_bytes(b"x" * 1_500_000)  # too large with others
+    command = ("classify", "photos", "--labels", "one,two", "--format", "json")
+    for limit in ("2MB", "32MB"):
+        with serve(database, "--upload-limit", limit) as service:
+            done = cli(*command, "--server", service.address)
+        assert [Path(one["image"]).name for one in done.objects] == ["0.png", "3.png"], done.err
+        assert "1.png: larger than the service takes" in done.err
+        assert "2.png: not an image" in done.err
+
+
 def test_no_service_is_one_line(cli: Cli, tmp_path: Path) -> None:
     pairs_frame(2, np.random.default_rng(1))
     picture(tmp_path / "a.png", 1)
-    for url in ("http://127.0.0.1:1", "nonsense", "http://[", "ftp://x"):
+    for url in ("http://127.0.0.1:1", "nonsense", "http://[", "ftp://x", "127.0.0.1:8000"):
         done = cli("classify", "a.png", "--labels", "a,b", "--server", url)
         assert (done.status, len(done.err.splitlines())) == (1, 1), done.err
+    assert "has to begin with http:// or https://" in done.err

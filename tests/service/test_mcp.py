@@ -73,9 +73,9 @@ def test_a_model_asks_about_pairs_versions_and_in_sql(cli: Cli, tmp_path: Path) 
             ("audit", {"sql": "FROM read_csv('/etc/passwd')"}, ""),
             ("pairs", {"model": "v9"}, "no model version 'v9'"),
             ("pairs", {"limit": 10**9}, "100"),
-            ("evaluation", {"run": "' OR 1 --"}, "pattern"),
+            ("evaluation", {"run": "' OR 1 --"}, "an id from a list"),
             ("classify", {"picture": "../x.png", "labels": ["a"]}, "no folder of pictures"),
-            ("classify", {"picture": "x.png", "labels": []}, "labels: List should have at least 1"),
+            ("classify", {"picture": "x.png", "labels": []}, "labels takes at least 1"),
             ("pairs", {"limits": 3}, "there is no argument 'limits'; did you mean 'limit'?"),
             ("versions", {"x": 3}, "there is no argument 'x'; there are: none"),
         ):

@@ -194,11 +194,11 @@ def test_pairs_are_left_out_deleted_and_forgotten_with_a_receipt(
     page.get_by_role("button", name="Without them").click()
     expect(page.locator("#without")).to_contain_text("Without 1 pair")
     assert page.locator(f'.columns .side-0 input[type=checkbox][value="{key}"]').count() == 0
-    page.get_by_role("link", name="Bring them back").click()
+    page.locator("#without p a").click()
     page.get_by_role("button", name="The fewest that flip it").click()
     expect(page.locator("#without")).to_contain_text("the answer flips")
     shoot(page, "serve-without")
-    page.get_by_role("link", name="Bring them back").click()
+    page.locator("#without p a").click()
 
     page.locator(f'input[type=checkbox][value="{key}"]').first.check()
     page.get_by_role("button", name="Forget…").click()
@@ -208,7 +208,7 @@ def test_pairs_are_left_out_deleted_and_forgotten_with_a_receipt(
     page.get_by_label("Why; kept in the receipt").fill("its author asked")
     page.get_by_role("button", name="Forget for good").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("1 pair forgotten")
-    expect(page.locator(".lead")).to_contain_text("Nothing of them was found")
+    expect(page.locator(".lead")).to_contain_text("Nothing of it was found")
     receipt = page.locator("#receipt").inner_text()
     shoot(page, "serve-receipt")
 
@@ -286,6 +286,69 @@ def test_confusions_open_into_pictures(watched: Watched) -> None:
     page.get_by_role("button", name="Why?").first.click()
     expect(page).to_have_url(re.compile("/answer/[0-9a-f]{64}"))
     expect(page.locator("#answer")).to_be_visible()
+
+
+def test_confusions_can_be_read_and_tapped_on_a_phone(
+    browser: Browser, running: RunningService
+) -> None:
+    context = _context(browser, running, "light", 375)
+    page = context.new_page()
+    page.goto("/evaluations")
+    page.locator("tbody a").first.click()
+    expect(page.locator(".confusions")).to_be_visible()
+    shoot(page, "serve-evaluation-phone")
+    for head in page.locator(".confusions thead span").all():
+        box, lines = head.bounding_box(), head.evaluate("e => e.getClientRects().length")
+        assert box is not None
+        assert lines == 1
+        assert box["height"] > box["width"]  # turned
+    for link in page.locator(".confusions a").all():
+        box = link.bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) >= 24
+        assert box["height"] < 40  # one line
+    context.close()
+
+
+def test_the_page_stays_when_the_service_is_gone(browser: Browser, running: RunningService) -> None:
+    folder = folder_of(running)
+    with serve(folder / "t.lancedb") as service:
+        context = browser.new_context(base_url=service.address)
+        page = context.new_page()
+        classify(page, folder)
+        where = page.url
+        page.get_by_role("button", name="Without them").click()
+        expect(page.get_by_role("alert")).to_have_text("No pair is chosen: tick some first.")
+        service.stop()
+        page.locator("#version").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        expect(page.locator("#version-name")).to_have_text("v3")
+        page.locator(".side-0 .pair input").first.check()
+        page.get_by_role("button", name="Without them").click()
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        assert page.url == where
+        expect(page.locator("#answer")).to_contain_text("sea")
+        context.close()
+
+
+def test_too_many_pictures_are_told_when_they_are_chosen(
+    watched: Watched, running: RunningService
+) -> None:
+    page, picture = watched.page, folder_of(running) / "question.png"
+    page.goto("/")
+    page.locator("#files").set_input_files(
+        [{"name": f"{n}.png", "mimeType": "image/png", "buffer": b"x"} for n in range(65)]
+    )
+    expect(page.locator("#chosen")).to_contain_text("65 pictures are too many")
+    assert not page.locator("#files").evaluate("input => input.checkValidity()")
+    page.locator("#files").set_input_files(
+        [{"name": "a.png", "mimeType": "image/png", "buffer": bytes(34_000_000)}]
+    )
+    expect(page.locator("#chosen")).to_contain_text("34 MB are too much")
+    page.locator("#files").set_input_files(picture)
+    expect(page.locator("#chosen")).to_have_text("question.png")
+    assert page.locator("#files").evaluate("input => input.checkValidity()")
 
 
 def test_a_report_is_downloaded_as_a_table(watched: Watched) -> None:

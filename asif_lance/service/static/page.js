@@ -1,5 +1,5 @@
 // What pages do beyond links and forms, which work without it: drop files, slide over versions,
-// point at marks.
+// point at marks, and stay when the service does not answer.
 "use strict";
 
 function listen(selector, kinds, handle) {
@@ -29,19 +29,54 @@ listen(".drop", ["drop"], (zone, event) => {
 listen(".drop input", ["change"], tellChosen);
 
 function tellChosen(input) {
-  const names = Array.from(input.files, (file) => file.name);
-  document.getElementById("chosen").textContent = names.join(", ");
+  const files = Array.from(input.files), most = Number(input.dataset.most);
+  const bytes = files.reduce((sum, file) => sum + file.size, 0);
+  let fault = "";
+  if (files.length > most) fault = `${files.length} pictures are too many: choose at most ${most}.`;
+  else if (bytes > input.dataset.bytes - 65536) // what else the form sends
+    fault = `${(bytes / 1e6).toFixed(0)} MB are too much: choose at most ${Math.floor(input.dataset.bytes / 1e6)} MB.`;
+  input.setCustomValidity(fault);
+  document.getElementById("chosen").textContent = fault || files.map((file) => file.name).join(", ");
 }
+
+// A line above the page, which stays as it is.
+function tell(text) {
+  const line = document.getElementById("told-last");
+  line.textContent = text;
+  line.hidden = !text;
+}
+
+const SILENT = "The service does not answer. Nothing was sent: try again.";
+
+async function isAnswering() {
+  try {
+    return (await fetch("/health")).ok;
+  } catch {
+    return false;
+  }
+}
+
+// A form is sent once the service is known to answer; the browser's own error would take the page away.
+document.addEventListener("submit", async (event) => {
+  const form = event.target, button = event.submitter;
+  if (form.dataset.sent) return delete form.dataset.sent;
+  event.preventDefault();
+  const ticks = form.querySelector("input[type=checkbox][name=without]");
+  if (ticks && !form.querySelector("[name=without]:checked, [name=without][type=hidden]") && !button?.dataset.all)
+    return tell("No pair is chosen: tick some first.");
+  if (!(await isAnswering())) return tell(SILENT);
+  tell("");
+  form.dataset.sent = "yes";
+  form.requestSubmit(button);
+});
 
 // The slider asks for the view of another version at once. What a version answers is marked
 // `data-live` and takes the place of what was there; the slider itself stays in the hand.
 let asking = null;
 
 listen("#version", ["input"], async (slider) => {
-  const name = slider.dataset.versions.split(" ")[slider.value];
   const address = slider.dataset.addresses.split(" ")[slider.value];
-  document.getElementById("version-name").textContent = name;
-  slider.setAttribute("aria-valuetext", name);
+  nameVersion(slider);
   if (asking) asking.abort();
   asking = new AbortController();
   const main = document.querySelector("main");
@@ -51,11 +86,23 @@ listen("#version", ["input"], async (slider) => {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (!answer.ok || !showVersion(page, slider)) return location.assign(address);
     history.replaceState(null, "", address);
+    slider.dataset.place = slider.value;
     main.removeAttribute("aria-busy");
+    tell("");
   } catch (error) {
-    if (error.name !== "AbortError") location.assign(address);
+    if (error.name === "AbortError") return;
+    main.removeAttribute("aria-busy");
+    slider.value = slider.dataset.place;
+    nameVersion(slider);
+    tell(SILENT);
   }
 });
+
+function nameVersion(slider) {
+  const name = slider.dataset.versions.split(" ")[slider.value];
+  document.getElementById("version-name").textContent = name;
+  slider.setAttribute("aria-valuetext", name);
+}
 
 function showVersion(page, slider) {
   const other = page.getElementById("version");
