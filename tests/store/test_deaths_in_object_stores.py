@@ -58,6 +58,7 @@ def _without(versions: list[frozenset[str]], pair: str) -> list[frozenset[str]]:
 _FORGET = ("forget", "p7", "--reason", "asked to", "--yes")
 _ASKED = ("--queries", "queries.parquet", "--label-vectors", "labels.parquet", "--k", "30")
 _INDEX = ("index", "build", "--keep", *_ASKED)
+_UPDATE = ("ingest", "again.parquet", "--on-conflict", "update")
 COMMANDS = {
     "ingest": Command(("ingest", "more.parquet"), [*_BEFORE, _MORE]),
     "delete": Command(("delete", "p7", "--yes"), [*_BEFORE, _THIRD - {"p7"}]),
@@ -67,7 +68,7 @@ COMMANDS = {
     "index": Command(_INDEX, _BEFORE),
     # What has a tag stays.
     "prune": Command(("versions", "prune", "--keep-last", "1", "--yes"), [_FIRST, _THIRD]),
-    "update": Command(("ingest", "again.parquet", "--on-conflict", "update"), _BEFORE),
+    "update": Command(_UPDATE, [*_BEFORE, _THIRD]),
     "tag": Command(("tag", "prod", "v2"), _BEFORE),
 }
 
