@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +58,10 @@ class Anchors:
         pairs: number of all pairs, examples too.
         state: names each fragment's files and deletions; equal states have equal rows at equal
             positions. Empty where no version holds them.
+        whole: whether this process may hold what is as long as the table.
     """
+
+    whole: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -73,14 +76,12 @@ class Anchors:
 
         Args:
             dataset: the Lance dataset, checked out at the version.
-            device: where vectors live, in memory that versions share; those of a side that does
-                not fit stay in main memory and are streamed.
-            memory_limit: bytes that one side may occupy. A larger side stays in its files, and its
-                memory is given back block by block while it is searched. None for what a CUDA
-                device has room for, and for no limit in main memory, where files are mapped.
+            device: where vectors live that fit; a side that does not is streamed from main memory.
+            memory_limit: bytes that one side may occupy. A larger side stays in its files, and
+                memory is given back block by block in searches. None for what a CUDA device has
+                room for, and for no limit in main memory, where files are mapped.
             stored: the rows of the dataset where they are open already, on their own device.
-            epoch: that of before the dataset was opened, see `database.read_epoch`; by default
-                today's.
+            epoch: of before the dataset was opened, see `database.read_epoch`; None for today's.
         """
         self.dataset = dataset
         self.stored = stored or VersionRows(
@@ -142,9 +143,8 @@ class Anchors:
     def tie_order(self, positions: Int64Array) -> Int64Array:
         """Ranks of the ids at (m,) positions: equal cosines go to the smaller `pair_id`."""
         distinct, place = np.unique(positions, return_inverse=True)
-        rank = pc.rank(self._ids_at(distinct), tiebreaker="first")
-        ranks: Int64Array = rank.to_numpy().astype(np.int64)[place]
-        return ranks
+        ranks: Int64Array = pc.rank(self._ids_at(distinct), tiebreaker="first").to_numpy()[place]
+        return ranks.astype(np.int64)
 
     def _ids_at(self, positions: Int64Array) -> pa.ChunkedArray:
         return self.pair_ids.take(pa.array(positions))

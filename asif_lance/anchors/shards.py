@@ -149,6 +149,8 @@ def sample_shard(asked: ShardQuestion) -> tuple[UInt64Array, UInt64Array]:
 class SharedAnchors(Anchors):
     """The anchors of a version that shards search; what is not a search is done here."""
 
+    whole = False
+
     def __init__(self, anchors: Anchors, mapper: Mapper, shards: int) -> None:
         """Share the rows of opened anchors.
 

@@ -265,18 +265,16 @@ class AttachedState:
         places: Int64Array = np.flatnonzero(kept)[np.asarray(indices, dtype=np.int64)]
         # Ids in any case: Lance takes no rows without columns.
         rows = self.stored.take(places.tolist(), self.stored_names([*names, "pair_id"]))
-        return pa.table(
-            [convert_column(rows, self.schema.field(n), self.columns.get(n)) for n in names],
-            schema=self._projected(names),
-        )
+        return pa.table(self.convert(rows, names), schema=self._projected(names))
 
     def _take_rows(self, addresses: pa.Array, columns: Sequence[str]) -> pa.Table:
         """Columns of the pairs at Lance's addresses, in that order, as Lance's own."""
         rows = self.stored._take_rows(addresses, columns=self.stored_names([*columns, "pair_id"]))
-        return pa.table(
-            [convert_column(rows, self.schema.field(n), self.columns.get(n)) for n in columns],
-            schema=self._projected(columns),
-        )
+        return pa.table(self.convert(rows, columns), schema=self._projected(columns))
+
+    def convert(self, rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> list[Any]:
+        """Columns of ours, made of some rows there."""
+        return [convert_column(rows, self.schema.field(n), self.columns.get(n)) for n in names]
 
     def scanner(
         self, columns: Sequence[str] | None = None, *, fragments: Any = None, **asked: Any
@@ -386,13 +384,9 @@ class AttachedScanner:
         )
         for batch in scanner.to_batches():
             kept = fragment.kept[start : start + len(batch)]
-            columns = [
-                convert_column(batch, state.schema.field(n), state.columns.get(n))
-                for n in self._names
-            ]
             base = (fragment.fragment_id << _PLACE_BITS) + start
             addresses = pa.array(base + np.arange(len(batch), dtype=np.uint64), mask=~kept)
-            columns += [addresses for _ in self._marks]
+            columns = [*state.convert(batch, self._names), *(addresses for _ in self._marks)]
             rows = pa.RecordBatch.from_arrays(columns, schema=self.projected_schema)
             yield rows if self._whole else rows.filter(pa.array(kept))
             start += len(batch)
@@ -403,5 +397,4 @@ def live_rows(fragment: lance.LanceFragment) -> BoolArray:
     if fragment.deletion_file() is None:
         return np.ones(fragment.physical_rows, np.bool_)
     rows = fragment.scanner(columns=[], include_deleted_rows=True, with_row_id=True).to_table()
-    live: BoolArray = rows["_rowid"].is_valid().to_numpy()
-    return live
+    return np.asarray(rows["_rowid"].is_valid(), np.bool_)

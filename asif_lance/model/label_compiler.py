@@ -123,8 +123,8 @@ class CachedNeighbors:
 
     Attributes:
         state: as `Anchors.state`.
-        rows: rows of each fragment.
-        dead: positions of deleted rows.
+        rows: rows of each fragment; none where they serve no other state.
+        dead: positions of deleted rows; likewise.
         mean: (d,) float64, that of centred similarities; empty for others.
         indices: (t, w) int64 positions, best first.
         similarities: (t, w) float32.
@@ -242,7 +242,7 @@ def update_neighbors(
     complete = np.zeros(len(queries), dtype=np.int64)
     merged = (
         None
-        if old is None or measure == "white"
+        if old is None or not len(old.rows) or not anchors.whole or measure == "white"
         else _merge_new_rows(old, anchors, queries, width, measure)
     )
     if merged is not None:
@@ -252,7 +252,8 @@ def update_neighbors(
         found = anchors.top_k("text", queries[again], width, measure=measure)
         indices[again], similarities[again] = found.indices, found.similarities
         complete[again] = width
-    rows, dead = anchors.stored.rows_per_fragment, np.flatnonzero(~anchors.live)
+    rows = anchors.stored.rows_per_fragment if anchors.whole else np.zeros(0, np.int64)
+    dead = np.flatnonzero(~anchors.live) if anchors.whole else rows
     mean = anchors.mean("text") if measure == "centred" else np.zeros(0)
     return CachedNeighbors(anchors.state, rows, dead, mean, indices, similarities, complete)
 

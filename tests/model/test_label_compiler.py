@@ -9,6 +9,7 @@ import pytest
 from pairs_at_hand import names, new_store, pairs
 
 from asif_lance.anchors.anchors import Anchors
+from asif_lance.anchors.shards import SharedAnchors
 from asif_lance.database import LABEL_SETS, cache_files
 from asif_lance.model.label_compiler import find_cached_neighbors, find_prompt_neighbors
 from asif_lance.records import Neighbors
@@ -255,3 +256,22 @@ def test_a_mean_that_moved_far_is_searched_for_again(store: PairStore, searches:
     delete(store, left.ids(one_side))
     check(store)
     assert searches == [len(PROMPTS)] * 2  # once more only to compare with
+
+
+@pytest.mark.parametrize("shared_first", [True, False])
+def test_what_shards_found_and_what_one_process_found_serve_each_other(
+    store: PairStore, searches: list[int], shared_first: bool
+) -> None:
+    alone = Anchors(store.dataset())
+    both: list[Anchors] = [SharedAnchors(alone, map, 3), alone]
+    first, second = both if shared_first else reversed(both)
+    for anchors in (first, second, first):
+        find_prompt_neighbors(anchors, PROMPTS, K, measure=MEASURE, cached_from=0)
+    assert searches == [len(PROMPTS)]
+    delete(store, names(5, 9))  # where one process goes on from what shards found, it searches all
+    check(store)
+    shared = SharedAnchors(Anchors(store.dataset()), map, 3)
+    searches.clear()
+    add(store, 4000, 4010)
+    found = find_prompt_neighbors(shared, PROMPTS, K, measure=MEASURE, cached_from=0)
+    np.testing.assert_array_equal(found.indices, found_in(store, "v2").indices)
