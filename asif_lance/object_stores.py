@@ -39,7 +39,7 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")  # a name, or an 
 
 # How the libraries tell what a server answered, and that none did.
 _ANSWER = re.compile(
-    r"Error performing (?P<asked>\w+ [^\s?]+).*? - "
+    r"Error performing (?P<asked>[A-Z]+ \w+://[^\s?]+).*? - "
     r"Server returned non-2xx status code: (?P<status>\d+)(?P<name>[\w ]*):?(?P<body>.*)",
     re.DOTALL,
 )

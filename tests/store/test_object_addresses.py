@@ -161,9 +161,8 @@ def test_a_bucket_that_is_not_there_is_told_with_what_to_check(cli: Cli, pairs_f
     for command in (["ingest", pairs_file], ["info"]):
         done = cli("--db", "s3://not-there/t.lancedb", *command)
         assert done.status == 1
-        assert "the store answered 404 Not Found to " in one_line(done.err)
-        assert "/not-there" in done.err
-        assert "[NoSuchBucket]: check that the bucket is there" in done.err
+        assert "the store answered 404 Not Found to GET http://" in one_line(done.err)
+        assert "/not-there [NoSuchBucket]: check that the bucket is there" in done.err
         assert "<" not in done.err
 
 
@@ -180,6 +179,6 @@ def test_credentials_that_are_refused_are_told_with_what_to_check(
         s3_server.ask("POST", "moto-api/reset-auth", b"inf")
     for done in told:
         assert done.status == 1
-        assert "the store answered 403 Forbidden to " in one_line(done.err)
+        assert "the store answered 403 Forbidden to GET http://" in one_line(done.err)
         assert "[InvalidAccessKeyId]: check the credentials" in done.err
         assert "<" not in done.err
