@@ -8,16 +8,18 @@ same settings: the environment (`AWS_ENDPOINT`, `AWS_ACCESS_KEY_ID`, …), where
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
-from asif_lance.errors import InputError, StorageError
+from asif_lance.errors import InputError, StorageError, printable
 
 #: What a store says of the state of an object; a later write may ask that it is still that one.
 Mark = Mapping[str, str]
@@ -26,6 +28,32 @@ Mark = Mapping[str, str]
 SCHEMES = ("s3", "gs", "az")
 # How the names of settings begin in the environment, by scheme.
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+# The settings that name a server.
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT"),
+}
+_BUCKET = re.compile(r"[A-Za-z0-9._$-]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9a-f:.]*:[0-9a-f:.]*")  # a name, or an IPv6 address
+
+# How the libraries tell what a server answered, and that none did.
+_ANSWER = re.compile(
+    r"Error performing (?P<asked>[A-Z]+ \w+://[^\s?]+).*? - "
+    r"Server returned non-2xx status code: (?P<status>\d+)(?P<name>[\w ]*):?(?P<body>.*)",
+    re.DOTALL,
+)
+_SILENCE = re.compile(
+    r"Error performing \w+ (?P<server>\w+://[^/\s]+).*? - HTTP error: (?P<why>[\w ]+)", re.DOTALL
+)
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_TO_CHECK = {
+    "400": "check the credentials and the region",
+    "301": "check the region",
+    "401": "check the credentials",
+    "403": "check the credentials, and what they are allowed to do",
+    "404": "check that the bucket is there",
+}
 
 
 def is_remote(uri: str | Path) -> bool:
@@ -52,6 +80,71 @@ def use_storage_options(uri: str | Path, options: Mapping[str, str] | None) -> N
         key = name.upper()
         os.environ[key if key.startswith(prefix) else prefix + key] = str(value)
     open_store.cache_clear()
+    check_endpoint(uri)
+
+
+def check_address(uri: str) -> None:
+    """Passes the address of a database that all libraries take for the same objects.
+
+    Lance reads it as a URL: what is beyond `?` or `#` is cut off there, and `%41` is an A. To
+    fsspec `*` and `[` are patterns where it lists what is in a folder.
+
+    Raises:
+        StorageError: it is another one, or the server's address is none.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    wrong = next((sign for sign in key if sign in "?#%*[" or printable(sign) != sign), None)
+    if scheme not in SCHEMES:
+        reason = f"the address of an object store begins with {'://, '.join(SCHEMES)}://"
+    elif not _BUCKET.fullmatch(bucket):
+        reason = "it names no bucket"
+    elif not key:
+        reason = f"a database has a name in its bucket, as {scheme}://{bucket}/pairs.lancedb"
+    elif wrong is not None:
+        reason = f"the address of a database in an object store has no {printable(wrong)!r} in it"
+    elif not {"", ".", ".."}.isdisjoint(key.split("/")) or key != key.strip():
+        reason = "the address of a database has no empty names, `.` or `..`, nor a space at its end"
+    else:
+        check_endpoint(uri)
+        return
+    raise StorageError(f"{printable(uri)}: {reason}")
+
+
+def check_endpoint(uri: str | Path) -> None:
+    """Passes the server that the environment names; http is allowed to who names one by http.
+
+    Raises:
+        StorageError: it is no address of a server, at which the libraries would panic.
+    """
+    scheme = str(uri).partition("://")[0]
+    for name in _ENDPOINTS.get(scheme, ()):
+        address = os.environ.get(name)
+        if address is None:
+            continue
+        if not _is_server(address):
+            raise StorageError(
+                f"{name} is {printable(address)!r}, which is no address of a server: "
+                "it has to be like https://s3.example.com or http://127.0.0.1:9000"
+            )
+        setting = f"{_PREFIXES[scheme]}ALLOW_HTTP"
+        if urlsplit(address).scheme == "http" and _is_no(os.environ.setdefault(setting, "true")):
+            raise StorageError(f"{name} is {address!r}, but {setting} forbids http")
+
+
+def _is_no(setting: str) -> bool:
+    return setting.lower() in ("false", "0", "no", "off", "f", "n")
+
+
+def _is_server(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:  # a port that is no number, or brackets that do not close
+        return False
+    plain = address.isascii() and address.isprintable() and " " not in address
+    known = parts.scheme in ("http", "https") and not parts.query and not parts.fragment
+    return plain and known and bool(_HOST.fullmatch(host or ""))
 
 
 def open_path(uri: str | Path) -> Path:
@@ -65,6 +158,7 @@ def open_path(uri: str | Path) -> Path:
     if not is_remote(uri):
         return Path(uri)
     _register()
+    check_endpoint(uri)
     from upath import UPath
 
     return cast("Path", UPath(uri))
@@ -74,6 +168,7 @@ def open_path(uri: str | Path) -> Path:
 def _register() -> None:
     """Has fsspec reach object stores through the same library as Lance."""
     try:
+        import fsspec
         import upath  # noqa: F401 - extras
         from obstore.fsspec import register
     except ImportError as error:
@@ -82,6 +177,20 @@ def _register() -> None:
         ) from error
     for scheme in SCHEMES:
         register(scheme)
+        common = fsspec.get_filesystem_class(scheme)
+        own = type(common.__name__, (common,), {"_open": _look_first(common._open)})
+        fsspec.register_implementation(scheme, own, clobber=True)
+
+
+def _look_first(begin: Callable[..., Any]) -> Callable[..., Any]:
+    """Has fsspec begin no file of an object that is not there, which could not be closed."""
+
+    def begin_if_there(system: Any, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode == "rb":
+            options["size"] = system.info(path)["size"]
+        return begin(system, path, mode, **options)
+
+    return begin_if_there
 
 
 @contextmanager
@@ -225,6 +334,7 @@ def open_store(uri: str) -> Any:
         StorageError: what reads it is not installed.
     """
     _register()
+    check_endpoint(uri)
     from obstore.store import from_url
 
     return from_url(uri)
@@ -237,7 +347,20 @@ def is_store_error(error: BaseException) -> bool:
 
 def explain_refusal(error: BaseException) -> str:
     """What a store refused, in one line; what follows is for those who debug its client."""
-    return " ".join(str(error).partition("Debug source:")[0].split())
+    text = shorten_answer(str(error).partition("Debug source:")[0].strip("\n"))
+    return printable(text)  # an object's name may have line ends in it
+
+
+def shorten_answer(text: str) -> str:
+    """What a server answered, or that none did, in a sentence; other texts as they are."""
+    if silence := _SILENCE.search(text):
+        return f"no answer from {silence['server']} ({silence['why'].strip()}): check the endpoint"
+    if (answer := _ANSWER.search(text)) is None:
+        return text
+    code = _CODE.search(answer["body"])
+    status, named = answer["status"], f" [{code[1]}]" if code else ""
+    advice = f": {_TO_CHECK[status]}" if status in _TO_CHECK else ""
+    return f"the store answered {status}{answer['name']} to {answer['asked']}{named}{advice}"
 
 
 @contextmanager

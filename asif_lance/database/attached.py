@@ -39,6 +39,7 @@ from asif_lance.errors import (
     StorageError,
     printable,
 )
+from asif_lance.object_stores import check_endpoint
 from asif_lance.records import LATEST, BoolArray, Float16Array, Int64Array
 
 _FILE = "attached.json"
@@ -67,6 +68,7 @@ class Attachment:
         Raises:
             StorageError: it is gone.
         """
+        check_endpoint(self.table)
         try:
             return lance.dataset(self.table, version=version)
         except ValueError as error:

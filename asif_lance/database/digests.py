@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from asif_lance.database.schemas import DIGESTS
 from asif_lance.errors import is_panic
-from asif_lance.object_stores import is_remote
+from asif_lance.object_stores import is_remote, shorten_answer
 
 _CHUNK = 2**18  # it stays in the processor's cache between reading and hashing
 _KEY_BYTES = 16
@@ -169,4 +169,4 @@ def explain_failure(read: Callable[[], object]) -> str | None:
 def one_line(error: BaseException) -> str:
     """An error's text without line breaks and without places in Lance's source code."""
     text = _RUST_PLACE.sub("", str(error))
-    return " ".join(text.removeprefix("LanceError(IO): ").split())
+    return " ".join(shorten_answer(text.removeprefix("LanceError(IO): ")).split())

@@ -38,7 +38,12 @@ from asif_lance.errors import (
     printable,
 )
 from asif_lance.forks import check_not_forked
-from asif_lance.object_stores import explain_refusal, is_remote, is_store_error
+from asif_lance.object_stores import (
+    check_address,
+    explain_refusal,
+    is_remote,
+    is_store_error,
+)
 
 # Above this many fragments a bookkeeping table is compacted; one commit makes one fragment.
 _TIDY_FRAGMENTS = 16
@@ -64,13 +69,15 @@ def resolve_uri(uri: str | Path) -> str:
     """A database's address in its one spelling: absolute for local paths, as given otherwise.
 
     Raises:
-        StorageError: it has bytes that are not UTF-8, and Lance opens no such path.
+        StorageError: it has bytes that are not UTF-8, and Lance opens no such path; or not all
+            libraries take it for the same objects, see `check_address`.
     """
     address = str(uri).removeprefix("file://")
     if not address:
         raise StorageError("the address of the database is empty")
-    if "://" in address:
-        address = address.rstrip("/")
+    if is_remote(address):
+        scheme, mark, rest = address.partition("://")
+        address = scheme + mark + rest.rstrip("/")
     else:
         path = Path(address).expanduser().absolute()
         address = str(path)
@@ -78,6 +85,8 @@ def resolve_uri(uri: str | Path) -> str:
             raise StorageError(f"{printable(address)} is a file: a database is a folder")
     if any("\ud800" <= character <= "\udfff" for character in address):
         raise StorageError(f"{printable(address)}: the address of a database has to be UTF-8")
+    if is_remote(address):
+        check_address(address)
     return address
 
 

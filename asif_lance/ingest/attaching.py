@@ -38,6 +38,8 @@ from asif_lance.errors import (
 )
 from asif_lance.ingest.columns import PAIR_COLUMNS, spelling
 from asif_lance.ingest.lance_reader import find_only_table
+from asif_lance.object_files import is_object
+from asif_lance.object_stores import check_address
 from asif_lance.progress import note
 from asif_lance.records import BROUGHT, EncoderPin
 from asif_lance.store import PairStore
@@ -198,6 +200,8 @@ def _find_address(table: Any) -> str:
         table = found
     address = str(table).removeprefix("file://").rstrip("/")
     if "://" in address:
+        if is_object(address):
+            check_address(address)
         return address
     path = Path(address).expanduser().absolute()
     if not path.is_dir():

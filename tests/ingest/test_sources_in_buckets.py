@@ -57,6 +57,15 @@ def test_an_object_whose_name_is_no_path_is_told(bucket: str, s3_server: Server,
     assert "invalid path" in refusal(f"{bucket}/x")
 
 
+def test_a_control_character_in_the_name_of_an_object_is_told_as_an_escape(
+    bucket: str, s3_server: Server
+) -> None:
+    s3_server.ask("PUT", f"{bucket.removeprefix('s3://')}/x/a%09b.tar", b"x")
+    told = refusal(f"{bucket}/x")
+    assert r'invalid path: Error parsing Path "x/a\tb.tar"' in told
+    assert told.isprintable()
+
+
 @pytest.mark.parametrize("pattern", ["*.tar", "**/*.tar", "*", "?/[ab].tar", ".h/*.tar", "**"])
 def test_a_pattern_matches_objects_as_it_does_files(
     tmp_path: Path, bucket: str, pattern: str

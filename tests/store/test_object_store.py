@@ -341,14 +341,3 @@ def test_the_next_writer_finishes_a_forget_whose_process_was_killed_with_the_lea
     assert [version["pairs"] for version in versions] == [199]
     asked = cli("--db", place, "audit", "SELECT clean FROM receipts", "--format", "json")
     assert asked.objects == [{"clean": True}]
-
-
-@pytest.mark.usefixtures("s3_server")
-def test_a_store_that_does_not_answer_is_told_in_one_line(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
-    done = cli("--db", "s3://nowhere/t.lancedb", "info")
-    assert done.status == 1
-    assert "s3://nowhere/t.lancedb: " in done.err
-    assert len(done.err.splitlines()) == 1
