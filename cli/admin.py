@@ -114,6 +114,11 @@ def check(context: Context, output: str) -> None:
         )
     for damage in report.damage:
         note(f"DAMAGED: {damage.file}: {damage.reason}")
+    if report.forgetting:
+        note(
+            "a forget has begun and not ended: if it was killed, the next command that opens the "
+            "database finishes it"
+        )
     if not report.recorded:
         note("the database cannot be written: that it was checked is not kept")
     if not report.ok:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import socket
 import warnings
+from textwrap import shorten
 from typing import Any
 
 from asif_lance.errors import InputError
 
 #: How often a task is given away before it counts as failed.
 ATTEMPTS = 3
+
+_ANSWERS_SECONDS = 10.0
+_CAUSE = 240  # characters
 
 
 def check_ray() -> None:
@@ -42,11 +47,45 @@ def _missing() -> InputError:
 
 
 def start_ray(ray: Any) -> None:
-    """Join the cluster that `RAY_ADDRESS` names, or start Ray here, unless that was done."""
+    """Join the cluster that `RAY_ADDRESS` names, or start Ray here, unless that was done.
+
+    Ray by itself would join whatever cluster another program has begun on this machine last, and
+    lose its workers with it.
+
+    Raises:
+        InputError: there is no Ray at that address, or it cannot be started.
+    """
     if not ray.is_initialized():
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        _check_address(address)
         with warnings.catch_warnings():  # what Ray forks runs other programs at once
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+            how = {"log_to_driver": False, "configure_logging": False}
+            try:
+                ray.init(address, include_dashboard=False, **how)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                why = shorten(str(error), _CAUSE)
+                raise InputError(f"no Ray at RAY_ADDRESS={address}: {why}") from error
+
+
+def _check_address(address: str) -> None:
+    """Pass if something answers there, for which Ray itself would wait for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # of a cluster on this machine, or none
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address}: {why}") from error
+
+
+def describe_loss(error: Exception) -> str:
+    """Why a worker was lost, in one line: the kind of error and what Ray says of its cause."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    # First that an actor died, then its names and numbers, then why; of what it raised, the last.
+    cause = next((line for line in said[1:] if line.startswith("The actor")), said[-1])
+    return f"its worker was lost ({type(error).__name__}: {shorten(cause, _CAUSE)})"
 
 
 def count_room(ray: Any, cpus: float, gpus: float = 0) -> int:

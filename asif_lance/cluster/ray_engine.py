@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from asif_lance.cluster.committing import commit
 from asif_lance.cluster.open_work import OpenWork
 from asif_lance.cluster.plan import SHARD_ROWS, plan_ingest
-from asif_lance.cluster.ray_cluster import ATTEMPTS, count_room, import_ray, start_ray
+from asif_lance.cluster.ray_cluster import (
+    ATTEMPTS,
+    count_room,
+    describe_loss,
+    import_ray,
+    start_ray,
+)
 from asif_lance.cluster.tasks import Task, list_tasks, run_task
 from asif_lance.errors import AsifError, ShardsFailedError
 from asif_lance.ingest import IngestOptions, IngestReport
@@ -179,7 +185,7 @@ class WorkerPool:
             try:
                 why = self.ray.get(answer)
             except self.ray.exceptions.RayError as error:
-                why = f"its worker was lost ({type(error).__name__})"
+                why = describe_loss(error)
                 self.ray.kill(actor)
             else:
                 self.idle.append(actor)

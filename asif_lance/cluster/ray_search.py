@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from asif_lance.cluster.ray_cluster import ATTEMPTS, count_room, import_ray, start_ray
+from asif_lance.cluster.ray_cluster import (
+    ATTEMPTS,
+    count_room,
+    describe_loss,
+    import_ray,
+    start_ray,
+)
 from asif_lance.errors import AsifError, ShardsFailedError
 from asif_lance.model import Model, share_model
 
@@ -71,8 +77,7 @@ class SearchActors:
         try:
             found = self.ray.get(answer)
         except self.ray.exceptions.RayActorError as error:
-            why = f"its worker was lost ({type(error).__name__})"
-            raise ShardsFailedError((place,), why) from error
+            raise ShardsFailedError((place,), describe_loss(error)) from error
         if isinstance(found, AsifError):
             raise found
         return found

@@ -31,6 +31,7 @@ from asif_lance.object_stores import (
     remove_object,
     replace_object,
 )
+from asif_lance.progress import note
 from asif_lance.verifier import LEASE_FILE
 
 #: Seconds after which a lease that nobody renewed is free.
@@ -157,7 +158,7 @@ class Lease:
 
 
 @contextlib.contextmanager
-def hold_lease(uri: str, command: str, timeout: float) -> Iterator[Lease]:
+def hold_lease(uri: str, command: str, timeout: float, *, outlive: bool = False) -> Iterator[Lease]:
     """Holds the lease of a database, as `WriteLock.hold`.
 
     Raises:
@@ -165,7 +166,7 @@ def hold_lease(uri: str, command: str, timeout: float) -> Iterator[Lease]:
         StorageError: the store refused, or does not honour conditions.
     """
     check_conditions(uri)
-    lease = _take(uri, command, timeout)
+    lease = _take(uri, command, timeout, outlive)
     _held[uri] = lease
     try:
         yield lease
@@ -228,22 +229,27 @@ def check_conditions(uri: str) -> bool:
     return "version" in first
 
 
-def _take(uri: str, command: str, timeout: float) -> Lease:
+def _take(uri: str, command: str, timeout: float, outlive: bool) -> Lease:
     """Waits until the lease is free, or nobody renews it any more, and takes it."""
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(_NONCE_BYTES)}"
     start, seen, since = time.monotonic(), None, 0.0
+    alive, told = False, False
     while True:
         found = read_marked(uri, LEASE_FILE)
         state = None if found is None else LeaseState.decode(uri, found[0])
         if found is None or seen != found[1]:
+            alive = seen is not None
             seen, since = (None if found is None else found[1]), time.monotonic()
         if state is None or state.holder is None or time.monotonic() - since > LASTING:
             taken = _try_to_take(uri, LeaseState(holder, command, 0, 0, 0), state, seen)
             if taken is not None:
                 return taken
-        if time.monotonic() - start >= timeout:
-            told = f"`{state.command}` ({state.holder})" if state and state.holder else "another"
-            raise DatabaseBusyError(f"{uri} is in use by {told}: try again when it is done")
+        name = f"`{state.command}` ({state.holder})" if state and state.holder else "another"
+        if time.monotonic() - start >= timeout and (alive or not outlive):
+            raise DatabaseBusyError(f"{uri} is in use by {name}: try again when it is done")
+        if outlive and not told:
+            note(f"waiting up to {LASTING:.0f} s to see whether {name} is still at work")
+            told = True
         time.sleep(_POLL_SECONDS)
 
 

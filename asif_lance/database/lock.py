@@ -40,8 +40,13 @@ class WriteLock:
     timeout: float = 60.0
 
     @contextlib.contextmanager
-    def hold(self, command: str) -> Iterator[None]:
-        """Holds the lock; `command` is what the error of others names while they wait in vain.
+    def hold(self, command: str, *, outlive: bool = False) -> Iterator[None]:
+        """Holds the lock.
+
+        Args:
+            command: what the error of others names while they wait in vain.
+            outlive: in an object store, wait beyond the timeout until it is known whether the
+                holder lives: it renews its lease, or that runs out.
 
         Raises:
             DatabaseBusyError: another writer kept it for longer than the timeout.
@@ -49,7 +54,7 @@ class WriteLock:
         """
         directory = local_path(self.uri)
         if directory is None:
-            with hold_lease(self.uri, command, self.timeout) as lease:
+            with hold_lease(self.uri, command, self.timeout, outlive=outlive) as lease:
                 if lease.taken_over:
                     exclude_overtaken(self.uri)
                     lease.taken_over = False

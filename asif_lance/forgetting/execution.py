@@ -78,6 +78,7 @@ from asif_lance.verifier import (
 )
 
 _ID_BYTES = 4
+_UNDER_WAY = "a forget is under way: until it is done, counts may include what it removes"
 
 
 def execute(
@@ -137,13 +138,15 @@ def execute(
 
 
 def recover(uri: str) -> str | None:
-    """Finishes a forgetting that was killed; returns a note of it for the user.
+    """Finishes a forgetting that was killed; returns a note for the user.
 
-    None when there is none to finish, or when it is under way in another process. What one left
-    that was killed before it began is removed.
+    None when there is none to finish. One that is under way in another process is left to it, and
+    told; in an object store it takes some seconds to know whether that process lives. What one
+    left that was killed before it began is removed.
     """
+    lock = WriteLock(uri, timeout=0.0)
     try:
-        with WriteLock(uri, timeout=0.0).hold("forget (resumed)"), storage_errors(uri):
+        with lock.hold("forget (resumed)", outlive=True), storage_errors(uri):
             if not interrupted(uri):
                 return None
             journal = _open_journal(uri)
@@ -155,7 +158,7 @@ def recover(uri: str) -> str | None:
             keys = _find_keys_of(uri, journal.intent())
             receipt = _complete(uri, journal, keys)
     except DatabaseBusyError:
-        return None
+        return _UNDER_WAY if interrupted(uri) else None
     told = (
         f"finished an interrupted forget of {format_count(receipt.pairs, 'pair')}: "
         f"receipt {receipt.receipt_id}"

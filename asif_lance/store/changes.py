@@ -26,6 +26,7 @@ from asif_lance.database import (
     write_functions,
 )
 from asif_lance.forgetting import interrupted, recover
+from asif_lance.progress import note
 from asif_lance.records import ModelVersion
 
 
@@ -45,7 +46,9 @@ def begin_change(
                 if not midway:
                     keep_digests(uri)
                 return
-        recover(uri)
+        told = recover(uri)
+        if told:
+            note(told)
 
 
 def name_head(

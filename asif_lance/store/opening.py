@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from asif_lance.database import find_table, local_path, read_pins, storage_errors
 from asif_lance.errors import DatabaseError
-from asif_lance.forgetting import recover
+from asif_lance.forgetting import interrupted, recover
 
 
-def recover_if_possible(uri: str) -> str | None:
-    """Readers can go on without: every version's name means a whole state at any time."""
+def finish_forget(uri: str) -> str | None:
+    """Finishes a forget that was killed, if possible; returns a note of it for the user.
+
+    Readers can go on without: every version's name means a whole state at any time.
+    """
     try:
-        return recover(uri)
+        return recover(uri) if interrupted(uri) else None
     except DatabaseError as error:
         return f"an interrupted forget could not be finished yet: {error}"
 

@@ -40,11 +40,11 @@ from asif_lance.database import (
     write_pins,
 )
 from asif_lance.errors import DatabaseExistsError
-from asif_lance.forgetting import ForgottenPairs, Waiver, interrupted
+from asif_lance.forgetting import ForgottenPairs, Waiver
 from asif_lance.progress import step
 from asif_lance.records import EncoderPin, ModelVersion, Reject
 from asif_lance.store.changes import begin_change, name_head
-from asif_lance.store.opening import is_foreign, make_directory, recover_if_possible
+from asif_lance.store.opening import finish_forget, is_foreign, make_directory
 from asif_lance.store.refusal import (
     check_addable,
     check_added,
@@ -110,7 +110,7 @@ class PairStore(StoredVersions):
         """
         uri = resolve_uri(uri)
         check_migrated(uri)
-        notice = recover_if_possible(uri) if interrupted(uri) else None
+        notice = finish_forget(uri)
         pins = read_pins(check_opened(open_own_pairs(uri)))
         return cls(uri, pins["image"], pins["text"], notice=notice)
 

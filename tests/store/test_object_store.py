@@ -19,6 +19,7 @@ from s3_server import Server
 from asif_lance.database import lease
 from asif_lance.forgetting import execution
 from asif_lance.object_stores import list_sizes, open_path
+from asif_lance.verifier import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -341,3 +342,83 @@ def test_the_next_writer_finishes_a_forget_whose_process_was_killed_with_the_lea
     assert [version["pairs"] for version in versions] == [199]
     asked = cli("--db", place, "audit", "SELECT clean FROM receipts", "--format", "json")
     assert asked.objects == [{"clean": True}]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("versions",), ("info",), ("receipt", "list"), ("audit", "SELECT count(*) AS n FROM pairs")],
+    ids=lambda command: command[0],
+)
+def test_the_next_reader_finishes_a_forget_whose_process_was_killed_with_the_lease_and_tells(
+    cli: Cli, bucket: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch, command: tuple
+) -> None:
+    place = f"{bucket}/t.lancedb"
+    assert cli("--db", place, "ingest", pairs_file).status == 0
+    code = _DYING.format(place=place)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    monkeypatch.setattr(lease, "LASTING", 2.0)
+    read = cli("--db", place, *command)
+    assert read.status == 0
+    told = read.err.splitlines()
+    assert told[0].startswith("waiting up to 2 s to see whether `forget` (")
+    assert told[1].startswith("finished an interrupted forget of 1 pair: receipt f")
+    assert JOURNAL_FILE not in list_sizes(open_path(place))
+    versions = cli("--db", place, "versions", "--format", "json").objects
+    assert [version["pairs"] for version in versions] == [199]
+
+
+def test_a_check_names_a_killed_forget_and_takes_nothing_of_it_for_damage(
+    cli: Cli, bucket: str, pairs_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{bucket}/t.lancedb"
+    assert cli("--db", place, "ingest", pairs_file).status == 0
+    code = _DYING.replace("erase_derived", "_set_counts").format(place=place)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    monkeypatch.setattr(lease, "LASTING", 2.0)
+    checked = cli("--db", place, "check")
+    assert (checked.status, "DAMAGED" in checked.err) == (0, False), checked.err
+    assert "a forget has begun and not ended" in checked.err
+    assert "finished an interrupted forget" in cli("--db", place, "versions").err
+    assert "forget" not in cli("--db", place, "check").err
+
+
+_WORKING = """
+import sys, time
+from asif_lance.forgetting import execution
+from asif_lance.store import PairStore
+from asif_lance.store.forget import forget
+execution.erase_derived = lambda *_: (print("half done", flush=True), time.sleep(300))
+forget(PairStore.open(sys.argv[1]), ["p7"], reason="asked to")
+"""
+
+
+def test_a_reader_leaves_a_forget_alone_whose_process_lives_and_tells_of_it(
+    cli: Cli, bucket: str, pairs_file: Path
+) -> None:
+    place = f"{bucket}/t.lancedb"
+    assert cli("--db", place, "ingest", pairs_file).status == 0
+    command = [sys.executable, "-c", _WORKING, place]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forgetting:
+        try:
+            assert forgetting.stdout is not None
+            assert forgetting.stdout.readline() == "half done\n"
+            read = cli("--db", place, "versions")
+            assert forgetting.poll() is None
+        finally:
+            forgetting.kill()
+    assert read.status == 0
+    assert read.err.splitlines()[1:] == [
+        "a forget is under way: until it is done, counts may include what it removes"
+    ]
+    assert JOURNAL_FILE in list_sizes(open_path(place))
+
+
+@pytest.mark.usefixtures("s3_server")
+def test_a_store_that_does_not_answer_is_told_in_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+    done = cli("--db", "s3://nowhere/t.lancedb", "info")
+    assert done.status == 1
+    assert "s3://nowhere/t.lancedb: " in done.err
+    assert len(done.err.splitlines()) == 1
