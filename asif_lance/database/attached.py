@@ -224,13 +224,11 @@ class AttachedState:
     @cached_property
     def _kept(self) -> list[BoolArray]:
         """Per fragment: the rows that are neither deleted nor left out."""
-        both = zip(self._alive, self._verdicts, strict=True)
-        return [alive & (verdicts == 0) for alive, verdicts in both]
+        return [live & (bad == 0) for live, bad in zip(self._alive, self._verdicts, strict=True)]
 
     def left_out(self) -> dict[str, int]:
         """How many live rows cannot be pairs, by reason."""
-        both = zip(self._alive, self._verdicts, strict=True)
-        live = [verdicts[alive] for alive, verdicts in both]
+        live = [bad[alive] for alive, bad in zip(self._alive, self._verdicts, strict=True)]
         counts = np.bincount(np.concatenate([np.zeros(0, np.int8), *live]), minlength=len(REASONS))
         return {REASONS[i]: int(n) for i, n in enumerate(counts) if i and n}
 
