@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import settings
 from PIL import Image
+from s3_server import bucket, s3_server, vector_cache
 from slow_tests import SlowTestList, mark_slow_tests
 
 # Triton's kernels run as Python, without a GPU; to be set before anything imports Triton.
@@ -26,6 +27,8 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 IMAGE_DIM, TEXT_DIM = 16, 12
+
+__all__ = ["bucket", "s3_server", "vector_cache"]  # of a server that all folders of tests share
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from conftest import entry_point, picture
-from s3_server import Server, s3_server, upload
+from s3_server import Server, upload
 from shared_sources import content, row, write_rows
 from transcripts import BLOCK, check, steps
 
@@ -19,7 +19,6 @@ from asif_lance.ingest import ingest_sources
 from asif_lance.model import open_model
 from asif_lance.store import PairStore
 
-__all__ = ["s3_server"]
 pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[1] / "docs" / "scale.md").read_text()
 SHARE, SEARCH, RECORD = (text for name, text in BLOCK.findall(PAGE) if name == "python")

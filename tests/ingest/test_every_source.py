@@ -12,13 +12,11 @@ from typing import Any
 
 import pytest
 import source_kinds as kinds
-from s3_server import bucket, s3_server, upload
+from s3_server import upload
 from source_files import as_if_in, read, read_or_refuse, told_of
 
 from asif_lance.ingest import sniff_format
 from asif_lance.progress import listen
-
-__all__ = ["bucket", "s3_server"]
 
 TAR_REJECTS = [
     ("again.png", "a second txt in one sample"),

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from conftest import Cli, picture
-from s3_server import Server, bucket, s3_server, upload
+from s3_server import Server, upload
 from source_archives import samples, write_tar
 from source_files import as_if_in, read, refusal, told_of
 
@@ -18,7 +18,6 @@ from asif_lance.ingest.sources import SourceBatch
 from asif_lance.object_stores import open_path, open_store
 from asif_lance.store import PairStore
 
-__all__ = ["bucket", "s3_server"]
 pytestmark = pytest.mark.slow
 
 HOSTILE = ["a b", "100%20 %", "ü é", "quote's \"", "h#x ?y=1", "star*[1]", "back\\slash", "~x", "-"]

@@ -1,6 +1,5 @@
-"""Tests of this folder have a real S3 server, and an Azure one."""
+"""Tests of this folder have a real Azure blob store, too."""
 
 from azure_server import azure_server, container
-from s3_server import bucket, s3_server, vector_cache
 
-__all__ = ["azure_server", "bucket", "container", "s3_server", "vector_cache"]
+__all__ = ["azure_server", "container"]
