@@ -6,7 +6,7 @@ go on, at any moment. So
 - the lease is checked before each commit, after the state that it builds on was opened;
 - a commit of ours carries the epoch of its lease;
 - whoever takes over a lease that was not given back keeps out what was begun before, see
-  `overtaken`.
+  `overtaken`; and so does whoever removes old states after that, see `keep_excluding`.
 """
 
 from __future__ import annotations
@@ -57,6 +57,24 @@ def commit(
     transaction = lance.Transaction(state.version, operation, transaction_properties=named)
     with committing(state.uri):
         return lance.LanceDataset.commit(state, transaction)
+
+
+def exclude_begun(head: lance.LanceDataset) -> lance.LanceDataset:
+    """Restores head to what it is: with that Lance lets nothing go together that was begun before.
+
+    No rows, fragments or indices, that is; see `overtaken` for the rest.
+    """
+    return commit(head, LanceOperation.Restore(head.version))
+
+
+def keep_excluding(head: lance.LanceDataset) -> lance.LanceDataset:
+    """Before states of a table are removed: the same head, by which overtaken writers stay out.
+
+    Lance asks the states that are there what has been done since a change was begun. Where the one
+    is gone that kept out what was begun before, it would let that in, with files that are gone too.
+    """
+    lease = find_lease(head.uri)
+    return exclude_begun(head) if lease and lease.state.excluded else head
 
 
 def update_config(state: lance.LanceDataset, values: Mapping[str, str | None]) -> None:

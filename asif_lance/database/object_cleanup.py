@@ -15,7 +15,7 @@ import lance
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from asif_lance.database.commits import committing
+from asif_lance.database.commits import committing, keep_excluding
 from asif_lance.object_stores import list_sizes, open_path, remove_objects
 
 # What Lance writes; everything else in a table's place is somebody else's.
@@ -36,6 +36,7 @@ def remove_unneeded(table: lance.LanceDataset, gone: Collection[int], *, sparing
     Returns:
         How many bytes that were.
     """
+    table = keep_excluding(table)
     listed = list_sizes(open_path(table.uri))
     with committing(table.uri):
         kept = {table.version, *(tag["version"] for tag in table.tags.list().values())}

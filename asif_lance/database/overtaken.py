@@ -14,7 +14,7 @@ from typing import Any
 import lance
 from lance import LanceOperation
 
-from asif_lance.database.commits import EPOCH_PROPERTY, commit
+from asif_lance.database.commits import EPOCH_PROPERTY, commit, exclude_begun
 from asif_lance.database.lease import find_lease
 from asif_lance.database.registry import TABLES
 from asif_lance.database.tables import find_table, table_uri
@@ -26,7 +26,7 @@ def exclude_overtaken(uri: str) -> None:
     for table in TABLES:
         head = find_table(uri, table.name)
         if head is not None:
-            commit(head, LanceOperation.Restore(head.version))
+            exclude_begun(head)
     touch_tags(table_uri(uri, "pairs"))
 
 

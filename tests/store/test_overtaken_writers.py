@@ -17,6 +17,7 @@ from lance.fragment import write_fragments
 from asif_lance.database import (
     DISTANCES,
     WriteLock,
+    check,
     clean_up,
     ingest_folder,
     lease,
@@ -101,8 +102,13 @@ def delete(head: lance.LanceDataset) -> None:
     lance.LanceDataset.commit(head, operation, read_version=head.version)
 
 
+def merge(head: lance.LanceDataset) -> None:
+    head.merge_insert("pair_id").when_not_matched_insert_all().execute(pairs(1, 90))
+
+
 BEGUN = {
     "append": append,
+    "merge": merge,
     "delete": delete,
     "index": lambda head: head.create_scalar_index("pair_id", "BTREE"),
     "compact": lambda head: head.optimize.compact_files(),
@@ -111,16 +117,43 @@ BEGUN = {
 }
 
 
+def leave(store: PairStore) -> None:
+    """Change nothing further."""
+
+
+def forget_one(store: PairStore) -> None:
+    """Have all states removed that hold a pair, with those of the taking over."""
+    assert forget(store, ["p7"], reason="asked to").clean
+
+
+@pytest.mark.parametrize("since", [leave, forget_one, optimize])
 @pytest.mark.parametrize("name", BEGUN)
 def test_a_commit_that_was_begun_before_a_lease_was_taken_over_fails(
-    store: PairStore, name: str
+    store: PairStore, name: str, since: Callable[[PairStore], object]
 ) -> None:
     begun: Callable[[lance.LanceDataset], object] = BEGUN[name]
     head = open_table(store.uri, "pairs")
     overtake(store)
-    with pytest.raises((OSError, ValueError, RuntimeError), match="incompatible"):
+    since(store)
+    left = store.read("v2", ["pair_id"]).num_rows
+    with pytest.raises((OSError, ValueError, RuntimeError)):
         begun(head)
-    assert store.read("v2", ["pair_id"]).num_rows == 60
+    assert open_table(store.uri, "pairs").count_rows() == left
+    assert not check(store.uri).damage
+
+
+def test_rows_that_were_written_before_a_lease_was_taken_over_are_not_committed_after_a_forget(
+    store: PairStore,
+) -> None:
+    table = open_table(store.uri, "versions")
+    rows = table.to_table(limit=1)
+    merge = table.merge_insert("name").when_matched_update_all().when_not_matched_insert_all()
+    written, _ = merge.execute_uncommitted(rows)
+    overtake(store)
+    forget_one(store)
+    with pytest.raises((OSError, ValueError, RuntimeError), match="incompatible"):
+        lance.LanceDataset.commit(table, written)
+    assert [version.pairs for version in store.versions()] == [29, 59]
 
 
 def test_a_state_that_an_overtaken_writer_restored_is_taken_back_by_the_next_change(
