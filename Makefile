@@ -47,9 +47,9 @@ bench: .venv/.installed  ## the comparisons in benchmarks/, each a table of rati
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 cluster: .venv/.installed  ## real workers and real object stores: processes, Ray, moto and Azurite on this machine
-	$(BIN)/python -m pip install --quiet --editable ".[dev,ray,s3]" "moto[server]>=5.2,<6"
+	$(BIN)/python -m pip install --quiet --editable ".[dev,ray,s3]" "ray[default]" "moto[server]>=5.2,<6"
 	if command -v npm >/dev/null; then npm install --silent --prefix .venv/azurite azurite@3; fi
-	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest tests/cluster tests/test_docs_scale.py tests/store/test_object_store.py tests/store/test_object_addresses.py tests/database/test_lease.py tests/store/test_deaths_in_object_stores.py
+	RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest tests/cluster tests/test_docs_scale.py tests/store/test_object_store.py tests/store/test_object_addresses.py tests/store/test_overtaken_writers.py tests/database/test_lease.py tests/store/test_deaths_in_object_stores.py
 
 chaos: .venv/.installed  ## 200 kills with writers and readers going on; prints losses: 0, content found afterwards: 0
 	$(BIN)/python tests/chaos.py

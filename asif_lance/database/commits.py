@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import lance
 from lance import LanceOperation
@@ -59,12 +60,12 @@ def commit(
         return lance.LanceDataset.commit(state, transaction)
 
 
-def exclude_begun(head: lance.LanceDataset) -> lance.LanceDataset:
-    """Restores head to what it is: with that Lance lets nothing go together that was begun before.
+def exclude_begun(head: lance.LanceDataset, version: int) -> lance.LanceDataset:
+    """Restores a state of a table, head as a rule: Lance lets nothing in that was begun before.
 
     No rows, fragments or indices, that is; see `overtaken` for the rest.
     """
-    return commit(head, LanceOperation.Restore(head.version))
+    return commit(head, LanceOperation.Restore(version))
 
 
 def keep_excluding(head: lance.LanceDataset) -> lance.LanceDataset:
@@ -73,8 +74,35 @@ def keep_excluding(head: lance.LanceDataset) -> lance.LanceDataset:
     Lance asks the states that are there what has been done since a change was begun. Where the one
     is gone that kept out what was begun before, it would let that in, with files that are gone too.
     """
-    lease = find_lease(head.uri)
-    return exclude_begun(head) if lease and lease.state.excluded else head
+    return exclude_begun(head, find_sound(head)) if _find_excluded(head.uri) else head
+
+
+def find_sound(head: lance.LanceDataset) -> int:
+    """The newest state of a table that no overtaken writer has made: head, as a rule."""
+    if not is_overtaken(head, head.version):
+        return int(head.version)
+    older = (int(version["version"]) for version in reversed(head.versions()))
+    return next(v for v in older if not is_overtaken(head, v))
+
+
+def is_overtaken(table: lance.LanceDataset, version: int) -> bool:
+    """Whether a state was made under a lease from before the last taking over.
+
+    What carries no epoch was not made by `commit`, and Lance has kept it out.
+    """
+    excluded = _find_excluded(table.uri)
+    if not excluded:
+        return False
+    transaction: Any = table.read_transaction(version)
+    properties = transaction.transaction_properties if transaction else None
+    epoch = (properties or {}).get(EPOCH_PROPERTY)
+    return epoch is not None and int(epoch) < excluded
+
+
+def _find_excluded(uri: str) -> int:
+    """The epoch before which no commit counts any more; 0 where all do, as in folders."""
+    lease = find_lease(uri)
+    return lease.state.excluded if lease else 0
 
 
 def update_config(state: lance.LanceDataset, values: Mapping[str, str | None]) -> None:

@@ -4,21 +4,22 @@ A paused or killed writer's requests may reach the store at any later moment. So
 a lease that was not given back first restores every table to what it is: Lance lets nothing go
 together with that which was begun before, no rows, fragments or indices. What Lance lets pass all
 the same, to restore a state or to change settings, carries the epoch of its lease: the next change,
-and a forget after it has cleaned up, looks whether head does, and takes it back.
+and a forget after it has cleaned up, looks whether heads do, and takes it back.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 import lance
-from lance import LanceOperation
 
-from asif_lance.database.commits import EPOCH_PROPERTY, commit, exclude_begun
+from asif_lance.database.commits import exclude_begun, find_sound, is_overtaken
 from asif_lance.database.lease import find_lease
 from asif_lance.database.registry import TABLES
 from asif_lance.database.tables import find_table, table_uri
 from asif_lance.database.tags import touch_tags
+
+_THREADS = 8  # which wait for the store
 
 
 def exclude_overtaken(uri: str) -> None:
@@ -26,33 +27,27 @@ def exclude_overtaken(uri: str) -> None:
     for table in TABLES:
         head = find_table(uri, table.name)
         if head is not None:
-            exclude_begun(head)
+            exclude_begun(head, head.version)
     touch_tags(table_uri(uri, "pairs"))
 
 
 def undo_overtaken(uri: str) -> bool:
-    """Takes back what an overtaken writer made of the pairs all the same; says whether it did.
+    """Takes back what an overtaken writer made of tables all the same; says whether it did.
 
     Nothing is read where no lease was ever taken over, as in folders.
     """
     lease = find_lease(uri)
     if lease is None or not lease.state.excluded:
         return False
-    head = find_table(uri, "pairs")
-    if head is None or not _is_overtaken(head, head.version, lease.state.excluded):
-        return False
-    older = (version["version"] for version in reversed(head.versions()))
-    sound = (v for v in older if not _is_overtaken(head, v, lease.state.excluded))
-    commit(head, LanceOperation.Restore(next(sound)))
-    return True
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = list(pool.map(lambda table: _find_overtaken(uri, table.name), TABLES))
+    overtaken = [head for head in found if head is not None]
+    for head in overtaken:
+        exclude_begun(head, find_sound(head))
+    return bool(overtaken)
 
 
-def _is_overtaken(table: lance.LanceDataset, version: int, excluded: int) -> bool:
-    """Whether a state was made under a lease from before the last taking over.
-
-    What carries no epoch was not made by `commit`, and Lance has kept it out.
-    """
-    transaction: Any = table.read_transaction(version)
-    properties = transaction.transaction_properties if transaction else None
-    epoch = (properties or {}).get(EPOCH_PROPERTY)
-    return epoch is not None and int(epoch) < excluded
+def _find_overtaken(uri: str, name: str) -> lance.LanceDataset | None:
+    """A table whose head an overtaken writer has made; None for any other."""
+    head = find_table(uri, name)
+    return head if head is not None and is_overtaken(head, head.version) else None

@@ -156,19 +156,39 @@ def test_rows_that_were_written_before_a_lease_was_taken_over_are_not_committed_
     assert [version.pairs for version in store.versions()] == [29, 59]
 
 
-def test_a_state_that_an_overtaken_writer_restored_is_taken_back_by_the_next_change(
-    store: PairStore,
-) -> None:
-    overtake(store)
-    head = open_table(store.uri, "pairs")
-    older = store.version("v1").lance_version
+def restore_late(table: lance.LanceDataset, version: int) -> None:
+    """What a writer with the first lease had begun: Lance lets it pass."""
     named = {EPOCH_PROPERTY: "1"}
-    restore = lance.Transaction(
-        head.version, LanceOperation.Restore(older), transaction_properties=named
-    )
-    assert lance.LanceDataset.commit(head, restore).count_rows() == 30
+    late = LanceOperation.Restore(version)
+    late = lance.Transaction(table.version, late, transaction_properties=named)
+    lance.LanceDataset.commit(table, late)
+
+
+def publish(store: PairStore) -> None:
+    """Make a change that has nothing to change."""
     assert store.publish(command="publish") is None
-    assert open_table(store.uri, "pairs").count_rows() == 60
+
+
+def clean(store: PairStore) -> None:
+    """Remove old states in the same change in which one was restored late."""
+    with WriteLock(store.uri).hold("optimize"):
+        clean_up(store.uri)
+        clean_up(store.uri, "versions")
+
+
+@pytest.mark.parametrize("change", [publish, clean])
+@pytest.mark.parametrize("name", ["pairs", "versions"])
+def test_a_state_that_an_overtaken_writer_restored_is_taken_back_by_the_next_change(
+    store: PairStore, name: str, change: Callable[[PairStore], object]
+) -> None:
+    before = open_table(store.uri, name)
+    overtake(store)
+    older = store.version("v1").lance_version if name == "pairs" else 1
+    restore_late(before, older)
+    assert open_table(store.uri, name).count_rows() < before.count_rows()
+    change(store)
+    assert open_table(store.uri, name).count_rows() == before.count_rows()
+    assert [version.pairs for version in store.versions()] == [30, 60]
 
 
 def test_a_tag_moves_only_as_it_was_while_the_lease_was_held(store: PairStore) -> None:
