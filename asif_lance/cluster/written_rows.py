@@ -27,6 +27,7 @@ from asif_lance.database import (
     ROWS_PREFIX,
     open_table,
     pair_rows,
+    read_transaction,
     schemas,
     storage_errors,
 )
@@ -91,7 +92,7 @@ def has_commit(plan: Plan) -> bool:
 
 def _commits(head: lance.LanceDataset, version: int, commit_id: str) -> bool:
     with contextlib.suppress(OSError, ValueError):  # upkeep took it away meanwhile
-        transaction = head.read_transaction(version)
+        transaction = read_transaction(head, version)
         if transaction is not None:
             return bool(transaction.transaction_properties.get(COMMIT_PROPERTY) == commit_id)
     return False

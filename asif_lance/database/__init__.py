@@ -110,6 +110,7 @@ from asif_lance.database.tables import (
     write_rows_apart,
 )
 from asif_lance.database.tags import set_tag
+from asif_lance.database.transactions import read_transaction
 from asif_lance.database.vector_cache import (
     drop_gone_vectors,
     drop_stale_vectors,
@@ -134,10 +135,10 @@ __all__ = [
     "is_made", "join_fragments", "join_tiny_fragments", "keep_digests", "last_check",
     "list_erasers", "list_fragment_files", "list_open_ingests", "live_rows_key", "load_cache",
     "local_path", "make_tables", "name_files", "one_line", "open_own_pairs", "open_table",
-    "purge_rows", "put_if_absent", "read_epoch", "read_pins", "read_table", "rebuild_indices",
-    "record_digests", "resolve_uri", "retry_read", "rows_by_id", "run_migrations", "save_cache",
-    "set_tag", "storage_errors", "table_uri", "undo_overtaken", "update_config", "upsert_rows",
-    "vector_width", "version_record", "write_attachment", "write_functions", "write_pins",
-    "write_rows_apart",
+    "purge_rows", "put_if_absent", "read_epoch", "read_pins", "read_table", "read_transaction",
+    "rebuild_indices", "record_digests", "resolve_uri", "retry_read", "rows_by_id",
+    "run_migrations", "save_cache", "set_tag", "storage_errors", "table_uri", "undo_overtaken",
+    "update_config", "upsert_rows", "vector_width", "version_record", "write_attachment",
+    "write_functions", "write_pins", "write_rows_apart",
 ]
 # fmt: on

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import lance
 from lance import LanceOperation
 
 from asif_lance.database.lease import check_lease, confirm_lease, find_lease
+from asif_lance.database.transactions import read_transaction
 
 #: What a commit says which lease it was made under, in Lance's transaction.
 EPOCH_PROPERTY = "asif_lance.epoch"
@@ -93,7 +93,7 @@ def is_overtaken(table: lance.LanceDataset, version: int) -> bool:
     excluded = _find_excluded(table.uri)
     if not excluded:
         return False
-    transaction: Any = table.read_transaction(version)
+    transaction = read_transaction(table, version)
     properties = transaction.transaction_properties if transaction else None
     epoch = (properties or {}).get(EPOCH_PROPERTY)
     return epoch is not None and int(epoch) < excluded

@@ -19,7 +19,13 @@ import pyarrow.compute as pc
 from lance import LanceOperation
 from lance.fragment import FragmentMetadata
 
-from asif_lance.database import FragmentKey, data_files, open_table, storage_errors
+from asif_lance.database import (
+    FragmentKey,
+    data_files,
+    open_table,
+    read_transaction,
+    storage_errors,
+)
 from asif_lance.errors import DatabaseError
 from asif_lance.progress import track
 from asif_lance.records import Int64Array
@@ -263,7 +269,8 @@ def _find_live_places(state: lance.LanceDataset, fragment: lance.LanceFragment) 
 
 def _logs_keys(state: lance.LanceDataset) -> bool:
     """Whether a state's own log may name pairs: by a predicate, or a filter over merged keys."""
-    operation = state.read_transaction(state.version).operation
+    transaction = read_transaction(state, state.version)
+    operation = transaction.operation if transaction else None
     if isinstance(operation, LanceOperation.Delete):
         return bool(operation.predicate != "false")
     return isinstance(operation, LanceOperation.Update)

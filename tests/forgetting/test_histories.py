@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs_at_hand import new_store, pairs
 
+from asif_lance.database import open_table, read_transaction
 from asif_lance.forgetting import obtain_keys
 from asif_lance.store.forget import forget
+from asif_lance.store.maintenance import optimize
 from asif_lance.store.pair_store import PairStore
 
 _PAIRS = 6
@@ -66,3 +68,23 @@ def test_every_version_keeps_just_its_other_pairs(
         for name, table in read(store).items():
             keep = [i not in forgotten for i in before[name]["pair_id"].to_pylist()]
             assert table.equals(before[name].filter(pa.array(keep, pa.bool_()))), name
+
+
+def test_a_version_that_was_compacted_together_with_an_index_is_forgotten_from(
+    tmp_path: Path,
+) -> None:
+    # Lance's Python cannot read what it wrote down of such a change.
+    ids = [f"pair-{number:06d}-id" for number in range(40)]
+    store = new_store(tmp_path)
+    store.add(pairs(ids))
+    store.publish(command="ingest")
+    open_table(store.uri, "pairs").create_scalar_index("pair_id", "BTREE")
+    store.publish(command="publish")
+    store.delete(ids[:30])
+    store.publish(command="delete")
+    optimize(store)
+    head = open_table(store.uri, "pairs")
+    assert store.version().lance_version == head.version
+    assert read_transaction(head, head.version) is None
+    assert forget(store, ids[35:36], reason="asked", keys=obtain_keys("", tmp_path / "k")).clean
+    assert [version.pairs for version in store.versions()] == [39, 9]
