@@ -76,7 +76,7 @@ class RecordingManifest:
 
 @dataclass
 class ShardRecorder:
-    """A process at work for one recording; see `Worker` of tasks."""
+    """A process at work for one recording; see `LoadedWork`."""
 
     plan: RecordingPlan
     _shared: Model | None = None

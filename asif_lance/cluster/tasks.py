@@ -110,21 +110,21 @@ def run_task(task: Task, mapper: Mapper | None = None, shards: int = 1) -> None:
         DatabaseError: the ingest or recording is not open any more.
         StaleModelError: pairs were forgotten since it was planned.
     """
-    worker = _open_worker(task.uri, task.ingest_id, task.commit_id)
-    worker.plan.check_open()
+    work = _load_work(task.uri, task.ingest_id, task.commit_id)
+    work.plan.check_open()
     try:
-        worker.do(task, mapper, shards)
+        work.do(task, mapper, shards)
     except FileNotFoundError:
-        worker.plan.check_open()  # whoever ends the work takes its files away
+        work.plan.check_open()  # whoever ends it takes its files away
         raise
 
 
-class Worker(Protocol):
-    """A process at work for what is open."""
+class LoadedWork(Protocol):
+    """What is open, with all that a process has loaded for it."""
 
     @property
     def plan(self) -> OpenWork:
-        """Of its work."""
+        """Its plan."""
         ...
 
     def do(self, task: Task, mapper: Mapper | None, shards: int) -> None:
@@ -133,7 +133,7 @@ class Worker(Protocol):
 
 
 @lru_cache(maxsize=1)
-def _open_worker(uri: str, ingest_id: str, commit_id: str) -> Worker:
+def _load_work(uri: str, ingest_id: str, commit_id: str) -> LoadedWork:
     """`commit_id` is here to begin anew with work that is planned again."""
     if not ingest_id.startswith(RECORDING_PREFIX):
         return _Ingester(load_plan(uri, ingest_id))

@@ -87,6 +87,7 @@ def read_all_kinds(folder: Path) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 def test_processes_encode_pictures_of_any_kind_as_one_does(
     folder: Path, pool: ProcessPoolExecutor, only_there: Callable[[], None]
 ) -> None:
@@ -105,6 +106,7 @@ def test_processes_encode_pictures_of_any_kind_as_one_does(
     assert np.allclose(*found[1][turned], atol=1e-5)  # as pixels that a program has, and as a file
 
 
+@pytest.mark.slow
 def test_a_shared_model_answers_from_pictures_as_one_process(
     folder: Path, pool: ProcessPoolExecutor, only_there: Callable[[], None]
 ) -> None:
@@ -129,6 +131,7 @@ def describe(ranking: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
     return [(label, round(float(score), 4)) for label, score in ranking]
 
 
+@pytest.mark.slow
 def test_labelled_pictures_inside_parquet_are_encoded_elsewhere(
     folder: Path, pool: ProcessPoolExecutor, only_there: Callable[[], None]
 ) -> None:
