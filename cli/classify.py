@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from .options import (
 from .output import note
 from .parameter_types import PICTURE, Count, FileArgument
 from .progress import hide_bars
-from .query import FoundModel, check_asked_labels, find_model, read_asked_labels
+from .query import AskedLabels, FoundModel, check_asked_labels, find_model, read_asked_labels
 from .server import (
     ask_server,
     choose_server,
@@ -157,98 +157,92 @@ def classify(
         _refuse_missing(context, images)
         found = find_model(context, search=search_by, **arguments)
         limits = {"top": top, "pairs": attributions, "truth_is_folder": truth_is_folder}
-        kept, shown = limits if record else None, (top, explain, output)
-        _answer(found, asked, images, vectors, trust, rejects, kept, shown)
+        kept = limits if record else None
+        _answer(_Job(found, asked, images, vectors, trust, kept, top, explain, output), rejects)
     report_rejects(rejects)
 
 
-def _answer(
-    found: FoundModel,
-    asked: dict[str, Any],
-    images: tuple[str, ...],
-    vectors: Path | None,
-    trust: dict[str, Any],
-    rejects: list[Reject],
-    kept: dict[str, Any] | None,
-    shown: tuple[int, int | None, str],
-) -> None:
-    """Tell, and record if `kept` says how much of it, here or by the workers of an engine."""
-    top, explain, output = shown
-    if kept is not None and found.engine and explain is None and not trust["confidence"]:
-        _record_there(found, asked, images, vectors, rejects, kept, output)
-    else:
-        answers = _ask(found, asked, images, vectors, trust, rejects, kept)
-        _tell_all(*answers, top, explain, output)
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a model of this database is asked, and what is told and kept of its answers.
+
+    Attributes:
+        found: the model.
+        asked: the label options, by name.
+        images: files and folders; none where there are vectors.
+        vectors: a file of these.
+        trust: the confidence options, by name.
+        kept: how much is recorded; None for nothing.
+        top: labels told.
+        explain: deciding pairs told; None for none.
+        output: the format.
+    """
+
+    found: FoundModel
+    asked: dict[str, Any]
+    images: tuple[str, ...]
+    vectors: Path | None
+    trust: dict[str, Any]
+    kept: dict[str, Any] | None
+    top: int
+    explain: int | None
+    output: str
+
+    @property
+    def is_recorded_there(self) -> bool:
+        """Whether workers record: they tell no more than what is recorded."""
+        more = self.explain is not None or self.trust["confidence"]
+        return self.kept is not None and self.found.engine is not None and not more
 
 
-def _ask(
-    found: FoundModel,
-    asked: dict[str, Any],
-    images: tuple[str, ...],
-    vectors: Path | None,
-    trust: dict[str, Any],
-    rejects: list[Reject],
-    kept: dict[str, Any] | None,
-) -> tuple[Iterable[Prediction], Assessor | None]:
-    """Predictions, recorded on their way if `kept` says how much of them, and who assesses them."""
-    labels, given = read_asked_labels(**asked), _read_vectors(vectors)
-    known = read_calibration(trust.pop("calibrate"), labels.names, rejects)
+def _answer(job: _Job, rejects: list[Reject]) -> None:
+    """Tell, and record where that is asked, here or by the workers of an engine."""
+    labels, given = read_asked_labels(**job.asked), _read_vectors(job.vectors)
+    known = read_calibration(job.trust["calibrate"], labels.names, rejects)
     pictures = given is None or (known is not None and known.vectors is None)
-    found.check(labels, pictures=pictures, vectors=None if given is None else given[1])
-    if trust["confidence"] and known is None:
-        check_self_test(found)
-    model = found.open()
+    job.found.check(labels, pictures=pictures, vectors=None if given is None else given[1])
+    if job.trust["confidence"] and known is None:
+        check_self_test(job.found)
+    if job.is_recorded_there:
+        _record_there(job, labels, rejects)
+        return
+    model = job.found.open()
     label_set = model.compile(labels.embed(model))
-    predictions = _predict(model, images, given, label_set, rejects)
-    if kept is not None:
-        predictions = _recorded(predictions, model, label_set, **kept)
-    return predictions, make_assessor(model, label_set, rejects, known=known, **trust)
+    predictions = _predict(model, job.images, given, label_set, rejects)
+    if job.kept is not None:
+        predictions = _recorded(predictions, model, label_set, **job.kept)
+    trust = {name: job.trust[name] for name in ("confidence", "coverage")}
+    sure = make_assessor(model, label_set, rejects, known=known, **trust)
+    _tell_all(predictions, sure, job)
 
 
-def _record_there(
-    found: FoundModel,
-    asked: dict[str, Any],
-    images: tuple[str, ...],
-    vectors: Path | None,
-    rejects: list[Reject],
-    kept: dict[str, Any],
-    output: str,
-) -> None:
+def _record_there(job: _Job, labels: AskedLabels, rejects: list[Reject]) -> None:
     """Have workers encode and record, and tell what is recorded."""
-    labels, given = read_asked_labels(**asked), _read_vectors(vectors)
-    found.check(labels, pictures=given is None, vectors=None if given is None else given[1])
-    pictures = _find_pictures(images, rejects)
-    if given is None and not pictures:
+    pictures = _find_pictures(job.images, rejects)
+    if job.vectors is None and not pictures:
         return
     from asif_lance.audit.run_rows import read_predictions
-    from asif_lance.cluster import record_with_ray
+    from asif_lance.cluster import plan_recording, record_with_ray
 
-    model = found.load()
+    model = job.found.load()
     prompts = labels.embed(model)
-    done = record_with_ray(
-        model, prompts, pictures=pictures, vectors=vectors, workers=found.workers, **kept
-    )
+    plan = plan_recording(model, prompts, pictures=pictures, vectors=job.vectors, **job.kept or {})
+    done = record_with_ray(plan, workers=job.found.workers)
     rejects += done.rejects
     silent = 0
     for prediction in read_predictions(model.store, done.run):
         silent += prediction.score <= 0
-        top, answer = kept["top"], {"image": prediction.image}
+        answer = {"image": prediction.image, **describe_prediction(prediction, job.top, prompts)}
         hide_bars()
-        print_answer(answer | describe_prediction(prediction, top, prompts), output, 0.0)
+        print_answer(answer, job.output, 0.0)
     _note_recorded(done.run.run_id, done.dropped)
     _note_silent(silent)
 
 
-def _tell_all(
-    predictions: Iterable[Prediction],
-    sure: Assessor | None,
-    top: int,
-    explain: int | None,
-    output: str,
-) -> None:
+def _tell_all(predictions: Iterable[Prediction], sure: Assessor | None, job: _Job) -> None:
     silent = 0
     for prediction in predictions:
-        _tell(prediction, top, explain, output, sure)
+        _tell(prediction, sure, job)
         silent += prediction.score <= 0
     _note_silent(silent)
     if sure is not None:
@@ -378,17 +372,11 @@ def _note_recorded(run_id: str, dropped: Sequence[str]) -> None:
         note(f"dropped {format_count(len(dropped), 'older run')}, see `runs keep`")
 
 
-def _tell(
-    prediction: Prediction,
-    top: int,
-    explain: int | None,
-    output: str,
-    sure: Assessor | None = None,
-) -> None:
-    value = {"image": prediction.image, **describe_prediction(prediction, top)}
+def _tell(prediction: Prediction, sure: Assessor | None, job: _Job) -> None:
+    value = {"image": prediction.image, **describe_prediction(prediction, job.top)}
     if sure is not None:
         add_confidence(value, sure.assess(prediction), sure)
-    if explain is not None:
-        value["pairs"] = list(map(asdict, prediction.attributions(explain)))
+    if job.explain is not None:
+        value["pairs"] = list(map(asdict, prediction.attributions(job.explain)))
     hide_bars()
-    print_answer(value, output, 0.0 if sure is None else sure.coverage)
+    print_answer(value, job.output, 0.0 if sure is None else sure.coverage)

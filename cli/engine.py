@@ -22,7 +22,8 @@ engine_options = several(
     click.option(
         "--engine",
         type=click.Choice(["ray"]),
-        help="Share the work among the processes of a Ray cluster, or of one that is started here.",
+        help="Share the work among the processes of a Ray cluster, each with a GPU where there are "
+        "any, or of one that is started here.",
     ),
     click.option(
         "--workers",
@@ -72,7 +73,7 @@ def check_shared(store: PairStore, engine: str | None) -> None:
 
 
 def share(model: Model, engine: str | None, workers: int | None) -> Model:
-    """The model, compared by the actors of the engine, which end with the command."""
+    """The model, whose work the actors of the engine do, which end with the command."""
     if engine is None:
         return model
     from asif_lance.cluster import SearchActors
@@ -80,7 +81,7 @@ def share(model: Model, engine: str | None, workers: int | None) -> Model:
     command = click.get_current_context()
     actors: Any = command.meta.get(_ACTORS)
     if actors is None:
-        actors = command.with_resource(SearchActors.start(workers))
+        actors = command.with_resource(SearchActors.start_for(model, workers))
         command.meta[_ACTORS] = actors
     shared: Model = actors.share(model)
     return shared

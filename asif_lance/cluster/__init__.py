@@ -5,7 +5,7 @@ folder, `list_tasks` says what is to be done now, `run_task` does one of these a
 `commit` adds what all of them have written in one commit, as one model version. Which engine
 carries tasks to workers does not matter; `ingest_with_ray` is one.
 
-*Search.* `share_with_ray` has actors of Ray compare a model's pairs.
+*Search.* `share_with_ray` has actors of Ray encode pictures and compare a model's pairs.
 
 *Recording.* `plan_recording` cuts pictures into shards, `list_tasks` and `run_task` are as above,
 and `commit_recording` makes one run of what all workers have recorded; or `record_with_ray`.

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import socket
 import warnings
+from math import ceil, floor
 from textwrap import shorten
 from typing import Any
 
@@ -16,6 +17,7 @@ from asif_lance.errors import InputError
 ATTEMPTS = 3
 
 _ANSWERS_SECONDS = 10.0
+_GPU_PARTS = 10_000  # what Ray counts them in
 _CAUSE = 240  # characters
 
 
@@ -88,8 +90,35 @@ def describe_loss(error: Exception) -> str:
     return f"its worker was lost ({type(error).__name__}: {shorten(cause, _CAUSE)})"
 
 
-def count_room(ray: Any, cpus: float, gpus: float = 0) -> int:
-    """How many actors of this size there is room for now; one at least."""
-    room = ray.cluster_resources()
-    most = room.get("CPU", 1) // cpus
-    return max(int(min(most, room.get("GPU", 0) // gpus) if gpus else most), 1)
+def size_workers(
+    ray: Any, workers: int | None, cpus: float, gpus: float | None
+) -> tuple[int, float]:
+    """How many actors there are to be, and how many GPUs each one has.
+
+    Args:
+        ray: the module.
+        workers: how many are asked for; as many as there is room for now when None, one at least.
+        cpus: of each.
+        gpus: of each. When None one, or a part of one where more workers are asked for than the
+            cluster has; none where it has none.
+
+    Raises:
+        InputError: more than one GPU, or less than none.
+    """
+    there = ray.cluster_resources()
+    cards = int(there.get("GPU", 0))
+    if gpus is None:
+        gpus = _divide_gpus(cards, workers or 1)
+    if not 0 <= gpus <= 1:
+        raise InputError(f"gpus: a worker computes on one GPU or a part of it, not on {gpus}")
+    room = there.get("CPU", 1) // cpus
+    if gpus:
+        room = min(room, cards * int(1 / gpus))
+    return workers or max(int(room), 1), gpus
+
+
+def _divide_gpus(cards: int, workers: int) -> float:
+    """What each worker has: a card, or a part of it where several must have the same."""
+    if not cards:
+        return 0
+    return floor(_GPU_PARTS / ceil(workers / cards)) / _GPU_PARTS

@@ -19,9 +19,9 @@ from asif_lance.cluster.open_work import OpenWork
 from asif_lance.cluster.plan import SHARD_ROWS, plan_ingest
 from asif_lance.cluster.ray_cluster import (
     ATTEMPTS,
-    count_room,
     describe_loss,
     import_ray,
+    size_workers,
     start_ray,
 )
 from asif_lance.cluster.tasks import Task, list_tasks, run_task
@@ -47,7 +47,7 @@ def ingest_with_ray(
     workers: int | None = None,
     shard_rows: int = SHARD_ROWS,
     cpus: float = 1,
-    gpus: float = 0,
+    gpus: float | None = None,
 ) -> IngestReport:
     """Does what `ingest_sources` does on a Ray cluster, or on this machine where there is none.
 
@@ -58,7 +58,7 @@ def ingest_with_ray(
         workers: how many actors; as many as there is room for when None.
         shard_rows: see `plan_ingest`.
         cpus: of each actor.
-        gpus: of each actor.
+        gpus: of each actor; by default one where the cluster has any, see `size_workers`.
 
     Raises:
         InputError: Ray is not installed.
@@ -68,8 +68,9 @@ def ingest_with_ray(
     ray = import_ray()
     plan = plan_ingest(uri, sources, options, shard_rows=shard_rows)
     start_ray(ray)
+    count, gpus = size_workers(ray, workers, cpus, gpus)
     actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0)(Worker)
-    pool = WorkerPool(ray, actor, workers or count_room(ray, cpus, gpus))
+    pool = WorkerPool(ray, actor, count)
     try:
         return drive(plan, pool, lambda: commit(plan))
     finally:

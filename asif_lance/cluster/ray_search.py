@@ -1,4 +1,4 @@
-"""Searches carried to actors of Ray, each of which holds some shards of what it is asked about.
+"""Questions carried to actors of Ray: each holds some shards of what is searched, and encodes.
 
 An actor that dies, or whose machine goes, is started again by Ray, elsewhere if need be, opens its
 shards anew and is asked once more.
@@ -13,13 +13,14 @@ from typing import Any
 
 from asif_lance.cluster.ray_cluster import (
     ATTEMPTS,
-    count_room,
     describe_loss,
     import_ray,
+    size_workers,
     start_ray,
 )
 from asif_lance.errors import AsifError, ShardsFailedError
 from asif_lance.model import Model, share_model
+from asif_lance.records import BROUGHT
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +36,34 @@ class SearchActors:
     actors: Sequence[Any]
 
     @staticmethod
-    def start(workers: int | None = None, *, cpus: float = 1) -> SearchActors:
+    def start(
+        workers: int | None = None, *, cpus: float = 1, gpus: float | None = None
+    ) -> SearchActors:
         """Ask Ray for actors, which start when they are first needed.
 
         Args:
             workers: how many; as many as there is room for when None.
             cpus: of each.
+            gpus: of each, for encoders; by default one where the cluster has any.
 
         Raises:
             InputError: Ray is not installed.
         """
         ray = import_ray()
         start_ray(ray)
-        how = {"max_restarts": -1, "max_task_retries": ATTEMPTS - 1}
+        count, gpus = size_workers(ray, workers, cpus, gpus)
+        how = {"max_restarts": -1, "max_task_retries": ATTEMPTS - 1, "num_gpus": gpus}
         actor = ray.remote(num_cpus=cpus, scheduling_strategy="SPREAD", **how)(_Searcher)
-        return SearchActors(ray, [actor.remote() for _ in range(workers or count_room(ray, cpus))])
+        return SearchActors(ray, [actor.remote() for _ in range(count)])
+
+    @staticmethod
+    def start_for(
+        model: Model, workers: int | None = None, *, cpus: float = 1, gpus: float | None = None
+    ) -> SearchActors:
+        """The same, by default without GPUs where nothing can be encoded: vectors were brought."""
+        if gpus is None and model.store.image.name == BROUGHT:
+            gpus = 0
+        return SearchActors.start(workers, cpus=cpus, gpus=gpus)
 
     def __enter__(self) -> SearchActors:
         """Itself; leaving ends the actors."""
@@ -83,7 +97,7 @@ class SearchActors:
         return found
 
     def share(self, model: Model, shards: int | None = None) -> Model:
-        """The model searched by these actors; see `share_model`.
+        """The model, for which these actors encode and search; see `share_model`.
 
         Args:
             model: an opened version.
@@ -94,20 +108,26 @@ class SearchActors:
 
 @contextmanager
 def share_with_ray(
-    model: Model, *, workers: int | None = None, shards: int | None = None, cpus: float = 1
+    model: Model,
+    *,
+    workers: int | None = None,
+    shards: int | None = None,
+    cpus: float = 1,
+    gpus: float | None = None,
 ) -> Iterator[Model]:
-    """The same version, whose pairs actors of Ray compare while the block runs.
+    """The same version, for which actors of Ray encode pictures and compare pairs in the block.
 
     Args:
         model: an opened version.
         workers: how many actors; as many as there is room for when None.
         shards: see `SearchActors.share`.
         cpus: of each actor.
+        gpus: of each actor; by default one where the cluster has any and pictures are encoded.
 
     Raises:
         InputError: Ray is not installed, or the pairs are those of a table that is not ours.
     """
-    with SearchActors.start(workers, cpus=cpus) as actors:
+    with SearchActors.start_for(model, workers, cpus=cpus, gpus=gpus) as actors:
         yield actors.share(model, shards)
 
 

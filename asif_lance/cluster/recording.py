@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lance.fragment import FragmentMetadata
 
@@ -19,13 +20,16 @@ from asif_lance.anchors import Mapper
 from asif_lance.audit import Run
 from asif_lance.audit.run_rows import PREDICTION_TABLES, PredictionRows, finish_run, has_rows
 from asif_lance.cluster.open_work import Fragments
-from asif_lance.cluster.recording_plan import RecordingPlan, load_recording, predictions_file
+from asif_lance.cluster.recording_plan import RecordingPlan, predictions_file
 from asif_lance.database import append_fragments, close_ingest, storage_errors, write_rows_apart
 from asif_lance.encoders import HeldPicture, read_bytes, read_vectors
 from asif_lance.errors import DatabaseError
 from asif_lance.model import LabelSet, Model, Prediction, average_prompts, share_model
 from asif_lance.object_stores import is_there
 from asif_lance.records import Float32Array, Reject
+
+if TYPE_CHECKING:
+    from asif_lance.cluster.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,60 +74,34 @@ class RecordingManifest:
         return [FragmentMetadata.from_json(json.dumps(one)) for one in found]
 
 
-def record_shard(
-    uri: str, recording_id: str, run_id: str, number: int, mapper: Mapper | None, shards: int
-) -> None:
-    """Classify and record one shard, unless somebody has done it.
-
-    Args:
-        uri: the database.
-        recording_id: the open recording.
-        run_id: its run.
-        number: of the shard of pictures.
-        mapper: has others search the pairs, see `share_model`; this process does when None.
-        shards: into how many the pairs are cut for them.
-    """
-    recorder = _open_recorder(uri, recording_id, run_id)
-    recorder.plan.check_open()
-    recorder.share(mapper, shards)
-    try:
-        recorder.record(number)
-    except FileNotFoundError:
-        recorder.plan.check_open()  # whoever ends the recording takes its files away
-        raise
-
-
-@lru_cache(maxsize=1)
-def _open_recorder(uri: str, recording_id: str, run_id: str) -> _ShardRecorder:
-    """`run_id` is here to begin anew with a recording that is planned again."""
-    return _ShardRecorder(load_recording(uri, recording_id))
-
-
 @dataclass
-class _ShardRecorder:
-    """A process at work for one recording."""
+class ShardRecorder:
+    """A process at work for one recording; see `LoadedWork`."""
 
     plan: RecordingPlan
     _shared: Model | None = None
 
     @cached_property
     def model(self) -> Model:
-        store = self.plan.open_store()
-        return Model(store, store.version(self.plan.run.model), self.plan.recipe)
+        """What compares, here."""
+        return self.plan.open_model()
 
     @cached_property
     def labels(self) -> LabelSet:
+        """The label set, compiled."""
         return (self._shared or self.model).compile(self.plan.read_prompts())
 
     @cached_property
     def vectors(self) -> tuple[list[str], Float32Array]:
+        """The ids and vectors that were given instead of pictures."""
         assert self.plan.vectors is not None
         return read_vectors(self.plan.vectors)
 
-    def share(self, mapper: Mapper | None, shards: int) -> None:
-        """Have others search from now on, if there are any."""
+    def do(self, task: Task, mapper: Mapper | None, shards: int) -> None:
+        """Classify and record one shard, unless somebody has done it; others search, if any do."""
         if mapper is not None and self._shared is None:
-            self._shared = share_model(self.model, mapper, shards)
+            self._shared = share_model(self.model, mapper, shards, encode=False)
+        self.record(task.shards[0])
 
     def record(self, number: int) -> None:
         """Write the rows of a shard, and a manifest of them."""

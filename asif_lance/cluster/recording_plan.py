@@ -84,6 +84,11 @@ class RecordingPlan(OpenWork):
         """Which pictures, or vectors, are those of a shard."""
         return slice(number * self.shard_pictures, (number + 1) * self.shard_pictures)
 
+    def open_model(self) -> Model:
+        """What compares."""
+        store = self.open_store()
+        return Model(store, store.version(self.run.model), self.recipe)
+
     def find_truth(self, name: str) -> str | None:
         """The true label of a picture of this name, if it is known."""
         path = Path(self.folder_of_names, name)

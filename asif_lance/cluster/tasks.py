@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from asif_lance.cluster.open_work import OpenWork
+from asif_lance.cluster.open_work import RECORDING_PREFIX, OpenWork
 from asif_lance.cluster.plan import Plan, Shard, load_plan
 from asif_lance.cluster.settling import (
     NAMES,
@@ -110,31 +110,41 @@ def run_task(task: Task, mapper: Mapper | None = None, shards: int = 1) -> None:
         DatabaseError: the ingest or recording is not open any more.
         StaleModelError: pairs were forgotten since it was planned.
     """
-    if task.kind == "record":
-        from asif_lance.cluster.recording import record_shard  # imports torch
-
-        record_shard(task.uri, task.ingest_id, task.commit_id, task.shards[0], mapper, shards)
-        return
-    worker = _open_worker(task.uri, task.ingest_id, task.commit_id)
-    worker.plan.check_open()
+    work = _load_work(task.uri, task.ingest_id, task.commit_id)
+    work.plan.check_open()
     try:
-        if task.kind == "name":
-            worker.name(task.shards[0])
-        else:
-            worker.encode(task.shards)
+        work.do(task, mapper, shards)
     except FileNotFoundError:
-        worker.plan.check_open()  # whoever ends the ingest takes its files away
+        work.plan.check_open()  # whoever ends it takes its files away
         raise
 
 
+class LoadedWork(Protocol):
+    """What is open, with all that a process has loaded for it."""
+
+    @property
+    def plan(self) -> OpenWork:
+        """Its plan."""
+        ...
+
+    def do(self, task: Task, mapper: Mapper | None, shards: int) -> None:
+        """Do a task; see `run_task`."""
+        ...
+
+
 @lru_cache(maxsize=1)
-def _open_worker(uri: str, ingest_id: str, commit_id: str) -> _Worker:
-    """`commit_id` is here to begin anew with an ingest that is planned again."""
-    return _Worker(load_plan(uri, ingest_id))
+def _load_work(uri: str, ingest_id: str, commit_id: str) -> LoadedWork:
+    """`commit_id` is here to begin anew with work that is planned again."""
+    if not ingest_id.startswith(RECORDING_PREFIX):
+        return _Ingester(load_plan(uri, ingest_id))
+    from asif_lance.cluster.recording import ShardRecorder  # imports torch
+    from asif_lance.cluster.recording_plan import load_recording
+
+    return ShardRecorder(load_recording(uri, ingest_id))
 
 
 @dataclass
-class _Worker:
+class _Ingester:
     """A process at work for one ingest.
 
     Attributes:
@@ -150,6 +160,13 @@ class _Worker:
         destination = Destination(self.plan.uri, self.plan.options)
         destination.look_up_forgotten()
         return destination
+
+    def do(self, task: Task, mapper: Mapper | None, shards: int) -> None:
+        """Name or encode; there is nothing to search."""
+        if task.kind == "name":
+            self.name(task.shards[0])
+        else:
+            self.encode(task.shards)
 
     def name(self, number: int) -> None:
         """Write down which items a shard has, and of which pictures."""

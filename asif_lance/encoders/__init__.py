@@ -21,13 +21,14 @@ from asif_lance.encoders.by_name import (
     text_encoder,
 )
 from asif_lance.encoders.cards import EncoderCard, read_card
-from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of
+from asif_lance.encoders.decoding import decode_image, read_bytes, sha256_of, upright_rgb
 from asif_lance.encoders.downloads import allow_downloads, only_allowed_requests
 from asif_lance.encoders.inside_files import read_picture
 from asif_lance.encoders.own_encoders import (
     adopt_encoder,
     check_pinned,
     check_vectors,
+    is_loaded_anywhere,
     register_encoder,
 )
 from asif_lance.encoders.parquet_files import (
@@ -59,8 +60,9 @@ from asif_lance.encoders.picture_inputs import (
     take_picture,
 )
 from asif_lance.encoders.precomputed import read_label_vectors, read_vectors
-from asif_lance.encoders.protocols import ImageEncoder, TextEncoder
+from asif_lance.encoders.protocols import ImageEncoder, ImageItem, TextEncoder
 from asif_lance.encoders.streaming import (
+    BatchEncoder,
     EncodedBatch,
     EncoderThreads,
     encode_each,
@@ -78,17 +80,17 @@ if TYPE_CHECKING:
 # fmt: off
 __all__ = [
     "DEFAULT_IMAGE", "DEFAULT_TEXT", "PARQUET_DAMAGE", "PICTURE", "PIECE_BYTES", "THUMBNAIL",
-    "ZIP_DAMAGE", "EncodedBatch", "EncoderCard", "EncoderThreads", "HeldPicture", "ImageEncoder",
-    "ImageFile", "LeftOut", "Member", "ParquetRows", "PictureInput", "PictureSource",
-    "PicturesInput", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings", "UnreadableRows",
-    "adopt_encoder", "allow_downloads", "check_pinned", "check_vectors", "decode_image",
-    "encode_each", "encode_images", "encode_pictures", "encoder_name", "expand_folders",
-    "first_line", "image_encoder", "is_picture_name", "iterate_pictures", "looks_like_tar",
-    "make_thumbnail", "map_ahead", "only_allowed_requests", "open_zip", "picture_name",
-    "prepare_item", "read_bytes", "read_card", "read_label_vectors", "read_picture", "read_tar",
-    "read_vectors", "register_encoder", "reject_picture", "sha256_of", "shown_picture",
-    "take_picture", "tell_left_out", "text_encoder", "to_image_item", "walk_files", "walk_pictures",
-    "zip_members",
+    "ZIP_DAMAGE", "BatchEncoder", "EncodedBatch", "EncoderCard", "EncoderThreads", "HeldPicture",
+    "ImageEncoder", "ImageFile", "ImageItem", "LeftOut", "Member", "ParquetRows", "PictureInput",
+    "PictureSource", "PicturesInput", "SentenceEmbeddings", "TextEncoder", "TimmEmbeddings",
+    "UnreadableRows", "adopt_encoder", "allow_downloads", "check_pinned", "check_vectors",
+    "decode_image", "encode_each", "encode_images", "encode_pictures", "encoder_name",
+    "expand_folders", "first_line", "image_encoder", "is_loaded_anywhere", "is_picture_name",
+    "iterate_pictures", "looks_like_tar", "make_thumbnail", "map_ahead", "only_allowed_requests",
+    "open_zip", "picture_name", "prepare_item", "read_bytes", "read_card", "read_label_vectors",
+    "read_picture", "read_tar", "read_vectors", "register_encoder", "reject_picture", "sha256_of",
+    "shown_picture", "take_picture", "tell_left_out", "text_encoder", "to_image_item",
+    "upright_rgb", "walk_files", "walk_pictures", "zip_members",
 ]
 # fmt: on
 

@@ -62,6 +62,14 @@ def check_pinned(side: str, name: str) -> str:
     return name
 
 
+def is_loaded_anywhere(side: str, name: str) -> bool:
+    """Whether any process makes the same encoder of a name: a library's or an installed package's.
+
+    One that a program has given or registered is only in its own process.
+    """
+    return _is_library(name) or ((side, name) not in _loaders and (side, name) in _installed())
+
+
 def registered_names(side: str) -> set[str]:
     """What `load_registered` knows."""
     own = {name for known, name in _loaders if known == side}

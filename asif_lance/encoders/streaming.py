@@ -6,6 +6,7 @@ torch is imported when something is encoded: the rest of the package is of use w
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,6 +54,14 @@ class EncodedBatch:
         """The (d,) vector of an item, or why it has none."""
         row = self.rows[place]
         return row if isinstance(row, ImageError) else self.vectors[row]
+
+
+class BatchEncoder(ABC):
+    """An encoder that takes whole batches as they come, and has them decoded and encoded itself."""
+
+    @abstractmethod
+    def encode_batches(self, batches: Iterator[list[ImageItem]]) -> Iterator[EncodedBatch]:
+        """Encode batches in order, as `encode_images` does; they are consumed as needed."""
 
 
 class EncoderThreads:
@@ -132,7 +141,7 @@ def encode_images(
     not grow with the number of items.
 
     Args:
-        encoder: the network.
+        encoder: the network, or a `BatchEncoder`.
         items: encoded bytes, what gives them, files or decoded images; consumed as needed.
         batch_size: images per call of the encoder.
         workers: decoding threads; one per core, at most 16, by default.
@@ -145,6 +154,9 @@ def encode_images(
     rest, batch_size = iter(items), int(batch_size)
     first = list(islice(rest, batch_size))
     batches = chain([first] if first else [], iter(lambda: list(islice(rest, batch_size)), []))
+    if isinstance(encoder, BatchEncoder):
+        yield from encoder.encode_batches(batches)
+        return
     alone = len(first) < batch_size  # and has all of torch's threads
     with EncoderThreads(workers, 1 if alone else _MOST_SIDE_BY_SIDE) as threads:
         yield from map_ahead(

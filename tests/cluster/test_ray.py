@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,17 +25,21 @@ from asif_lance.cluster import (
     Task,
     ingest_with_ray,
     plan_ingest,
+    plan_recording,
     ray_cluster,
     record_with_ray,
     share_with_ray,
 )
-from asif_lance.cluster.ray_cluster import ATTEMPTS
+from asif_lance.cluster.ray_cluster import ATTEMPTS, size_workers
 from asif_lance.cluster.ray_engine import WorkerPool
+from asif_lance.encoders import by_name
 from asif_lance.errors import ShardsFailedError, StaleModelError
 from asif_lance.ingest import ingest_sources
 from asif_lance.model import Model, Prompts, open_model, prompts_from_vectors, share_model
 from asif_lance.store import PairStore
 from asif_lance.store.forget import forget
+
+CALIBRATED = ["photos", "--confidence", "--calibrate", "photos"]
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: `make cluster` has it")
 pytestmark = pytest.mark.slow
@@ -50,7 +55,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # it listens on this machine alone
         patch.setenv("OMP_NUM_THREADS", "1")
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=10**8)
+        ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=10**8)
         yield
         ray.shutdown()
 
@@ -303,8 +308,8 @@ def test_a_run_that_ray_records_is_that_of_one_process(database: Path, prompts: 
     vectors, model = write_questions(database.parent)["vectors"], open_model(database, k=10)
     expected = recorded(database, record_alone(model, prompts, vectors))
     for shards in (1, 2, 7):
-        how = {"workers": 2, "shards": shards, "shard_pictures": 2}
-        done = record_with_ray(model, prompts, vectors=vectors, **how)
+        plan = plan_recording(model, prompts, vectors=vectors, shard_pictures=2)
+        done = record_with_ray(plan, workers=2, shards=shards)
         assert recorded(database, done.run.run_id) == expected
 
 
@@ -327,7 +332,8 @@ def test_workers_and_searchers_that_are_lost_cost_a_recording_nothing(
             ray.kill(searchers.actors[0], no_restart=False)
 
     monkeypatch.setattr(WorkerPool, "give", give_and_lose)
-    done = record_with_ray(model, prompts, vectors=vectors, workers=2, shard_pictures=1)
+    plan = plan_recording(model, prompts, vectors=vectors, shard_pictures=1)
+    done = record_with_ray(plan, workers=2)
     assert given.count(given[1]) == 2
     assert len(given) == 6
     assert recorded(database, done.run.run_id) == expected
@@ -380,6 +386,102 @@ def test_workers_encode_the_pictures_that_one_process_would(
 
 def describe(predictions: list[dict]) -> list[tuple[str, float]]:
     return [(one["label"], round(one["score"], 4)) for one in predictions]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photos by class, which are the pairs of the database `p.lancedb` beside it."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(24):
+        photo = picture(folder / "photos" / ("cat", "dog")[number % 2] / f"{number}.png", number)
+        photo.with_suffix(".txt").write_text(f"A cat, or dog number {number}.")
+    ingest_sources(folder / "p.lancedb", [folder / "photos"])
+    (folder / "photos" / "cat" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def only_there(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on nothing loads an image encoder in this process."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image encoder was loaded by the process that asks")
+
+    return lambda: monkeypatch.setattr(by_name, "_load_images", refuse)
+
+
+@pytest.mark.encoders
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["classify", "photos", "--labels", "cat,dog"], 1),  # for the picture that is none
+        (["classify", "photos", "--labels", "cat,dog", "--explain", "3"], 1),
+        (["classify", "photos", "--labels", "cat,dog", "--confidence"], 1),
+        (["classify", *CALIBRATED, "--labels", "cat,dog"], 1),
+        (["classify", *CALIBRATED, "--labels", "cat,dog", "--record", "--explain", "2"], 1),
+        (["evaluate", "photos"], 1),
+        (["tune", "photos", "--ks", "5,10", "--ps", "2"], 1),
+        (["search", "--image", "photos/cat/4.png"], 0),
+    ],
+)
+def test_commands_have_pictures_encoded_on_ray_alone(
+    cli: Cli,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    only_there: Callable[[], None],
+    command: list[str],
+    status: int,
+) -> None:
+    monkeypatch.chdir(photos)
+    asked = ["--db", "p.lancedb", *command, "--format", "json"]
+    alone = cli(*asked)
+    only_there()
+    shared = cli(*asked, "--engine", "ray", "--workers", "2")
+    assert (alone.status, shared.status) == (status, status), shared.err
+    assert round_all(shared.objects) == round_all(alone.objects)
+    refused = [
+        [line for line in done.err.splitlines() if "broken" in line] for done in (alone, shared)
+    ]
+    assert refused[0] == refused[1]
+    assert bool(refused[0]) == bool(status)
+
+
+def round_all(found: Any) -> Any:
+    """Answers without what an encoder rounds by how many threads it has."""
+    if isinstance(found, dict):
+        return {name: round_all(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [round_all(value) for value in found]
+    return pytest.approx(found, abs=1e-4) if isinstance(found, float) else found
+
+
+@pytest.mark.encoders
+def test_a_worker_that_is_lost_while_it_encodes_costs_nothing(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, only_there: Callable[[], None]
+) -> None:
+    model = open_model(photos / "p.lancedb")
+    names, expected = model.encode(photos / "photos", rejects=[], batch_size=4)
+    only_there()
+    lost: list[int] = []
+    take = SearchActors._take
+
+    def take_and_lose(actors: SearchActors, place: int, answer: Any) -> Any:
+        if not lost:
+            lost.append(place)
+            ray.kill(actors.actors[place], no_restart=False)
+        return take(actors, place, answer)
+
+    monkeypatch.setattr(SearchActors, "_take", take_and_lose)
+    with share_with_ray(open_model(photos / "p.lancedb"), workers=2) as shared:
+        found = shared.encode(photos / "photos", rejects=[], batch_size=4)
+    assert lost == [0]
+    assert found[0] == names
+    assert np.allclose(found[1], expected, atol=1e-5)
+
+
+def test_no_gpu_is_asked_for_where_there_is_none() -> None:
+    assert size_workers(ray, None, 1, None) == (2, 0)
+    assert size_workers(ray, 5, 1, None) == (5, 0)
 
 
 @pytest.mark.encoders
