@@ -11,7 +11,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from asif_lance.database.commits import committing
+from asif_lance.database.commits import committing, exclude_older
 from asif_lance.database.object_cleanup import remove_unneeded
 from asif_lance.database.open_ingests import list_open_ingests, spare_fragments
 from asif_lance.database.pair_rows import delete_at
@@ -49,6 +49,7 @@ def clean_up(
     path = table_uri(uri, table)
     dataset = lance.dataset(path)
     if is_remote(uri):
+        dataset = exclude_older(dataset)
         old = _list_old(dataset, grace, passing_after)
         return remove_unneeded(dataset, old, sparing=sparing and bool(list_open_ingests(uri)))
     chosen = _choose_states(dataset, grace, passing_after)

@@ -59,6 +59,18 @@ def commit(
         return lance.LanceDataset.commit(state, transaction)
 
 
+def exclude_older(state: lance.LanceDataset) -> lance.LanceDataset:
+    """A table's head anew, which keeps out what overtaken writers had begun; see `overtaken`.
+
+    Lance compares a commit with the later states that it still finds. So whoever removes states
+    first puts one like this behind them. As it is where no lease was ever taken over.
+    """
+    lease = find_lease(state.uri)
+    if lease is None or not lease.state.excluded:
+        return state
+    return commit(state, LanceOperation.Restore(state.version))
+
+
 def update_config(state: lance.LanceDataset, values: Mapping[str, str | None]) -> None:
     """Changes settings of a table; None takes one away."""
     updates = LanceOperation.UpdateMap(dict(values))

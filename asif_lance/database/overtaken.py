@@ -2,7 +2,8 @@
 
 A paused or killed writer's requests may reach the store at any later moment. So whoever takes over
 a lease that was not given back first restores every table to what it is: Lance lets nothing go
-together with that which was begun before, no rows, fragments or indices. What Lance lets pass all
+together with that which was begun before, no rows, fragments or indices. Cleaning up, which may
+remove that state, first does the same again. What Lance lets pass all
 the same, to restore a state or to change settings, carries the epoch of its lease: the next change,
 and a forget after it has cleaned up, looks whether head does, and takes it back.
 """
@@ -14,7 +15,7 @@ from typing import Any
 import lance
 from lance import LanceOperation
 
-from asif_lance.database.commits import EPOCH_PROPERTY, commit
+from asif_lance.database.commits import EPOCH_PROPERTY, commit, exclude_older
 from asif_lance.database.lease import find_lease
 from asif_lance.database.registry import TABLES
 from asif_lance.database.tables import find_table, table_uri
@@ -26,7 +27,7 @@ def exclude_overtaken(uri: str) -> None:
     for table in TABLES:
         head = find_table(uri, table.name)
         if head is not None:
-            commit(head, LanceOperation.Restore(head.version))
+            exclude_older(head)
     touch_tags(table_uri(uri, "pairs"))
 
 

@@ -22,7 +22,7 @@ from lance import LanceOperation
 from lance.fragment import FragmentMetadata, write_fragments
 
 from asif_lance.database.attached import AttachedState, find_attachment
-from asif_lance.database.commits import commit, committing
+from asif_lance.database.commits import commit, committing, exclude_older
 from asif_lance.database.digests import (
     READ_ERRORS,
     find_damage,
@@ -301,6 +301,7 @@ def _tidy(table: lance.LanceDataset) -> None:
         table.optimize.compact_files()
     old = find_replaced(table, GRACE)
     if old:
+        table = exclude_older(table)
         with committing(table.uri):
             table.cleanup_old_versions(versions=old, error_if_tagged_old_versions=False)
 

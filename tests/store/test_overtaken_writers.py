@@ -123,6 +123,22 @@ def test_a_commit_that_was_begun_before_a_lease_was_taken_over_fails(
     assert store.read("v2", ["pair_id"]).num_rows == 60
 
 
+@pytest.mark.parametrize("table", ["pairs", "versions"])
+def test_nor_does_one_go_together_with_what_is_left_after_cleaning_up(
+    store: PairStore, table: str
+) -> None:
+    head = open_table(store.uri, table)
+    begun = write_fragments(head.to_table(), head, mode="append")
+    overtake(store)
+    store.add(pairs(1, 60))
+    store.publish(command="ingest")
+    with WriteLock(store.uri).hold("optimize"):
+        clean_up(store.uri, table)
+    with pytest.raises(OSError, match="incompatible"):
+        lance.LanceDataset.commit(head, LanceOperation.Append(begun), read_version=head.version)
+    assert [version.pairs for version in store.versions()] == [30, 60, 61]
+
+
 def test_a_state_that_an_overtaken_writer_restored_is_taken_back_by_the_next_change(
     store: PairStore,
 ) -> None:
