@@ -130,7 +130,7 @@ def _read_items(plan: Plan) -> Iterator[pa.RecordBatch]:
     """What the shards name: items, and rows with several captions."""
     for number in range(len(plan.shards)):
         with fetch_file(plan.folder / names_file(number)) as file:
-            names = pq.read_table(file, memory_map=False)
+            names = pq.read_table(file, partitioning=None)
         rows = names.filter(pc.is_valid(names["row_id"]))
         for kind, own, column in (("item", names, "pair_id"), ("row", rows, "row_id")):
             columns = [own[column], *(own[name] for name in _ITEMS.names[2:])]

@@ -90,7 +90,7 @@ def test_ids_are_compared_in_as_many_buckets_as_there_is_room_for(
     monkeypatch.setattr(id_buckets, "BUCKET_BYTES", 3_000)
     ingest_sources(tmp_path / "alone.lancedb", sources[1:2])
     expected = ingest_sources(tmp_path / "alone.lancedb", sources)
-    uri = tmp_path / "it's [1]?.lancedb"
+    uri = tmp_path / "shard=x" / "it's [1]?.lancedb"
     ingest_sources(uri, sources[1:2])
     report = finish(plan_ingest(uri, sources, shard_rows=10))
     assert content(uri).equals(content(tmp_path / "alone.lancedb"))
