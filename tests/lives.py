@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -65,12 +66,14 @@ def start_lives(
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with (
         log.open("w") as errors,
-        subprocess.Popen(command, env=env, text=True, stderr=errors, **pipes) as server,  # type: ignore[call-overload]
+        subprocess.Popen(  # type: ignore[call-overload]
+            command, env=env, text=True, stderr=errors, start_new_session=True, **pipes
+        ) as server,
     ):
         try:
             yield Lives(server, log)
         finally:
-            server.kill()
+            os.killpg(server.pid, signal.SIGKILL)  # with a command that stands still
 
 
 def _serve() -> None:

@@ -81,7 +81,8 @@ def _find_void(plan: Plan, manifests: dict[int, ShardManifest]) -> list[int]:
     files = {number: plan.list_paths(one.fragments) for number, one in manifests.items()}
     gone = {number for number, paths in files.items() if not all(map(is_there, paths))}
     written = {number: paths for number, paths in files.items() if number not in gone}
-    return sorted(gone | find_taken(plan, open_table(plan.uri, "pairs"), written))
+    rows = sum(one.rows for one in manifests.values())
+    return sorted(gone | find_taken(plan, open_table(plan.uri, "pairs"), written, rows))
 
 
 def _append(plan: Plan, manifests: list[ShardManifest]) -> None:

@@ -105,25 +105,32 @@ class OpenWork:
 
 
 def begin_work(
-    store: PairStore, ingest_id: str, plan: str, files: dict[str, Write] | None = None
+    store: PairStore,
+    ingest_id: str,
+    plan: dict[str, Any],
+    files: dict[str, Write] | None = None,
 ) -> None:
     """Opens it, unless it is open.
 
     Args:
         store: the database.
         ingest_id: names it.
-        plan: the content of its plan, JSON.
+        plan: goes into its plan as JSON, with the epoch at which it was made.
         files: what else it begins with, by name.
+
+    Raises:
+        StaleModelError: pairs were forgotten since that epoch.
     """
     folder = ingest_folder(store.uri, ingest_id)
-    with store.writing("ingest", beside=ingest_id.startswith(RECORDING_PREFIX)):
+    beside = ingest_id.startswith(RECORDING_PREFIX)
+    with store.writing("ingest", since=plan["epoch"], beside=beside):
         if is_remote(folder) and not is_there(folder / PLAN_FILE):
             remove_folder(folder)  # what one left that was killed while it was closed
         elif not is_remote(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for name, write in (files or {}).items():
             put_if_absent(folder / name, write)
-        put_if_absent(folder / PLAN_FILE, lambda path: path.write_text(plan))
+        put_if_absent(folder / PLAN_FILE, lambda path: path.write_text(json.dumps(plan)))
         # Planned anew after its end it has the same id: workers of then are not to write here.
         commit_id = read_plan(store.uri, ingest_id)["commit_id"]
         put_if_absent(folder / commit_id, lambda path: path.touch())

@@ -120,6 +120,7 @@ def plan_ingest(
         SourceError: a source cannot be read, or nothing in them can be a pair.
         InputError: sources or options that cannot be shared.
         EncoderMismatchError, EncoderUnavailableError, StorageError: as for `ingest_sources`.
+        StaleModelError: pairs were forgotten while it was planned.
     """
     options, sources = options or IngestOptions(), expand_sources(sources)
     _check_options(options)
@@ -143,7 +144,7 @@ def plan_ingest(
         "head": open_table(store.uri, "pairs").version,
     }
     ingest_id = digest[:ID_LENGTH]
-    begin_work(store, ingest_id, json.dumps(plan))
+    begin_work(store, ingest_id, plan)
     return load_plan(store.uri, ingest_id)
 
 

@@ -154,7 +154,7 @@ def plan_recording(
     plan = {**asked, "commit_id": run.run_id, "epoch": store.epoch(), "run": _run_as_json(run)}
     recording_id = RECORDING_PREFIX + digest[:ID_LENGTH]
     write = partial(_write_prompts, prompts)
-    begin_work(store, recording_id, json.dumps(plan), {_PROMPTS: write})
+    begin_work(store, recording_id, plan, {_PROMPTS: write})
     return load_recording(store.uri, recording_id)
 
 

@@ -32,11 +32,14 @@ from asif_lance.cluster import (
     Task,
     abandon,
     commit,
+    id_buckets,
     list_plans,
     list_tasks,
     plan_ingest,
     run_task,
 )
+from asif_lance.cluster import plan as plan_module
+from asif_lance.cluster.open_work import begin_work
 from asif_lance.database import PLAN_FILE, put_if_absent
 from asif_lance.errors import DatabaseError, InputError, SourceError, StaleModelError, StorageError
 from asif_lance.ingest import IngestOptions, IngestReport, ingest_sources
@@ -79,6 +82,20 @@ def test_the_model_is_that_of_one_process_for_any_number_of_shards(
     plan = plan_ingest(uri, sources, options, shard_rows=rows)
     assert len(plan.shards) == {1_000: 5, 20: 9, 5: 14}[rows]
     check_like_one_process(uri, finish(plan, seed=rows), expected)
+
+
+def test_ids_are_compared_in_as_many_buckets_as_there_is_room_for(
+    tmp_path: Path, sources: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(id_buckets, "BUCKET_BYTES", 3_000)
+    ingest_sources(tmp_path / "alone.lancedb", sources[1:2])
+    expected = ingest_sources(tmp_path / "alone.lancedb", sources)
+    uri = tmp_path / "shard=x" / "it's [1]?.lancedb"
+    ingest_sources(uri, sources[1:2])
+    report = finish(plan_ingest(uri, sources, shard_rows=10))
+    assert content(uri).equals(content(tmp_path / "alone.lancedb"))
+    assert refused(report) == refused(expected)
+    assert (report.added, report.already_there) == (expected.added, expected.already_there)
 
 
 def classify(uri: Path, recipe: str | None) -> list[tuple]:
@@ -366,6 +383,24 @@ def test_a_forget_ends_open_ingests_and_nothing_of_the_pair_comes_in(
     assert "own-4" not in content(uri)["pair_id"].to_pylist()
     assert sum(one.forgotten for one in report.rejects) >= 1
     assert not verify_receipt(store, receipt.receipt_id).findings
+
+
+def test_a_plan_that_was_made_while_another_forgot_is_not_put(
+    tmp_path: Path, sources: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tmp_path / "shared.lancedb"
+    ingest_sources(uri, sources[1:2])
+
+    def forget_and_begin(store: PairStore, *arguments: object) -> None:
+        forget(store, ["own-3"], reason="asked to")
+        begin_work(store, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_module, "begin_work", forget_and_begin)
+        with pytest.raises(StaleModelError):
+            plan_ingest(uri, sources)
+    assert not list_plans(uri)
+    assert finish(plan_ingest(uri, sources)).added
 
 
 def test_upkeep_spares_what_an_open_ingest_has_written(tmp_path: Path, sources: list[Path]) -> None:
