@@ -69,8 +69,10 @@ def use_storage_options(uri: str | Path, options: Mapping[str, str] | None) -> N
         options: as Lance takes them: `endpoint`, `region`, `aws_access_key_id`, `allow_http`, …
 
     Raises:
-        InputError: the database is a folder.
+        InputError: the database is a folder, or options that are no mapping.
     """
+    if options is not None and not isinstance(options, Mapping):
+        raise InputError(f"storage options are a mapping, not {type(options).__name__}")
     if not options:
         return
     prefix = _PREFIXES.get(str(uri).partition("://")[0])

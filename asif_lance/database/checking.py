@@ -33,17 +33,24 @@ from asif_lance.database.integrity import (
     name_surface,
     record_digests,
 )
+from asif_lance.database.lease import LeaseState
 from asif_lance.database.lock import WriteLock
 from asif_lance.database.migrate import check_migrated
 from asif_lance.database.registry import TABLES, find_missing_columns
 from asif_lance.database.schemas import CHECKS
 from asif_lance.database.tables import append_rows, read_table
-from asif_lance.errors import DatabaseError, DatabaseNotFoundError, MigrationNeededError
+from asif_lance.errors import (
+    DatabaseError,
+    DatabaseNotFoundError,
+    MigrationNeededError,
+    StorageError,
+)
 from asif_lance.object_stores import fetch_file, is_there, open_path
 from asif_lance.progress import step, track
 from asif_lance.verifier import (
     CONTENT_FILE,
     JOURNAL_FILE,
+    LEASE_FILE,
     find_lost_receipts,
     find_problems,
     read_receipts,
@@ -117,6 +124,7 @@ def check(uri: str) -> CheckReport:
     found.decode()
     found.look_at_receipts()
     found.look_at_journal()
+    found.look_at_lease()
     if refusal is not None and not found.damage:
         raise refusal
     done = datetime.now(UTC)
@@ -203,6 +211,16 @@ class _Findings:
             with suppress(FileNotFoundError):  # it ended meanwhile
                 self.sizes[path.name] = path.stat().st_size
                 self._try(path.name, partial(read, path))
+
+    def look_at_lease(self) -> None:
+        """In an object store: without one that can be read nobody writes."""
+        with suppress(FileNotFoundError):  # nobody has written yet, or it is a folder
+            data = (self.root / LEASE_FILE).read_bytes()
+            self.sizes[LEASE_FILE] = len(data)
+            try:
+                LeaseState.decode(data)
+            except StorageError as error:
+                self.damage[LEASE_FILE] = str(error)
 
     def sum_up(self) -> Iterator[CheckedSurface]:
         """The findings of each part of the database."""

@@ -71,7 +71,7 @@ class LeaseState:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def decode(cls, uri: str, data: bytes) -> LeaseState:
+    def decode(cls, data: bytes) -> LeaseState:
         """From what is stored.
 
         Raises:
@@ -80,7 +80,8 @@ class LeaseState:
         try:
             return cls(**json.loads(data))
         except (ValueError, TypeError) as error:
-            raise StorageError(f"{uri}: {LEASE_FILE} is not a lease") from error
+            told = f"{LEASE_FILE} is not a lease: remove it when nobody writes"
+            raise StorageError(told) from error
 
 
 class Lease:
@@ -236,7 +237,7 @@ def _take(uri: str, command: str, timeout: float, outlive: bool) -> Lease:
     alive, told = False, False
     while True:
         found = read_marked(uri, LEASE_FILE)
-        state = None if found is None else LeaseState.decode(uri, found[0])
+        state = None if found is None else LeaseState.decode(found[0])
         if found is None or seen != found[1]:
             alive = seen is not None
             seen, since = (None if found is None else found[1]), time.monotonic()

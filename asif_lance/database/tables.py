@@ -39,6 +39,7 @@ from asif_lance.errors import (
 )
 from asif_lance.forks import check_not_forked
 from asif_lance.object_stores import (
+    SCHEMES,
     check_address,
     explain_refusal,
     is_remote,
@@ -78,6 +79,8 @@ def resolve_uri(uri: str | Path) -> str:
     if is_remote(address):
         scheme, mark, rest = address.partition("://")
         address = scheme + mark + rest.rstrip("/")
+    elif address.partition(":/")[0].lower() in SCHEMES:
+        raise StorageError(f"{printable(address)}: such an address begins as s3:// does")
     else:
         path = Path(address).expanduser().absolute()
         address = str(path)

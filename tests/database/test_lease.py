@@ -56,7 +56,7 @@ def writer(uri: str) -> Iterator[subprocess.Popen[str]]:
 def read_state(uri: str) -> lease.LeaseState:
     found = read_marked(uri, lease.LEASE_FILE)
     assert found is not None
-    return lease.LeaseState.decode(uri, found[0])
+    return lease.LeaseState.decode(found[0])
 
 
 def test_of_many_writers_one_at_a_time_holds_it(uri: str) -> None:

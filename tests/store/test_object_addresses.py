@@ -14,15 +14,16 @@ import pytest
 from conftest import Cli
 from s3_server import Server
 
-from asif_lance.errors import StorageError
+from asif_lance.errors import InputError, StorageError
 from asif_lance.ingest import attach
-from asif_lance.object_stores import create_object, list_sizes, open_path
+from asif_lance.object_stores import create_object, list_sizes, open_path, use_storage_options
 
 pytestmark = pytest.mark.slow
 
 REFUSED = {
     "s3://": "names no bucket",
     "s3:///t.lancedb": "names no bucket",
+    "s3:/bucket/t.lancedb": "such an address begins as s3:// does",
     "s3://us er@b:9/t.lancedb": "names no bucket",
     "BUCKET": "a database has a name in its bucket",
     "BUCKET/": "a database has a name in its bucket",
@@ -182,3 +183,8 @@ def test_credentials_that_are_refused_are_told_with_what_to_check(
         assert "the store answered 403 Forbidden to GET http://" in one_line(done.err)
         assert "[InvalidAccessKeyId]: check the credentials" in done.err
         assert "<" not in done.err
+
+
+def test_options_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^storage options are a mapping, not list$"):
+        use_storage_options("s3://bucket/t.lancedb", [1])  # type: ignore[arg-type]

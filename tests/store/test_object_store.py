@@ -422,3 +422,17 @@ def test_a_store_that_does_not_answer_is_told_in_one_line(
     assert done.status == 1
     assert "s3://nowhere/t.lancedb: " in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_a_lease_that_is_none_is_damage_that_a_check_names(
+    bucket: str, cli: Cli, pairs_file: Path
+) -> None:
+    place = f"{bucket}/t.lancedb"
+    assert cli("--db", place, "ingest", pairs_file).status == 0
+    (open_path(place) / ".asif-lease").write_bytes(b"garbage")
+    told = ".asif-lease is not a lease: remove it when nobody writes"
+    found = cli("--db", place, "check")
+    assert (found.status, told in found.out + found.err) == (1, True), found
+    assert told in cli("--db", place, "delete", "p1", "--yes").err
+    (open_path(place) / ".asif-lease").unlink()
+    assert cli("--db", place, "check").status == 0
