@@ -92,6 +92,17 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
 
 
 @pytest.fixture
+def only_there(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From its call on nothing loads an image encoder in this process."""
+    from asif_lance.encoders import by_name
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image encoder was loaded by the process that asks")
+
+    return lambda: monkeypatch.setattr(by_name, "_load_images", refuse)
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20221004)
 

@@ -74,7 +74,7 @@ def keep_excluding(head: lance.LanceDataset) -> lance.LanceDataset:
     Lance asks the states that are there what has been done since a change was begun. Where the one
     is gone that kept out what was begun before, it would let that in, with files that are gone too.
     """
-    return exclude_begun(head, find_sound(head)) if _find_excluded(head.uri) else head
+    return exclude_begun(head, find_sound(head)) if find_excluded(head.uri) else head
 
 
 def find_sound(head: lance.LanceDataset) -> int:
@@ -90,7 +90,7 @@ def is_overtaken(table: lance.LanceDataset, version: int) -> bool:
 
     What carries no epoch was not made by `commit`, and Lance has kept it out.
     """
-    excluded = _find_excluded(table.uri)
+    excluded = find_excluded(table.uri)
     if not excluded:
         return False
     transaction = read_transaction(table, version)
@@ -99,7 +99,7 @@ def is_overtaken(table: lance.LanceDataset, version: int) -> bool:
     return epoch is not None and int(epoch) < excluded
 
 
-def _find_excluded(uri: str) -> int:
+def find_excluded(uri: str) -> int:
     """The epoch before which no commit counts any more; 0 where all do, as in folders."""
     lease = find_lease(uri)
     return lease.state.excluded if lease else 0

@@ -13,8 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import lance
 
-from asif_lance.database.commits import exclude_begun, find_sound, is_overtaken
-from asif_lance.database.lease import find_lease
+from asif_lance.database.commits import exclude_begun, find_excluded, find_sound, is_overtaken
 from asif_lance.database.registry import TABLES
 from asif_lance.database.tables import find_table, table_uri
 from asif_lance.database.tags import touch_tags
@@ -36,8 +35,7 @@ def undo_overtaken(uri: str) -> bool:
 
     Nothing is read where no lease was ever taken over, as in folders.
     """
-    lease = find_lease(uri)
-    if lease is None or not lease.state.excluded:
+    if not find_excluded(uri):
         return False
     with ThreadPoolExecutor(_THREADS) as pool:
         found = list(pool.map(lambda table: _find_overtaken(uri, table.name), TABLES))

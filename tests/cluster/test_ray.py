@@ -32,7 +32,6 @@ from asif_lance.cluster import (
 )
 from asif_lance.cluster.ray_cluster import ATTEMPTS, size_workers
 from asif_lance.cluster.ray_engine import WorkerPool
-from asif_lance.encoders import by_name
 from asif_lance.errors import ShardsFailedError, StaleModelError
 from asif_lance.ingest import ingest_sources
 from asif_lance.model import Model, Prompts, open_model, prompts_from_vectors, share_model
@@ -398,16 +397,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ingest_sources(folder / "p.lancedb", [folder / "photos"])
     (folder / "photos" / "cat" / "broken.png").write_bytes(b"no picture")
     return folder
-
-
-@pytest.fixture
-def only_there(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on nothing loads an image encoder in this process."""
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("an image encoder was loaded by the process that asks")
-
-    return lambda: monkeypatch.setattr(by_name, "_load_images", refuse)
 
 
 @pytest.mark.encoders

@@ -20,7 +20,7 @@ import torch
 from conftest import picture
 from PIL import Image
 
-from asif_lance.encoders import HeldPicture, by_name, encode_images, own_encoders, read_picture
+from asif_lance.encoders import HeldPicture, encode_images, own_encoders, read_picture
 from asif_lance.errors import EncoderMismatchError, EncoderUnavailableError
 from asif_lance.evaluation import encode_labelled, read_labelled
 from asif_lance.ingest import IngestOptions, ingest_sources
@@ -49,16 +49,6 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         with ProcessPoolExecutor(2, get_context("spawn")) as found:
             list(found.map(abs, range(2)))  # both are started, with this environment
             yield found
-
-
-@pytest.fixture
-def only_there(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on nothing loads an image encoder in this process."""
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("an image encoder was loaded by the process that asks")
-
-    return lambda: monkeypatch.setattr(by_name, "_load_images", refuse)
 
 
 def read_all_kinds(folder: Path) -> list[Any]:

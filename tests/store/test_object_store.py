@@ -413,17 +413,6 @@ def test_a_reader_leaves_a_forget_alone_whose_process_lives_and_tells_of_it(
     assert JOURNAL_FILE in list_sizes(open_path(place))
 
 
-@pytest.mark.usefixtures("s3_server")
-def test_a_store_that_does_not_answer_is_told_in_one_line(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
-    done = cli("--db", "s3://nowhere/t.lancedb", "info")
-    assert done.status == 1
-    assert "s3://nowhere/t.lancedb: " in done.err
-    assert len(done.err.splitlines()) == 1
-
-
 def test_a_lease_that_is_none_is_damage_that_a_check_names(
     bucket: str, cli: Cli, pairs_file: Path
 ) -> None:
